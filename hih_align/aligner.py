@@ -1,0 +1,438 @@
+"""From a photograph and a box to landmarks: read, crop, network, decode, map back."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from typing import Literal
+
+import huggingface_hub
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from . import checkpoints, crops, heatmaps, scores
+from .checkpoints import Config
+from .heatmaps import Decoder
+from .images import Image, read_image
+from .landmarks import Landmarks
+from .network import MEAN, STD, HIHNet
+from .schemes import SCHEMES, Scheme
+
+#: Faces that go through the network together.
+BATCH_SIZE = 32
+
+Decode = Literal["argmax", "expectation"]
+
+_NO_BOX = (
+    "bbox is None, expected x1, y1, x2, y2 of a face: hih-align aligns faces that a detector has found; "
+    "the README shows boxes from OpenCV's YuNet, MediaPipe and InsightFace"
+)
+
+
+@dataclass(frozen=True)
+class Heatmaps:
+    """What the network said of one face.
+
+    Attributes:
+        integer: (K, 64, 64) float32 integer heatmaps.
+        decimal: (K, n, n) float32 decimal heatmaps, logits.
+        crop: (256, 256, 3) uint8 RGB, what the network saw.
+        transform: between image and crop; crop pixels are 4 times heatmap pixels.
+    """
+
+    integer: NDArray[np.float32]
+    decimal: NDArray[np.float32]
+    crop: NDArray[np.uint8]
+    transform: crops.Crop
+
+
+class FaceAligner:
+    """Aligns faces; thread-safe once made.
+
+    Attributes:
+        network: the trainable `HIHNet`, in eval mode on `device`.
+        config: what the checkpoint says of it.
+        scheme: of the landmarks that come out.
+        device, dtype: where and in which precision the network runs.
+        decoder: how its heatmaps are read.
+    """
+
+    def __init__(
+        self,
+        network: HIHNet,
+        config: Config,
+        *,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        decode: Decode | Decoder | None = None,
+    ) -> None:
+        self.config = config
+        self.device = _device(device)
+        self.dtype = _dtype(dtype, self.device)
+        self.decoder = _decoder(decode, config)
+        # channels_last: crops arrive that way, and CPUs run it in two thirds of the time
+        self.network = network.to(self.device, self.dtype).eval()
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+        self.scheme = config.scheme if config.output is None else SCHEMES[config.output]
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | os.PathLike[str] = "HIH_T",
+        scheme: str | Scheme | None = None,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        backend: str = "torch",
+        decode: Decode | Decoder | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+    ) -> FaceAligner:
+        """Load a pretrained model.
+
+        Args:
+            model: a size ("HIH_T"), a manifest id ("HIH_T/wflw"; `hih-align models` lists them), a folder written by
+                `save_pretrained` or by training, or a Hub repository ("user/repo").
+            scheme: "300w" (68 points; what a bare size means), "wflw" (98) or "cofw" (29, derived from the 98 by
+                conversion); for anything but a bare size it must be what the checkpoint was trained for, or "cofw"
+                for a WFLW checkpoint.
+            device: any torch device; None is CUDA where there is one, else the CPU.
+            dtype: None is float32; "auto" takes bfloat16 on CPUs that have it and float16 on CUDA; or a name, or a
+                torch.dtype.
+            backend: "torch".
+            decode: "argmax" (the paper's Eq. 4), "expectation" (ours), or a `Decoder`; None means the checkpoint's.
+            cache_dir, revision, token, local_files_only: as in `huggingface_hub.hf_hub_download`.
+
+        Raises:
+            ValueError: unknown model, scheme, device, dtype, backend or decoder; a scheme that disagrees with the
+                checkpoint; a damaged checkpoint (`CheckpointError`).
+            FileNotFoundError: a folder that does not exist or lacks a file.
+            WeightsUnavailableError: weights that cannot be had (an `OSError`).
+        """
+        if backend != "torch":
+            raise ValueError(f"backend is {backend!r}, expected 'torch'")
+        place, kind = _device(device), dtype
+        _dtype(kind, place)  # before a download, not after
+        found = checkpoints.find_checkpoint(
+            model,
+            scheme,
+            cache_dir=cache_dir,
+            revision=revision,
+            token=token,
+            local_files_only=local_files_only,
+        )
+        return cls(checkpoints.load_network(found), found.config, device=place, dtype=kind, decode=decode)
+
+    def align(
+        self, image: Image, bbox: ArrayLike | None = None, refine: int | None = None, mirror: bool = False
+    ) -> Landmarks:
+        """Landmarks of the faces in ``bbox``.
+
+        Args:
+            image: a path, a PIL image, an RGB array or tensor; see `images.read_image`.
+            bbox: (4,) x1, y1, x2, y2 in pixels of ``image``, or (N, 4), N may be 0. The tighter around brow, chin
+                and jaw, the better; a detector's box will do.
+            refine: further passes, each on the box of the points found before; None means the checkpoint's.
+            mirror: average with the mirrored face: twice the time, a little more accurate.
+
+        Returns:
+            One face for a (4,) box; several for (N, 4).
+
+        Raises:
+            ValueError, TypeError, FileNotFoundError: bad input; the message names the argument.
+        """
+        pixels = read_image(image)
+        boxes, single = _boxes(bbox, pixels)
+        passes = self._passes(refine)
+        faces = [_Face(pixels, box) for box in boxes]
+        for start in range(0, len(faces), BATCH_SIZE):
+            self._run(faces[start : start + BATCH_SIZE], passes, mirror)
+        return self._result(faces, single)
+
+    def align_batch(
+        self,
+        images: Iterable[Image],
+        bboxes: Iterable[ArrayLike],
+        batch_size: int = BATCH_SIZE,
+        refine: int | None = None,
+        mirror: bool = False,
+    ) -> list[Landmarks]:
+        """`align` for many images, whose faces share batches.
+
+        Args:
+            images: each as in `align`; an iterable is read as it goes.
+            bboxes: for each image its boxes, as in `align`.
+            batch_size: faces that go through the network together.
+            refine, mirror: as in `align`.
+
+        Returns:
+            for each image what `align` returns.
+
+        Raises:
+            ValueError: also if there are more images than boxes, or fewer.
+        """
+        return list(self.stream(images, bboxes, batch_size, refine, mirror))
+
+    def stream(
+        self,
+        images: Iterable[Image],
+        bboxes: Iterable[ArrayLike],
+        batch_size: int = BATCH_SIZE,
+        refine: int | None = None,
+        mirror: bool = False,
+    ) -> Iterator[Landmarks]:
+        """`align_batch` as an iterator: results in order as they come, images held only while they are needed."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}, expected at least 1")
+        passes = self._passes(refine)
+        waiting: list[_Face] = []  # no batch has taken them yet
+        unfinished: deque[tuple[list[_Face], bool]] = deque()  # images in order, results not given yet
+        for image, bbox in _pairs(images, bboxes):
+            pixels = read_image(image)
+            boxes, single = _boxes(bbox, pixels)
+            faces = [_Face(pixels, box) for box in boxes]
+            unfinished.append((faces, single))
+            waiting.extend(faces)
+            while len(waiting) >= batch_size:
+                self._run(waiting[:batch_size], passes, mirror)
+                del waiting[:batch_size]
+            while unfinished and all(face.done for face in unfinished[0][0]):
+                yield self._result(*unfinished.popleft())
+        self._run(waiting, passes, mirror)
+        for faces, single in unfinished:
+            yield self._result(faces, single)
+
+    def heatmaps(self, image: Image, bbox: ArrayLike) -> Heatmaps:
+        """The heatmaps behind one face's landmarks (first pass; of the network's own scheme).
+
+        Args:
+            image, bbox: as in `align`, ``bbox`` (4,).
+        """
+        pixels = read_image(image)
+        boxes, single = _boxes(bbox, pixels)
+        if not single:
+            raise ValueError(f"bbox has shape {boxes.shape}, expected (4,): one face")
+        transform = crops.square_crop(boxes[0], self.config.crop_ratio)
+        crop = crops.warp(pixels, transform.matrix, transform.size)
+        integer, decimal = self._predict(crop[None])
+        return Heatmaps(integer[0].cpu().numpy(), decimal[0].cpu().numpy(), crop, transform)
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write ``config.json`` and ``model.safetensors`` (float32), which `from_pretrained` loads, into ``folder``.
+
+        The config names the decoder in use. Each file is replaced atomically.
+        """
+        checkpoints.save_checkpoint(folder, self.network, replace(self.config, decoder=self.decoder), torch.float32)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        commit_message: str = "Upload with hih-align",
+    ) -> str:
+        """Upload what `save_pretrained` writes to a Hub repository, made if need be.
+
+        Args:
+            repo_id: "user/repo".
+            private: for a new repository.
+            revision: branch; the main one by default.
+            token: as in huggingface_hub; None takes the one of `hf auth login`.
+            commit_message: of the upload.
+
+        Returns:
+            the commit's address.
+
+        Raises:
+            ValueError: a malformed repo_id.
+            OSError: if the Hub refuses or cannot be reached (huggingface_hub's own errors).
+        """
+        api = huggingface_hub.HfApi(token=token, library_name="hih-align")
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            commit = api.upload_folder(
+                repo_id=repo_id, folder_path=folder, revision=revision, commit_message=commit_message
+            )
+        return str(commit.commit_url)
+
+    def _passes(self, refine: int | None) -> int:
+        passes = self.config.refine if refine is None else refine
+        if isinstance(passes, bool) or not isinstance(passes, int) or not 0 <= passes <= 8:
+            raise ValueError(f"refine is {refine!r}, expected 0 to 8 passes")
+        return passes
+
+    def _run(self, faces: Sequence[_Face], passes: int, mirror: bool) -> None:
+        """Align faces together, in place."""
+        if not faces:
+            return
+        boxes = [face.box for face in faces]
+        for last in range(passes + 1):
+            found, sure = self._pass([face.image for face in faces], boxes, mirror)
+            if last < passes:
+                boxes = [_next_box(box, p, f.image) for box, p, f in zip(boxes, found, faces, strict=True)]
+        for face, points, score in zip(faces, found, sure, strict=True):
+            face.points, face.scores = points, score
+
+    def _pass(
+        self, images: Sequence[NDArray[np.uint8]], boxes: Sequence[NDArray[np.float64]], mirror: bool
+    ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """One pass over B faces: points (B, K, 2) in pixels of each one's image, scores (B, K)."""
+        transforms = [crops.square_crop(box, self.config.crop_ratio) for box in boxes]
+        pixels = np.stack([crops.warp(image, t.matrix, t.size) for image, t in zip(images, transforms, strict=True)])
+        points, sure = self._decode(*self._predict(pixels))
+        if mirror:
+            points, sure = self._average_mirrored(points, sure, pixels)
+        place, sure_array = points.cpu().numpy(), sure.cpu().numpy()
+        return np.stack([t.to_image(p) for t, p in zip(transforms, place, strict=True)]), sure_array
+
+    def _predict(self, pixels: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+        """(B, 256, 256, 3) uint8 RGB crops -> float32 heatmaps of the last stack, on the device."""
+        with torch.inference_mode():
+            images = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2)
+            mean, std = (torch.tensor(v, device=self.device).view(3, 1, 1) * 255 for v in (MEAN, STD))
+            integer, decimal = self.network.predict(((images - mean) / std).to(self.dtype))
+            return integer.float(), decimal.float()
+
+    def _decode(self, integer: Tensor, decimal: Tensor) -> tuple[Tensor, Tensor]:
+        """Heatmaps -> points (B, K, 2) in crop pixels, scores (B, K)."""
+        with torch.inference_mode():
+            points = heatmaps.decode(integer, decimal, self.decoder) * heatmaps.STRIDE
+            return points, scores.score(integer, decimal, self.config.calibration.get(self.decoder.method))
+
+    def _average_mirrored(self, points: Tensor, sure: Tensor, pixels: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+        order = self.config.scheme.permutation
+        if order is None:
+            raise ValueError(f"mirror is True, but scheme {self.config.scheme.id!r} has no mirror pairs")
+        flipped, flipped_sure = self._decode(*self._predict(np.ascontiguousarray(pixels[:, :, ::-1])))
+        index = torch.from_numpy(order).to(self.device)
+        flipped, flipped_sure = flipped[:, index], flipped_sure[:, index]
+        flipped = torch.stack((pixels.shape[2] - 1 - flipped[..., 0], flipped[..., 1]), -1)
+        return (points + flipped) / 2, (sure + flipped_sure) / 2
+
+    def _result(self, faces: Sequence[_Face], single: bool) -> Landmarks:
+        scheme = self.config.scheme
+        landmarks = Landmarks(
+            points=np.array([face.points for face in faces], np.float32).reshape(-1, len(scheme), 2),
+            scores=np.array([face.scores for face in faces], np.float32).reshape(-1, len(scheme)),
+            scheme=scheme,
+            bbox=np.array([face.box for face in faces], np.float32).reshape(-1, 4),
+            model=self.config.name,
+        ).to(self.scheme)
+        return landmarks[0] if single else landmarks
+
+
+@dataclass(eq=False)
+class _Face:
+    """A face on its way through the network."""
+
+    image: NDArray[np.uint8]
+    box: NDArray[np.float64]
+    points: NDArray[np.float64] | None = None
+    scores: NDArray[np.float32] | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.points is not None
+
+
+def _pairs(images: Iterable[Image], bboxes: Iterable[ArrayLike]) -> Iterator[tuple[Image, ArrayLike]]:
+    if isinstance(images, (str, os.PathLike)) or bboxes is None:
+        raise TypeError(f"images and bboxes are {type(images).__name__} and {type(bboxes).__name__}, expected lists")
+    missing = object()
+    for index, (image, bbox) in enumerate(zip_longest(images, bboxes, fillvalue=missing)):
+        if image is missing or bbox is missing:
+            kind = "bboxes" if bbox is missing else "images"
+            raise ValueError(f"{kind} has {index} entries and the other one more, expected one of bboxes per image")
+        yield image, bbox  # type: ignore[misc]  # the sentinel is gone
+
+
+def _boxes(bbox: ArrayLike | None, image: NDArray[np.uint8]) -> tuple[NDArray[np.float64], bool]:
+    """Checked (N, 4) boxes, and whether it was one of shape (4,)."""
+    if bbox is None:
+        raise ValueError(_NO_BOX)
+    if isinstance(bbox, Tensor):
+        bbox = bbox.detach().cpu().numpy()
+    try:
+        boxes = np.asarray(bbox)
+    except ValueError as error:
+        raise ValueError(f"bbox is ragged, expected shape (4,) or (N, 4): {error}") from error
+    if boxes.size == 0:
+        if boxes.ndim == 1 or (boxes.ndim == 2 and boxes.shape[1] == 4):
+            return np.zeros((0, 4)), False
+        raise ValueError(f"bbox has shape {boxes.shape}, expected (4,) or (N, 4)")
+    if boxes.dtype.kind not in "iuf":
+        raise TypeError(f"bbox has dtype {boxes.dtype}, expected numbers")
+    if boxes.ndim not in (1, 2) or boxes.shape[-1] != 4:
+        raise ValueError(f"bbox has shape {boxes.shape}, expected (4,) or (N, 4)")
+    height, width = image.shape[:2]
+    single = boxes.ndim == 1
+    boxes = boxes.reshape(-1, 4).astype(np.float64)
+    for index, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
+        name = "bbox" if single else f"bbox {index}"
+        values = f"({x1:g}, {y1:g}, {x2:g}, {y2:g})"
+        if not np.isfinite([x1, y1, x2, y2]).all():
+            raise ValueError(f"{name} is {values}, expected finite x1, y1, x2, y2")
+        if x2 <= x1 or y2 <= y1:
+            raise ValueError(f"{name} is {values}, expected x1 < x2 and y1 < y2 (not x, y, width, height)")
+        if not _touches((x1, y1, x2, y2), width, height):
+            raise ValueError(f"{name} is {values}, wholly outside the image of {width} x {height} pixels")
+    return boxes, single
+
+
+def _touches(box: Sequence[float], width: int, height: int) -> bool:
+    # pixels reach half a pixel beyond their centres
+    return box[2] > -0.5 and box[3] > -0.5 and box[0] < width - 0.5 and box[1] < height - 0.5
+
+
+def _next_box(box: NDArray[np.float64], points: NDArray[np.float64], image: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """The tight box of the points, unless they have collapsed or left the image."""
+    tight = crops.tight_box(points)
+    usable = (tight[2:] - tight[:2]).min() >= 1 and _touches(tight.tolist(), image.shape[1], image.shape[0])
+    return tight if usable else box
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        raise ValueError(
+            f"device is {device!r}, which this PyTorch cannot use: {str(error).splitlines()[0]}"
+        ) from error
+    return place
+
+
+def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    if dtype is None:
+        return torch.float32
+    if dtype == "auto":
+        if device.type == "cuda":
+            return torch.float16
+        fast = device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return torch.bfloat16 if fast else torch.float32
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if found not in (torch.float32, torch.bfloat16, torch.float16):
+        raise ValueError(f"dtype is {dtype!r}, expected 'auto', 'float32', 'bfloat16', 'float16' or such a torch.dtype")
+    return found
+
+
+def _decoder(decode: Decode | Decoder | None, config: Config) -> Decoder:
+    if decode is None:
+        return config.decoder
+    if isinstance(decode, Decoder):
+        return decode
+    if decode == config.decoder.method:
+        return config.decoder
+    return Decoder(decode, bin_offset=config.bin_offset)

@@ -1,0 +1,250 @@
+"""The `hih-align` command; ``python -m hih_align.cli`` is the same program."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from .aligner import FaceAligner
+from .boxes import read_boxes
+from .checkpoints import Config, Row, local_weights, read_manifest, save_checkpoint
+from .files import replacing
+from .images import write_image
+from .network import SIZES
+from .released import load_released
+from .schemes import get_scheme
+
+
+class Program(TyperGroup):
+    """Errors of bad input are one line and exit code 1 (2, as usual, for a wrong command line)."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (ValueError, TypeError, OSError, ImportError) as error:
+            if os.environ.get("HIH_ALIGN_TRACEBACK"):
+                raise
+            typer.echo(f"hih-align: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt:
+            typer.echo("hih-align: interrupted", err=True)
+            raise typer.Exit(130) from None
+
+
+class WithBoxes(TyperCommand):
+    """``--bbox x1 y1 x2 y2``, repeatable: typer has no option that is both, so its four words become one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        joined: list[str] = []
+        words = iter(args)
+        for word in words:
+            if word == "--bbox":
+                values = [value for _, value in zip(range(4), words, strict=False)]
+                joined.append(f"--bbox={' '.join(values)}")
+            else:
+                joined.append(word)
+        return super().parse_args(ctx, joined)
+
+
+app = typer.Typer(
+    cls=Program,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Facial landmarks at subpixel accuracy: Heatmap in Heatmap.",
+)
+
+Model = Annotated[str, typer.Option(help="Size, manifest id, folder or Hub repository.")]
+
+
+@app.command(cls=WithBoxes)
+def align(
+    photo: Annotated[Path, typer.Argument(help="An image, or a folder of images (with --boxes).")],
+    bbox: Annotated[
+        list[str] | None,
+        typer.Option(metavar="X1 Y1 X2 Y2", help="A face's box in pixels; may be given several times."),
+    ] = None,
+    boxes: Annotated[
+        Path | None, typer.Option(help="The boxes of an image or a folder: COCO JSON, or CSV file,x1,y1,x2,y2.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the image with the landmarks drawn; for a folder, a folder.")
+    ] = None,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", help="Write points and scores; for a folder JSON Lines, a face a line.")
+    ] = None,
+    model: Model = "HIH_T",
+    scheme: Annotated[str | None, typer.Option(help="300w, wflw or cofw.")] = None,
+    device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:1; CUDA where there is one.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or auto.")] = None,
+    decode: Annotated[str | None, typer.Option(help="expectation or argmax.")] = None,
+    refine: Annotated[int | None, typer.Option(help="Refining passes.")] = None,
+    mirror: Annotated[bool, typer.Option("--mirror", help="Average with the mirrored face.")] = False,
+    batch_size: Annotated[int, typer.Option(help="Faces that go through the network together.")] = 32,
+) -> None:
+    """Align the faces of an image or of a folder.
+
+    Without --out and --json, JSON goes to the standard output. A folder's JSON Lines are written as they come; when
+    the file exists, the faces it holds are not done again.
+    """
+    if not photo.exists():
+        raise FileNotFoundError(f"image: no such file: {photo}")
+    aligner = FaceAligner.from_pretrained(model, scheme, device, dtype, decode=decode)  # type: ignore[arg-type]
+    options = {"refine": refine, "mirror": mirror}
+    if photo.is_dir():
+        if bbox or boxes is None:
+            raise ValueError(f"{photo} is a folder: --boxes must name a file with its boxes, instead of --bbox")
+        _align_folder(aligner, photo, boxes, out, json_path, batch_size, options)
+        return
+    if (boxes is None) == (not bbox):
+        raise ValueError("bbox is missing: give --bbox x1 y1 x2 y2 for each face, or --boxes FILE")
+    found = _of_photo(boxes, photo) if boxes else [_bbox(words) for words in bbox or ()]
+    faces = aligner.align(photo, found, **options)  # type: ignore[arg-type]
+    if out is not None:
+        write_image(out, faces.draw(photo))
+    lines = [{"file": photo.name, "index": i} | face.to_dict() for i, face in enumerate(faces)]
+    if json_path is not None:
+        with replacing(json_path) as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    elif out is None:
+        for line in lines:
+            typer.echo(json.dumps(line))
+
+
+def _bbox(words: str) -> list[float]:
+    try:
+        x1, y1, x2, y2 = (float(word) for word in words.replace(",", " ").split())
+    except ValueError:
+        raise typer.BadParameter(f"{words!r}, expected four numbers x1 y1 x2 y2", param_hint="--bbox") from None
+    return [x1, y1, x2, y2]
+
+
+def _of_photo(boxes: Path, photo: Path) -> Any:
+    found = read_boxes(boxes)
+    if photo.name not in found:
+        raise ValueError(f"boxes: {boxes} has none for {photo.name}")
+    return found[photo.name]
+
+
+def _align_folder(
+    aligner: FaceAligner,
+    folder: Path,
+    boxes: Path,
+    out: Path | None,
+    json_path: Path | None,
+    batch_size: int,
+    options: dict[str, Any],
+) -> None:
+    from tqdm import tqdm
+
+    todo = read_boxes(boxes)
+    if missing := [name for name in todo if not (folder / name).is_file()]:
+        raise FileNotFoundError(f"boxes: {boxes} names {len(missing)} files that {folder} lacks, first {missing[0]}")
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    done = _resume(json_path) if json_path else set()
+    names = [name for name, b in todo.items() if len(b) and not all((name, i) in done for i in range(len(b)))]
+    results = aligner.stream((folder / n for n in names), (todo[n] for n in names), batch_size, **options)
+    with contextlib.ExitStack() as stack:
+        lines = stack.enter_context(json_path.open("a", encoding="utf-8")) if json_path else sys.stdout
+        progress = stack.enter_context(tqdm(total=sum(len(todo[n]) for n in names), unit="face", file=sys.stderr))
+        for name, faces in zip(names, results, strict=True):
+            for index, face in enumerate(faces):
+                if (name, index) not in done:
+                    lines.write(json.dumps({"file": name, "index": index} | face.to_dict()) + "\n")
+            lines.flush()
+            if out is not None:
+                (out / name).parent.mkdir(parents=True, exist_ok=True)
+                write_image(out / name, faces.draw(folder / name))
+            progress.update(len(faces))
+
+
+def _resume(path: Path) -> set[tuple[str, int]]:
+    """The faces that a JSON Lines file holds; a last line that was cut off is removed from it."""
+    if not path.exists():
+        return set()
+    done = set()
+    end = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                break
+            try:
+                record = json.loads(line)
+                done.add((str(record["file"]), int(record["index"])))
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"json: {path}, line {number} is not a face of an earlier run: {error!r}") from error
+            end += len(line)
+    os.truncate(path, end)
+    return done
+
+
+@app.command()
+def models() -> None:
+    """List the pretrained models."""
+    header = ("id", "scheme", "points", "MB", "where", "measured")
+    rows = [header, *(_row(row) for row in read_manifest().values())]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    for row in rows:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _row(row: Row) -> tuple[str, ...]:
+    where = row.repo_id or ("not trained yet" if row.sha256 is None else "not published")
+    if (path := local_weights(row)) is not None:
+        where = str(path)
+    measured = "; ".join(f"{m['metric']} {m['value']:g} on {m['dataset']}" for m in row.metrics[:1])
+    size = f"{row.bytes / 1e6:.1f}" if row.bytes else "-"
+    return row.id, row.scheme, str(row.landmarks), size, where, measured or "-"
+
+
+@app.command()
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="A released checkpoint, such as WFLW.pth.")],
+    scheme: Annotated[str, typer.Option(help="Its landmarks: 300w, wflw, cofw, or a JSON/YAML file.")],
+    out: Annotated[Path, typer.Option(help="Folder for config.json and model.safetensors.")],
+    crop_ratio: Annotated[float, typer.Option(help="Crop side over the box's longer side in its training.")] = 1.25,
+    rounding: Annotated[str, typer.Option(help="How its decimal labels were made: round or floor.")] = "round",
+    half: Annotated[bool, typer.Option("--half", help="Store float16: half the size.")] = False,
+) -> None:
+    """Turn a checkpoint of the paper's authors into ours."""
+    import torch
+
+    found = load_released(checkpoint)
+    points = get_scheme(scheme)
+    if len(points) != found.network.landmarks:
+        raise ValueError(f"scheme {points.id!r} has {len(points)} points, {checkpoint} {found.network.landmarks}")
+    sizes = {stacks: size for size, stacks in SIZES.items()}
+    config = Config(
+        scheme=points,
+        stacks=found.network.stacks,
+        decimal_size=found.network.decimal_size,
+        name=f"{sizes.get(found.network.stacks, checkpoint.stem)}/{points.id}",
+        crop_ratio=crop_ratio,
+        rounding=rounding,  # type: ignore[arg-type]
+    )
+    save_checkpoint(out, found.network, config, torch.float16 if half else torch.float32)
+    count = sum(p.numel() for p in found.network.parameters())
+    best = "" if found.best_nme is None else f", its authors' best NME {found.best_nme:g}"
+    typer.echo(
+        f"{out}: {config.name}, {found.network.stacks} stacks, {found.network.landmarks} points, decimal size "
+        f"{found.network.decimal_size}, {count / 1e6:.2f} M parameters{best}; "
+        f"dropped {len(found.dead)} weights that the network never uses"
+    )
+
+
+def main() -> None:
+    """Entry point."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

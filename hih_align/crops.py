@@ -1,0 +1,133 @@
+"""Box -> square crop -> network pixels, and back: one affine, both directions.
+
+Pixel centres lie at integers, in images and crops alike. Outside its image a crop is black.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+#: Side of the network's input in pixels.
+CROP_SIZE = 256
+
+#: Sources larger than this many crop pixels per crop pixel are reduced by area averaging first.
+REDUCE_ABOVE = 1.5
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A square region of an image and its map to a ``size`` x ``size`` crop.
+
+    crop = (p - centre) * size / side + (size - 1) / 2, in pixels; for size 256 the last term is 127.5.
+
+    Attributes:
+        x, y: the centre in image pixels.
+        side: the square's side in image pixels, positive.
+        size: the crop's side in crop pixels.
+    """
+
+    x: float
+    y: float
+    side: float
+    size: int = CROP_SIZE
+
+    @property
+    def scale(self) -> float:
+        """Crop pixels per image pixel."""
+        return self.size / self.side
+
+    @property
+    def matrix(self) -> NDArray[np.float64]:
+        """(2, 3) affine from image to crop pixels."""
+        middle = (self.size - 1) / 2
+        return np.array(
+            [
+                [self.scale, 0.0, middle - self.scale * self.x],
+                [0.0, self.scale, middle - self.scale * self.y],
+            ]
+        )
+
+    def to_crop(self, points: ArrayLike) -> NDArray[np.float64]:
+        """(..., 2) image pixels -> (..., 2) crop pixels."""
+        centre = np.array([self.x, self.y])
+        return (np.asarray(points, np.float64) - centre) * self.scale + (self.size - 1) / 2
+
+    def to_image(self, points: ArrayLike) -> NDArray[np.float64]:
+        """(..., 2) crop pixels -> (..., 2) image pixels; the inverse of `to_crop`."""
+        centre = np.array([self.x, self.y])
+        return (np.asarray(points, np.float64) - (self.size - 1) / 2) / self.scale + centre
+
+
+def square_crop(bbox: ArrayLike, ratio: float = 1.25, size: int = CROP_SIZE) -> Crop:
+    """The square with the box's centre and ``ratio`` times its longer side.
+
+    Args:
+        bbox: (4,) x1, y1, x2, y2 in image pixels, x1 < x2 and y1 < y2.
+        ratio: crop side over the box's longer side.
+        size: side of the crop in pixels.
+    """
+    x1, y1, x2, y2 = (float(v) for v in np.asarray(bbox, np.float64))
+    return Crop((x1 + x2) / 2, (y1 + y2) / 2, ratio * max(x2 - x1, y2 - y1), size)
+
+
+def tight_box(points: ArrayLike) -> NDArray[np.float64]:
+    """(..., K, 2) landmarks -> (..., 4) the smallest box x1, y1, x2, y2 around them."""
+    p = np.asarray(points, np.float64)
+    return np.concatenate((p.min(-2), p.max(-2)), -1)
+
+
+def warp(image: NDArray[np.uint8], matrix: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
+    """Resample ``image`` by an affine, black outside.
+
+    Args:
+        image: (H, W, 3) uint8.
+        matrix: (2, 3) affine from image to output pixels (`Crop.matrix`, or any with rotation).
+        size: side of the output in pixels.
+
+    Returns:
+        (size, size, 3) uint8.
+
+    An image that comes out more than `REDUCE_ABOVE` times smaller is first reduced by area averaging
+    (``INTER_AREA``), so that nothing aliases; the half-pixel shift of that reduction is composed into the affine, and
+    then a single bilinear ``cv2.warpAffine`` follows.
+    """
+    height, width = image.shape[:2]
+    reduction = 1 / float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
+    shrink = reduction if reduction > REDUCE_ABOVE else 1.0
+    inverse = np.linalg.inv(np.vstack((matrix, (0.0, 0.0, 1.0))))[:2]
+    corners = np.array([[0, 0], [size - 1, 0], [0, size - 1], [size - 1, size - 1]], np.float64)
+    reach = corners @ inverse[:, :2].T + inverse[:, 2]
+    margin = 2 * shrink + 1
+    # only the part that is seen: neither a huge photograph nor OpenCV's 32767 px limit matters then
+    x0, y0 = np.clip(np.floor(reach.min(0) - margin), 0, [width, height]).astype(int)
+    x1, y1 = np.clip(np.ceil(reach.max(0) + margin) + 1, 0, [width, height]).astype(int)
+    output = np.zeros((size, size, image.shape[2]), np.uint8)
+    if x1 <= x0 or y1 <= y0:
+        return output
+    part: NDArray[Any] = image[y0:y1, x0:x1]
+    to_part = np.eye(3)
+    to_part[:2, 2] = -x0, -y0
+    if shrink > 1:
+        small = (max(1, round((x1 - x0) / shrink)), max(1, round((y1 - y0) / shrink)))
+        sx, sy = small[0] / (x1 - x0), small[1] / (y1 - y0)
+        part = cv2.resize(part, small, interpolation=cv2.INTER_AREA)
+        # area averaging keeps pixel *edges*: q + 0.5 = (p + 0.5) * s
+        to_part = np.array([[sx, 0, 0.5 * sx - 0.5], [0, sy, 0.5 * sy - 0.5], [0, 0, 1]]) @ to_part
+    composed = (np.vstack((matrix, (0.0, 0.0, 1.0))) @ np.linalg.inv(to_part))[:2]
+    cv2.warpAffine(part, composed, (size, size), dst=output, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    return output
+
+
+def similarity(source: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
+    """Least-squares rotation, uniform scale and shift from ``source`` to ``target`` points, (n, 2) each, as (2, 3)."""
+    z = np.asarray(source, np.float64) @ (1, 1j)
+    w = np.asarray(target, np.float64) @ (1, 1j)
+    zc = z - z.mean()
+    a = (zc.conj() @ (w - w.mean())) / (zc.conj() @ zc).real
+    b = w.mean() - a * z.mean()
+    return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])

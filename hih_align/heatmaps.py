@@ -1,0 +1,207 @@
+"""Nested heatmaps: landmarks to integer and decimal heatmaps and back (Sec. III-B, Eq. 1-4).
+
+A landmark p, in heatmap pixels, is split into the pixel it lies in, c = floor(p), and the place inside that pixel,
+f = p - c, on a grid of n x n cells. The *integer* heatmap is a Gaussian around c, the *decimal* heatmap one around
+the cell of f. Training encodes, inference decodes, both here and nowhere else.
+
+Everything is batched torch on the device of its input; leading dimensions are free.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+Rounding = Literal["round", "floor"]
+Method = Literal["argmax", "expectation"]
+
+#: Network input pixels per heatmap pixel: crop = STRIDE * heatmap (the authors' convention, no half-pixel shift).
+STRIDE = 4
+
+
+class Encoded(NamedTuple):
+    """Training targets of K landmarks: ``integer`` (..., K, h, w) and ``decimal`` (..., K, n, n) float32 in [0, 1],
+    ``mask`` (..., K) bool, False where the landmark lies outside the map (its heatmaps are then all zero)."""
+
+    integer: Tensor
+    decimal: Tensor
+    mask: Tensor
+
+
+def split(points: Tensor, decimal_size: int, rounding: Rounding = "round") -> tuple[Tensor, Tensor]:
+    """Integer pixel and decimal cell of each landmark (Eq. 2).
+
+    Args:
+        points: (..., 2) float, heatmap pixels.
+        decimal_size: n, cells per heatmap pixel and axis.
+        rounding: how the fraction is put on the decimal grid. "round" takes the nearest cell, and n falls back to
+            n - 1: what the authors ran, as the "Ideal" column of Tab. IX shows. "floor" is Eq. 2 as printed.
+
+    Returns:
+        pixel and cell, (..., 2) each, float tensors holding integers; cell in [0, n - 1].
+    """
+    if rounding not in ("round", "floor"):
+        raise ValueError(f"rounding is {rounding!r}, expected 'round' or 'floor'")
+    pixel = points.floor()
+    fraction = (points - pixel) * decimal_size
+    cell = (fraction + 0.5).floor() if rounding == "round" else fraction.floor()
+    return pixel, cell.clamp(0, decimal_size - 1)
+
+
+def encode(
+    points: Tensor,
+    size: tuple[int, int] = (64, 64),
+    decimal_size: int = 8,
+    integer_sigma: float = 1.5,
+    decimal_sigma: float = 1.0,
+    rounding: Rounding = "round",
+) -> Encoded:
+    """Landmarks to nested heatmaps (Eq. 1-3).
+
+    Args:
+        points: (..., K, 2) landmarks (x, y) in heatmap pixels: crop pixels / `STRIDE`.
+        size: (height, width) of the integer heatmaps.
+        decimal_size: side n of the decimal heatmaps: 4, 8 or 16.
+        integer_sigma: Gaussian of Eq. 1 in heatmap pixels; 1.5, for 300W 1.0 (Sec. IV-A.3).
+        decimal_sigma: Gaussian of Eq. 3 in decimal cells; 1.0.
+        rounding: see `split`.
+
+    Both Gaussians are cut off at 3 sigma, measured from the unrounded landmark, as d in Eq. 1 and 3 says.
+
+    Raises:
+        ValueError: for points of another shape, another decimal size, or a sigma that is not positive.
+    """
+    if points.ndim < 2 or points.shape[-1] != 2:
+        raise ValueError(f"points has shape {tuple(points.shape)}, expected (..., K, 2)")
+    if decimal_size not in (4, 8, 16):
+        raise ValueError(f"decimal_size is {decimal_size}, expected 4, 8 or 16")
+    if integer_sigma <= 0 or decimal_sigma <= 0:
+        raise ValueError(f"integer_sigma, decimal_sigma are {integer_sigma}, {decimal_sigma}, expected positive")
+    height, width = size
+    points = points.float()
+    limit = points.new_tensor([width, height])
+    mask = ((points >= 0) & (points < limit)).all(-1)  # NaN compares False
+    points = torch.where(mask[..., None], points, torch.zeros_like(points))
+    pixel, cell = split(points, decimal_size, rounding)
+    integer = _gaussian(pixel, points, (height, width), integer_sigma)
+    decimal = _gaussian(cell, (points - pixel) * decimal_size, (decimal_size, decimal_size), decimal_sigma)
+    keep = mask[..., None, None]
+    return Encoded(integer * keep, decimal * keep, mask)
+
+
+def _gaussian(centre: Tensor, exact: Tensor, size: tuple[int, int], sigma: float) -> Tensor:
+    """(..., 2) -> (..., h, w): exp(-|g - centre|^2 / 2 sigma^2) where |g - exact| <= 3 sigma, else 0."""
+    y = torch.arange(size[0], device=centre.device, dtype=centre.dtype)
+    x = torch.arange(size[1], device=centre.device, dtype=centre.dtype)
+
+    def squared_distance(c: Tensor) -> Tensor:
+        return (y - c[..., 1, None]).square()[..., :, None] + (x - c[..., 0, None]).square()[..., None, :]
+
+    value = torch.exp(squared_distance(centre) / (-2 * sigma**2))
+    return value * (squared_distance(exact) <= (3 * sigma) ** 2)
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """How heatmaps become landmarks; stored in a checkpoint's config.
+
+    Attributes:
+        method: "argmax" is the paper's Eq. 4. "expectation" is ours: the centroid of the integer heatmap around its
+            maximum plus the expected value of the decimal heatmap's softmax.
+        radius: the centroid is taken over (2 radius + 1)^2 heatmap pixels.
+        power: of the clamped response, as weight in the centroid.
+        temperature: of the decimal heatmap's softmax.
+        bin_offset: where in its cell a decimal label stands, in cells: 0 for labels that were rounded, 0.5 (the
+            cell's centre) for labels that were floored.
+    """
+
+    method: Method = "expectation"
+    radius: int = 4
+    power: float = 2.0
+    temperature: float = 1.0
+    bin_offset: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.method not in ("argmax", "expectation"):
+            raise ValueError(f"decode is {self.method!r}, expected 'argmax' or 'expectation'")
+        if self.radius < 0 or self.power <= 0 or self.temperature <= 0:
+            raise ValueError(f"radius, power, temperature out of range in {self}")
+
+
+#: The paper's decoder (Eq. 4).
+ARGMAX = Decoder("argmax")
+
+
+def decode(integer: Tensor, decimal: Tensor, decoder: Decoder = ARGMAX) -> Tensor:
+    """Nested heatmaps to landmarks (Eq. 4, or the expectation in its place).
+
+    Args:
+        integer: (..., K, h, w) integer heatmaps.
+        decimal: (..., K, n, n) decimal heatmaps of the same leading dimensions.
+        decoder: which way, see `Decoder`.
+
+    Returns:
+        (..., K, 2) float32 landmarks (x, y) in heatmap pixels.
+
+    Raises:
+        ValueError: if the two do not belong together.
+    """
+    if integer.ndim < 3 or decimal.ndim < 3 or integer.shape[:-2] != decimal.shape[:-2]:
+        raise ValueError(
+            f"integer {tuple(integer.shape)} and decimal {tuple(decimal.shape)} heatmaps, "
+            "expected (..., K, h, w) and (..., K, n, n) with the same leading dimensions"
+        )
+    integer, decimal = integer.float(), decimal.float()
+    cells = decimal.new_tensor([decimal.shape[-1], decimal.shape[-2]])
+    if decoder.method == "argmax":
+        pixel, cell = peak(integer), peak(decimal)
+    else:
+        pixel = centroid(integer, decoder.radius, decoder.power)
+        cell = expectation(decimal, decoder.temperature)
+    return pixel + (cell + decoder.bin_offset) / cells
+
+
+def peak(maps: Tensor) -> Tensor:
+    """(..., h, w) -> (..., 2) float: (x, y) of each map's largest value, the first of several."""
+    index = maps.flatten(-2).argmax(-1)
+    width = maps.shape[-1]
+    return torch.stack((index % width, index.div(width, rounding_mode="floor")), -1).to(maps.dtype)
+
+
+def centroid(maps: Tensor, radius: int, power: float) -> Tensor:
+    """(..., h, w) -> (..., 2): centre of mass of ``clamp(map, 0) ** power`` within ``radius`` of the maximum.
+
+    A map without a positive value has no mass; its maximum is returned.
+    """
+    top, shift, values = window(maps, radius)
+    weights = values.clamp(min=0).pow(power)
+    weights = weights / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
+    return top + weights @ shift
+
+
+def window(maps: Tensor, radius: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The square of m = (2 radius + 1)^2 pixels around each map's maximum.
+
+    Returns:
+        the maximum's (x, y) (..., 2), the pixels' offsets from it (m, 2), and their values (..., m), 0 outside the
+        map.
+    """
+    height, width = maps.shape[-2:]
+    top = peak(maps)
+    step = torch.arange(-radius, radius + 1, device=maps.device)
+    shift = torch.stack((step.repeat(len(step)), step.repeat_interleave(len(step))), -1)
+    x, y = (top.long()[..., None, :] + shift).unbind(-1)
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    values = maps.flatten(-2).gather(-1, (y * width + x).clamp(0, height * width - 1))
+    return top, shift.to(maps.dtype), values * inside
+
+
+def expectation(maps: Tensor, temperature: float = 1.0) -> Tensor:
+    """(..., h, w) -> (..., 2): expected (x, y) under the softmax of ``map / temperature``."""
+    p = (maps.flatten(-2) / temperature).softmax(-1).view_as(maps)
+    x = torch.arange(maps.shape[-1], device=maps.device, dtype=maps.dtype)
+    y = torch.arange(maps.shape[-2], device=maps.device, dtype=maps.dtype)
+    return torch.stack(((p.sum(-2) * x).sum(-1), (p.sum(-1) * y).sum(-1)), -1)

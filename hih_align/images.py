@@ -1,0 +1,182 @@
+"""Whatever image a user holds -> RGB array; and an RGB array -> file.
+
+Values are taken as they are: no colour management, alpha is dropped and not blended.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeAlias
+from uuid import uuid4
+
+import numpy as np
+import PIL.Image
+import torch
+from numpy.typing import NDArray
+from PIL import ExifTags, ImageOps
+
+#: What `read_image` takes.
+Image: TypeAlias = str | os.PathLike[str] | PIL.Image.Image | NDArray[Any] | torch.Tensor
+
+_ARRAY = "an RGB array (H, W, 3), (H, W) or (H, W, 4)"
+_TENSOR = "an RGB tensor (3, H, W)"
+_DTYPES = ("uint8", "uint16", "float16", "float32", "float64")
+
+
+def read_image(image: Image) -> NDArray[np.uint8]:
+    """Any image to (H, W, 3) uint8 RGB.
+
+    Args:
+        image: one of
+
+            - a path, to any file that Pillow reads; of several frames the first.
+            - a PIL image of any mode: grey, palette, alpha, CMYK, 16-bit ("I;16" and, in 0..65535, "I"), float ("F").
+            - an RGB array (H, W, 3), (H, W) or (H, W, 4), uint8, uint16 or float16, float32, float64 in [0, 1].
+            - an RGB tensor (3, H, W) on any device, of the same dtypes or bfloat16.
+
+            EXIF orientation is applied to paths and PIL images. uint16 becomes round(x / 257), but of 16-bit colour
+            files Pillow gives the high byte (at most 1 away from that); floats become round(255 x).
+
+    Returns:
+        C-contiguous, but for a uint8 array given: of that a view, without a copy. Treat it as read-only.
+
+    Raises:
+        FileNotFoundError: no file at the path.
+        ValueError: a directory, a file that is undecodable, truncated or larger than Pillow's decompression-bomb limit,
+            an empty image, another shape, NaN, values out of range.
+        TypeError: another type or dtype.
+    """
+    if isinstance(image, np.ndarray):
+        return _from_array(np.asarray(image), "image")
+    if isinstance(image, torch.Tensor):
+        return _from_tensor(image)
+    if isinstance(image, PIL.Image.Image):
+        return _from_array(_decode(image, "image"), "image")
+    if isinstance(image, (str, os.PathLike)):
+        name = f"image {os.fspath(image)!r}"
+        return _from_array(_decode(image, name), name)
+    raise TypeError(f"image is {type(image).__name__}, expected a path, a PIL image, {_ARRAY} or {_TENSOR}")
+
+
+def write_image(path: str | os.PathLike[str], array: NDArray[np.uint8]) -> None:
+    """Write an RGB array, all of it or nothing: a file of that name is replaced only by a finished one.
+
+    Args:
+        path: the file; its suffix names the format (".png", ".jpg", ...). Lossy formats are written at quality 95.
+        array: (H, W, 3) uint8 RGB.
+
+    Raises:
+        FileNotFoundError: ``path``'s folder does not exist.
+        ValueError: a suffix of no format, or of one that cannot hold this array; an array of another shape, or empty.
+        TypeError: an array of another dtype.
+    """
+    target = Path(path)
+    if not isinstance(array, np.ndarray) or array.dtype != np.uint8:
+        raise TypeError(f"array is {getattr(array, 'dtype', type(array).__name__)}, expected a uint8 array (H, W, 3)")
+    if array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
+        raise ValueError(f"array has shape {array.shape}, expected (H, W, 3)")
+    kind = PIL.Image.registered_extensions().get(target.suffix.lower())
+    if kind not in PIL.Image.SAVE:
+        raise ValueError(f"path {str(path)!r} has the suffix {target.suffix!r}, expected an image's, such as '.png'")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"path {str(path)!r} is in a folder that does not exist")
+    temporary = target.with_name(f".{uuid4().hex}.tmp")
+    try:
+        with open(temporary, "x+b") as file:
+            PIL.Image.fromarray(array).save(file, kind, quality=95)
+        os.replace(temporary, target)
+    except OSError as error:
+        if error.errno is not None:  # the disk's; Pillow's own have no number
+            raise
+        raise ValueError(f"path {str(path)!r} cannot hold an array of shape {array.shape}: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _decode(image: str | os.PathLike[str] | PIL.Image.Image, name: str) -> NDArray[Any]:
+    """A file or PIL image to (H, W, 3) uint8, or to (H, W) uint16 or float32 where it has more than 8 bits."""
+    try:
+        if isinstance(image, PIL.Image.Image):
+            return _pixels(image)
+        with PIL.Image.open(image) as opened:
+            return _pixels(opened)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        url = re.match(r"\w{2,}:/", os.fsdecode(image)) if not isinstance(image, PIL.Image.Image) else None
+        hint = "; URLs are not fetched, download it first" if url else ""
+        raise FileNotFoundError(f"{name} does not exist{hint}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's decoders raise whatever they meet: OSError, SyntaxError, struct.error, ...
+        raise ValueError(f"{name} cannot be read: {error}") from error
+
+
+def _pixels(image: PIL.Image.Image) -> NDArray[Any]:
+    image.load()
+    orientation = 1
+    with suppress(Exception):  # garbage where EXIF should be; the pixels are still good
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    image = image.copy()
+    # exif_transpose rewrites all metadata and fails on odd tags; a transparent colour is alpha, which is dropped
+    image.info.clear()
+    image.getexif()[ExifTags.Base.Orientation] = orientation
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode == "I":
+        values = np.asarray(image)
+        if values.size and (values.min() < 0 or values.max() > 65535):
+            raise ValueError(f"it holds {values.min()} to {values.max()}, expected 0 to 65535 in mode I")
+        return values.astype(np.uint16)
+    if image.mode.startswith(("I;16", "F")):
+        return np.asarray(image)
+    if image.mode == "La":  # premultiplied grey: Pillow converts it by way of straight alpha only
+        image = image.convert("LA")
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _from_tensor(tensor: torch.Tensor) -> NDArray[np.uint8]:
+    shape, dtype = tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
+    if len(shape) != 3 or shape[0] != 3 or tensor.numel() == 0:
+        hint = "; tensors are (3, H, W): use image.permute(2, 0, 1)" if len(shape) == 3 and shape[2] == 3 else ""
+        what = "has" if tensor.numel() else "is empty: it has"
+        raise ValueError(f"image {what} shape {shape}, expected {_TENSOR}{hint}")
+    if dtype not in (*_DTYPES, "bfloat16"):
+        raise TypeError(_wrong_dtype("image", dtype, "image.to(torch.uint8)"))
+    if dtype == "bfloat16":  # which numpy does not know
+        tensor = tensor.float()
+    return np.ascontiguousarray(_from_array(tensor.permute(1, 2, 0).numpy(force=True), "image"))
+
+
+def _from_array(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
+    shape = array.shape
+    if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and shape[2] in (3, 4))):
+        hint = "; arrays are (H, W, 3): use image.transpose(1, 2, 0)" if array.ndim == 3 and shape[0] == 3 else ""
+        what = "has" if array.size else "is empty: it has"
+        raise ValueError(f"{name} {what} shape {shape}, expected {_ARRAY}{hint}")
+    if array.dtype.name not in _DTYPES:
+        raise TypeError(_wrong_dtype(name, array.dtype.name, "image.astype(np.uint8)"))
+    rgb = _to_uint8(array[..., :3] if array.ndim == 3 else array, name)
+    return rgb if rgb.ndim == 3 else np.repeat(rgb[..., None], 3, axis=2)
+
+
+def _wrong_dtype(name: str, dtype: str, convert: str) -> str:
+    how = f"{convert} * 255" if dtype == "bool" else f"{convert} where its values are 0 to 255"
+    return f"{name} has dtype {dtype}, expected uint8, uint16 or float in [0, 1]: convert it, {how}"
+
+
+def _to_uint8(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
+    """Values of a dtype in `_DTYPES`, either byte order, to 8 bits."""
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype.kind == "u":
+        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8, order="C")
+    low, high = float(values.min()), float(values.max())  # NaN if any is
+    if not (low >= 0 and high <= 1):
+        if np.isnan(low):
+            raise ValueError(f"{name} holds NaN, expected floats in [0, 1]")
+        hint = "; are its values 0 to 255? then pass image / 255" if low >= 0 and 2 <= high <= 255 else ""
+        raise ValueError(f"{name} holds {low:g} to {high:g}, expected floats in [0, 1]{hint}")
+    scaled: NDArray[Any] = np.multiply(values, 255, dtype=np.float64 if values.dtype.itemsize == 8 else np.float32)
+    np.rint(scaled, out=scaled)
+    return scaled.astype(np.uint8, order="C")

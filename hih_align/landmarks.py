@@ -1,0 +1,183 @@
+"""The result: points, scores and their scheme; indexing, conversion between schemes, drawing and aligned chips."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from . import crops
+from .images import Image, read_image
+from .schemes import Scheme, conversion, get_scheme
+
+#: Where ArcFace's 112 px chips have eyes, nose tip and mouth corners (insightface's template).
+ARCFACE = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]])
+ARCFACE_SIZE = 112
+
+_POINT = (80, 255, 80)
+_LINE = (255, 255, 255)
+
+
+@dataclass(frozen=True, eq=False)
+class Landmarks:
+    """Landmarks of one face, or of N faces of one image.
+
+    Attributes:
+        points: float32 (K, 2), or (N, K, 2): x, y in pixels of the image given, 0 at the centre of its first pixel.
+        scores: float32 (K,), or (N, K), in [0, 1]: probability that the point's error is below 5 % of the box's
+            longer side.
+        scheme: what the points are.
+        bbox: float32 (4,), or (N, 4): the box given, x1, y1, x2, y2.
+        model: name of the checkpoint.
+
+    Several faces have ``len``, iterate, and index by number, slice or mask; ``faces["left_eye"]`` are a part's
+    points, of one face or of several. ``numpy.asarray`` gives `points`.
+    """
+
+    points: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    scheme: Scheme
+    bbox: NDArray[np.float32]
+    model: str = ""
+
+    @property
+    def several(self) -> bool:
+        """Whether this holds N faces (N may be 0 or 1) rather than one."""
+        return self.points.ndim == 3
+
+    @property
+    def score(self) -> Any:
+        """Mean of the scores: a float for one face, (N,) float32 for several."""
+        return self.scores.mean(-1) if self.several else float(self.scores.mean())
+
+    def __len__(self) -> int:
+        if not self.several:
+            raise TypeError("these are the landmarks of one face, which have no len; its points do")
+        return len(self.points)
+
+    def __bool__(self) -> bool:
+        return not self.several or len(self.points) > 0
+
+    def __iter__(self) -> Iterator[Landmarks]:
+        if not self.several:
+            raise TypeError("these are the landmarks of one face; iterate over its points")
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, str):
+            if key not in self.scheme.parts:
+                raise KeyError(f"scheme {self.scheme.id!r} has no part {key!r}, only {sorted(self.scheme.parts)}")
+            return self.points[..., list(self.scheme.parts[key]), :]
+        if not self.several:
+            raise TypeError(f"these are the landmarks of one face, index its points; or name a part, got {key!r}")
+        return replace(self, points=self.points[key], scores=self.scores[key], bbox=self.bbox[key])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False and dtype is not None and np.dtype(dtype) != self.points.dtype:
+            raise ValueError(f"points are float32, as {np.dtype(dtype)} they have to be copied")
+        return np.array(self.points, dtype) if copy else self.points.astype(dtype or np.float32, copy=False)
+
+    def to(self, scheme: str | Scheme) -> Landmarks:
+        """The same faces in another scheme: 98 -> 68 and 98 -> 29 (each point, and score, a mean of at most two).
+
+        Raises:
+            ValueError: where no conversion is known.
+        """
+        target = get_scheme(scheme)
+        if target.id == self.scheme.id:
+            return self
+        weights = conversion(self.scheme, target)
+        points = np.einsum("tk,...kc->...tc", weights, self.points).astype(np.float32)
+        scores = np.einsum("tk,...k->...t", weights, self.scores).astype(np.float32)
+        return replace(self, points=points, scores=scores, scheme=target)
+
+    def five_points(self) -> NDArray[np.float32]:
+        """(5, 2), or (N, 5, 2): left eye, right eye, nose tip, left and right mouth corner; left in the picture.
+
+        Raises:
+            ValueError: if the scheme does not say where they are.
+        """
+        if self.scheme.five is None:
+            raise ValueError(f"scheme {self.scheme.id!r} does not say where its five points are (`Scheme.five`)")
+        return np.stack([self.points[..., list(group), :].mean(-2) for group in self.scheme.five], -2)
+
+    def crop(self, image: Image, size: int = ARCFACE_SIZE) -> NDArray[np.uint8]:
+        """The aligned chip that face recognition takes, on ArcFace's template.
+
+        Args:
+            image: the image that was aligned.
+            size: side of the chip in pixels.
+
+        Returns:
+            (size, size, 3) uint8 RGB, or (N, size, size, 3); black outside the image.
+        """
+        if size < 1:
+            raise ValueError(f"size is {size}, expected a positive number of pixels")
+        pixels = read_image(image)
+        five = self.five_points().reshape(-1, 5, 2)
+        template = ARCFACE * (size / ARCFACE_SIZE)
+        chips = [crops.warp(pixels, crops.similarity(points, template), size) for points in five]
+        return (
+            np.stack(chips) if self.several and chips else chips[0] if chips else np.zeros((0, size, size, 3), np.uint8)
+        )
+
+    def draw(self, image: Image, *, lines: bool = True, boxes: bool = False) -> NDArray[np.uint8]:
+        """A copy of the image with the faces drawn into it.
+
+        Args:
+            image: the image that was aligned.
+            lines: draw the scheme's contours as well.
+            boxes: draw the boxes given as well.
+
+        Returns:
+            (H, W, 3) uint8 RGB. Surely found points are green, unsure ones turn red.
+        """
+        canvas = np.array(read_image(image))  # a copy: the caller's array stays as it is
+        for points, scores, box in zip(
+            self.points.reshape(-1, *self.points.shape[-2:]),
+            self.scores.reshape(-1, self.scores.shape[-1]),
+            self.bbox.reshape(-1, 4),
+            strict=True,
+        ):
+            size = float((points.max(0) - points.min(0)).max())
+            radius, width = max(size / 160, 0.6), max(1, round(size / 300))
+            if boxes:
+                _polyline(canvas, box[[[0, 1], [2, 1], [2, 3], [0, 3], [0, 1]]], width)
+            if lines:
+                for contour in self.scheme.contours:
+                    _polyline(canvas, points[list(contour)], width)
+            for point, score in zip(points, scores, strict=True):
+                colour = tuple(
+                    round(float(score) * g + (1 - float(score)) * r) for g, r in zip(_POINT, (255, 40, 40), strict=True)
+                )
+                cv2.circle(canvas, _fixed(point), round(radius * _ONE), colour, -1, cv2.LINE_AA, _SHIFT)
+        return canvas
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and strings, ready for JSON; for several faces each list has one entry per face."""
+        return {
+            "bbox": self.bbox.tolist(),
+            "scheme": self.scheme.id,
+            "points": self.points.tolist(),
+            "scores": self.scores.tolist(),
+            "model": self.model,
+        }
+
+
+# OpenCV draws at subpixel positions given in fixed point
+_SHIFT = 4
+_ONE = 1 << _SHIFT
+
+
+def _fixed(point: NDArray[np.float32]) -> tuple[int, int]:
+    x, y = np.clip(np.nan_to_num(point), -30000, 30000)
+    return round(float(x) * _ONE), round(float(y) * _ONE)
+
+
+def _polyline(canvas: NDArray[np.uint8], points: NDArray[np.float32], width: int) -> None:
+    line = np.array([_fixed(p) for p in points], np.int32)
+    cv2.polylines(canvas, [line], False, _LINE, width, cv2.LINE_AA, _SHIFT)

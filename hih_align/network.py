@@ -1,0 +1,211 @@
+"""The HIH network: a stacked hourglass, an integer head per stack and one decimal head (Sec. III-D, Fig. 2).
+
+The layers are those of the authors' released checkpoints, without the weights that those store but never use.
+Images in, heatmaps out; what a heatmap means is `heatmaps.py`'s business, where the pixels come from `crops.py`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+#: Number of stacked hourglasses of the paper's three networks (Sec. III-D).
+SIZES = {"HIH_T": 1, "HIH_S": 2, "HIH_B": 4}
+
+#: Stride-2 blocks of the decimal head for each decimal size, at 256 px input: 64 -> 31 -> 16 -> 8 -> 4 pixels.
+DOWN_STEPS = {16: 1, 8: 2, 4: 3}
+
+#: ImageNet statistics of RGB in [0, 1]; the network expects ``(rgb - MEAN) / STD``.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+class Unit(nn.Module):
+    """Convolution without bias, batch norm, and (unless ``relu=False``) ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, relu: bool = True) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+        self.bn = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU() if relu else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(self.bn(self.conv(x)))
+
+
+class Residual(nn.Module):
+    """Bottleneck 1x1, 3x3, 1x1 added to its input; the shortcut is a 1x1 unit only where the width changes."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv1 = Unit(inputs, outputs // 2, 1)
+        self.conv2 = Unit(outputs // 2, outputs // 2, 3)
+        self.conv3 = Unit(outputs // 2, outputs, 1, relu=False)
+        self.shortcut = nn.Identity() if inputs == outputs else Unit(inputs, outputs, 1, relu=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.conv3(self.conv2(self.conv1(x))) + self.shortcut(x))
+
+
+class Level(nn.Module):
+    """One resolution of an hourglass: what stays at it, what goes down from it and what comes up to it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.skip = Residual(channels, channels)
+        self.down = Residual(channels, channels)
+        self.up = Residual(channels, channels)
+
+
+class Hourglass(nn.Module):
+    """Encoder-decoder with a residual beside each of its ``depth`` resolutions (Newell et al., 2016)."""
+
+    def __init__(self, channels: int, depth: int = 4) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(Level(channels) for _ in range(depth))
+        self.center = Residual(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        levels = cast("Sequence[Level]", self.levels)
+        skips = []
+        for level in levels:
+            skips.append(level.skip(x))
+            x = level.down(F.max_pool2d(x, 2))
+        x = self.center(x)
+        for level, skip in zip(reversed(levels), reversed(skips), strict=True):
+            x = level.up(x)
+            x = skip + F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=True)
+        return x
+
+
+class Stack(nn.Module):
+    """One hourglass, its integer heatmaps, and their fusion into what the next stack (or the decimal head) sees."""
+
+    def __init__(self, landmarks: int, channels: int) -> None:
+        super().__init__()
+        self.hourglass = Hourglass(channels)
+        self.residual = Residual(channels, channels)
+        self.feature = Unit(channels, channels, 1)
+        self.predict = nn.Conv2d(channels, landmarks, 1)
+        self.merge_feature = Unit(channels, channels, 1)
+        self.merge_heatmaps = Unit(landmarks, channels, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        feature = self.feature(self.residual(self.hourglass(x)))
+        heatmaps = self.predict(feature)
+        return heatmaps, x + self.merge_feature(feature) + self.merge_heatmaps(heatmaps)
+
+
+class StackedHourglass(nn.Module):
+    """The trunk: (B, 3, H, W) -> integer heatmaps of every stack (a list of (B, K, H/4, W/4)) and the fused
+    features (B, channels, H/4, W/4) on which subpixel heads are built."""
+
+    def __init__(self, landmarks: int, stacks: int, channels: int = 256) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            Unit(3, 64, 7, stride=2),
+            Residual(64, 128),
+            nn.MaxPool2d(2),
+            Residual(128, 128),
+            Residual(128, channels),
+        )
+        self.stacks = nn.ModuleList(Stack(landmarks, channels) for _ in range(stacks))
+
+    def forward(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        x = self.stem(images)
+        heatmaps = []
+        for stack in self.stacks:
+            heatmap, x = stack(x)
+            heatmaps.append(heatmap)
+        return heatmaps, x
+
+
+class DownBlock(nn.Module):
+    """ResNet basic block of stride 2 (Sec. III-D)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = Unit(channels, channels, 3, stride=2)
+        self.conv2 = Unit(channels, channels, 3, relu=False)
+        self.shortcut = Unit(channels, channels, 1, stride=2, relu=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.conv2(self.conv1(x)) + self.shortcut(x))
+
+
+class DecimalHead(nn.Module):
+    """Fused features -> decimal heatmaps: (B, channels, 64, 64) -> (B, K, n, n), n = ``decimal_size``."""
+
+    def __init__(self, landmarks: int, decimal_size: int, channels: int = 256, width: int = 384) -> None:
+        super().__init__()
+        self.expand = Unit(channels, width, 1)
+        self.down = nn.Sequential(*(DownBlock(width) for _ in range(DOWN_STEPS[decimal_size])))
+        self.squeeze = Unit(width, width, 1)
+        self.predict = nn.Conv2d(width, landmarks, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(self.expand(x), 3, stride=2)
+        return self.predict(self.squeeze(self.down(x)))
+
+
+class HIHNet(nn.Module):
+    """Heatmap-in-Heatmap network.
+
+    Args:
+        landmarks: number of points K, at least 1.
+        stacks: stacked hourglasses; 1, 2 and 4 are the paper's HIH_T, HIH_S and HIH_B (`SIZES`).
+        decimal_size: side n of the decimal heatmaps at 256 px input: 4, 8 (the paper's) or 16 (Tab. IX).
+
+    Raises:
+        ValueError: for an argument outside these.
+    """
+
+    def __init__(self, landmarks: int, stacks: int, decimal_size: int = 8) -> None:
+        super().__init__()
+        if landmarks < 1:
+            raise ValueError(f"landmarks is {landmarks}, expected at least 1")
+        if stacks < 1:
+            raise ValueError(f"stacks is {stacks}, expected at least 1")
+        if decimal_size not in DOWN_STEPS:
+            raise ValueError(f"decimal_size is {decimal_size}, expected one of {sorted(DOWN_STEPS)}")
+        self.landmarks, self.decimal_size = landmarks, decimal_size
+        self.trunk = StackedHourglass(landmarks, stacks)
+        self.decimal_head = DecimalHead(landmarks, decimal_size)
+
+    @property
+    def stacks(self) -> int:
+        """Number of stacked hourglasses."""
+        return len(self.trunk.stacks)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Heatmaps of every stack.
+
+        Args:
+            images: (B, 3, H, W) normalised RGB (`MEAN`, `STD`), H and W multiples of 64; trained at 256.
+
+        Returns:
+            integer heatmaps (B, stacks, K, H/4, W/4), about [0, 1], and decimal heatmaps (B, K, n, n), logits of
+            the position inside a heatmap pixel. n is ``decimal_size`` at 256 px and scales with the input.
+
+        Raises:
+            ValueError: if ``images`` has another shape.
+        """
+        heatmaps, features = self._trunk(images)
+        return torch.stack(heatmaps, 1), self.decimal_head(features)
+
+    def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Like `forward`, but the last stack's integer heatmaps alone, (B, K, H/4, W/4), without the copy."""
+        heatmaps, features = self._trunk(images)
+        return heatmaps[-1], self.decimal_head(features)
+
+    def _trunk(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] % 64 or images.shape[3] % 64:
+            raise ValueError(
+                f"images has shape {tuple(images.shape)}, expected (B, 3, H, W) with H and W multiples of 64"
+            )
+        heatmaps: tuple[list[Tensor], Tensor] = self.trunk(images)
+        return heatmaps

@@ -1,0 +1,103 @@
+"""The layout of the paper's released checkpoints (``WFLW.pth``), read into ours.
+
+A released file is ``{"state_dict": ..., "best_nme": ...}`` (or the state dict alone), its names prefixed with
+``module.`` where it was saved from several GPUs.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .network import DOWN_STEPS, HIHNet
+
+# released name -> ours; \1 is the stack
+_RENAME = [
+    (r"^pre_conv\.", "trunk.stem."),
+    (r"^hg(\d+)\.res_center\.", r"trunk.stacks.\1.hourglass.center."),
+    (r"^hg(\d+)_res1\.", r"trunk.stacks.\1.residual."),
+    (r"^hg(\d+)_lin1\.", r"trunk.stacks.\1.feature."),
+    (r"^hg(\d+)_conv_pred\.", r"trunk.stacks.\1.predict."),
+    (r"^hg(\d+)_conv1\.", r"trunk.stacks.\1.merge_feature."),
+    (r"^hg(\d+)_conv2\.", r"trunk.stacks.\1.merge_heatmaps."),
+    (r"^offset_head\.conv1\.", "decimal_head.expand."),
+    (r"^offset_head\.down_ops\.", "decimal_head.down."),
+    (r"^offset_head\.head\.0\.", "decimal_head.squeeze."),
+    (r"^offset_head\.head\.1\.", "decimal_head.predict."),
+    (r"\.downsample\.0\.", ".shortcut."),
+    (r"\.skip_layer\.", ".shortcut."),
+]
+_LEVEL = re.compile(r"^hg(\d+)\.res([1-4])_([123])\.")
+_BRANCH = {"1": "skip", "2": "down", "3": "up"}
+
+
+def rename(name: str) -> str:
+    """Our name of a released parameter, also for the dead shortcuts that we have no place for."""
+    # res4 is the highest resolution, our level 0
+    name = _LEVEL.sub(lambda m: f"trunk.stacks.{m[1]}.hourglass.levels.{4 - int(m[2])}.{_BRANCH[m[3]]}.", name)
+    for pattern, ours in _RENAME:
+        name = re.sub(pattern, ours, name)
+    return name
+
+
+@dataclass(frozen=True)
+class Released:
+    """A released checkpoint: the network with its weights, and what was found in the file.
+
+    Attributes:
+        network: in eval mode, float32.
+        dead: names, in the file, of weights that the network never uses; dropped.
+        best_nme: the NME that the authors stored beside it, as they wrote it, if they did.
+    """
+
+    network: HIHNet
+    dead: tuple[str, ...]
+    best_nme: float | None
+
+
+def load_released(path: str | os.PathLike[str]) -> Released:
+    """Read a checkpoint in the released layout; sizes and point counts come from its shapes.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a checkpoint of that layout (which also covers truncated files and pickles that hold more
+            than tensors: only ``weights_only=True`` is used).
+    """
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"checkpoint: no such file: {path}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(f"checkpoint: {path} cannot be read as a PyTorch file of tensors: {reason}") from error
+    best = content.get("best_nme") if isinstance(content, dict) else None
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ValueError(f"checkpoint: {path} holds no state dict of tensors")
+    state = {name.removeprefix("module."): value for name, value in state.items()}
+    renamed = {rename(name): (name, value) for name, value in state.items()}
+    try:
+        landmarks = len(state["hg0_conv_pred.weight"])
+        stacks = 1 + max(int(m[1]) for m in map(re.compile(r"^hg(\d+)_conv_pred").match, state) if m)
+        steps = 1 + max(int(m[1]) for m in map(re.compile(r"^offset_head\.down_ops\.(\d+)").match, state) if m)
+        decimal_size = {steps: size for size, steps in DOWN_STEPS.items()}[steps]
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"checkpoint: {path} is not in the released HIH layout ({error} not found)") from error
+    network = HIHNet(landmarks, stacks, decimal_size)
+    wanted = network.state_dict()
+    dead = tuple(old for ours, (old, _) in renamed.items() if ours not in wanted)
+    live = {ours: value for ours, (_, value) in renamed.items() if ours in wanted}
+    foreign = [old for old in dead if ".skip_layer." not in old]
+    missing = [name for name in wanted if name not in live]
+    shapes = [n for n, v in live.items() if v.shape != wanted[n].shape]
+    for kind, names in (("unknown", foreign), ("missing", missing), ("wrongly shaped", shapes)):
+        if names:
+            raise ValueError(f"checkpoint: {path} has {len(names)} {kind} weights, the first {names[0]}")
+    network.load_state_dict({name: value.to(wanted[name].dtype) for name, value in live.items()})
+    return Released(network.eval(), dead, float(best) if isinstance(best, (int, float)) else None)
