@@ -111,7 +111,7 @@ class Decoder:
     Attributes:
         method: "argmax" is the paper's Eq. 4. "expectation" is ours: the centroid of the integer heatmap around its
             maximum plus the expected value of the decimal heatmap's softmax.
-        radius: the centroid is taken over (2 radius + 1)^2 heatmap pixels.
+        radius: the centroid is taken over (2 radius + 1)^2 heatmap pixels around the maximum; None: over the map.
         power: of the clamped response, as weight in the centroid.
         temperature: of the decimal heatmap's softmax.
         bin_offset: where in its cell a decimal label stands, in cells: 0 for labels that were rounded, 0.5 (the
@@ -119,15 +119,15 @@ class Decoder:
     """
 
     method: Method = "expectation"
-    radius: int = 4
-    power: float = 2.0
-    temperature: float = 1.0
+    radius: int | None = None
+    power: float = 3.0
+    temperature: float = 0.35
     bin_offset: float = 0.0
 
     def __post_init__(self) -> None:
         if self.method not in ("argmax", "expectation"):
             raise ValueError(f"decode is {self.method!r}, expected 'argmax' or 'expectation'")
-        if self.radius < 0 or self.power <= 0 or self.temperature <= 0:
+        if (self.radius or 0) < 0 or self.power <= 0 or self.temperature <= 0:
             raise ValueError(f"radius, power, temperature out of range in {self}")
 
 
@@ -171,32 +171,41 @@ def peak(maps: Tensor) -> Tensor:
     return torch.stack((index % width, index.div(width, rounding_mode="floor")), -1).to(maps.dtype)
 
 
-def centroid(maps: Tensor, radius: int, power: float) -> Tensor:
-    """(..., h, w) -> (..., 2): centre of mass of ``clamp(map, 0) ** power`` within ``radius`` of the maximum.
+def centroid(maps: Tensor, radius: int | None, power: float) -> Tensor:
+    """(..., h, w) -> (..., 2): centre of mass of ``clamp(map, 0) ** power``, within ``radius`` of the maximum if given.
 
     A map without a positive value has no mass; its maximum is returned.
     """
-    top, shift, values = window(maps, radius)
-    weights = values.clamp(min=0).pow(power)
+    top = peak(maps)
+    if radius is None:
+        # relative to the maximum: a low response does not underflow in its power
+        highest = maps.amax((-2, -1), keepdim=True)
+        weights = (maps / torch.where(highest > 0, highest, 1.0)).clamp(min=0).pow(power)
+        total = weights.sum((-2, -1)).clamp(min=torch.finfo(maps.dtype).tiny)
+        x = torch.arange(maps.shape[-1], device=maps.device, dtype=maps.dtype)
+        y = torch.arange(maps.shape[-2], device=maps.device, dtype=maps.dtype)
+        mean = torch.stack(((weights.sum(-2) @ x) / total, (weights.sum(-1) @ y) / total), -1)
+        return torch.where((highest > 0)[..., 0], mean, top)
+    shift, values = window(maps, top, radius)
+    highest = values.amax(-1, keepdim=True)
+    weights = (values / torch.where(highest > 0, highest, 1.0)).clamp(min=0).pow(power)
     weights = weights / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
     return top + weights @ shift
 
 
-def window(maps: Tensor, radius: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The square of m = (2 radius + 1)^2 pixels around each map's maximum.
+def window(maps: Tensor, centre: Tensor, radius: int) -> tuple[Tensor, Tensor]:
+    """The m = (2 radius + 1)^2 pixels around ``centre`` (..., 2) of each map (..., h, w).
 
     Returns:
-        the maximum's (x, y) (..., 2), the pixels' offsets from it (m, 2), and their values (..., m), 0 outside the
-        map.
+        their offsets (x, y) from the centre, (m, 2), and their values, (..., m), 0 outside the map.
     """
     height, width = maps.shape[-2:]
-    top = peak(maps)
     step = torch.arange(-radius, radius + 1, device=maps.device)
     shift = torch.stack((step.repeat(len(step)), step.repeat_interleave(len(step))), -1)
-    x, y = (top.long()[..., None, :] + shift).unbind(-1)
+    x, y = (centre.long()[..., None, :] + shift).unbind(-1)
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     values = maps.flatten(-2).gather(-1, (y * width + x).clamp(0, height * width - 1))
-    return top, shift.to(maps.dtype), values * inside
+    return shift.to(maps.dtype), values * inside
 
 
 def expectation(maps: Tensor, temperature: float = 1.0) -> Tensor:
