@@ -307,7 +307,7 @@ class FaceAligner:
         """Heatmaps -> points (B, K, 2) in crop pixels, scores (B, K)."""
         with torch.inference_mode():
             points = heatmaps.decode(integer, decimal, self.decoder) * heatmaps.STRIDE
-            return points, scores.score(integer, decimal, self.config.calibration.get(self.decoder.method))
+            return points, scores.score(integer, self.config.calibration.get(self.decoder.method))
 
     def _average_mirrored(self, points: Tensor, sure: Tensor, pixels: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
         order = self.config.scheme.permutation

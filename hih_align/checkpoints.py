@@ -96,7 +96,7 @@ class Config:
             "rounding": self.rounding,
             "decoder": asdict(self.decoder),
             "refine": self.refine,
-            "calibration": {method: c.to_dict() for method, c in self.calibration.items()},
+            "calibration": {method: asdict(c) for method, c in self.calibration.items()},
             "output": self.output,
         }
 
@@ -120,7 +120,7 @@ def config_from_dict(data: Any, source: str) -> Config:
             rounding=data.get("rounding", "round"),
             decoder=Decoder(**data["decoder"]),
             refine=int(data.get("refine", 0)),
-            calibration={m: Calibration(**c) for m, c in (data.get("calibration") or {}).items()},
+            calibration={m: Calibration(float(c["slope"]), float(c["bias"])) for m, c in (data.get("calibration") or {}).items()},
             output=data.get("output"),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

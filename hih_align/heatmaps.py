@@ -81,7 +81,8 @@ def encode(
     if integer_sigma <= 0 or decimal_sigma <= 0:
         raise ValueError(f"integer_sigma, decimal_sigma are {integer_sigma}, {decimal_sigma}, expected positive")
     height, width = size
-    points = points.float()
+    if points.dtype != torch.float64:  # whose points just below the border or a pixel would be rounded across it
+        points = points.float()
     limit = points.new_tensor([width, height])
     mask = ((points >= 0) & (points < limit)).all(-1)  # NaN compares False
     points = torch.where(mask[..., None], points, torch.zeros_like(points))
@@ -89,7 +90,7 @@ def encode(
     integer = _gaussian(pixel, points, (height, width), integer_sigma)
     decimal = _gaussian(cell, (points - pixel) * decimal_size, (decimal_size, decimal_size), decimal_sigma)
     keep = mask[..., None, None]
-    return Encoded(integer * keep, decimal * keep, mask)
+    return Encoded((integer * keep).float(), (decimal * keep).float(), mask)
 
 
 def _gaussian(centre: Tensor, exact: Tensor, size: tuple[int, int], sigma: float) -> Tensor:
@@ -184,13 +185,14 @@ def centroid(maps: Tensor, radius: int | None, power: float) -> Tensor:
         total = weights.sum((-2, -1)).clamp(min=torch.finfo(maps.dtype).tiny)
         x = torch.arange(maps.shape[-1], device=maps.device, dtype=maps.dtype)
         y = torch.arange(maps.shape[-2], device=maps.device, dtype=maps.dtype)
-        mean = torch.stack(((weights.sum(-2) @ x) / total, (weights.sum(-1) @ y) / total), -1)
+        # no matrix product: autocast would run it in bfloat16, which has no room for coordinates
+        mean = torch.stack(((weights.sum(-2) * x).sum(-1), (weights.sum(-1) * y).sum(-1)), -1) / total[..., None]
         return torch.where((highest > 0)[..., 0], mean, top)
     shift, values = window(maps, top, radius)
     highest = values.amax(-1, keepdim=True)
     weights = (values / torch.where(highest > 0, highest, 1.0)).clamp(min=0).pow(power)
     weights = weights / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
-    return top + weights @ shift
+    return top + (weights[..., None] * shift).sum(-2)
 
 
 def window(maps: Tensor, centre: Tensor, radius: int) -> tuple[Tensor, Tensor]:

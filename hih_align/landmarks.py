@@ -143,7 +143,8 @@ class Landmarks:
             self.bbox.reshape(-1, 4),
             strict=True,
         ):
-            size = float((points.max(0) - points.min(0)).max())
+            # an absurdly large face gets lines no thicker than OpenCV draws
+            size = min(float(np.nan_to_num(np.ptp(points, axis=0)).max()), 10.0 * max(canvas.shape))
             radius, width = max(size / 160, 0.6), max(1, round(size / 300))
             if boxes:
                 _polyline(canvas, box[[[0, 1], [2, 1], [2, 3], [0, 3], [0, 1]]], width)
@@ -174,7 +175,7 @@ _ONE = 1 << _SHIFT
 
 
 def _fixed(point: NDArray[np.float32]) -> tuple[int, int]:
-    x, y = np.clip(np.nan_to_num(point), -30000, 30000)
+    x, y = np.clip(np.nan_to_num(point), -1e6, 1e6)
     return round(float(x) * _ONE), round(float(y) * _ONE)
 
 
