@@ -125,27 +125,34 @@ class Landmarks:
             np.stack(chips) if self.several and chips else chips[0] if chips else np.zeros((0, size, size, 3), np.uint8)
         )
 
-    def draw(self, image: Image, *, lines: bool = True, boxes: bool = False) -> NDArray[np.uint8]:
+    def draw(self, image: Image, *, lines: bool = True, boxes: bool = False, scale: float = 1) -> NDArray[np.uint8]:
         """A copy of the image with the faces drawn into it.
 
         Args:
             image: the image that was aligned.
             lines: draw the scheme's contours as well.
             boxes: draw the boxes given as well.
+            scale: enlarge the picture, for small faces.
 
         Returns:
-            (H, W, 3) uint8 RGB. Surely found points are green, unsure ones turn red.
+            (H, W, 3) uint8 RGB, times ``scale``. Surely found points are green, unsure ones turn red.
         """
         canvas = np.array(read_image(image))  # a copy: the caller's array stays as it is
+        if scale != 1:
+            canvas = np.asarray(cv2.resize(canvas, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC), np.uint8)
+
+        def place(p: NDArray[np.float32]) -> NDArray[np.float32]:
+            return (p + 0.5) * scale - 0.5  # enlarging keeps pixel edges, not centres
+
         for points, scores, box in zip(
-            self.points.reshape(-1, *self.points.shape[-2:]),
+            place(self.points.reshape(-1, *self.points.shape[-2:])),
             self.scores.reshape(-1, self.scores.shape[-1]),
             self.bbox.reshape(-1, 4),
             strict=True,
         ):
             # an absurdly large face gets lines no thicker than OpenCV draws
             size = min(float(np.nan_to_num(np.ptp(points, axis=0)).max()), 10.0 * max(canvas.shape))
-            radius, width = max(size / 160, 0.6), max(1, round(size / 300))
+            radius, width = max(size / 130, 0.8), max(1, round(size / 300))
             if boxes:
                 _polyline(canvas, box[[[0, 1], [2, 1], [2, 3], [0, 3], [0, 1]]], width)
             if lines:

@@ -1,0 +1,25 @@
+"""Puts the manifest, which lies at the top of a checkout, into the package of a wheel; all else is in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_py import build_py
+
+MANIFEST = "weights_manifest.json"
+
+
+class BuildPy(build_py):
+    def _manifest(self) -> list[tuple[str, str]]:
+        # an editable install finds the checkout's own
+        return [] if self.editable_mode else [(MANIFEST, str(Path(self.build_lib, "hih_align", MANIFEST)))]
+
+    def run(self) -> None:
+        super().run()
+        for source, target in self._manifest():
+            self.copy_file(source, target)
+
+    def get_outputs(self, include_bytecode: bool = True) -> list[str]:
+        return [*super().get_outputs(include_bytecode), *(target for _, target in self._manifest())]
+
+
+setup(cmdclass={"build_py": BuildPy})
