@@ -189,8 +189,8 @@ class FaceAligner:
         mirror: bool = False,
     ) -> Iterator[Landmarks]:
         """`align_batch` as an iterator: results in order as they come, images held only while they are needed."""
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}, expected at least 1")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size!r}, expected at least 1")
         passes = self._passes(refine)
         waiting: list[_Face] = []  # no batch has taken them yet
         unfinished: deque[tuple[list[_Face], bool]] = deque()  # images in order, results not given yet
@@ -346,8 +346,9 @@ class _Face:
 
 
 def _pairs(images: Iterable[Image], bboxes: Iterable[ArrayLike]) -> Iterator[tuple[Image, ArrayLike]]:
-    if isinstance(images, (str, os.PathLike)) or bboxes is None:
-        raise TypeError(f"images and bboxes are {type(images).__name__} and {type(bboxes).__name__}, expected lists")
+    for name, given in (("images", images), ("bboxes", bboxes)):
+        if isinstance(given, (str, os.PathLike)) or not isinstance(given, Iterable):
+            raise TypeError(f"{name} is {type(given).__name__}, expected a list, or another iterable")
     missing = object()
     for index, (image, bbox) in enumerate(zip_longest(images, bboxes, fillvalue=missing)):
         if image is missing or bbox is missing:
@@ -361,7 +362,8 @@ def _boxes(bbox: ArrayLike | None, image: NDArray[np.uint8]) -> tuple[NDArray[np
     if bbox is None:
         raise ValueError(_NO_BOX)
     if isinstance(bbox, Tensor):
-        bbox = bbox.detach().cpu().numpy()
+        bbox = bbox.detach().cpu()
+        bbox = (bbox.double() if bbox.is_floating_point() else bbox).numpy()  # numpy has no bfloat16
     try:
         boxes = np.asarray(bbox)
     except ValueError as error:
@@ -384,6 +386,10 @@ def _boxes(bbox: ArrayLike | None, image: NDArray[np.uint8]) -> tuple[NDArray[np
             raise ValueError(f"{name} is {values}, expected finite x1, y1, x2, y2")
         if x2 <= x1 or y2 <= y1:
             raise ValueError(f"{name} is {values}, expected x1 < x2 and y1 < y2 (not x, y, width, height)")
+        if not 1 <= (side := max(x2 - x1, y2 - y1)) <= 1e7:
+            raise ValueError(
+                f"{name} is {values}, its longer side {side:g}, expected 1 to 1e7 pixels (not fractions of the image)"
+            )
         if not _touches((x1, y1, x2, y2), width, height):
             raise ValueError(f"{name} is {values}, wholly outside the image of {width} x {height} pixels")
     return boxes, single

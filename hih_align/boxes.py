@@ -57,7 +57,11 @@ def _coco(text: str, source: Path) -> dict[str, list[list[float]]]:
 def _csv(text: str, source: Path) -> dict[str, list[list[float]]]:
     found: dict[str, list[list[float]]] = {}
     header_possible = True
-    for number, row in enumerate(csv.reader(text.splitlines()), 1):
+    try:
+        rows = list(csv.reader(text.splitlines()))
+    except csv.Error as error:
+        raise ValueError(f"boxes: {source} is not CSV: {error}") from error
+    for number, row in enumerate(rows, 1):
         if not row or row[0].lstrip().startswith("#"):
             continue
         try:

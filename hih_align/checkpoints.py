@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from . import files
 from .heatmaps import Decoder, Rounding
 from .network import SIZES, HIHNet
-from .schemes import SCHEMES, Scheme, get_scheme, scheme_from_dict
+from .schemes import SCHEMES, Scheme, conversion, get_scheme, scheme_from_dict
 from .scores import Calibration
 
 MANIFEST = "weights_manifest.json"
@@ -77,6 +77,8 @@ class Config:
             raise ValueError(f"rounding is {self.rounding!r}, expected 'round' or 'floor'")
         if not 0 <= self.refine <= 8:
             raise ValueError(f"refine is {self.refine}, expected 0 to 8 passes")
+        if self.output is not None:
+            conversion(self.scheme, get_scheme(self.output))  # raises where none is known
 
     @property
     def bin_offset(self) -> float:
@@ -120,7 +122,9 @@ def config_from_dict(data: Any, source: str) -> Config:
             rounding=data.get("rounding", "round"),
             decoder=Decoder(**data["decoder"]),
             refine=int(data.get("refine", 0)),
-            calibration={m: Calibration(float(c["slope"]), float(c["bias"])) for m, c in (data.get("calibration") or {}).items()},
+            calibration={
+                m: Calibration(float(c["slope"]), float(c["bias"])) for m, c in (data.get("calibration") or {}).items()
+            },
             output=data.get("output"),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -216,6 +220,8 @@ def find_checkpoint(
         WeightsUnavailableError: the weights cannot be had.
     """
     hub = {"cache_dir": cache_dir, "revision": revision, "token": token, "local_files_only": local_files_only}
+    if not isinstance(name, (str, os.PathLike)):
+        raise TypeError(f"model is {type(name).__name__}, expected a name or a folder")
     name = os.fspath(name)
     wanted = None if scheme is None else get_scheme(scheme)
     rows = read_manifest()
@@ -227,11 +233,12 @@ def find_checkpoint(
             raise ValueError(f"scheme is {trained_on!r}, {name} has {known}")
         found = Checkpoint(row.config, _find_weights(row, hub))
     elif name in rows:
-        found = Checkpoint(rows[name].config, _find_weights(rows[name], hub))
-    elif Path(name).is_dir():
+        config = _with_scheme(rows[name].config, wanted, name)  # before a download
+        found = Checkpoint(config, _find_weights(rows[name], hub))
+    elif name and Path(name).is_dir():
         found = _folder(Path(name))
     elif re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith((".", "~")):
-        found = _repository(name, hub)
+        found = _repository(name, wanted, hub)
     elif os.path.isfile(name):
         raise ValueError(
             f"model is the file {name!r}, expected a folder with {CONFIG_FILE} and {WEIGHTS_FILE}; "
@@ -247,6 +254,8 @@ def find_checkpoint(
 def _with_scheme(config: Config, wanted: Scheme | None, name: str) -> Config:
     if wanted is None or wanted.id == (config.output or config.scheme.id):
         return config
+    if wanted.id == config.scheme.id:
+        return replace(config, output=None)
     if wanted.id == "cofw" and config.scheme.id == "wflw":
         return replace(config, output="cofw")
     raise ValueError(f"scheme is {wanted.id!r}, but {name} was trained for {config.scheme.id!r}")
@@ -301,8 +310,8 @@ def _folder(folder: Path) -> Checkpoint:
     return Checkpoint(read_config(folder / CONFIG_FILE), folder / WEIGHTS_FILE)
 
 
-def _repository(repo_id: str, hub: dict[str, Any]) -> Checkpoint:
-    config = read_config(_download(repo_id, CONFIG_FILE, hub))
+def _repository(repo_id: str, wanted: Scheme | None, hub: dict[str, Any]) -> Checkpoint:
+    config = _with_scheme(read_config(_download(repo_id, CONFIG_FILE, hub)), wanted, repo_id)
     return Checkpoint(config, _download(repo_id, WEIGHTS_FILE, hub))
 
 
@@ -383,7 +392,8 @@ def save_weights(network: HIHNet, path: Path, dtype: torch.dtype | None = None) 
         for name, value in network.state_dict().items()
     }
     with files.replacing(path) as temporary:
-        safetensors.torch.save_file(state, temporary, metadata={"format": "pt"})
+        # not save_file, which hides a full disk in a SafetensorError
+        temporary.write_bytes(safetensors.torch.save(state, metadata={"format": "pt"}))
 
 
 def save_checkpoint(
@@ -393,5 +403,25 @@ def save_checkpoint(
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     save_weights(network, path / WEIGHTS_FILE, dtype)
-    with files.replacing(path / CONFIG_FILE) as temporary:
-        temporary.write_text(json.dumps(config.to_dict(), indent=2) + "\n", "utf-8")
+    _write_json(path / CONFIG_FILE, config.to_dict())
+
+
+def save_config(model: str, config: Config) -> Path:
+    """Replace the config of a folder or, in a checkout, of a manifest row; returns the file written."""
+    if (Path(model) / CONFIG_FILE).is_file():
+        path = Path(model) / CONFIG_FILE
+        _write_json(path, config.to_dict())
+        return path
+    path = manifest_path()
+    data = json.loads(path.read_text("utf-8"))
+    for item in data["checkpoints"]:
+        if item["id"] == model:
+            item["config"] = {key: value for key, value in config.to_dict().items() if key in item["config"]}
+            _write_json(path, data)
+            return path
+    raise ValueError(f"model is {model!r}, expected a folder with {CONFIG_FILE} or one of {list(read_manifest())}")
+
+
+def _write_json(path: Path, data: Any) -> None:
+    with files.replacing(path) as temporary:
+        temporary.write_text(json.dumps(data, indent=2) + "\n", "utf-8")

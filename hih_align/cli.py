@@ -20,6 +20,11 @@ from .images import write_image
 from .network import SIZES
 from .released import load_released
 from .schemes import get_scheme
+from .training.commands.calibrate import calibrate
+from .training.commands.data import check
+from .training.commands.evaluate import evaluate
+from .training.commands.quantization import quantization
+from .training.commands.train import train
 
 
 class Program(TyperGroup):
@@ -239,6 +244,16 @@ def convert(
         f"{found.network.decimal_size}, {count / 1e6:.2f} M parameters{best}; "
         f"dropped {len(found.dead)} weights that the network never uses"
     )
+
+
+app.command()(train)
+app.command()(evaluate)
+app.command()(calibrate)
+app.command()(quantization)
+_data = typer.Typer(help="Look at annotated faces.", rich_markup_mode=None)
+_data.command()(check)
+_data.callback()(lambda: None)  # without one, typer would drop the name of a single command
+app.add_typer(_data, name="data")
 
 
 def main() -> None:

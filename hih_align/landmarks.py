@@ -152,7 +152,7 @@ class Landmarks:
         ):
             # an absurdly large face gets lines no thicker than OpenCV draws
             size = min(float(np.nan_to_num(np.ptp(points, axis=0)).max()), 10.0 * max(canvas.shape))
-            radius, width = max(size / 130, 0.8), max(1, round(size / 300))
+            radius, width = max(size / 110, 1.0), max(1, round(size / 300))
             if boxes:
                 _polyline(canvas, box[[[0, 1], [2, 1], [2, 3], [0, 3], [0, 1]]], width)
             if lines:

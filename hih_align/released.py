@@ -7,7 +7,6 @@ A released file is ``{"state_dict": ..., "best_nme": ...}`` (or the state dict a
 from __future__ import annotations
 
 import os
-import pickle
 import re
 from dataclasses import dataclass
 
@@ -73,23 +72,28 @@ def load_released(path: str | os.PathLike[str]) -> Released:
         raise FileNotFoundError(f"checkpoint: no such file: {path}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        reason = str(error).split("\n")[0]
+    except Exception as error:  # a damaged pickle raises whatever its bytes happen to ask for
+        # only what is wrong: torch's text around it tells how to trust the file all the same
+        lines = [*str(error).splitlines(), type(error).__name__]
+        reason = next((line for line in lines if "nsupported" in line), lines[0]).strip().partition(". ")[0]
         raise ValueError(f"checkpoint: {path} cannot be read as a PyTorch file of tensors: {reason}") from error
     best = content.get("best_nme") if isinstance(content, dict) else None
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
         raise ValueError(f"checkpoint: {path} holds no state dict of tensors")
-    state = {name.removeprefix("module."): value for name, value in state.items()}
+    state = {str(name).removeprefix("module."): value for name, value in state.items()}
     renamed = {rename(name): (name, value) for name, value in state.items()}
-    try:
-        landmarks = len(state["hg0_conv_pred.weight"])
-        stacks = 1 + max(int(m[1]) for m in map(re.compile(r"^hg(\d+)_conv_pred").match, state) if m)
-        steps = 1 + max(int(m[1]) for m in map(re.compile(r"^offset_head\.down_ops\.(\d+)").match, state) if m)
-        decimal_size = {steps: size for size, steps in DOWN_STEPS.items()}[steps]
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"checkpoint: {path} is not in the released HIH layout ({error} not found)") from error
-    network = HIHNet(landmarks, stacks, decimal_size)
+    head = state.get("hg0_conv_pred.weight", torch.empty(0))
+    # counted, not read off the highest number: no name makes us build a network larger than its file
+    stacks = len({m[1] for m in map(re.compile(r"^hg(\d+)_conv_pred").match, state) if m})
+    steps = len({m[1] for m in map(re.compile(r"^offset_head\.down_ops\.(\d+)").match, state) if m})
+    sizes = {steps: size for size, steps in DOWN_STEPS.items()}
+    if head.ndim != 4 or len(head) < 1 or steps not in sizes:
+        raise ValueError(
+            f"checkpoint: {path} is not in the released HIH layout, which has hg0_conv_pred and 1 to 3 of "
+            "offset_head.down_ops"
+        )
+    network = HIHNet(len(head), stacks, sizes[steps])
     wanted = network.state_dict()
     dead = tuple(old for ours, (old, _) in renamed.items() if ours not in wanted)
     live = {ours: value for ours, (_, value) in renamed.items() if ours in wanted}

@@ -6,10 +6,11 @@ Left and right are those of the picture: ``left_eye`` is the eye further left in
 from __future__ import annotations
 
 import json
+import operator
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,7 +35,8 @@ class Scheme:
             scheme has no such points.
 
     Raises:
-        ValueError: for indices outside 0..K-1, repeated names, or mirror pairs that are not an involution.
+        ValueError: for indices outside 0..K-1, empty groups, repeated names, or mirror pairs that are not an
+            involution.
     """
 
     id: str
@@ -58,12 +60,14 @@ class Scheme:
             "five": self.five or (),
         }
         for key, groups in used.items():
+            if not all(len(group) for group in groups):
+                raise ValueError(f"scheme {self.id!r}: {key} has a group without landmarks")
             for index in (i for group in groups for i in group):
                 if not 0 <= index < len(self.names):
                     raise ValueError(
                         f"scheme {self.id!r}: {key} names landmark {index}, expected 0..{len(self.names) - 1}"
                     )
-        paired = [i for pair in self.mirror or () for i in pair]
+        paired = [i for pair in self.mirror or () for i in set(pair)]  # a landmark may be its own mirror image
         if len(set(paired)) != len(paired):
             raise ValueError(f"scheme {self.id!r}: mirror is not an involution, a landmark is in two pairs")
 
@@ -114,28 +118,44 @@ def scheme_from_dict(data: Mapping[str, Any]) -> Scheme:
     if "id" not in data or ("names" not in data and "landmarks" not in data):
         raise ValueError("scheme needs 'id' and 'names' (or 'landmarks', their number)")
 
-    def group(value: Any) -> Group:
-        return (int(value),) if isinstance(value, int) else tuple(int(i) for i in value)
+    def group(value: Any) -> Group:  # not int(): "12" is no group, and 0.5 no landmark
+        return (operator.index(value),) if isinstance(value, SupportsIndex) else tuple(map(operator.index, value))
 
+    def mapping(key: str) -> list[tuple[str, Any]]:
+        return [(str(name), value) for name, value in dict(data.get(key) or {}).items()]
+
+    mirror, five = data.get("mirror"), data.get("five")
+    key = "names" if "names" in data else "landmarks"
     try:
-        names = data["names"] if "names" in data else [str(i) for i in range(int(data["landmarks"]))]
-        mirror, five = data.get("mirror"), data.get("five")
-        return Scheme(
-            id=str(data["id"]).lower(),
-            names=tuple(str(name) for name in names),
-            parts={str(name): group(part) for name, part in (data.get("parts") or {}).items()},
-            mirror=None if mirror is None else tuple((int(a), int(b)) for a, b in mirror),
-            contours=tuple(group(line) for line in data.get("contours") or ()),
-            normalizers={str(n): (group(a), group(b)) for n, (a, b) in (data.get("normalizers") or {}).items()},
-            five=None if five is None else _five(tuple(group(g) for g in five)),
-        )
-    except TypeError as error:
-        raise ValueError(f"scheme {data['id']!r} is not of the expected form: {error}") from error
+        names = data["names"] if key == "names" else [str(i) for i in range(operator.index(data["landmarks"]))]
+        if isinstance(names, str) or data.get("landmarks", len(names)) != len(names):
+            raise ValueError(f"{names!r} for {data.get('landmarks', 'some')} landmarks")
+        key = "parts"
+        parts = {name: group(part) for name, part in mapping(key)}
+        key = "mirror"
+        pairs = None if mirror is None else tuple((operator.index(a), operator.index(b)) for a, b in mirror)
+        key = "contours"
+        contours = tuple(group(line) for line in data.get(key) or ())
+        key = "normalizers"
+        normalizers = {name: (group(a), group(b)) for name, (a, b) in mapping(key)}
+        key = "five"
+        points = None if five is None else _five(tuple(group(g) for g in five))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"scheme {data['id']!r}: {key} is not of the expected form: {error}") from error
+    return Scheme(
+        id=str(data["id"]).lower(),
+        names=tuple(str(name) for name in names),
+        parts=parts,
+        mirror=pairs,
+        contours=contours,
+        normalizers=normalizers,
+        five=points,
+    )
 
 
 def _five(groups: tuple[Group, ...]) -> tuple[Group, Group, Group, Group, Group]:
     if len(groups) != 5:
-        raise ValueError(f"five has {len(groups)} groups, expected 5")
+        raise ValueError(f"{len(groups)} groups, expected 5")
     return groups[0], groups[1], groups[2], groups[3], groups[4]
 
 
@@ -149,9 +169,9 @@ def load_scheme(path: str | os.PathLike[str]) -> Scheme:
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"scheme: no such file: {path}")
-    with open(path, encoding="utf-8") as file:
-        text = file.read()
     try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
         if path.endswith((".yaml", ".yml")):
             try:
                 import yaml

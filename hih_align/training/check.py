@@ -1,0 +1,332 @@
+"""A look at annotated data before anything is trained on it: numbers, suspects, and a sheet of faces."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..crops import square_crop, warp
+from ..images import read_image, write_image
+from ..schemes import Scheme
+from . import shapes
+from .annotations import Dataset, Record, image_size, outside
+
+#: Faces of two images of the same content are the same face from this overlap of their boxes (intersection over union).
+SAME_FACE = 0.5
+
+#: A shape is far from the mean at so many robust standard deviations, and at least this far in `shapes.distances`.
+_FAR_SIGMA, _FAR_LEAST = 6.0, 0.3
+
+_SIDES = ((80, 200, 255), (255, 150, 60), (255, 255, 255))  # a pair's first and second landmark, and those in no pair
+
+
+class Finding(NamedTuple):
+    """A suspicious face: its key, how bad it is, and what that is in words."""
+
+    key: str
+    value: float
+    what: str
+
+
+class Sides(NamedTuple):
+    """Longer sides of ``faces`` boxes in pixels."""
+
+    faces: int
+    smallest: float
+    median: float
+    largest: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `check` found.
+
+    Attributes:
+        name, scheme: of the data set.
+        faces, images: how many; an image may show several faces.
+        without_points: faces that have only a box.
+        labelled: share of the landmarks that are labelled, over the faces with points.
+        weight: mean weight of the labelled landmarks.
+        missing: faces without it, by landmark name; those that every face has are left out.
+        boxes: longer sides by the box's name.
+        outside: faces with landmarks outside the image, the furthest first; the value is in pixels.
+        far: faces whose shape is far from the mean shape, the furthest first; see `shapes.distances`.
+        swapped: faces whose left and right seem swapped, see `shapes.swapped`.
+        duplicates: pairs of keys of one face in two files of the same content.
+        unreadable: images that cannot be decoded.
+        skipped: records that could not be read (`Dataset.skipped`).
+    """
+
+    name: str
+    scheme: str
+    faces: int
+    images: int
+    without_points: int
+    labelled: float
+    weight: float
+    missing: dict[str, int]
+    boxes: dict[str, Sides]
+    outside: tuple[Finding, ...]
+    far: tuple[Finding, ...]
+    swapped: tuple[Finding, ...]
+    duplicates: tuple[tuple[str, str], ...]
+    unreadable: tuple[str, ...]
+    skipped: tuple[str, ...]
+
+    @property
+    def suspects(self) -> tuple[str, ...]:
+        """Keys of the faces worth a look: swapped, far, outside, duplicates; each once."""
+        findings = [f.key for group in (self.swapped, self.far, self.outside) for f in group]
+        return tuple(dict.fromkeys([*findings, *(key for pair in self.duplicates for key in pair)]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        named = {name: sides._asdict() for name, sides in self.boxes.items()}
+        found = {k: [f._asdict() for f in getattr(self, k)] for k in ("outside", "far", "swapped")}
+        return asdict(self) | {"boxes": named} | found
+
+    def text(self, limit: int = 10) -> str:
+        """The summary in lines; of each kind of finding the first ``limit``."""
+        lines = [
+            f"{self.name}: {self.faces} faces on {self.images} images, scheme {self.scheme}",
+            f"without points: {self.without_points}",
+            f"landmarks labelled: {100 * self.labelled:.1f} %, mean weight {self.weight:.2f}",
+        ]
+        for name, s in self.boxes.items():
+            lines.append(f"box {name}: {s.faces}, side {s.smallest:.0f} / {s.median:.0f} / {s.largest:.0f} px")
+        absent = sorted(self.missing.items(), key=lambda item: -item[1])
+        groups: list[tuple[str, list[str]]] = [
+            ("landmarks missing in some faces", [f"{name}: in {count}" for name, count in absent]),
+            ("landmarks outside the image", [f"{f.key}: {f.what}" for f in self.outside]),
+            ("shapes far from the mean", [f"{f.key}: {f.what}" for f in self.far]),
+            ("left and right swapped", [f"{f.key}: {f.what}" for f in self.swapped]),
+            ("duplicates", [f"{a} = {b}" for a, b in self.duplicates]),
+            ("unreadable images", list(self.unreadable)),
+            ("bad records", list(self.skipped)),
+        ]
+        for title, items in groups:
+            lines.append(f"{title}: {len(items)}")
+            lines += [f"  {item}" for item in items[:limit]]
+            lines += [f"  ... and {len(items) - limit} more"] * (len(items) > limit)
+        return "\n".join(lines)
+
+
+def check(dataset: Dataset, *, workers: int = 2) -> Summary:
+    """Decode every image of ``dataset`` and look for what would hurt training."""
+    known = [r for r in dataset.records if r.points is not None and r.weights is not None]
+    k = len(dataset.scheme)
+    points = np.stack([r.points for r in known if r.points is not None]) if known else np.zeros((0, k, 2))
+    weights = np.stack([r.weights for r in known if r.weights is not None]) if known else np.zeros((0, k))
+    labelled = weights > 0
+    far, crossed = _shapes(known, points, labelled, dataset.scheme)
+    digests, unreadable = _digests({r.image for r in dataset.records}, workers)
+    missing = (~labelled).sum(0)
+    kinds = dict.fromkeys(name for r in dataset.records for name in r.boxes)
+    return Summary(
+        name=dataset.name,
+        scheme=dataset.scheme.id,
+        faces=len(dataset),
+        images=len({r.image for r in dataset.records}),
+        without_points=len(dataset) - len(known),
+        labelled=float(labelled.mean()) if known else 0.0,
+        weight=float(weights[labelled].mean()) if known else 0.0,
+        missing={name: int(n) for name, n in zip(dataset.scheme.names, missing, strict=True) if n},
+        boxes={name: _sides([r.boxes[name] for r in dataset.records if name in r.boxes]) for name in kinds},
+        outside=_outside(known),
+        far=far,
+        swapped=crossed,
+        duplicates=tuple(_same_faces(dataset.records, digests)),
+        unreadable=tuple(unreadable),
+        skipped=dataset.skipped,
+    )
+
+
+def shared_faces(train: Iterable[Dataset], held_out: Dataset, *, workers: int = 2) -> tuple[tuple[str, str], ...]:
+    """Faces of ``held_out`` that are in ``train`` too, by the decoded pixels of their images.
+
+    Returns:
+        pairs of keys, of the held-out record and of a training record: equal images whose boxes overlap by
+        `SAME_FACE`. Different faces of one image are not the same. An image saved anew at lower quality, or cropped
+        otherwise, is not recognised.
+    """
+    training = [record for dataset in train for record in dataset.records]
+    sizes = [{_size(r) for r in records} for records in (training, held_out.records)]
+    common = sizes[0] & sizes[1]  # only these can be equal: nothing else is decoded
+    candidates = [[r for r in records if _size(r) in common] for records in (held_out.records, training)]
+    digests, unreadable = _digests({r.image for records in candidates for r in records}, workers)
+    if unreadable:
+        raise ValueError(unreadable[0])
+    return tuple(_same_faces(candidates[0], digests, candidates[1]))
+
+
+def require_disjoint(train: Iterable[Dataset], held_out: Dataset) -> None:
+    """Raise ValueError naming the first faces of ``held_out`` that are in ``train`` too; see `shared_faces`."""
+    if pairs := shared_faces(train, held_out):
+        first = ", ".join(f"{a} = {b}" for a, b in pairs[:3])
+        raise ValueError(f"{len(pairs)} faces of {held_out.source} are in the training data as well: {first}")
+
+
+def contact_sheet(
+    dataset: Dataset,
+    path: str | os.PathLike[str],
+    *,
+    faces: int = 48,
+    columns: int = 8,
+    size: int = 192,
+    suspects: Collection[str] = (),
+) -> None:
+    """Write a picture of faces with their points drawn.
+
+    Args:
+        dataset: where they come from; up to half of the sheet is for suspects, the rest evenly spaced.
+        path: the image file.
+        faces: how many at most.
+        columns: faces in a row.
+        size: side of a face in pixels; it is cropped at 1.5 times its box.
+        suspects: keys of records to show first, in a red frame (`Summary.suspects`).
+
+    The first landmark of a mirror pair is blue, the second orange, the others are white; fainter ones have a smaller
+    weight. Faces without points show their box.
+
+    Raises:
+        ValueError: no image can be read.
+    """
+    by_key = {record.key: record for record in dataset.records}
+    marked = [by_key[key] for key in suspects if key in by_key][: max(faces // 2, faces - len(dataset))]
+    rest = [r for r in dataset.records if r.key not in {m.key for m in marked}]
+    spaced = np.linspace(0, len(rest) - 1, min(faces - len(marked), len(rest))).round().astype(int)
+    tiles = []
+    for record in [*marked, *(rest[i] for i in spaced)]:
+        try:
+            tile = _tile(record, dataset.scheme, size)
+        except (ValueError, FileNotFoundError):  # `check` lists it
+            continue
+        if record.key in {m.key for m in marked}:
+            cv2.rectangle(tile, (0, 0), (size - 1, size - 1), (255, 0, 0), 3)
+        tiles.append(tile)
+    if not tiles:
+        raise ValueError(f"none of the images of {dataset.source} can be read")
+    rows = -(-len(tiles) // columns)
+    sheet = np.zeros((rows * size, min(columns, len(tiles)) * size, 3), np.uint8)
+    for n, tile in enumerate(tiles):
+        y, x = divmod(n, columns)
+        sheet[y * size : (y + 1) * size, x * size : (x + 1) * size] = tile
+    write_image(path, sheet)
+
+
+def _tile(record: Record, scheme: Scheme, size: int) -> NDArray[np.uint8]:
+    crop = square_crop(record.box, 1.5, size)
+    tile = warp(read_image(record.image), crop.matrix, size)
+    if record.points is None or record.weights is None:
+        x1, y1, x2, y2 = (int(v) for v in crop.to_crop(record.box.reshape(2, 2)).round().ravel())
+        cv2.rectangle(tile, (x1, y1), (x2, y2), _SIDES[2], 1)
+        return tile
+    order = scheme.permutation
+    fixed = (crop.to_crop(np.nan_to_num(record.points)) * 16).round().clip(-(2**20), 2**20).astype(int)
+    for line in scheme.contours:
+        for a, b in pairwise(line):
+            if record.weights[a] > 0 and record.weights[b] > 0:
+                cv2.line(tile, fixed[a].tolist(), fixed[b].tolist(), (90, 90, 90), 1, cv2.LINE_AA, 4)
+    for n in np.flatnonzero(record.weights > 0):
+        side = 2 if order is None or order[n] == n else int(n > order[n])
+        shade = 0.4 + 0.6 * record.weights[n]
+        colour = tuple(round(shade * c) for c in _SIDES[side])
+        cv2.circle(tile, fixed[n].tolist(), 20, colour, -1, cv2.LINE_AA, 4)
+    return tile
+
+
+def _shapes(
+    known: Sequence[Record], points: NDArray[np.float64], labelled: NDArray[np.bool_], scheme: Scheme
+) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
+    if not known:
+        return (), ()
+    mean = shapes.mean_shape(points, labelled)
+    apart = shapes.distances(points, labelled, mean)
+    middle = float(np.median(apart))
+    limit = max(middle + _FAR_SIGMA * 1.4826 * float(np.median(abs(apart - middle))), _FAR_LEAST)
+    order = scheme.permutation
+    crossed = np.zeros(len(known), bool) if order is None else shapes.swapped(points, labelled, mean, order)
+
+    def found(which: NDArray[np.bool_], what: str) -> tuple[Finding, ...]:
+        ranked = sorted(np.flatnonzero(which).tolist(), key=lambda i: -apart[i])
+        return tuple(Finding(known[i].key, float(apart[i]), what.format(apart[i], middle)) for i in ranked)
+
+    return (
+        found((apart > limit) & ~crossed, "{:.2f} radii from the mean shape, usual {:.2f}"),
+        found(crossed, "fits the mean shape only with left and right exchanged"),
+    )
+
+
+def _outside(known: Sequence[Record]) -> tuple[Finding, ...]:
+    found = []
+    for record in known:
+        if record.points is None or record.weights is None:
+            continue
+        beyond = outside(record.points[record.weights > 0], _size(record))
+        if beyond.any():
+            what = f"{(beyond > 0).sum()} of {len(beyond)} landmarks, up to {beyond.max():.1f} px"
+            found.append(Finding(record.key, float(beyond.max()), what))
+    return tuple(sorted(found, key=lambda finding: -finding.value))
+
+
+def _sides(boxes: Sequence[NDArray[np.float64]]) -> Sides:
+    b = np.stack(boxes)
+    sides = np.maximum(b[:, 2] - b[:, 0], b[:, 3] - b[:, 1])
+    return Sides(len(b), float(sides.min()), float(np.median(sides)), float(sides.max()))
+
+
+def _size(record: Record) -> tuple[int, int]:
+    return record.size if record.size is not None else image_size(record.image)
+
+
+def _digests(images: Collection[Path], workers: int) -> tuple[dict[Path, bytes], list[str]]:
+    """Digest of each image's decoded pixels, and the messages of those that cannot be decoded."""
+
+    def digest(path: Path) -> bytes | str:
+        try:
+            pixels = read_image(path)
+        except (ValueError, FileNotFoundError) as error:
+            return str(error)
+        return hashlib.blake2b(f"{pixels.shape}".encode() + pixels.tobytes(), digest_size=16).digest()
+
+    ordered = sorted(images)
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        results = list(pool.map(digest, ordered))
+    found = {path: result for path, result in zip(ordered, results, strict=True) if isinstance(result, bytes)}
+    return found, [result for result in results if isinstance(result, str)]
+
+
+def _same_faces(
+    records: Sequence[Record], digests: dict[Path, bytes], others: Sequence[Record] | None = None
+) -> Iterable[tuple[str, str]]:
+    """Keys of equal faces: each of ``records`` with the first of ``others`` (or of the records before it)."""
+    seen: dict[bytes, list[Record]] = {}
+    for record in others or ():
+        if record.image in digests:
+            seen.setdefault(digests[record.image], []).append(record)
+    for record in records:
+        if record.image not in digests:
+            continue
+        alike = seen.setdefault(digests[record.image], [])
+        for other in alike:
+            if _overlap(record.box, other.box) >= SAME_FACE and (others is not None or record.image != other.image):
+                yield record.key, other.key
+                break
+        if others is None:
+            alike.append(record)
+
+
+def _overlap(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
+    common = float(np.prod(np.maximum(sides, 0)))
+    return common / max(float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2])) - common, 1e-9)

@@ -1,0 +1,1 @@
+"""The functions behind the training part of the `hih-align` command."""

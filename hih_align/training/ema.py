@@ -1,0 +1,35 @@
+"""Moving averages of weights: better than the weights themselves, and validated and kept in their place."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from .variants import Variant
+
+
+class EMA:
+    """Moving average of a model's weights and statistics. Early on it forgets faster, so that it does not hold on to
+    random weights: the decay of update n is at most (1 + n) / (10 + n)."""
+
+    def __init__(self, model: Variant, decay: float) -> None:
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self._decay = decay
+        pairs = list(zip(_tensors(self.model), _tensors(model), strict=True))
+        self._averaged = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._copied = [pair for pair in pairs if not pair[0].is_floating_point()]
+
+    @torch.no_grad()
+    def update(self, steps: int) -> None:
+        """After optimiser step number ``steps``."""
+        decay = min(self._decay, (1 + steps) / (10 + steps))
+        mine, theirs = zip(*self._averaged, strict=True)
+        torch._foreach_lerp_(list(mine), [t.detach() for t in theirs], 1 - decay)
+        for own, other in self._copied:
+            own.copy_(other)
+
+
+def _tensors(model: nn.Module) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]

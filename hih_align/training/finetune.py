@@ -1,0 +1,83 @@
+"""Fine-tuning in one call."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..aligner import FaceAligner
+from ..schemes import Scheme, get_scheme
+from .annotations import Dataset, read_dataset
+from .recipe import load_recipe
+from .trainer import Source, train
+from .warmstart import load_start
+
+Faces = str | os.PathLike[str] | Dataset
+
+
+def fine_tune(
+    init: str | os.PathLike[str],
+    train_data: Faces | Mapping[Faces, float] | Sequence[Faces],
+    val: Faces | None = None,
+    *,
+    scheme: str | os.PathLike[str] | Scheme | None = None,
+    recipe: str = "finetune",
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: bool = True,
+    **overrides: Any,
+) -> FaceAligner:
+    """Train a network further on other faces or other landmarks.
+
+    Args:
+        init: start weights: "HIH_T/300w", a checkpoint folder, a released ``.pth``, a Hub repository. What fits of
+            them is kept, see `warmstart.warm_start`; stacks are the start weights' unless ``size`` is given.
+        train_data: a data set, or a path that `read_dataset` takes; several in a list, or as a mapping to how many
+            times an epoch shows each.
+        val: faces that choose the epoch that is returned; without them it is the last.
+        scheme: the landmarks of the data: a built-in scheme's id, a scheme file or a `Scheme`; by default those of a
+            data set given as such, else the start weights'.
+        recipe: see `load_recipe`.
+        out: folder of the run, kept; by default a temporary one that is removed.
+        resume: go on with the run in ``out``.
+        progress: draw progress bars on stderr.
+        **overrides: the recipe's keys: ``epochs=5``, ``lr=1e-4``, ``batch=8``, ``losses={"alpha": 0.05}``,
+            ``precision="no"``, ...
+
+    Returns:
+        an aligner on the network of the lowest validation error.
+
+    Raises:
+        TypeError, ValueError, FileNotFoundError, OSError: as `trainer.train` and `read_dataset` do, and for a key
+            that recipes do not have.
+    """
+    named = [*train_data] if isinstance(train_data, (Mapping, list, tuple)) else [train_data]
+    weights = list(train_data.values()) if isinstance(train_data, Mapping) else [1.0] * len(named)
+    given = next((data.scheme for data in named if isinstance(data, Dataset)), None)
+    target = given if scheme is None else get_scheme(scheme if isinstance(scheme, Scheme) else os.fspath(scheme))
+    start = load_start(init, target)
+    target = target or start.scheme
+    if target is None:
+        raise ValueError(f"scheme is None, and {start.source} does not say which landmarks it holds")
+
+    def dataset(data: Any) -> Dataset:
+        return data if isinstance(data, Dataset) else read_dataset(data, target)
+
+    size = overrides.pop("size", None)
+    chosen = load_recipe(recipe, size, {k: v for key, value in overrides.items() for k, v in _flat(key, value)})
+    sources = [Source(dataset(data), float(weight)) for data, weight in zip(named, weights, strict=True)]
+    validation = None if val is None else dataset(val)
+    with tempfile.TemporaryDirectory(prefix="hih-align-") as temporary:
+        folder = Path(temporary if out is None else out)
+        train(chosen, sources, folder, val=validation, init=start, resume=resume, progress=progress)
+        return FaceAligner.from_pretrained(os.fspath(folder / "best"))
+
+
+def _flat(key: str, value: Any) -> list[tuple[str, Any]]:
+    """Nested mappings as dotted keys, so that what they leave out stays the recipe's."""
+    if not isinstance(value, Mapping):
+        return [(key, value)]
+    return [pair for k, v in value.items() for pair in _flat(f"{key}.{k}", v)]

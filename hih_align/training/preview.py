@@ -1,0 +1,125 @@
+"""A picture of what the network is given: crops with their landmarks, and the heatmaps it is asked for."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..heatmaps import STRIDE, Rounding, encode
+from ..network import MEAN, STD
+from ..schemes import Scheme
+from .augment import Batch
+
+_SURE = (60, 255, 90)
+_UNSURE = (255, 170, 40)
+_LINE = (70, 160, 255)
+_GAP = 4
+
+
+def pixels(images: Tensor) -> NDArray[np.uint8]:
+    """(B, 3, H, W) normalised network input -> (B, H, W, 3) uint8 RGB."""
+    mean, std = (torch.tensor(v, dtype=torch.float32)[:, None, None] for v in (MEAN, STD))
+    rgb = (images.detach().float().cpu() * std + mean).clamp(0, 1) * 255
+    return rgb.round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def draw_points(
+    image: NDArray[np.uint8],
+    points: NDArray[np.float32],
+    weights: NDArray[np.float32] | None = None,
+    scheme: Scheme | None = None,
+) -> NDArray[np.uint8]:
+    """A copy of an image with landmarks drawn.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        points: (K, 2) in its pixels; weights: (K,), green at 1 to orange towards 0, where nothing is drawn.
+        scheme: whose contours are drawn, where both ends have a weight.
+    """
+    canvas = image.copy()
+    weights = np.ones(len(points), np.float32) if weights is None else weights
+    bits = 4  # OpenCV's fixed-point coordinates, so that subpixels show
+    places = [tuple(int(v) for v in np.rint(np.nan_to_num(p) * (1 << bits))) for p in points]
+    for line in scheme.contours if scheme else ():
+        for a, b in pairwise(line):
+            if weights[a] > 0 and weights[b] > 0:
+                cv2.line(canvas, places[a], places[b], _LINE, 1, cv2.LINE_AA, bits)
+    radius = max(1, round(image.shape[1] / 180)) << bits
+    for place, weight in zip(places, weights, strict=True):
+        if weight > 0:
+            colour = tuple(float(weight * s + (1 - weight) * u) for s, u in zip(_SURE, _UNSURE, strict=True))
+            cv2.circle(canvas, place, radius, colour, -1, cv2.LINE_AA, bits)
+    return canvas
+
+
+def preview(
+    batch: Batch,
+    scheme: Scheme | None = None,
+    *,
+    faces: int = 16,
+    columns: int = 4,
+    decimal_size: int = 8,
+    integer_sigma: float = 1.5,
+    decimal_sigma: float = 1.0,
+    rounding: Rounding = "round",
+) -> NDArray[np.uint8]:
+    """A sheet of a batch's first faces, three pictures each.
+
+    The crop with its landmarks and the scheme's contours (green to orange by weight); the crop under the maximum of
+    its integer heatmaps, as they are targets after masking; its decimal heatmaps side by side, in the landmarks'
+    order, row by row, those of weight 0 or outside the crop grey.
+
+    Args:
+        batch: what `augment.augment` returns.
+        scheme: of its landmarks, for the contours.
+        faces, columns: how many, and how many in a row.
+        decimal_size, integer_sigma, decimal_sigma, rounding: as in `heatmaps.encode`.
+
+    Returns:
+        (H, W, 3) uint8 RGB; `images.write_image` writes it.
+
+    Raises:
+        ValueError: for an empty batch, or faces or columns below 1.
+    """
+    if faces < 1 or columns < 1 or len(batch.images) == 0:
+        raise ValueError(f"faces, columns are {faces}, {columns} for {len(batch.images)} faces, expected at least 1")
+    crops = pixels(batch.images[:faces])
+    points, weights = (t[:faces].detach().float().cpu() for t in (batch.points, batch.weights))
+    size = crops.shape[1]
+    target = encode(
+        points / STRIDE, (size // STRIDE, size // STRIDE), decimal_size, integer_sigma, decimal_sigma, rounding
+    )
+    counts = target.mask & (weights > 0)
+    integer = (target.integer * counts[..., None, None]).amax(1).numpy()
+    tiles = []
+    for n, crop in enumerate(crops):
+        labelled = draw_points(crop, points[n].numpy(), weights[n].numpy(), scheme)
+        heat = cv2.resize(integer[n], (size, size), interpolation=cv2.INTER_NEAREST)[..., None]
+        glow = (crop * (0.6 * (1 - heat)) + np.array([255.0, 80.0, 40.0]) * heat).round().astype(np.uint8)
+        tiles.append(np.concatenate((labelled, glow, _mosaic(target.decimal[n], counts[n], size)), 1))
+    columns = min(columns, len(tiles))
+    rows = math.ceil(len(tiles) / columns)
+    height, width = tiles[0].shape[:2]
+    sheet = np.full((rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, 3), 255, np.uint8)
+    for n, tile in enumerate(tiles):
+        top, left = n // columns * (height + _GAP), n % columns * (width + _GAP)
+        sheet[top : top + height, left : left + width] = tile
+    return sheet
+
+
+def _mosaic(decimal: Tensor, counts: Tensor, size: int) -> NDArray[np.uint8]:
+    """(K, n, n) maps -> (size, size, 3): all of them, a line between."""
+    per_row = math.ceil(math.sqrt(len(decimal)))
+    n = decimal.shape[-1]
+    canvas = np.full((per_row * (n + 1), per_row * (n + 1)), 40, np.uint8)
+    for k, (cells, used) in enumerate(zip(decimal.numpy(), counts.tolist(), strict=True)):
+        top, left = k // per_row * (n + 1), k % per_row * (n + 1)
+        canvas[top : top + n, left : left + n] = (cells * 255).round() if used else 110
+    grey = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_NEAREST)
+    return np.repeat(grey[..., None], 3, axis=2)

@@ -1,0 +1,169 @@
+"""What heatmaps cost in accuracy before anything is learnt (Sec. IV-B, Fig. 4, Tab. IX "Ideal").
+
+Ground truth is encoded, decoded and compared with itself, from annotations alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..crops import CROP_SIZE, square_crop, tight_box
+from ..files import replacing
+from ..heatmaps import ARGMAX, STRIDE, decode, encode
+from ..metrics import nme
+from .annotations import Dataset
+
+#: The paper's figures by scheme and decimal size, 0 for none: Sec. IV-B and Tab. IX.
+PAPER: Mapping[str, Mapping[int, float]] = {
+    "wflw": {0: 1.285, 4: 0.420, 8: 0.182, 16: 0.091},
+    "300w": {0: 1.111},
+    "cofw": {0: 0.864},
+}
+
+#: Inter-ocular NME as the paper prints it (Tab. I, full set; Tab. III, full set; Tab. II). "SOTA" is what Fig. 4 takes:
+#: ADNet or SLPT, the better of the two.
+PUBLISHED: Mapping[str, Mapping[str, float]] = {
+    "wflw": {"SOTA": 4.14, "HIH_T": 4.27, "HIH_S": 4.13, "HIH_B": 4.08},
+    "300w": {"SOTA": 2.93, "HIH_T": 3.29, "HIH_S": 3.15, "HIH_B": 3.09},
+    "cofw": {"SOTA": 3.32, "HIH_T": 3.35, "HIH_S": 3.25, "HIH_B": 3.21},
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One representation: its ``decimal_size`` (0: integer heatmaps only, rounded to the nearest pixel), the mean
+    ``nme`` in percent, the ``paper``'s figure where it has one, and ``share``, percent of published errors by name."""
+
+    decimal_size: int
+    nme: float
+    paper: float | None
+    share: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """Quantization errors of one data set.
+
+    Attributes:
+        name, scheme: of the data set.
+        faces: how many count; those without both ends of the normaliser do not.
+        crop_ratio: crop side over the longer side of the points' tight box.
+        normalizer: the distance errors are divided by.
+        masked: landmarks left out because they lie outside the crop.
+        rows: integer heatmaps only, then one for each decimal size.
+    """
+
+    name: str
+    scheme: str
+    faces: int
+    crop_ratio: float
+    normalizer: str
+    masked: int
+    rows: tuple[Row, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return asdict(self)
+
+    def markdown(self) -> str:
+        """A table as in Tab. IX, with the shares of Fig. 4."""
+        names = list(self.rows[0].share)
+        head = ["decimal heatmap", "NME", "paper", *(f"share of {n} ({PUBLISHED[self.scheme][n]:.2f})" for n in names)]
+        lines = [" | ".join(head), " | ".join("---" for _ in head)]
+        for row in self.rows:
+            label = f"{row.decimal_size}x{row.decimal_size}" if row.decimal_size else "none"
+            paper = "" if row.paper is None else f"{row.paper:.3f}"
+            lines.append(" | ".join([label, f"{row.nme:.3f}", paper, *(f"{row.share[n]:.1f} %" for n in names)]))
+        title = f"{self.name}: {self.faces} faces, crop ratio {self.crop_ratio:g}, {self.normalizer} NME in percent"
+        return "\n".join([title, "", *(f"| {line} |" for line in lines)])
+
+
+def quantization(
+    dataset: Dataset,
+    crop_ratio: float = 1.15,
+    decimal_sizes: Sequence[int] = (4, 8, 16),
+    normalizer: str = "inter-ocular",
+) -> Quantization:
+    """Quantization error of integer heatmaps alone and of nested ones.
+
+    Args:
+        dataset: the annotations; no image is read.
+        crop_ratio: crop side over the longer side of the tight box of the face's points. The paper does not print
+            its own; about 1.15 gives its figures on WFLW.
+        decimal_sizes: of the decimal heatmaps, of 4, 8, 16.
+        normalizer: of the scheme.
+
+    A landmark in heatmap pixels is its crop pixels over `heatmaps.STRIDE`. Integer heatmaps alone give the nearest
+    pixel; nested ones go through `heatmaps.encode` and `heatmaps.decode` (integer floored, decimal rounded).
+
+    Raises:
+        ValueError: a ratio that is not positive, another normaliser than the scheme's, or no face to measure.
+    """
+    if not crop_ratio > 0:
+        raise ValueError(f"crop_ratio is {crop_ratio}, expected a positive number")
+    known = [r for r in dataset.records if r.points is not None and r.weights is not None and "landmarks" in r.boxes]
+    if not known:
+        raise ValueError(f"dataset: {dataset.source} holds no faces with points")
+    labelled = np.stack([r.weights > 0 for r in known if r.weights is not None])
+    points = np.stack([r.points for r in known if r.points is not None])
+    points = np.where(labelled[..., None], points, np.nan)
+    distance = dataset.scheme.distance(points, normalizer)
+    measurable = np.isfinite(distance)
+    if not measurable.any():
+        raise ValueError(f"dataset: {dataset.source} holds no face with both ends of {normalizer!r} labelled")
+    points, labelled, distance = points[measurable], labelled[measurable], distance[measurable]
+    crops = [square_crop(tight_box(p[known_]), crop_ratio) for p, known_ in zip(points, labelled, strict=True)]
+    exact = np.stack([crop.to_crop(p) for crop, p in zip(crops, points, strict=True)]) / STRIDE
+    inside = labelled & ((exact >= 0) & (exact < CROP_SIZE // STRIDE)).all(-1)
+
+    def error(found: NDArray[np.float64]) -> float:
+        image = np.stack([crop.to_image(f * STRIDE) for crop, f in zip(crops, found, strict=True)])
+        return float(np.nanmean(nme(image, points, distance, inside)))
+
+    errors = {0: error(np.floor(exact + 0.5))}
+    for size in decimal_sizes:
+        errors[size] = error(_there_and_back(exact, size))
+    published = PUBLISHED.get(dataset.scheme.id, {}) if normalizer == "inter-ocular" else {}
+    paper = PAPER.get(dataset.scheme.id, {}) if normalizer == "inter-ocular" else {}
+    rows = tuple(
+        Row(size, value, paper.get(size), {name: 100 * value / whole for name, whole in published.items()})
+        for size, value in errors.items()
+    )
+    masked = int((labelled & ~inside).sum())
+    return Quantization(dataset.name, dataset.scheme.id, len(points), crop_ratio, normalizer, masked, rows)
+
+
+def _there_and_back(exact: NDArray[np.float64], decimal_size: int) -> NDArray[np.float64]:
+    # whole pixels shift the integer heatmap and nothing else, so 3 x 3 of its 64 x 64 pixels give the same, far sooner
+    whole = np.floor(exact) - 1
+    encoded = encode(torch.from_numpy(exact - whole), (3, 3), decimal_size)
+    return whole + decode(encoded.integer, encoded.decimal, ARGMAX).double().numpy()
+
+
+def plot(results: Sequence[Quantization], path: str | os.PathLike[str]) -> None:
+    """Draw Fig. 4: of each data set the published error, and how much of it integer heatmaps alone explain.
+
+    Needs matplotlib. Data sets of schemes without published figures are drawn without them.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1.6 + 1.5 * len(results), 4), layout="constrained")
+    axes = figure.subplots()
+    for n, result in enumerate(results):
+        ours = result.rows[0].nme
+        whole = PUBLISHED.get(result.scheme, {}).get("SOTA", ours)
+        axes.bar(n, ours, color="tab:blue", label=None if n else "quantization")
+        axes.bar(n, max(whole - ours, 0), bottom=ours, color="tab:orange", label=None if n else "rest of ADNet / SLPT")
+        axes.annotate(f"{ours:.3f}", (n, ours / 2), ha="center", va="center", color="white")
+    axes.set_xticks(range(len(results)), [f"{result.name}\n{result.faces} faces" for result in results])
+    axes.set_ylabel("inter-ocular NME in percent")
+    axes.legend()
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150)

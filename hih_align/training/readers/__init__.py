@@ -1,0 +1,51 @@
+"""One module per annotation format; each turns a file into `Entry`s and leaves their judgement to `annotations`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from . import coco, cofw, csv_table, pts, wflw
+from .face import Attribute, Entry, Face, Reader
+
+__all__ = ["READERS", "Attribute", "Entry", "Face", "Reader", "detect"]
+
+READERS: Mapping[str, Reader] = {
+    "coco": coco.read,
+    "pts": pts.read,
+    "wflw": wflw.read,
+    "cofw": cofw.read,
+    "csv": csv_table.read,
+}
+
+_SUFFIXES = {".json": "coco", ".pts": "pts", ".txt": "wflw", ".mat": "cofw", ".csv": "csv", ".tsv": "csv"}
+
+#: What a folder's annotation file is called: ours, Roboflow's, Label Studio's; CVAT's lies one folder deeper.
+_IN_FOLDER = ("annotations.json", "_annotations.coco.json", "result.json", "annotations/person_keypoints_*.json")
+
+
+def detect(path: Path) -> tuple[str, Path]:
+    """Format of ``path`` by its name, and the file to read: ``path``, or the annotation file of a folder.
+
+    A folder is COCO where it holds a file of a usual name, else `.pts` files.
+
+    Raises:
+        FileNotFoundError: no such file or folder.
+        ValueError: no format is recognised, or several.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"dataset: no such file or folder: {path}")
+    if not path.is_dir():
+        name = _SUFFIXES.get(path.suffix.lower())
+        if name is None:
+            raise ValueError(f"dataset: {path} has the suffix {path.suffix!r}, expected one of {sorted(_SUFFIXES)}")
+        return name, path
+    for pattern in _IN_FOLDER:
+        found = sorted(path.glob(pattern))
+        if len(found) > 1:
+            raise ValueError(f"dataset: {path} holds {[f.name for f in found]}: give one of these files")
+        if found:
+            return "coco", found[0]
+    if next(path.rglob("*.pts"), None) is not None:
+        return "pts", path
+    raise ValueError(f"dataset: {path} holds neither .pts files nor one of {list(_IN_FOLDER)}: give the file")

@@ -1,0 +1,154 @@
+"""COCO keypoint JSON, and what annotation tools make of it.
+
+The format: https://cocodataset.org/#format-data (text: github.com/cocodataset/cocodataset.github.io,
+dataset/format-data.htm): ``keypoints`` holds x, y, v for each of the category's keypoints, 0-indexed; v = 0 not
+labelled (x = y = 0), 1 labelled but not visible, 2 labelled and visible; ``bbox`` is x, y, width, height.
+
+What differs in practice:
+
+- CVAT (https://docs.cvat.ai/docs/manual/advanced/formats/coco-keypoints/): the file lies in ``annotations/``, the
+  images in ``images/`` or ``images/<subset>/`` beside that; arbitrary ``attributes``; points "outside" have v = 0 and
+  coordinates all the same; only skeletons are exported, with their joints as further categories without keypoints.
+- Label Studio (label_studio_sdk/converter/keypoints.py and converter.py in github.com/HumanSignal/label-studio-sdk):
+  ``result.json`` with names like ``images/a.jpg``, with backslashes from Windows; ids count from 0; all points of an
+  image make one annotation, without ``area``; rectangles are further annotations, without ``keypoints``; sizes may be
+  null.
+- Roboflow (https://roboflow.com/formats/coco-keypoint): ``_annotations.coco.json`` among the images; category 0 is a
+  placeholder without keypoints.
+- ``shared/data``: ``spread`` per point, ``rect`` (x1, y1, x2, y2) and ``attributes`` on the image, keypoints all 0 for
+  a face that has only a box.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...schemes import Scheme
+from .face import Attribute, Entry, Face, find_image, numbers, read_text
+
+_OF_THE_FORMAT = {"id", "file_name", "width", "height", "license", "flickr_url", "coco_url", "date_captured"}
+
+
+def read(path: Path, scheme: Scheme) -> Iterator[Entry]:
+    """Faces of a COCO file: its annotations of the category that has the scheme's keypoints; crowds are left out.
+
+    Keypoints whose category names all of the scheme's landmarks are put into the scheme's order; else their order is
+    taken for the scheme's. Attributes are the annotation's ``id`` and ``attributes``, and what the image has beyond
+    the format.
+
+    Raises:
+        ValueError: not a COCO file, or an id given twice.
+    """
+    data = _load(path)
+    images = _by_id(path, data, "images")
+    _by_id(path, data, "annotations")
+    categories = _by_id(path, data, "categories")
+    with_points = {i for i, c in categories.items() if c.get("keypoints")}
+    fitting = {i for i in with_points if _order(categories[i], scheme) is not None}
+    folders = [path.parent, path.parent / "images"]
+    folders += [up / sub for up in (path.parent.parent,) for sub in ("", "images")]
+    subset = path.stem.rpartition("keypoints_")[2]
+    folders += [path.parent.parent / "images" / subset, path.parent.parent / subset]
+    for n, annotation in enumerate(data["annotations"]):
+        if annotation.get("iscrowd"):
+            continue
+        category = annotation.get("category_id")
+        # boxes and joints that tools export beside the faces
+        if with_points and category not in (fitting or with_points) and not annotation.get("keypoints"):
+            continue
+        if fitting and category in with_points - fitting:
+            continue
+        key = f"{path}#{annotation.get('id', n)}"
+        yield key, partial(_face, annotation, images, categories.get(category, {}), folders, scheme)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(data, dict) or not isinstance(data.get("images"), list) or "annotations" not in data:
+        held = sorted(data) if isinstance(data, dict) else f"a {type(data).__name__}"
+        raise ValueError(
+            f"{path} holds {held}, expected COCO's 'images' and 'annotations'; export it as COCO keypoints"
+        )
+    return data
+
+
+def _by_id(path: Path, data: Mapping[str, Any], name: str) -> dict[Any, dict[str, Any]]:
+    items = data.get(name) or []
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise ValueError(f"{path}: {name!r} is not a list of objects")
+    found: dict[Any, dict[str, Any]] = {}
+    for n, item in enumerate(items):
+        if item.get("id", ("missing", n)) in found:
+            raise ValueError(f"{path}: {name!r} holds id {item['id']} twice")
+        found[item.get("id", ("missing", n))] = item
+    return found
+
+
+def _order(category: Mapping[str, Any], scheme: Scheme) -> NDArray[np.intp] | None:
+    """Where the category has each of the scheme's landmarks; None if it does not have them."""
+    names = [str(name) for name in category.get("keypoints") or ()]
+    if set(scheme.names) <= set(names):
+        return np.array([names.index(name) for name in scheme.names])
+    return np.arange(len(scheme)) if len(names) == len(scheme) else None
+
+
+def _face(
+    annotation: Mapping[str, Any],
+    images: Mapping[Any, dict[str, Any]],
+    category: Mapping[str, Any],
+    folders: list[Path],
+    scheme: Scheme,
+) -> Face:
+    image = images.get(annotation.get("image_id"))
+    if image is None or not image.get("file_name"):
+        raise ValueError(f"image_id is {annotation.get('image_id')!r}, which no image with a file_name has")
+    order = _order(category, scheme)
+    order = np.arange(len(scheme)) if order is None else order
+    points = labelled = spread = None
+    if annotation.get("keypoints"):
+        values = numbers(annotation["keypoints"], None, "keypoints")
+        count = len(category.get("keypoints") or scheme)
+        if len(values) % 3 or len(values) // 3 <= order.max() or len(values) // 3 not in (count, len(scheme)):
+            raise ValueError(f"keypoints has {len(values)} numbers, expected 3 for each of {len(scheme)} landmarks")
+        x, y, v = values.reshape(-1, 3)[order].T
+        if not (v >= 0).all():
+            raise ValueError(f"keypoints has the visibility {v[~(v >= 0)][0]:g}, expected 0, 1 or 2")
+        points, labelled = np.stack((x, y), -1), v > 0
+        if annotation.get("spread"):
+            spread = numbers(annotation["spread"], len(values) // 3, "spread")[order]
+    boxes = {}
+    if annotation.get("bbox"):
+        left, top, width, height = numbers(annotation["bbox"], 4, "bbox")
+        if not (width <= 0 or height <= 0):  # Label Studio writes zeros for none; NaN is judged later
+            boxes["annotated"] = np.array([left, top, left + width, top + height])
+    rect = annotation.get("rect") or image.get("rect")
+    if rect:
+        boxes["rect"] = numbers(rect, 4, "rect")
+    size = (int(image["width"]), int(image["height"])) if image.get("width") and image.get("height") else None
+    return Face(
+        image=find_image(str(image["file_name"]), folders),
+        points=points,
+        labelled=labelled,
+        boxes=boxes,
+        attributes=_attributes(annotation, image),
+        spread=spread,
+        size=size,
+    )
+
+
+def _attributes(annotation: Mapping[str, Any], image: Mapping[str, Any]) -> dict[str, Attribute]:
+    extra = {k: v for k, v in image.items() if k not in _OF_THE_FORMAT}
+    found = {"id": annotation.get("id")}
+    for source in (extra, extra.get("attributes"), annotation.get("attributes")):
+        found |= source if isinstance(source, dict) else {}
+    return {str(k): v for k, v in found.items() if isinstance(v, (bool, int, float, str))}

@@ -1,0 +1,374 @@
+"""Recipes: everything that decides what a training run does, but for its data.
+
+A recipe is a YAML file (``recipes/*.yaml``, or a user's own) whose keys are the attributes of `Recipe`. What a file
+leaves out has the default given there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+from ..heatmaps import Decoder
+from ..schemes import SCHEMES
+from .augment import PRESETS, Augmentation
+from .losses import LossSettings
+from .variants import VariantName, stacks_of
+
+T = TypeVar("T")
+
+#: Where the packaged recipes lie.
+FOLDER = Path(__file__).parent / "recipes"
+
+#: Keys that stand for the same key of every stage, for ``--set`` and keyword arguments.
+_STAGE_SHORTHANDS = ("epochs", "batch", "lr", "schedule", "warmup")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a run at one resolution.
+
+    Attributes:
+        epochs: passes over the data.
+        size: side of the crops in pixels, a multiple of 64.
+        batch: faces per optimiser step, over all processes and accumulated pieces.
+        lr: the highest learning rate.
+        schedule: "cosine" falls from it to ``lr * final``; "step" multiplies it by ``gamma`` at each of
+            ``milestones``; "constant".
+        warmup: epochs, fractions too, over which the rate first rises linearly from 0.
+        milestones: epochs of this stage.
+        gamma, final: see ``schedule``.
+        subpixel: whether the subpixel head is trained, and used in validation. Decimal heatmaps of other sizes than
+            the recipe's (at other than 256 px) are interpolated to it.
+    """
+
+    epochs: int
+    size: int = 256
+    batch: int = 16
+    lr: float = 1e-3
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    warmup: float = 0.0
+    milestones: tuple[int, ...] = ()
+    gamma: float = 0.1
+    final: float = 0.0
+    subpixel: bool = True
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch < 1:
+            raise ValueError(f"epochs and batch are {self.epochs} and {self.batch}, expected at least 1")
+        if self.size < 64 or self.size % 64:
+            raise ValueError(f"size is {self.size}, expected a multiple of 64")
+        if not self.lr > 0 or self.warmup < 0:
+            raise ValueError(f"lr and warmup are {self.lr} and {self.warmup}, expected positive and at least 0")
+
+    def rate(self, step: int, epoch_steps: int) -> float:
+        """Learning rate of the stage's step, counted from 0, where an epoch has ``epoch_steps``."""
+        warm, total = self.warmup * epoch_steps, self.epochs * epoch_steps
+        if step < warm:
+            return self.lr * min(1.0, (step + 1) / warm)
+        if self.schedule == "step":
+            return self.lr * self.gamma ** sum(step >= milestone * epoch_steps for milestone in self.milestones)
+        if self.schedule == "constant":
+            return self.lr
+        along = (step - warm) / max(total - warm, 1)
+        return self.lr * (self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * along)))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training run, but for its data.
+
+    Attributes:
+        stages: what is run, in order.
+        scheme: id of the landmark scheme where none is asked for.
+        size: "T", "S" or "B" (1, 2, 4 stacks); None: that of the start weights.
+        variant: "hih" or one of the paper's competitors, see `variants`.
+        decimal_size: 4, 8 or 16 (Tab. IX).
+        losses: see `LossSettings`.
+        augmentation: see `Augmentation`; in a file, a name ("none", "paper", "modern", "wild") or a mapping of its
+            attributes, in which ``preset`` names what the others change.
+        decoder: of validation, and of the network that comes out.
+        optimizer: "adam" or "adamw".
+        weight_decay, betas: of the optimiser; AdamW's decay spares batch norms and biases.
+        clip: largest norm of the gradient; None: any.
+        ema: decay of the moving average of weights and batch norm statistics that is validated and kept; 0: none.
+        precision: "no" (float32), "bf16" or "fp16" autocast.
+        channels_last, compile: memory layout, and `torch.compile`.
+        accumulate: pieces that a step's batch is computed in, each in every process.
+        frozen_statistics: batch norms keep the statistics and run as in inference: for few faces or tiny batches.
+        crop_ratio: crop side over the box's longer side.
+        store_side, store_margin: of decoded faces, see `FaceStore`.
+        validate_every: epochs between validations; the last of each stage is always validated.
+        seed: of weights, order and augmentation.
+    """
+
+    stages: tuple[Stage, ...]
+    scheme: str | None = None
+    size: str | None = None
+    variant: VariantName = "hih"
+    decimal_size: int = 8
+    losses: LossSettings = field(default_factory=LossSettings)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    decoder: Decoder = field(default_factory=Decoder)
+    optimizer: Literal["adam", "adamw"] = "adamw"
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip: float | None = 5.0
+    ema: float = 0.998
+    precision: Literal["no", "bf16", "fp16"] = "bf16"
+    channels_last: bool = True
+    compile: bool = False
+    accumulate: int = 1
+    frozen_statistics: bool = False
+    crop_ratio: float = 1.25
+    store_side: int = 384
+    store_margin: float = 2.0
+    validate_every: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise ValueError("stages is empty, expected at least one")
+        if self.size is not None:
+            stacks_of(self.size)
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema is {self.ema}, expected a decay in [0, 1)")
+        if self.accumulate < 1 or self.validate_every < 1:
+            raise ValueError(
+                f"accumulate and validate_every are {self.accumulate} and {self.validate_every}, expected at least 1"
+            )
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"clip is {self.clip}, expected a positive norm, or null")
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of all stages."""
+        return sum(stage.epochs for stage in self.stages)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; `recipe_from_dict` reads it back."""
+        plain: dict[str, Any] = _plain(self)
+        return plain
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    return [_plain(v) for v in value] if isinstance(value, (tuple, list)) else value
+
+
+def _build(cls: type[T], data: Any, where: str) -> T:
+    """A dataclass from plain data; every error says where."""
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{where} is {data!r}, expected a mapping")
+    hints = typing.get_type_hints(cls)
+    if unknown := [str(key) for key in data if key not in hints]:
+        raise ValueError(f"{where} has unknown keys {sorted(unknown)}, expected some of {sorted(hints)}")
+    values = {key: _convert(value, hints[key], f"{where}.{key}") for key, value in data.items()}
+    required = [f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING]  # type: ignore[arg-type]
+    if missing := [name for name in required if name not in values]:
+        raise ValueError(f"{where} lacks {missing}")
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _convert(value: Any, kind: Any, where: str) -> Any:
+    """``value`` as the annotated type. YAML 1.1 reads 1e-3 as a string, which counts as the number it is."""
+    if kind is Any:
+        return value
+    origin, args = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        return _convert(value, next(arg for arg in args if arg is not type(None)), where)
+    if kind is Augmentation:
+        return _augmentation(value, where)
+    if dataclasses.is_dataclass(kind):
+        return _build(typing.cast("type[Any]", kind), value, where)
+    if origin is Literal:
+        if value is False and "no" in args:  # YAML 1.1's "no"
+            value = "no"
+        if value not in args:
+            raise ValueError(f"{where} is {value!r}, expected one of {args}")
+        return value
+    if origin is tuple:
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise ValueError(f"{where} is {value!r}, expected a list")
+        if args[-1] is not Ellipsis and len(value) != len(args):
+            raise ValueError(f"{where} is {value!r}, expected {len(args)} values")
+        kinds = [args[0]] * len(value) if args[-1] is Ellipsis else args
+        return tuple(_convert(v, k, f"{where}.{i}") for i, (v, k) in enumerate(zip(value, kinds, strict=True)))
+    if kind is bool or kind is str:
+        if not isinstance(value, kind):
+            raise ValueError(f"{where} is {value!r}, expected {'true or false' if kind is bool else 'text'}")
+        return value
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = kind(value)
+        if kind is int and number != float(value):
+            raise ValueError
+        return number
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where} is {value!r}, expected {'an integer' if kind is int else 'a number'}") from error
+
+
+def _augmentation(value: Any, where: str) -> Augmentation:
+    changes = {"preset": value} if isinstance(value, str) else value
+    if not isinstance(changes, Mapping):
+        raise ValueError(f"{where} is {value!r}, expected a preset's name or a mapping")
+    changes = dict(changes)
+    preset = changes.pop("preset", "modern")
+    if preset not in PRESETS:
+        raise ValueError(f"{where} is {preset!r}, expected one of {sorted(PRESETS)}")
+    return _build(Augmentation, _plain(PRESETS[preset]()) | changes, where)
+
+
+def recipe_from_dict(data: Any, source: str = "recipe") -> Recipe:
+    """A recipe from plain data.
+
+    Raises:
+        ValueError: for unknown or missing keys and values out of range; it names the key.
+    """
+    return _build(Recipe, data, source)
+
+
+def recipe_names() -> list[str]:
+    """Names of the packaged recipes."""
+    return sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml"))
+
+
+def load_recipe(name: str, size: str | None = None, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """A recipe by name, with overrides.
+
+    Args:
+        name: a YAML file; a packaged recipe ("modern/t", "paper/300w", "finetune"); or the id of a built-in scheme
+            ("300w", "wflw", "cofw"), which is ``modern/{size}`` with that scheme.
+        size: "T", "S" or "B" ("HIH_T", ...), in place of the recipe's own; for a scheme's id, T unless given. A
+            file's ``by_size`` mapping holds what a size changes.
+        overrides: values by dotted key, such as ``{"losses.alpha": 0.05, "stages.0.epochs": 3}``. "epochs", "batch",
+            "lr", "schedule" and "warmup" mean every stage's.
+
+    Raises:
+        FileNotFoundError: a file that is not there.
+        ValueError: an unknown name or key, or a value out of range.
+    """
+    if size is not None:
+        stacks_of(size)
+        size = size.upper().removeprefix("HIH_")
+    scheme = None
+    known = recipe_names()
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise FileNotFoundError(f"recipe: no such file: {name}")
+    elif name in SCHEMES:
+        scheme, size = name, size or "T"
+        path = FOLDER / "modern" / f"{size.lower()}.yaml"
+    elif name in known:
+        path = FOLDER / f"{name}.yaml"
+    else:
+        raise ValueError(f"recipe is {name!r}, expected a .yaml file or one of {[*SCHEMES, *known]}")
+    data = _read(path)
+    by_size = data.pop("by_size", None) or {}
+    if not isinstance(by_size, Mapping) or not set(by_size) <= {"T", "S", "B"}:
+        raise ValueError(f"{path}: by_size is {by_size!r}, expected mappings under T, S or B")
+    size = size or data.get("size")
+    if size is not None:
+        data["size"] = size
+        data = _merge(data, by_size.get(size) or {})
+    if scheme is not None:
+        data["scheme"] = scheme
+    for key, value in (overrides or {}).items():
+        _set(data, key, value)
+    return recipe_from_dict(data, str(path) if path.is_relative_to(FOLDER) is False else f"recipe {name}")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        data = yaml.safe_load(path.read_text("utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"recipe: {path} is not YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"recipe: {path} holds {type(data).__name__}, expected a mapping")
+    return data
+
+
+def _merge(data: Any, changes: Any) -> Any:
+    if not (isinstance(data, Mapping) and isinstance(changes, Mapping)):
+        return changes
+    return {**data, **{key: _merge(data.get(key), value) for key, value in changes.items()}}
+
+
+def _set(data: dict[str, Any], key: str, value: Any) -> None:
+    """Put ``value`` at a dotted key of nested mappings and lists."""
+    if key in _STAGE_SHORTHANDS:
+        for stage in data.get("stages") or ():
+            stage[key] = value
+        return
+    *parents, last = key.split(".")
+    at: Any = data
+    for i, name in enumerate(parents):
+        if isinstance(at, list):
+            at = _item(at, name, key)
+            continue
+        child = at.get(name) if isinstance(at, dict) else None
+        if isinstance(child, str) and name == "augmentation":
+            child = {"preset": child}
+        if child is None and isinstance(at, dict):
+            child = {}
+        if not isinstance(child, (dict, list)):
+            raise ValueError(f"override {key!r}: {'.'.join(parents[: i + 1])} holds {child!r}, nothing to set in it")
+        at[name] = child
+        at = child
+    if isinstance(at, list):
+        _item(at, last, key)
+        at[int(last)] = value
+    else:
+        at[last] = value
+
+
+def _item(items: list[Any], index: str, key: str) -> Any:
+    if not index.isdecimal() or int(index) >= len(items):
+        raise ValueError(f"override {key!r}: {index!r} is no index of its list, which has {len(items)} items")
+    return items[int(index)]
+
+
+def parse_overrides(items: Sequence[str]) -> dict[str, Any]:
+    """``key=value`` texts to overrides of `load_recipe`; values are YAML ("3e-4", "null", "[1, 2]").
+
+    Raises:
+        ValueError: for a text without "=", or a value that is not YAML.
+    """
+    import yaml
+
+    overrides = {}
+    for item in items:
+        key, separator, text = item.partition("=")
+        if not separator or not key:
+            raise ValueError(f"set is {item!r}, expected key=value")
+        try:
+            overrides[key.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(f"set is {item!r}, whose value is not YAML: {error}") from error
+    return overrides
+
+
+def write_recipe(recipe: Recipe, path: Path) -> None:
+    """The recipe with all its values, as YAML."""
+    import yaml
+
+    from .. import files
+
+    with files.replacing(path) as temporary:
+        temporary.write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False), "utf-8")

@@ -1,0 +1,155 @@
+"""Mean shape of a data set, and what it tells of left and right.
+
+Points are (N, K, 2), labelled (N, K) bool; points that are not labelled may hold anything.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..schemes import Scheme
+
+_Complex = NDArray[np.complex128]
+
+
+def mean_shape(points: NDArray[np.float64], labelled: NDArray[np.bool_], rounds: int = 10) -> NDArray[np.float64]:
+    """The mean over faces aligned for position, scale and roll (generalised Procrustes analysis).
+
+    Returns:
+        (K, 2), centred, of root mean square radius 1, rolled like one of the faces; NaN where no face is labelled.
+
+    A face counts the less the further it is from the mean, so that a few wrong ones do not bend it.
+    """
+    z, w = _complex(points, labelled), labelled.astype(np.float64)
+    mean = np.where(labelled[w.sum(1).argmax()], z[w.sum(1).argmax()], np.nan)
+    for _ in range(rounds):
+        mean = _unit(mean)
+        known = w * ~np.isnan(mean)
+        usable = known.sum(1) >= min(3, z.shape[1])
+        trust = usable / np.maximum(_distances(z, known, mean), 0.05)
+        share = w * trust[:, None]
+        total = share.sum(0)
+        mean = np.where(total > 0, (share * _align(z, known, mean)).sum(0) / np.maximum(total, 1e-12), np.nan)
+    mean = _unit(mean)
+    return np.stack((mean.real, mean.imag), -1)
+
+
+def distances(
+    points: NDArray[np.float64], labelled: NDArray[np.bool_], mean: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(N,) root mean square distance from the mean shape after alignment, over the face's own radius there.
+
+    About 0.15 for near-frontal faces, up to 0.6 for extreme ones, 1 for a shape that is nothing like a face.
+    """
+    m = mean @ np.array([1, 1j])
+    return _distances(_complex(points, labelled), labelled * ~np.isnan(m), m)
+
+
+def swapped(
+    points: NDArray[np.float64], labelled: NDArray[np.bool_], mean: NDArray[np.float64], permutation: NDArray[np.intp]
+) -> NDArray[np.bool_]:
+    """(N,) true for faces with left and right swapped: far from the mean shape, but close once permuted."""
+    straight = distances(points, labelled, mean)
+    crossed = distances(points[:, permutation], labelled[:, permutation], mean)
+    return (straight > 0.7) & (crossed < straight / 2)
+
+
+def left_right_problem(points: NDArray[np.float64], labelled: NDArray[np.bool_], scheme: Scheme) -> str | None:
+    """What is clearly wrong with the scheme's mirror table, or with left and right in the data; None if nothing is.
+
+    The mean shape is compared with itself mirrored and permuted. A right table gives nearly the same shape (landmarks
+    0.01 to 0.1 radii apart), less near where all faces look the same way; so a few landmarks that stand out count only
+    where the others agree, and all only where no pose explains it: the lines between paired landmarks are not parallel,
+    or the mirrored shape is no face at all. Fewer faces need clearer evidence. Tables that only exchange direct
+    neighbours are not found.
+    """
+    usable = labelled.sum(1) >= 3
+    points, labelled = points[usable], labelled[usable]
+    if not len(points):
+        return None
+    mean = mean_shape(points, labelled)
+    m = mean @ np.array([1, 1j])
+    if scheme.five is not None and (problem := _eyes_crossed(m, scheme)):
+        return problem
+    order = scheme.permutation
+    if order is None:
+        return None
+    crossed = int(swapped(points, labelled, mean, order).sum())
+    if crossed >= 3 and crossed > 0.05 * len(points):
+        return f"left and right are swapped in {crossed} of {len(points)} faces"
+    return _table_problem(m, labelled, order, scheme)
+
+
+def _table_problem(m: _Complex, labelled: NDArray[np.bool_], order: NDArray[np.intp], scheme: Scheme) -> str | None:
+    both = ~np.isnan(m) & ~np.isnan(m[order])
+    if both.sum() < 4:
+        return None
+    doubt = 1 / np.sqrt(np.maximum(np.minimum(labelled.sum(0), labelled.sum(0)[order]), 1))
+    other, w = -m.conj()[order], both.astype(np.float64)
+    apart = abs(_align(other[None], w[None], m)[0] - m)
+    table = f"the mirror table of scheme {scheme.id!r} does not fit the data: "
+    if np.sqrt((apart[both] ** 2).mean()) > 0.85:
+        return table + "a mirrored face comes out as no face at all"
+    left = np.flatnonzero(both & (np.arange(len(m)) < order))
+    if len(left) >= 3:
+        lines = m[order[left]] - m[left]
+        lines = lines * np.exp(-1j * np.angle(lines.sum()))
+        if np.sqrt((lines.imag**2).mean()) > 0.2 + 0.5 * doubt[left].mean():
+            return table + "the lines between paired landmarks are not parallel"
+    if len(left) < 2:  # half faces: what is left of them lies about on one line
+        return None
+    for _ in range(10):  # towards least absolute distances, which a few wrong pairs do not bend
+        apart = abs(_align(other[None], w[None], m)[0] - m)
+        w = np.where(both, 1 / np.maximum(apart, 0.02), 0)
+    limit = np.maximum(0.3, 10 * np.median(apart[both])) + doubt
+    wrong = [
+        i for i in np.flatnonzero(both & (apart > limit)) if i <= order[i] or not apart[order[i]] > limit[order[i]]
+    ]
+    if wrong:
+        pairs = ", ".join(f"{i} {scheme.names[i]!r} with {order[i]} {scheme.names[order[i]]!r}" for i in wrong[:5])
+        return table + f"it exchanges {pairs}{' and more' if len(wrong) > 5 else ''}"
+    return None
+
+
+def _eyes_crossed(m: _Complex, scheme: Scheme) -> str | None:
+    """With the mouth below, the left eye is on the left, whatever the roll: the sign of a cross product."""
+    assert scheme.five is not None
+    left_eye, right_eye, _, left_corner, right_corner = (m[list(group)].mean() for group in scheme.five)
+    across, down = right_eye - left_eye, (left_corner + right_corner - left_eye - right_eye) / 2
+    sine = (across.conj() * down).imag / max(abs(across) * abs(down), 1e-9)
+    if sine < -0.5:  # False where one is not labelled
+        return (
+            f"left and right of scheme {scheme.id!r}, as its 'five' has them, are swapped in the data: left is the "
+            "picture's left"
+        )
+    return None
+
+
+def _complex(points: NDArray[np.float64], labelled: NDArray[np.bool_]) -> _Complex:
+    return np.where(labelled, points[..., 0] + 1j * points[..., 1], 0)
+
+
+def _unit(mean: _Complex) -> _Complex:
+    mean = mean - np.nanmean(mean)
+    return mean / max(float(np.sqrt(np.nanmean(abs(mean) ** 2))), 1e-12)
+
+
+def _align(z: _Complex, w: NDArray[Any], mean: _Complex) -> _Complex:
+    """(N, K) each moved, turned and scaled to fit ``mean`` (K,) best where ``w`` (N, K) > 0."""
+    z, mean = np.nan_to_num(z), np.nan_to_num(mean)
+    total = np.maximum(w.sum(1, keepdims=True), 1e-12)
+    middle, target = (w * z).sum(1, keepdims=True) / total, (w * mean).sum(1, keepdims=True) / total
+    d = z - middle
+    size = np.maximum((w * abs(d) ** 2).sum(1, keepdims=True), 1e-12)
+    return (w * d.conj() * (mean - target)).sum(1, keepdims=True) / size * d + target
+
+
+def _distances(z: _Complex, w: NDArray[Any], mean: _Complex) -> NDArray[np.float64]:
+    total = np.maximum(w.sum(1), 1e-12)
+    off = (w * abs(_align(z, w, mean) - np.nan_to_num(mean)) ** 2).sum(1)
+    middle = (w * np.nan_to_num(mean)).sum(1) / total
+    size = (w * abs(np.nan_to_num(mean) - middle[:, None]) ** 2).sum(1)
+    return np.sqrt(off / np.maximum(size, 1e-12))

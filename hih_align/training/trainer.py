@@ -1,0 +1,744 @@
+"""The training loop: one CPU, one GPU or several, by the same call.
+
+A run is a folder:
+
+* ``run.json``: recipe, data and start weights; what a resumed run is checked against
+* ``state.pt``: networks, optimiser and counters, written atomically every epoch and on SIGINT and SIGTERM
+* ``best/``: the network of the lowest validation NME, for `FaceAligner.from_pretrained`; ``last/``: the latest
+* ``metrics.jsonl``, ``tensorboard/``, ``validation.png``
+
+Order and augmentation are functions of the recipe's seed and the place in the run, so a resumed run needs no random
+state: in float32 on one CPU it reaches the very weights of a run that was never stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from .. import files, heatmaps, metrics
+from ..checkpoints import WEIGHTS_FILE, Config, save_checkpoint, save_weights
+from ..network import HIHNet
+from ..schemes import Scheme
+from .annotations import Dataset
+from .augment import Augmentation, Batch, augment, sample_seeds
+from .check import require_disjoint
+from .ema import EMA
+from .faces import LIMIT, Face
+from .journal import Journal
+from .recipe import Recipe, Stage
+from .sampling import Indices, Order
+from .supply import Supply
+from .variants import HIH, Variant, build, stacks_of
+from .warmstart import Start, WarmStart, load_start, warm_start
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+STATE_FILE = "state.pt"
+RUN_FILE = "run.json"
+
+#: Landmarks drawn of so many validation faces.
+SHEET_FACES = 24
+
+
+class DivergedError(ValueError):
+    """The loss is no longer a number; ``batch`` is the file that holds what it was computed from."""
+
+    def __init__(self, message: str, batch: Path) -> None:
+        super().__init__(message)
+        self.batch = batch
+
+
+@dataclass(frozen=True)
+class Source:
+    """Faces to train on, and how many times an epoch shows them (0.5: half of them, in turn)."""
+
+    dataset: Dataset
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Errors of validation faces, ``errors`` (N,) in percent of ``norm``, see `normalizers`; NaN without a label."""
+
+    errors: NDArray[np.float64]
+
+    @property
+    def nme(self) -> float:
+        """Mean over faces."""
+        known = self.errors[~np.isnan(self.errors)]
+        return float(known.mean()) if len(known) else float("nan")
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended.
+
+    Attributes:
+        out: its folder.
+        completed: whether all epochs were run; if not, a signal stopped it and it can be resumed.
+        epochs: epochs behind it.
+        steps: optimiser steps behind it.
+        nme: validation NME of ``best/`` in percent; None without validation.
+        warm_start: what became of the start weights, if any.
+    """
+
+    out: Path
+    completed: bool
+    epochs: int
+    steps: int
+    nme: float | None
+    warm_start: WarmStart | None
+
+
+@dataclass
+class _Progress:
+    """Where a run stands: all of its state that is not tensors. ``step`` counts within ``epoch``, which is under way;
+    the fields from ``seconds`` on are for the epoch's line in the metrics."""
+
+    epoch: int = 0
+    step: int = 0
+    steps: int = 0
+    best: float | None = None
+    best_stage: int = -1
+    seconds: float = 0.0
+    waited: float = 0.0
+    worked: float = 0.0
+    sums: dict[str, float] = field(default_factory=dict)
+
+
+class _Pending(NamedTuple):
+    """A step whose loss has not been looked at yet: reading it at once would stall a GPU."""
+
+    values: Tensor
+    names: list[str]
+    rows: Indices
+    epoch: int
+    step: int
+
+
+def normalizers(
+    scheme: Scheme, points: NDArray[np.floating[Any]], weights: NDArray[np.floating[Any]], sides: float
+) -> NDArray[np.float64]:
+    """(N,) distances that normalise errors in validation.
+
+    Args:
+        scheme: whose "inter-ocular" distance is taken, else its first normalizer.
+        points: (N, K, 2), in any unit.
+        weights: (N, K).
+        sides: longer side of the faces' boxes, in that unit.
+
+    A face whose corners are not both labelled (a profile) is normalised by the median share that the distance has of
+    the box's longer side on the other faces, so that its error stays comparable; by the longer side itself where no
+    face has them or the scheme names none.
+    """
+    share = np.full(len(points), np.nan)
+    name = next((n for n in ("inter-ocular", *scheme.normalizers) if n in scheme.normalizers), None)
+    if name is not None:
+        ends = [i for group in scheme.normalizers[name] for i in group]
+        known = (weights[:, ends] > 0).all(-1)
+        share[known] = scheme.distance(points[known], name) / sides
+    share[share <= 0] = np.nan
+    typical = float(np.nanmedian(share)) if (~np.isnan(share)).any() else 1.0
+    return np.where(np.isnan(share), typical, share) * sides
+
+
+def train(
+    recipe: Recipe,
+    data: Sequence[Source],
+    out: str | Path,
+    *,
+    val: Dataset | None = None,
+    init: str | Path | Start | None = None,
+    resume: bool = False,
+    skip_bad: bool = False,
+    limit: int = LIMIT,
+    workers: int = 2,
+    progress: bool = True,
+) -> Result:
+    """Train a network.
+
+    Args:
+        recipe: how.
+        data: on what; all of one scheme, which is the network's.
+        out: folder of the run, made if need be.
+        val: faces that choose ``best/``; none of them may be among ``data`` (photographs are compared by content).
+            Without them ``best/`` is the last epoch's.
+        init: start weights, see `load_start`; random ones by default.
+        resume: go on with the run in ``out``; start it where there is none yet.
+        skip_bad: leave out faces whose photograph cannot be read instead of raising.
+        limit: bytes of decoded faces to keep on the device; more are decoded as they are needed.
+        workers: decoding threads or processes.
+        progress: draw progress bars on stderr.
+
+    On SIGINT or SIGTERM (in the main thread) the step under way is finished and the state saved; a second signal
+    does what it does elsewhere.
+
+    Raises:
+        ValueError: data, recipe and start weights that do not fit together; validation faces among the training
+            faces; a folder that already holds a run (without ``resume``) or another one (with it).
+        DivergedError: the loss became NaN or infinite.
+        FileNotFoundError, OSError: as reading data and start weights raises them.
+    """
+    return Trainer(
+        recipe,
+        data,
+        Path(out),
+        val=val,
+        init=init,
+        resume=resume,
+        skip_bad=skip_bad,
+        limit=limit,
+        workers=workers,
+        progress=progress,
+    ).run()
+
+
+class Trainer:
+    """A run under way; see `train`, which is this in one call."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: Sequence[Source],
+        out: Path,
+        *,
+        val: Dataset | None = None,
+        init: str | Path | Start | None = None,
+        resume: bool = False,
+        skip_bad: bool = False,
+        limit: int = LIMIT,
+        workers: int = 2,
+        progress: bool = True,
+    ) -> None:
+        if not data:
+            raise ValueError("data is empty, expected at least one source")
+        scheme = data[0].dataset.scheme
+        for name, dataset in [*((s.dataset.name, s.dataset) for s in data), *([(val.name, val)] if val else [])]:
+            if dataset.scheme != scheme:
+                raise ValueError(f"data {name!r} has scheme {dataset.scheme.id!r}, expected {scheme.id!r} as the first")
+        start = load_start(init, scheme) if isinstance(init, (str, Path)) else init
+        stacks = stacks_of(recipe.size) if recipe.size else start.network.stacks if start else stacks_of("T")
+        self.recipe, self.scheme, self.out, self.stacks = recipe, scheme, out, stacks
+        self.accelerator = _accelerator(recipe)
+        self._show = progress and self.accelerator.is_main_process
+        world = self.accelerator.num_processes
+        self._pieces = world * recipe.accumulate
+        for i, stage in enumerate(recipe.stages):
+            if stage.batch % self._pieces:
+                raise ValueError(
+                    f"stages.{i}.batch is {stage.batch}, which {world} processes times accumulate {recipe.accumulate} "
+                    "do not divide"
+                )
+        description = _describe(recipe, data, val, init, stacks)
+        self._claim(description, resume)
+        if val is not None:
+            require_disjoint([source.dataset for source in data], val)
+        load = {"limit": limit, "workers": workers, "skip_bad": skip_bad, "progress": self._show}
+        device = self.accelerator.device
+        self.faces = Supply([source.dataset for source in data], recipe, device, **load)  # type: ignore[arg-type]
+        self.val = None if val is None else Supply([val], recipe, device, **load)  # type: ignore[arg-type]
+        self.order = Order(self.faces.sources, [source.weight for source in data], recipe.seed)
+        rounding = recipe.losses.rounding
+        self.decoder = replace(recipe.decoder, bin_offset=0.5) if rounding == "floor" else recipe.decoder
+
+        torch.manual_seed(recipe.seed)
+        model = build(recipe.variant, len(scheme), stacks, recipe.decimal_size)
+        self.warm_start = warm_start(model, start, scheme) if start is not None else None
+        layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        self.model: Variant = model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
+        self.ema = EMA(self.model, recipe.ema) if recipe.ema else None
+        compiled = cast("Variant", torch.compile(self.model)) if recipe.compile else self.model
+        self.net, self.optimizer = self.accelerator.prepare(compiled, _optimizer(self.model, recipe))
+        self.progress = _Progress()
+        self._stopped = self._agreed = False
+        self._pending: _Pending | None = None
+        if (out / STATE_FILE).is_file():
+            self._load()
+
+    # -- the loop
+
+    def run(self) -> Result:
+        """Run what is left of the recipe."""
+        at = self.progress
+        costs = [self.order.steps(s.batch) * s.batch * s.size**2 for s in self.recipe.stages for _ in range(s.epochs)]
+        step_cost = costs[min(at.epoch, len(costs) - 1)] * at.step // max(self._epoch_steps(at.epoch), 1)
+        out = self.out if self.accelerator.is_main_process else None
+        journal = Journal(
+            out,
+            total=sum(costs),
+            done=sum(costs[: at.epoch]) + step_cost,
+            epoch=at.epoch,
+            steps=at.steps,
+            progress=self._show,
+        )
+        with journal, self._signals():
+            while at.epoch < self.recipe.epochs:
+                if not self._epoch(journal):
+                    self._save()
+                    break
+        return Result(
+            self.out, at.epoch >= self.recipe.epochs, at.epoch, at.steps, at.best if self.val else None, self.warm_start
+        )
+
+    def _stage(self, epoch: int) -> tuple[int, Stage, int]:
+        """Number of the stage that an epoch is in, the stage, and its first epoch."""
+        first = 0
+        for number, stage in enumerate(self.recipe.stages):
+            if epoch < first + stage.epochs:
+                return number, stage, first
+            first += stage.epochs
+        return len(self.recipe.stages) - 1, self.recipe.stages[-1], first - self.recipe.stages[-1].epochs
+
+    def _epoch_steps(self, epoch: int) -> int:
+        return self.order.steps(self._stage(epoch)[1].batch)
+
+    def _epoch(self, journal: Journal) -> bool:
+        """The rest of the epoch under way; False if a signal ended it early."""
+        at, accelerator = self.progress, self.accelerator
+        number, stage, first = self._stage(at.epoch)
+        rows = self.order.epoch(at.epoch, stage.batch)
+        begun = time.perf_counter()
+        self.net.train()
+        if self.recipe.frozen_statistics:
+            for module in self.model.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        waits = _Waits(accelerator.device)
+        worked = begun
+        batches = self._batches(at.epoch, rows[at.step :], stage, at.step)
+        for step in range(at.step, len(rows)):
+            lr = stage.rate((at.epoch - first) * len(rows) + step, len(rows))
+            self._step(stage, lr, rows[step], step, batches, waits)
+            at.step, at.steps = step + 1, at.steps + 1
+            now = time.perf_counter()
+            at.waited, at.worked, worked = at.waited + waits.take(), at.worked + now - worked, now
+            self._tell(journal, stage, lr, at.step)
+            if self._stopping():
+                self._settle()
+                at.seconds += time.perf_counter() - begun
+                return False
+        self._settle()
+        last = at.epoch + 1 == first + stage.epochs
+        validated = None
+        if self.val is not None and (last or (at.epoch + 1 - first) % self.recipe.validate_every == 0):
+            validated = self._validate(self.val, stage, journal)
+        at.seconds += time.perf_counter() - begun
+        self._finish(journal, number, stage, len(rows), validated)
+        return not self._stopping()
+
+    def _step(self, stage: Stage, lr: float, rows: Indices, step: int, batches: Iterator[Batch], waits: _Waits) -> None:
+        recipe, accelerator, at = self.recipe, self.accelerator, self.progress
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        # of the whole step's batch: pieces with few labels must not weigh more than others
+        count = max(float(self.faces.labelled[rows].sum()), 1.0) / self._pieces
+        values: list[Tensor] = []
+        names: list[str] = []
+        for piece in range(recipe.accumulate):
+            with waits:
+                batch = next(batches)
+            ends = piece + 1 == recipe.accumulate
+            with nullcontext() if ends else accelerator.no_sync(self.net):
+                output = self.net(batch.images, stage.subpixel)
+                loss = self.model.loss(output, batch.points / heatmaps.STRIDE, batch.weights, recipe.losses, count)
+                accelerator.backward(loss.total / recipe.accumulate)
+            names = ["loss", *loss.parts]
+            values.append(torch.stack([loss.total.detach(), *loss.parts.values()]))
+        if recipe.clip is not None:
+            accelerator.clip_grad_norm_(self.model.parameters(), recipe.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.ema is not None:
+            self.ema.update(at.steps)
+        # signals do not reach all processes at once: they agree on one through the losses
+        stop = values[0].new_tensor([float(self._stopped)])
+        summed = torch.cat((torch.stack(values).sum(0) / self._pieces, stop))
+        if accelerator.num_processes > 1:
+            summed = accelerator.reduce(summed, "sum")
+        self._settle()
+        self._pending = _Pending(summed, names, rows, at.epoch, step)
+
+    def _settle(self) -> None:
+        """Look at the last step's losses."""
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        *values, stop = pending.values.tolist()
+        self._agreed |= stop > 0
+        if not all(math.isfinite(value) for value in values):
+            self._diverged(pending, dict(zip(pending.names, values, strict=True)))
+        sums = self.progress.sums
+        for name, value in zip(pending.names, values, strict=True):
+            sums[name] = sums.get(name, 0.0) + value
+        sums["steps"] = sums.get("steps", 0.0) + 1
+
+    def _stopping(self) -> bool:
+        """Whether to stop now; in one process a signal counts at once, in several once all have heard of it."""
+        return self._agreed or (self.accelerator.num_processes == 1 and self._stopped)
+
+    def _batches(self, epoch: int, rows: Indices, stage: Stage, start: int) -> Iterator[Batch]:
+        """This process's pieces of the batches of steps from ``start`` on, augmented."""
+        recipe, accelerator = self.recipe, self.accelerator
+        # a face's seed goes by its place in the epoch, not its number: an epoch may show it twice
+        places = start * rows.shape[1] + np.arange(rows.size)
+        mine = slice(accelerator.process_index, None, accelerator.num_processes)
+        own, places = (
+            values.reshape(len(rows), self._pieces, -1)[:, mine].reshape(-1, rows.shape[1] // self._pieces)
+            for values in (rows, places)
+        )
+        for face, place in zip(self.faces.batches(list(own)), places, strict=True):
+            yield self._augment(face, sample_seeds(recipe.seed, epoch, place), stage, recipe.augmentation)
+
+    def _augment(self, face: Face, seeds: Tensor, stage: Stage, settings: Augmentation, donors: bool = True) -> Batch:
+        recipe = self.recipe
+        batch = augment(
+            face.image,
+            face.points,
+            face.weights,
+            settings=settings,
+            seeds=seeds,
+            permutation=self.scheme.permutation,
+            crop_ratio=recipe.crop_ratio,
+            margin=recipe.store_margin,
+            size=stage.size,
+            donors=self.faces.donors if donors else None,
+        )
+        if not recipe.channels_last:
+            return batch
+        return batch._replace(images=batch.images.contiguous(memory_format=torch.channels_last))
+
+    def _diverged(self, pending: _Pending, losses: dict[str, float]) -> None:
+        """Save the batch and raise."""
+        stage = self._stage(pending.epoch)[1]
+        path = self.out / f"diverged-{self.accelerator.process_index}.pt"
+        batches = list(self._batches(pending.epoch, pending.rows[None], stage, start=pending.step))
+        content = {
+            "images": torch.cat([batch.images for batch in batches]).cpu(),
+            "points": torch.cat([batch.points for batch in batches]).cpu(),
+            "weights": torch.cat([batch.weights for batch in batches]).cpu(),
+            "keys": [self.faces.keys[i] for i in pending.rows],
+            "epoch": pending.epoch,
+            "step": pending.step,
+            "losses": losses,
+        }
+        with files.replacing(path) as temporary:
+            torch.save(content, temporary)
+        raise DivergedError(
+            f"the loss is no longer finite in epoch {pending.epoch + 1}, step {pending.step + 1} ({losses}); its batch "
+            f"is in {path}, and {STATE_FILE} holds the last good state. A lower lr, a longer warmup or precision 'no' "
+            "may help",
+            path,
+        )
+
+    # -- the end of an epoch
+
+    def _finish(self, journal: Journal, number: int, stage: Stage, steps: int, validated: Validation | None) -> None:
+        at = self.progress
+        if at.best_stage != number:  # errors at another resolution do not compare
+            at.best, at.best_stage = None, number
+        better = validated is not None and (at.best is None or not at.best <= validated.nme)
+        if better and validated is not None:
+            at.best = validated.nme
+        if better or self.val is None:
+            self._keep("best")
+        counted = max(at.sums.pop("steps", 0.0), 1.0)
+        means = {name: value / counted for name, value in at.sums.items()}
+        record: dict[str, Any] = {
+            "epoch": at.epoch + 1,
+            "stage": number,
+            "size": stage.size,
+            "steps": at.steps,
+            "lr": stage.rate((at.epoch + 1 - self._stage(at.epoch)[2]) * steps - 1, steps),
+            **means,
+            "images_per_second": steps * stage.batch / max(at.worked, 1e-9),
+            "data_share": at.waited / max(at.worked, 1e-9),
+            "seconds": at.seconds,
+        }
+        if validated is not None:
+            record |= {
+                "nme": validated.nme,
+                "failure_rate": metrics.failure_rate(validated.errors),
+                "auc": metrics.auc(validated.errors),
+                "best": at.best,
+            }
+        journal.epoch(record)
+        journal.scalars({f"epoch/{k}": v for k, v in record.items() if isinstance(v, float)}, at.steps)
+        journal.say(_line(record, self.recipe.epochs))
+        at.epoch, at.step, at.sums = at.epoch + 1, 0, {}
+        at.seconds = at.waited = at.worked = 0.0
+        if at.epoch == self.recipe.epochs:
+            self._keep("last")
+        self._save()
+
+    def _tell(self, journal: Journal, stage: Stage, lr: float, step: int) -> None:
+        at = self.progress
+        count = max(at.sums.get("steps", 0.0), 1.0)
+        parts = {name: value / count for name, value in at.sums.items() if name != "steps"}
+        speed = step * stage.batch / max(at.worked, 1e-9)
+        share = at.waited / max(at.worked, 1e-9)
+        values = {name: f"{value:.2e}" for name, value in parts.items()}
+        values |= {"img/s": f"{speed:.1f}", "wait": f"{share:.1%}"}
+        if at.best is not None:
+            values = {"nme": f"{at.best:.3f}"} | values
+        journal.advance(
+            stage.batch * stage.size**2, f"epoch {at.epoch + 1}/{self.recipe.epochs} {stage.size}px ", values
+        )
+        if at.steps % 20 == 0:
+            scalars = {f"step/{name}": value for name, value in parts.items()}
+            journal.scalars(scalars | {"step/lr": lr, "step/images_per_second": speed, "step/wait": share}, at.steps)
+
+    def evaluate(self, faces: Supply, stage: Stage | None = None) -> Validation:
+        """Errors of faces, by the moving average where there is one, at a stage's size (the last's by default)."""
+        return self._validate(faces, stage or self.recipe.stages[-1], None)
+
+    @torch.no_grad()
+    def _validate(self, faces: Supply, stage: Stage, journal: Journal | None) -> Validation:
+        accelerator = self.accelerator
+        model = self.model if self.ema is None else self.ema.model
+        if accelerator.num_processes > 1:
+            from accelerate.utils import broadcast
+
+            for buffer in model.buffers():  # batch norm statistics are each process's own
+                buffer.copy_(broadcast(buffer))
+        model.eval()
+        mine = np.arange(accelerator.process_index, len(faces), accelerator.num_processes)
+        rows = [mine[i : i + 32] for i in range(0, len(mine), 32)]
+        errors = torch.zeros(len(faces), dtype=torch.float64)
+        predicted: list[Tensor] = []
+        true: list[Tensor] = []
+        known: list[Tensor] = []
+        pictures: list[Tensor] = []
+        for row, face in zip(rows, faces.batches(rows), strict=True):
+            seeds = torch.zeros(len(row), dtype=torch.int64)
+            batch = self._augment(face, seeds, stage, Augmentation.none(), donors=False)
+            with accelerator.autocast():
+                output = model(batch.images, stage.subpixel)
+            predicted.append((heatmaps.STRIDE * model.decode(output, self.decoder)).cpu())
+            true.append(batch.points.cpu())
+            known.append(batch.weights.cpu())
+            if 32 * len(pictures) < SHEET_FACES:
+                pictures.append(batch.images[:SHEET_FACES].cpu())
+        if len(mine):
+            points, labels, weights = torch.cat(predicted), torch.cat(true), torch.cat(known)
+            errors[torch.from_numpy(mine)] = torch.from_numpy(self._errors(points, labels, weights, stage.size))
+            if journal is not None and accelerator.is_main_process:
+                shown = torch.cat(pictures)[:SHEET_FACES]
+                journal.picture("validation", _sheet(shown, points, self.scheme), self.progress.steps)
+        if accelerator.num_processes > 1:
+            errors = accelerator.reduce(errors.to(accelerator.device).float(), "sum").cpu().double()
+        return Validation(errors.numpy())
+
+    def _errors(self, points: Tensor, labels: Tensor, weights: Tensor, size: int) -> NDArray[np.float64]:
+        side = size / self.recipe.crop_ratio
+        norms = normalizers(self.scheme, labels.double().numpy(), weights.numpy(), side)
+        return metrics.nme(points.numpy(), labels.numpy(), norms, (weights > 0).numpy())
+
+    # -- files
+
+    def _keep(self, name: str) -> None:
+        """Write the network as a checkpoint folder."""
+        if not self.accelerator.is_main_process:
+            return
+        model = self.model if self.ema is None else self.ema.model
+        folder = self.out / name
+        if isinstance(model, HIH):
+            save_checkpoint(folder, model.network, self.config)
+        else:  # a competitor: no aligner reads it
+            folder.mkdir(exist_ok=True)
+            save_weights(cast("HIHNet", model), folder / WEIGHTS_FILE)
+
+    @property
+    def config(self) -> Config:
+        """Of the network that comes out."""
+        recipe = self.recipe
+        size = {1: "HIH_T", 2: "HIH_S", 4: "HIH_B"}.get(self.stacks, f"HIH_{self.stacks}")
+        return Config(
+            scheme=self.scheme,
+            stacks=self.stacks,
+            decimal_size=recipe.decimal_size,
+            name=f"{size}/{self.scheme.id}",
+            crop_ratio=recipe.crop_ratio,
+            rounding=recipe.losses.rounding,
+            decoder=self.decoder,
+        )
+
+    def _claim(self, description: dict[str, Any], resume: bool) -> None:
+        """Make the folder this run's, or see that it is."""
+        path = self.out / RUN_FILE
+        if path.is_file():
+            if not resume:
+                raise ValueError(f"out: {self.out} holds a run already; resume it, or choose another folder")
+            stored = json.loads(path.read_text("utf-8"))
+            if differing := _differences(stored, json.loads(json.dumps(description))):
+                raise ValueError(
+                    f"out: {self.out} holds another run, it differs in {', '.join(differing[:5])}: resume it with what "
+                    "it was started with"
+                )
+        elif self.accelerator.is_main_process:
+            self.out.mkdir(parents=True, exist_ok=True)
+            with files.replacing(path) as temporary:
+                temporary.write_text(json.dumps(description, indent=1) + "\n", "utf-8")
+        self.accelerator.wait_for_everyone()
+
+    def _save(self) -> None:
+        if self.accelerator.is_main_process:
+            scaler = self.accelerator.scaler
+            state = {
+                "model": self.model.state_dict(),
+                "ema": None if self.ema is None else self.ema.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": None if scaler is None else scaler.state_dict(),
+                "progress": asdict(self.progress),
+            }
+            with files.replacing(self.out / STATE_FILE) as temporary:
+                torch.save(state, temporary)
+        self.accelerator.wait_for_everyone()
+
+    def _load(self) -> None:
+        path = self.out / STATE_FILE
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            self.model.load_state_dict(state["model"])
+            if self.ema is not None:
+                self.ema.model.load_state_dict(state["ema"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.accelerator.scaler is not None:
+                self.accelerator.scaler.load_state_dict(state["scaler"])
+            self.progress = _Progress(**state["progress"])
+        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"out: {path} cannot be resumed from: {str(error).splitlines()[0]}") from error
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM ask the loop to stop; the second of a kind does what it did before."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before: dict[int, Any] = {}
+
+        def ask(number: int, frame: object) -> None:
+            self._stopped = True
+            signal.signal(number, before[number])
+
+        for number in (int(signal.SIGINT), int(signal.SIGTERM)):
+            before[number] = signal.getsignal(number)
+            signal.signal(number, ask)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class _Waits:
+    """Time spent waiting for data: the host's, or on a GPU that of the kernels that make the batch."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._seconds = 0.0
+        self._events: list[tuple[Any, Any]] = []
+
+    def __enter__(self) -> None:
+        self._begun = time.perf_counter()
+        if self._cuda:
+            event: Any = torch.cuda.Event
+            pair = (event(enable_timing=True), event(enable_timing=True))
+            pair[0].record()
+            self._events.append(pair)
+
+    def __exit__(self, *error: object) -> None:
+        if self._cuda:
+            self._events[-1][1].record()
+        else:
+            self._seconds += time.perf_counter() - self._begun
+
+    def take(self) -> float:
+        """Seconds since last asked; of a GPU those of the steps that are through."""
+        seconds, self._seconds = self._seconds, 0.0
+        while self._events and self._events[0][1].query():
+            first, last = self._events.pop(0)
+            seconds += first.elapsed_time(last) / 1000
+        return seconds
+
+
+def _accelerator(recipe: Recipe) -> Accelerator:
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate.state import AcceleratorState
+
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != recipe.precision:
+        AcceleratorState._reset_state()  # an earlier run of this process with another precision
+    unused = not all(stage.subpixel for stage in recipe.stages)  # stages that leave the head out
+    handlers = [DistributedDataParallelKwargs(find_unused_parameters=unused)]
+    return Accelerator(mixed_precision=recipe.precision, kwargs_handlers=handlers)
+
+
+def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    spared = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": spared, "weight_decay": 0.0 if recipe.optimizer == "adamw" else recipe.weight_decay},
+    ]
+    kind: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=recipe.stages[0].lr, betas=recipe.betas, fused=True)
+
+
+def _describe(recipe: Recipe, data: Sequence[Source], val: Dataset | None, init: object, stacks: int) -> dict[str, Any]:
+    from .. import __version__
+
+    def dataset(d: Dataset) -> dict[str, Any]:
+        return {"path": str(Path(d.source).resolve()), "faces": len(d.records)}
+
+    return {
+        "version": __version__,
+        "recipe": recipe.to_dict(),
+        "scheme": data[0].dataset.scheme.to_dict(),
+        "stacks": stacks,
+        "data": [{**dataset(source.dataset), "weight": source.weight} for source in data],
+        "val": None if val is None else dataset(val),
+        "init": init.source if isinstance(init, Start) else None if init is None else str(init),
+    }
+
+
+def _differences(a: Any, b: Any, where: str = "") -> list[str]:
+    """Keys in which two descriptions of runs differ; the version may."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        keys = [key for key in {**a, **b} if not (where == "" and key == "version")]
+        return [d for key in keys for d in _differences(a.get(key), b.get(key), f"{where}.{key}" if where else key)]
+    return [] if a == b else [f"{where} ({a!r} there)" if not isinstance(a, (dict, list)) else where]
+
+
+def _sheet(images: Tensor, points: Tensor, scheme: Scheme, columns: int = 6) -> NDArray[np.uint8]:
+    """Crops (N, 3, size, size) with predicted landmarks (at least N, K, 2) in rows."""
+    from .preview import draw_points, pixels
+
+    cells = [
+        draw_points(image, place.astype(np.float32), None, scheme)
+        for image, place in zip(pixels(images), points.numpy(), strict=False)
+    ]
+    cells += [np.zeros_like(cells[0])] * (-len(cells) % columns)
+    return np.concatenate([np.concatenate(cells[i : i + columns], 1) for i in range(0, len(cells), columns)], 0)
+
+
+def _line(record: dict[str, Any], epochs: int) -> str:
+    parts = [f"epoch {record['epoch']}/{epochs} {record['size']}px", f"loss {record['loss']:.2e}"]
+    if "nme" in record:
+        parts.append(f"nme {record['nme']:.3f} (best {record['best']:.3f})")
+    parts.append(f"{record['images_per_second']:.1f} img/s, waiting {record['data_share']:.1%}")
+    return ", ".join(parts)

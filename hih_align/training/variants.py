@@ -1,0 +1,280 @@
+"""HIH and the paper's competitors for the subpixel part, on the same trunk (Appendix, Tab. V and VI).
+
+A variant maps crops to an `Output`, says what it is trained with and how its output becomes landmarks:
+
+* ``hih``: nested heatmaps; with the recipe's losses HIH w. CSC, HIH w. L2, or any other of `LossSettings`
+* ``baseline``: integer heatmaps alone, from a trunk of 280 channels that makes up for the missing head; decoded at
+  half a pixel (``baseline``), with the second-maximal shift (``wsm``) or with DARK (``dark``)
+* ``wov``: offset values from a fully connected layer (Eq. 9)
+* ``wom``: one pair of offset maps, read at each landmark's maximum (Eq. 8)
+
+The paper leaves the layers of WOV and WOM open; ours keep to the decimal head's widths.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .. import heatmaps
+from ..heatmaps import Decoder
+from ..network import SIZES, DownBlock, HIHNet, StackedHourglass, Unit
+from .losses import Loss, LossSettings, hih_loss, integer_parts, weighted_mean
+
+VariantName = Literal["hih", "baseline", "wsm", "dark", "wov", "wom"]
+
+#: Channels of the baseline's trunk (Sec. IV-D).
+BASELINE_CHANNELS = 280
+
+
+class Output(NamedTuple):
+    """``integer`` (B, stacks, K, h, w) heatmaps and ``subpixel``, whatever the variant adds to them, if anything:
+    decimal heatmaps (B, K, n, n), offsets (B, K, 2) or offset maps (B, 2, h, w)."""
+
+    integer: Tensor
+    subpixel: Tensor | None
+
+
+class Variant(nn.Module):
+    """A network under training. Points are (B, K, 2) heatmap pixels, weights (B, K); see `losses.hih_loss`."""
+
+    def forward(self, images: Tensor, subpixel: bool = True) -> Output:
+        """(B, 3, H, W) normalised crops -> `Output`; ``subpixel=False`` leaves the subpixel head out."""
+        raise NotImplementedError
+
+    def loss(
+        self, output: Output, points: Tensor, weights: Tensor, settings: LossSettings, count: float | Tensor | None
+    ) -> Loss:
+        """What to minimise; without ``output.subpixel`` the integer loss alone."""
+        raise NotImplementedError
+
+    def decode(self, output: Output, decoder: Decoder) -> Tensor:
+        """(B, K, 2) landmarks in heatmap pixels. ``decoder`` is HIH's; the others have a rule of their own."""
+        raise NotImplementedError
+
+
+class HIH(Variant):
+    """`HIHNet`. At inputs other than 256 px its decimal heatmaps have another size than their targets: they are then
+    interpolated to ``decimal_size``."""
+
+    def __init__(self, network: HIHNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor, subpixel: bool = True) -> Output:
+        integer, features = self.network.trunk(images)
+        maps = torch.stack(integer, 1)
+        if not subpixel:
+            return Output(maps, None)
+        decimal = self.network.decimal_head(features)
+        size = self.network.decimal_size
+        if decimal.shape[-1] != size:
+            decimal = F.interpolate(decimal, (size, size), mode="bilinear", align_corners=False)
+        return Output(maps, decimal)
+
+    def loss(
+        self, output: Output, points: Tensor, weights: Tensor, settings: LossSettings, count: float | Tensor | None
+    ) -> Loss:
+        return hih_loss(output.integer, output.subpixel, points, weights, settings, count)
+
+    def decode(self, output: Output, decoder: Decoder) -> Tensor:
+        integer = output.integer[:, -1]
+        if output.subpixel is None:  # floored labels stand for their pixel's middle
+            maps = integer.float()
+            argmax = decoder.method == "argmax"
+            return 0.5 + (heatmaps.peak(maps) if argmax else heatmaps.centroid(maps, decoder.radius, decoder.power))
+        return heatmaps.decode(integer, output.subpixel, decoder)
+
+
+class Baseline(Variant):
+    """Integer heatmaps alone. WSM and DARK read the very same network: ``rule`` can be changed after training."""
+
+    def __init__(
+        self,
+        landmarks: int,
+        stacks: int,
+        rule: Literal["baseline", "wsm", "dark"] = "baseline",
+        channels: int = BASELINE_CHANNELS,
+    ) -> None:
+        super().__init__()
+        self.trunk = StackedHourglass(landmarks, stacks, channels)
+        self.rule = rule
+
+    def forward(self, images: Tensor, subpixel: bool = True) -> Output:
+        return Output(torch.stack(self.trunk(images)[0], 1), None)
+
+    def loss(
+        self, output: Output, points: Tensor, weights: Tensor, settings: LossSettings, count: float | Tensor | None
+    ) -> Loss:
+        return hih_loss(output.integer, None, points, weights, settings, count)
+
+    def decode(self, output: Output, decoder: Decoder) -> Tensor:
+        maps = output.integer[:, -1].float()
+        if self.rule == "wsm":
+            return second_maximal(maps) + 0.5
+        return (dark(maps) if self.rule == "dark" else heatmaps.peak(maps)) + 0.5
+
+
+class _OffsetVariant(Variant):
+    """The trunk of HIH with a head for offsets in [0, 1) beside it, trained by smooth L1 with HIH's alpha."""
+
+    def __init__(self, landmarks: int, stacks: int) -> None:
+        super().__init__()
+        self.trunk = StackedHourglass(landmarks, stacks)
+        self.head: nn.Module
+
+    def forward(self, images: Tensor, subpixel: bool = True) -> Output:
+        integer, features = self.trunk(images)
+        return Output(torch.stack(integer, 1), self.head(features) if subpixel else None)
+
+    def offsets(self, subpixel: Tensor, pixels: Tensor) -> Tensor:
+        """What the head says (B, K, 2) of landmarks in the given pixels (B, K, 2)."""
+        raise NotImplementedError
+
+    def loss(
+        self, output: Output, points: Tensor, weights: Tensor, settings: LossSettings, count: float | Tensor | None
+    ) -> Loss:
+        if count is None:
+            count = (weights > 0).sum().clamp(min=1)
+        total, _, weights = integer_parts(output.integer, points, weights, settings, 8, count)
+        parts = {"integer": total.detach()}
+        if output.subpixel is None:
+            return Loss(total, parts)
+        points = torch.where((weights > 0)[..., None], points, 0)
+        pixels = points.floor()
+        predicted = self.offsets(output.subpixel.float(), pixels)
+        error = F.smooth_l1_loss(predicted, points - pixels, reduction="none").mean(-1)
+        offset = weighted_mean(error, weights, count)
+        return Loss(total + settings.alpha * offset, parts | {"offset": offset.detach()})
+
+    def decode(self, output: Output, decoder: Decoder) -> Tensor:
+        pixels = heatmaps.peak(output.integer[:, -1].float())
+        if output.subpixel is None:
+            return pixels + 0.5
+        return pixels + self.offsets(output.subpixel.float(), pixels)
+
+
+class OffsetValue(_OffsetVariant):
+    """WOV: the decimal head's layers end in a fully connected layer with two values per landmark."""
+
+    def __init__(self, landmarks: int, stacks: int, channels: int = 256, width: int = 384) -> None:
+        super().__init__(landmarks, stacks)
+        self.head = nn.Sequential(
+            Unit(channels, width, 1),
+            nn.MaxPool2d(3, stride=2),
+            DownBlock(width),
+            DownBlock(width),
+            nn.AdaptiveAvgPool2d(8),  # the identity at 256 px input
+            nn.Flatten(),
+            nn.Linear(width * 64, 2 * landmarks),
+            nn.Unflatten(-1, (landmarks, 2)),
+        )
+
+    def offsets(self, subpixel: Tensor, pixels: Tensor) -> Tensor:
+        return subpixel
+
+
+class OffsetMap(_OffsetVariant):
+    """WOM: offset maps of the heatmaps' size, two for all landmarks, supervised at the landmarks (CornerNet)."""
+
+    def __init__(self, landmarks: int, stacks: int, channels: int = 256) -> None:
+        super().__init__(landmarks, stacks)
+        self.head = nn.Sequential(Unit(channels, channels, 1), nn.Conv2d(channels, 2, 1))
+
+    def offsets(self, subpixel: Tensor, pixels: Tensor) -> Tensor:
+        height, width = subpixel.shape[-2:]
+        x, y = pixels.long().unbind(-1)
+        index = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
+        return subpixel.flatten(-2).gather(-1, index[:, None].expand(-1, 2, -1)).transpose(1, 2)
+
+
+def second_maximal(maps: Tensor) -> Tensor:
+    """(..., h, w) -> (..., 2): the maximum, moved a quarter of a pixel per axis towards its larger neighbour (WSM).
+
+    At a border, where one neighbour is missing, it stays on that axis.
+    """
+    top = heatmaps.peak(maps)
+    dx, dy, *_ = _derivatives(maps, top)
+    return top + 0.25 * torch.stack((dx.sign(), dy.sign()), -1)
+
+
+def dark(maps: Tensor, kernel: int = 11) -> Tensor:
+    """(..., h, w) -> (..., 2): DARK, a Newton step on the logarithm of the smoothed heatmap from its maximum.
+
+    Maps are smoothed by the Gaussian that OpenCV gives a ``kernel`` of that size and scaled back to their old
+    maximum. Where the Hessian is singular or the maximum lies within two pixels of the border, the maximum stays.
+    """
+    top = heatmaps.peak(maps)
+    flat = maps.reshape(-1, 1, *maps.shape[-2:])
+    sigma = 0.3 * ((kernel - 1) * 0.5 - 1) + 0.8
+    line = torch.arange(kernel, device=maps.device, dtype=maps.dtype) - (kernel - 1) / 2
+    line = (-line.square() / (2 * sigma**2)).exp()
+    line = line / line.sum()
+    pad = kernel // 2
+    smooth = F.conv2d(F.pad(flat, (pad, pad, 0, 0)), line.view(1, 1, 1, -1))
+    smooth = F.conv2d(F.pad(smooth, (0, 0, pad, pad)), line.view(1, 1, -1, 1)).view_as(maps)
+    peak = maps.amax((-2, -1), keepdim=True)
+    smooth = smooth * peak / smooth.amax((-2, -1), keepdim=True).clamp(min=1e-10)
+    dx, dy, dxx, dxy, dyy = _derivatives(smooth.clamp(min=1e-10).log(), top)
+    determinant = dxx * dyy - dxy * dxy
+    height, width = maps.shape[-2:]
+    x, y = top.unbind(-1)
+    valid = (determinant.abs() > 1e-12) & (x > 1) & (x < width - 2) & (y > 1) & (y < height - 2)
+    safe = torch.where(valid, determinant, 1)
+    step = -torch.stack((dyy * dx - dxy * dy, dxx * dy - dxy * dx), -1) / safe[..., None]
+    return top + torch.where(valid[..., None], step, 0)
+
+
+def _derivatives(maps: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """First and second central differences (...) of maps (..., h, w) at integer pixels (..., 2): dx, dy, dxx, dxy,
+    dyy, the second at DARK's step of two pixels. 0 where they would reach outside the map."""
+    height, width = maps.shape[-2:]
+    flat = maps.flatten(-2)
+    x, y = at.long().unbind(-1)
+
+    def value(i: int, j: int) -> Tensor:
+        index = (y + j).clamp(0, height - 1) * width + (x + i).clamp(0, width - 1)
+        return flat.gather(-1, index[..., None])[..., 0]
+
+    def inside(i: int, j: int) -> Tensor:
+        return (x >= i) & (x < width - i) & (y >= j) & (y < height - j)
+
+    dx = 0.5 * (value(1, 0) - value(-1, 0)) * inside(1, 0)
+    dy = 0.5 * (value(0, 1) - value(0, -1)) * inside(0, 1)
+    dxx = 0.25 * (value(2, 0) - 2 * value(0, 0) + value(-2, 0)) * inside(2, 0)
+    dyy = 0.25 * (value(0, 2) - 2 * value(0, 0) + value(0, -2)) * inside(0, 2)
+    dxy = 0.25 * (value(1, 1) - value(1, -1) - value(-1, 1) + value(-1, -1)) * inside(1, 1)
+    return dx, dy, dxx, dxy, dyy
+
+
+def build(variant: str, landmarks: int, stacks: int, decimal_size: int = 8) -> Variant:
+    """A variant by name with random weights.
+
+    Raises:
+        ValueError: for an unknown name, or numbers that `HIHNet` refuses.
+    """
+    if variant == "hih":
+        return HIH(HIHNet(landmarks, stacks, decimal_size))
+    if variant in ("baseline", "wsm", "dark"):
+        return Baseline(landmarks, stacks, variant)  # type: ignore[arg-type]
+    if variant == "wov":
+        return OffsetValue(landmarks, stacks)
+    if variant == "wom":
+        return OffsetMap(landmarks, stacks)
+    raise ValueError(f"variant is {variant!r}, expected one of {get_args(VariantName)}")
+
+
+def stacks_of(size: str) -> int:
+    """Number of stacks of "T", "S", "B" or "HIH_T", ...
+
+    Raises:
+        ValueError: for another name.
+    """
+    name = size.upper()
+    name = name if name.startswith("HIH_") else f"HIH_{name}"
+    if name not in SIZES:
+        raise ValueError(f"size is {size!r}, expected one of {[key.removeprefix('HIH_') for key in SIZES]}")
+    return SIZES[name]

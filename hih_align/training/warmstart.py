@@ -1,0 +1,160 @@
+"""Start weights: whatever fits of a trained network goes into another of other landmarks or other stacks."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from .. import checkpoints
+from ..network import HIHNet
+from ..released import load_released
+from ..schemes import COFW, W300, WFLW, Scheme, conversion
+
+# tensors with a landmark dimension, and which it is
+_LANDMARKS = [
+    (re.compile(r"(^|\.)trunk\.stacks\.\d+\.predict\.(weight|bias)$"), 0),
+    (re.compile(r"(^|\.)decimal_head\.predict\.(weight|bias)$"), 0),
+    (re.compile(r"(^|\.)trunk\.stacks\.\d+\.merge_heatmaps\.conv\.weight$"), 1),
+]
+
+# a tensor's part of the network, for people
+_GROUP = re.compile(r"^(?:network\.)?(trunk\.stacks\.\d+(?:\.predict)?|trunk\.stem|[^.]+(?:\.[^.]+)?).*$")
+
+
+@dataclass(frozen=True)
+class Start:
+    """A trained network and its landmarks; ``scheme`` is None where a file of a released layout holds points that no
+    built-in scheme has."""
+
+    network: HIHNet
+    scheme: Scheme | None
+    source: str
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """What became of a network's tensors, by name.
+
+    Attributes:
+        kept: taken over whole.
+        rows: taken over for some landmarks: how many of how many.
+        fresh: left as they were: no such tensor in the start weights, or of another shape.
+        unused: of the start weights, without a place here.
+    """
+
+    kept: tuple[str, ...] = field(repr=False)
+    rows: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    fresh: tuple[str, ...] = field(default=(), repr=False)
+    unused: tuple[str, ...] = ()
+
+    def summary(self) -> str:
+        """For a person, in a few lines."""
+        lines = [f"{len(self.kept)} tensors kept"]
+        if self.rows:
+            had, of = next(iter(self.rows.values()))
+            lines[0] += f", {len(self.rows)} for {had} of {of} landmarks"
+        for what, names in (("fresh", self.fresh), ("unused", self.unused)):
+            if names:
+                groups = Counter(_GROUP.sub(r"\1", name) for name in names)
+                lines.append(f"{what}: " + ", ".join(f"{group} ({count})" for group, count in groups.items()))
+        return "\n".join(lines)
+
+
+def load_start(init: str | os.PathLike[str], scheme: Scheme | None = None) -> Start:
+    """Start weights by what `checkpoints.find_checkpoint` takes, or a ``.pth`` of the released layout.
+
+    Args:
+        init: "HIH_T", "HIH_T/300w", a folder (a run's ``best``), a Hub repository, or a ``.pth`` file.
+        scheme: the landmarks of the network that is to be trained: of a size alone ("HIH_T") its checkpoint for
+            them is taken where there is one, else the 300W one.
+
+    Raises:
+        ValueError, FileNotFoundError, OSError: as those two.
+    """
+    name = os.fspath(init)
+    if os.path.isfile(name):
+        network = load_released(name).network
+        known = {len(s): s for s in (W300, WFLW, COFW)}
+        return Start(network, known.get(network.landmarks), name)
+    rows = checkpoints.read_manifest()
+    wanted = scheme.id if scheme is not None and f"{name}/{scheme.id}" in rows else None
+    found = checkpoints.find_checkpoint(name, wanted)
+    return Start(checkpoints.load_network(found), found.config.scheme, name)
+
+
+def same_points(source: Scheme | None, target: Scheme) -> NDArray[np.intp] | None:
+    """(K target,) the source landmark that names the same, or nearly the same, point; -1 where none does.
+
+    Between built-in schemes by their conversion, of which a landmark's largest part is taken, in either direction;
+    between others by name. None if no landmark has one.
+    """
+    if source is None:
+        return None
+    if source.id == target.id and source.names == target.names:
+        return np.arange(len(target))
+    try:
+        weights = conversion(source, target)
+    except ValueError:
+        try:
+            weights = conversion(target, source).T
+        except ValueError:
+            index = {name: i for i, name in enumerate(source.names)}
+            found = np.array([index.get(name, -1) for name in target.names], np.intp)
+            return found if (found >= 0).any() else None
+    return np.where(weights.max(-1) > 0, weights.argmax(-1), -1)
+
+
+def warm_start(model: nn.Module, start: Start, scheme: Scheme) -> WarmStart:
+    """Take over whatever fits, in place.
+
+    Args:
+        model: a `HIHNet`, or a module that holds one as ``network`` or whose parts carry its names (`variants`).
+        start: where from.
+        scheme: the model's landmarks.
+
+    A tensor of the same name and shape is copied. Of the tensors with one row per landmark, the rows of landmarks
+    that both schemes have are (see `same_points`). Stacks beyond the source's stay as they are.
+    """
+    prefix = "network." if isinstance(getattr(model, "network", None), HIHNet) else ""
+    have = {prefix + name: value for name, value in start.network.state_dict().items()}
+    points = same_points(start.scheme, scheme)
+    if points is None and start.scheme is None and start.network.landmarks == len(scheme):
+        points = np.arange(len(scheme))
+    kept, fresh, rows = [], [], {}
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            source = have.pop(name, None)
+            axis = next((axis for pattern, axis in _LANDMARKS if pattern.search(name)), None)
+            if source is None or (axis is None and source.shape != value.shape):
+                fresh.append(name)
+            elif axis is None:
+                value.copy_(source)
+                kept.append(name)
+            else:
+                count = _copy_rows(value, source, axis, points)
+                if count == value.shape[axis]:
+                    kept.append(name)
+                elif count:
+                    rows[name] = (count, value.shape[axis])
+                else:
+                    fresh.append(name)
+    return WarmStart(tuple(kept), rows, tuple(fresh), tuple(have))
+
+
+def _copy_rows(target: Tensor, source: Tensor, axis: int, points: NDArray[np.intp] | None) -> int:
+    """Rows of the same landmarks; returns how many."""
+    others = [n for i, n in enumerate(target.shape) if i != axis]
+    if points is None or others != [n for i, n in enumerate(source.shape) if i != axis]:
+        return 0
+    to = np.flatnonzero(points >= 0)
+    take = torch.from_numpy(points[to])
+    target.index_copy_(axis, torch.from_numpy(to), source.index_select(axis, take).to(target.dtype))
+    return len(to)

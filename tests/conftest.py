@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+from hypothesis import settings
+from numpy.typing import NDArray
+
+# a shared machine is no stopwatch
+settings.register_profile("hih_align", deadline=None)
+settings.load_profile("hih_align")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of data, weights and reference values beside the checkout. Without it a test skips; in CI it fails."""
+    folder = Path(__file__).resolve().parents[2] / "shared"
+    if not folder.is_dir():
+        reason = f"needs {folder}, which is not here"
+        if os.environ.get("CI"):
+            pytest.fail(f"{reason}: CI must not pass without it", pytrace=False)
+        pytest.skip(reason)
+    return folder
+
+
+@pytest.fixture
+def astronaut() -> NDArray[np.uint8]:
+    """(512, 512, 3) uint8 RGB photograph of one face."""
+    return skimage.data.astronaut()
+
+
+@pytest.fixture
+def astronaut_box() -> tuple[float, float, float, float]:
+    """Box of the astronaut's face, brow to chin."""
+    return (177, 80, 275, 200)

@@ -1,0 +1,383 @@
+"""`landmarks.Landmarks` on made-up points: a container, its conversions, its chips and its pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError, replace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from hih_align import SCHEMES, Landmarks, Scheme
+
+# the arcface_112x112 template, as its authors publish it
+TEMPLATE = [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
+# a scheme whose points are just those five
+FIVE = Scheme(id="five", names=("le", "re", "n", "lm", "rm"), five=((0,), (1,), (2,), (3,), (4,)), contours=((0, 1),))
+
+
+def made(scheme: Scheme, faces: int | None = None, seed: int = 0) -> Landmarks:
+    """Random landmarks of one face, or of several."""
+    random = np.random.default_rng(seed)
+    lead = () if faces is None else (faces,)
+    return Landmarks(
+        points=random.uniform(10, 90, (*lead, len(scheme), 2)).astype(np.float32),
+        scores=random.uniform(0, 1, (*lead, len(scheme))).astype(np.float32),
+        scheme=scheme,
+        bbox=random.uniform(0, 100, (*lead, 4)).astype(np.float32),
+        model="made/up",
+    )
+
+
+def same(a: Landmarks, b: Landmarks) -> None:
+    np.testing.assert_array_equal(a.points, b.points)
+    np.testing.assert_array_equal(a.scores, b.scores)
+    np.testing.assert_array_equal(a.bbox, b.bbox)
+    assert (a.scheme, a.model, a.several) == (b.scheme, b.model, b.several)
+
+
+@pytest.fixture
+def face() -> Landmarks:
+    return made(SCHEMES["300w"])
+
+
+@pytest.fixture
+def faces() -> Landmarks:
+    return made(SCHEMES["300w"], 4)
+
+
+# a container
+
+
+def test_several_faces_are_a_sequence(faces: Landmarks) -> None:
+    assert (len(faces), faces.several, bool(faces)) == (4, True, True)
+    for number, face in enumerate(faces):
+        assert isinstance(face, Landmarks)
+        assert not face.several
+        same(face, faces[number])
+        np.testing.assert_array_equal(face.points, faces.points[number])
+        np.testing.assert_array_equal(face.scores, faces.scores[number])
+        np.testing.assert_array_equal(face.bbox, faces.bbox[number])
+    assert len(list(faces)) == 4
+    same(faces[-1], faces[3])
+    same(faces[np.int64(2)], faces[2])
+    with pytest.raises(IndexError):
+        faces[4]
+
+
+@pytest.mark.parametrize(
+    ("key", "chosen"),
+    [
+        (slice(1, 3), [1, 2]),
+        (slice(None, None, -1), [3, 2, 1, 0]),
+        (slice(0, 1), [0]),
+        (slice(0, 0), []),
+        (np.array([True, False, False, True]), [0, 3]),
+        ([2, 0], [2, 0]),
+        (np.array([3]), [3]),
+    ],
+)
+def test_some_of_several_faces(faces: Landmarks, key: Any, chosen: list[int]) -> None:
+    some = faces[key]
+    assert some.several
+    assert len(some) == len(chosen)
+    for got, number in zip(some, chosen, strict=True):
+        same(got, faces[number])
+
+
+def test_faces_picked_by_score(faces: Landmarks) -> None:
+    best = faces[np.argsort(-faces.score)]
+    assert (np.diff(best.score) <= 0).all()
+    assert len(faces[faces.score > 2]) == 0
+
+
+def test_one_face_is_no_sequence(face: Landmarks) -> None:
+    assert bool(face)
+    for act in (len, iter, lambda f: f[0], lambda f: f[:2]):
+        with pytest.raises(TypeError, match="one face"):
+            act(face)
+
+
+def test_no_face(face: Landmarks, faces: Landmarks) -> None:
+    none = faces[:0]
+    assert (len(none), bool(none), list(none), none.several) == (0, False, [], True)
+    assert none["left_eye"].shape == (0, 6, 2)
+    assert none.score.shape == (0,)
+    assert none.five_points().shape == (0, 5, 2)
+    assert np.asarray(none).shape == (0, 68, 2)
+    assert made(SCHEMES["wflw"], 0).to("cofw").points.shape == (0, 29, 2)
+    image = np.zeros((20, 30, 3), np.uint8)
+    assert none.crop(image).shape == (0, 112, 112, 3)
+    np.testing.assert_array_equal(none.draw(image), image)
+    assert none.to_dict()["points"] == []
+
+
+def test_one_of_one_face_is_several(faces: Landmarks) -> None:
+    one = faces[:1]
+    assert one.crop(np.zeros((99, 99, 3), np.uint8)).shape == (1, 112, 112, 3)
+    assert one.five_points().shape == (1, 5, 2)
+    assert one.score.shape == (1,)
+
+
+def test_parts_by_name(face: Landmarks, faces: Landmarks) -> None:
+    np.testing.assert_array_equal(face["left_eye"], face.points[36:42])
+    np.testing.assert_array_equal(face["mouth"], face.points[48:68])
+    np.testing.assert_array_equal(faces["right_eye"], faces.points[:, 42:48])
+    np.testing.assert_array_equal(made(SCHEMES["wflw"])["left_pupil"].shape, (1, 2))
+    with pytest.raises(KeyError, match=r"'tail'.*left_eye"):
+        face["tail"]
+    for scheme in SCHEMES.values():
+        for part, group in scheme.parts.items():
+            assert made(scheme)[part].shape == (len(group), 2)
+
+
+def test_as_an_array(face: Landmarks, faces: Landmarks) -> None:
+    assert np.asarray(face) is face.points
+    assert np.asarray(faces).shape == (4, 68, 2)
+    double = np.asarray(face, np.float64)
+    assert double.dtype == np.float64
+    np.testing.assert_array_equal(double, face.points)
+    copy = np.array(face)
+    assert not np.shares_memory(copy, face.points)
+    np.testing.assert_array_equal(copy, face.points)
+    np.testing.assert_array_equal(np.add(face, 1), face.points + 1)
+    if np.lib.NumpyVersion(np.__version__) >= "2.0.0":
+        with pytest.raises(ValueError, match="copied"):
+            np.asarray(face, np.float64, copy=False)
+
+
+def test_score_is_the_mean(face: Landmarks, faces: Landmarks) -> None:
+    assert isinstance(face.score, float)
+    assert face.score == pytest.approx(face.scores.mean())
+    np.testing.assert_allclose(faces.score, faces.scores.mean(1))
+
+
+def test_frozen(face: Landmarks) -> None:
+    with pytest.raises(FrozenInstanceError):
+        face.model = "other"  # type: ignore[misc]
+
+
+# conversion
+
+
+def test_to_68() -> None:
+    face = made(SCHEMES["wflw"])
+    there = face.to("300w")
+    assert there.scheme == SCHEMES["300w"]
+    assert there.points.shape == (68, 2)
+    assert there.points.dtype == there.scores.dtype == np.float32
+    # every second of the 33 jaw points; corners of eyes and mouth and the nose are the same points in both
+    np.testing.assert_allclose(there["jaw"], face["jaw"][::2], rtol=1e-6)
+    for ours, theirs in ((36, 60), (39, 64), (42, 68), (45, 72), (48, 76), (54, 82), (30, 54), (33, 57), (60, 88)):
+        np.testing.assert_allclose(there.points[ours], face.points[theirs], rtol=1e-6)
+        assert there.scores[ours] == pytest.approx(face.scores[theirs])
+    np.testing.assert_array_equal(there.bbox, face.bbox)
+    assert there.model == face.model
+
+
+def test_to_29() -> None:
+    face = made(SCHEMES["wflw"])
+    there = face.to("cofw")
+    named = dict(zip(there.scheme.names, there.points, strict=True))
+    for ours, theirs in (
+        *(("left_eye_outer", 60), ("left_eye_inner", 64), ("right_eye_inner", 68), ("right_eye_outer", 72)),
+        *(("left_pupil", 96), ("right_pupil", 97), ("nose_tip", 54), ("mouth_left", 76), ("mouth_right", 82)),
+        *(("chin", 16), ("upper_lip_top", 79), ("lower_lip_bottom", 85)),
+    ):
+        np.testing.assert_allclose(named[ours], face.points[theirs], rtol=1e-6, err_msg=ours)
+    assert (there.scores >= 0).all()
+    assert (there.scores <= 1).all()
+
+
+def test_conversion_of_several_is_that_of_each() -> None:
+    faces = made(SCHEMES["wflw"], 3)
+    for scheme in ("300w", "cofw"):
+        for converted, face in zip(faces.to(scheme), faces, strict=True):
+            same(converted, face.to(scheme))
+
+
+def test_conversion_to_itself_and_where_none_is_known(face: Landmarks) -> None:
+    same(face.to("300w"), face)
+    same(face.to(SCHEMES["300w"]), face)
+    for target in ("wflw", "cofw", FIVE):
+        with pytest.raises(ValueError, match="no conversion from scheme '300w'"):
+            face.to(target)
+    with pytest.raises(ValueError, match="scheme is 'w300'"):
+        face.to("w300")
+
+
+# five points and the aligned chip
+
+
+def test_five_points(face: Landmarks) -> None:
+    five = face.five_points()
+    assert five.shape == (5, 2)
+    for row, part in ((0, "left_eye"), (1, "right_eye")):
+        np.testing.assert_allclose(five[row], face[part].mean(0), rtol=1e-5)
+    np.testing.assert_array_equal(five[2:], face.points[[30, 48, 54]])
+    wflw = made(SCHEMES["wflw"])
+    np.testing.assert_array_equal(wflw.five_points()[2:], wflw.points[[54, 76, 82]])
+    faces = made(SCHEMES["300w"], 3)
+    np.testing.assert_array_equal(faces.five_points()[1], faces[1].five_points())
+    with pytest.raises(ValueError, match="five"):
+        made(Scheme(id="blind", names=("a", "b"))).five_points()
+
+
+def dots(points: NDArray[Any], size: int) -> NDArray[np.uint8]:
+    """A black image with a smooth white dot at each point."""
+    y, x = np.mgrid[:size, :size]
+    image = sum(255 * np.exp(-((x - px) ** 2 + (y - py) ** 2) / (2 * 4.0**2)) for px, py in points)
+    return np.clip(image, 0, 255).astype(np.uint8)[..., None].repeat(3, 2)
+
+
+def dot_near(chip: NDArray[np.uint8], x: float, y: float, radius: int) -> tuple[float, float]:
+    """Centre of brightness in a window around (x, y)."""
+    x0, y0 = round(x) - radius, round(y) - radius
+    part = chip[y0 : y0 + 2 * radius + 1, x0 : x0 + 2 * radius + 1, 0].astype(float)
+    ys, xs = np.mgrid[: part.shape[0], : part.shape[1]]
+    return x0 + (xs * part).sum() / part.sum(), y0 + (ys * part).sum() / part.sum()
+
+
+@pytest.mark.parametrize("size", [112, 224, 96])
+def test_chip_has_the_five_points_on_arcfaces_template(size: int) -> None:
+    # an exact similarity of the template: turned by 25 degrees, 2.2 times as large, shifted
+    turn = 2.2 * np.exp(1j * np.radians(25))
+    placed = np.array(TEMPLATE) @ (1, 1j) * turn + (130 + 20j)
+    points = np.stack((placed.real, placed.imag), -1)
+    face = replace(made(FIVE), points=points.astype(np.float32))
+    chip = face.crop(dots(points, 400), size=size)
+    assert (chip.shape, chip.dtype) == ((size, size, 3), np.uint8)
+    for x, y in np.array(TEMPLATE) * (size / 112):
+        np.testing.assert_allclose(dot_near(chip, x, y, size // 16), (x, y), atol=0.15)
+
+
+def test_chip_is_the_least_squares_fit() -> None:
+    face = made(FIVE, seed=3)
+    image = np.random.default_rng(1).integers(0, 256, (100, 100, 3), np.uint8)
+    image = cv2.GaussianBlur(image, (0, 0), 3)
+    chip = face.crop(image).astype(int)
+    # a x - b y + c = x', b x + a y + d = y', solved by numpy
+    rows = [row for x, y in face.points.tolist() for row in ([x, -y, 1, 0], [y, x, 0, 1])]
+    a, b, c, d = np.linalg.lstsq(np.array(rows), np.array(TEMPLATE).ravel(), rcond=None)[0]
+    expected = cv2.warpAffine(image, np.array([[a, -b, c], [b, a, d]]), (112, 112)).astype(int)
+    assert expected.any()
+    assert np.abs(chip - expected).mean() < 0.5
+
+
+def test_chips_of_several_faces(faces: Landmarks) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (100, 100, 3), np.uint8)
+    chips = faces.crop(image, size=64)
+    assert chips.shape == (4, 64, 64, 3)
+    np.testing.assert_array_equal(chips[2], faces[2].crop(image, size=64))
+
+
+def test_chip_is_black_outside_the_image() -> None:
+    far = replace(made(FIVE), points=np.array(TEMPLATE, np.float32) + 1000)
+    chip = far.crop(np.full((50, 50, 3), 255, np.uint8))
+    assert not chip.any()
+    with pytest.raises(ValueError, match="size is 0"):
+        far.crop(np.zeros((50, 50, 3), np.uint8), size=0)
+
+
+# drawing
+
+
+def at(x: float, y: float, score: float = 1.0) -> Landmarks:
+    """One face of which one point is 60 px to the right of (x, y), where all others are."""
+    points = np.array([[x, y], [x + 60, y], [x, y], [x, y], [x, y]], np.float32)
+    return replace(made(FIVE), points=points, scores=np.full(5, score, np.float32))
+
+
+def changed(picture: NDArray[np.uint8], image: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    return (picture != image).any(-1)
+
+
+def test_draws_where_the_points_are() -> None:
+    image = np.full((100, 120, 3), 90, np.uint8)
+    picture = at(30, 40).draw(image, lines=False)
+    assert (picture.shape, picture.dtype) == (image.shape, np.uint8)
+    ys, xs = np.nonzero(changed(picture, image))
+    assert set(zip(ys, xs, strict=True)) >= {(40, 30), (40, 90)}
+    distance = np.minimum(np.hypot(xs - 30, ys - 40), np.hypot(xs - 90, ys - 40))
+    assert distance.max() <= 3
+    # found for sure is green, doubtful is red
+    red, green, _ = (int(v) for v in picture[40, 30])
+    assert green > 150 > red
+    red, green, _ = (int(v) for v in at(30, 40, score=0).draw(image, lines=False)[40, 30])
+    assert red > 150 > green
+
+
+def test_draws_at_subpixel_places() -> None:
+    image = np.zeros((100, 120, 3), np.uint8)
+    for shift in (0.0, 0.25, 0.5, 0.75):
+        weight = at(30 + shift, 40).draw(image, lines=False)[30:50, 20:42, 1].astype(float)
+        centre = (weight.sum(0) * np.arange(20, 42)).sum() / weight.sum()
+        assert centre == pytest.approx(30 + shift, abs=0.15)
+
+
+def test_lines_and_boxes_are_optional() -> None:
+    image = np.full((100, 120, 3), 90, np.uint8)
+    face = replace(at(30, 40), bbox=np.array([10, 20, 110, 80], np.float32))
+    points, lines, boxes = (
+        changed(face.draw(image, **options), image)
+        for options in ({"lines": False}, {}, {"lines": False, "boxes": True})
+    )
+    assert not points[40, 60]
+    assert lines[40, 60]  # half way between the two points
+    for y, x in ((20, 60), (80, 60), (50, 10), (50, 110)):
+        assert boxes[y, x]
+        assert not lines[y, x]
+    assert lines[points].all()
+    assert boxes[points].all()
+
+
+@pytest.mark.parametrize("make", [np.copy, lambda a: a / 255.0, lambda a: a[..., 0], lambda a: a[::-1]])
+def test_drawing_leaves_the_image_as_it_was(make: Callable[[Any], NDArray[Any]], faces: Landmarks) -> None:
+    image = make(np.full((100, 120, 3), 90, np.uint8))
+    before = image.copy()
+    picture = faces.draw(image)
+    np.testing.assert_array_equal(image, before)
+    assert picture.shape == (100, 120, 3)
+    assert picture.dtype == np.uint8
+    assert changed(picture, np.full_like(picture, 90)).any()
+
+
+def test_draws_every_face(faces: Landmarks) -> None:
+    image = np.zeros((120, 120, 3), np.uint8)
+    together = changed(faces.draw(image), image)
+    for face in faces:
+        assert together[changed(face.draw(image), image)].all()
+
+
+def test_draws_far_to_the_right_in_a_panorama() -> None:
+    image = np.zeros((20, 50_000, 3), np.uint8)
+    ys, xs = np.nonzero(at(40_000, 10).draw(image).any(-1))
+    assert (xs.min(), xs.max()) == (pytest.approx(40_000, abs=3), pytest.approx(40_060, abs=3))
+    assert ys.mean() == pytest.approx(10, abs=1)
+
+
+def test_drawing_points_outside_the_image_and_wild_ones() -> None:
+    image = np.zeros((50, 50, 3), np.uint8)
+    face = at(30, 40)
+    for wild in (-300.0, 1e7, np.nan, np.inf):
+        points = face.points.copy()
+        points[1] = wild
+        assert replace(face, points=points).draw(image).shape == image.shape
+
+
+# plain data
+
+
+def test_to_dict_is_json(face: Landmarks, faces: Landmarks) -> None:
+    data = json.loads(json.dumps(face.to_dict()))
+    assert set(data) == {"bbox", "scheme", "points", "scores", "model"}
+    assert (data["scheme"], data["model"]) == ("300w", "made/up")
+    for key in ("points", "scores", "bbox"):
+        np.testing.assert_array_equal(np.array(data[key], np.float32), getattr(face, key))
+    several = json.loads(json.dumps(faces.to_dict()))
+    np.testing.assert_array_equal(np.array(several["points"], np.float32), faces.points)
+    assert [several["points"][2], several["scores"][2]] == [faces[2].to_dict()[key] for key in ("points", "scores")]
