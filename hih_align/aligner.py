@@ -194,9 +194,13 @@ class FaceAligner:
         passes = self._passes(refine)
         waiting: list[_Face] = []  # no batch has taken them yet
         unfinished: deque[tuple[list[_Face], bool]] = deque()  # images in order, results not given yet
-        for image, bbox in _pairs(images, bboxes):
+        for index, (image, bbox) in enumerate(_pairs(images, bboxes)):
             pixels = read_image(image)
-            boxes, single = _boxes(bbox, pixels)
+            try:
+                boxes, single = _boxes(bbox, pixels)
+            except (TypeError, ValueError) as error:
+                which = repr(os.fspath(image)) if isinstance(image, (str, os.PathLike)) else f"number {index}"
+                raise type(error)(f"{error}; in image {which}") from error
             faces = [_Face(pixels, box) for box in boxes]
             unfinished.append((faces, single))
             waiting.extend(faces)
@@ -257,12 +261,17 @@ class FaceAligner:
             OSError: if the Hub refuses or cannot be reached (huggingface_hub's own errors).
         """
         api = huggingface_hub.HfApi(token=token, library_name="hih-align")
-        api.create_repo(repo_id, private=private, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
-            commit = api.upload_folder(
-                repo_id=repo_id, folder_path=folder, revision=revision, commit_message=commit_message
-            )
+            try:
+                api.create_repo(repo_id, private=private, exist_ok=True)
+                commit = api.upload_folder(
+                    repo_id=repo_id, folder_path=folder, revision=revision, commit_message=commit_message
+                )
+            except (OSError, ValueError):
+                raise
+            except Exception as error:  # huggingface_hub's HTTP library has errors of its own
+                raise OSError(f"repo_id: {repo_id!r} cannot be uploaded: {error}") from error
         return str(commit.commit_url)
 
     def _passes(self, refine: int | None) -> int:

@@ -343,7 +343,9 @@ def _download(repo_id: str, filename: str, hub: dict[str, Any]) -> Path:
         status = error.response.status_code
         hint = ": the token is not valid" if status == 401 else ""
         raise WeightsUnavailableError(f"model: the Hub answers {status} for {repo_id!r}{at}{hint}") from error
-    except OSError as error:  # no connection, a broken transfer, a full disk
+    except (ValueError, TypeError):
+        raise
+    except Exception as error:  # a broken transfer, a full disk; huggingface_hub's HTTP library has errors of its own
         raise WeightsUnavailableError(f"model: {filename} of {repo_id!r}{at} cannot be fetched: {error}") from error
 
 

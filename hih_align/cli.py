@@ -109,6 +109,8 @@ def align(
             raise ValueError(f"{photo} is a folder: --boxes must name a file with its boxes, instead of --bbox")
         _align_folder(aligner, photo, boxes, out, json_path, batch_size, options)
         return
+    if out is not None:
+        _not_over(out, photo)
     if (boxes is None) == (not bbox):
         raise ValueError("bbox is missing: give --bbox x1 y1 x2 y2 for each face, or --boxes FILE")
     found = _of_photo(boxes, photo) if boxes else [_bbox(words) for words in bbox or ()]
@@ -122,6 +124,11 @@ def align(
     elif out is None:
         for line in lines:
             typer.echo(json.dumps(line))
+
+
+def _not_over(out: Path, photo: Path) -> None:
+    if out.resolve() == photo.resolve():
+        raise ValueError(f"out: {out} is the photograph itself, which would be lost")
 
 
 def _bbox(words: str) -> list[float]:
@@ -154,22 +161,35 @@ def _align_folder(
     if missing := [name for name in todo if not (folder / name).is_file()]:
         raise FileNotFoundError(f"boxes: {boxes} names {len(missing)} files that {folder} lacks, first {missing[0]}")
     if out is not None:
+        for name in todo:
+            _not_over(out / name, folder / name)
+            if not (out / name).resolve().is_relative_to(out.resolve()):
+                raise ValueError(
+                    f"boxes: {boxes} names {name}, which is outside {folder}: it cannot be drawn into {out}"
+                )
         out.mkdir(parents=True, exist_ok=True)
     done = _resume(json_path) if json_path else set()
     names = [name for name, b in todo.items() if len(b) and not all((name, i) in done for i in range(len(b)))]
     results = aligner.stream((folder / n for n in names), (todo[n] for n in names), batch_size, **options)
     with contextlib.ExitStack() as stack:
-        lines = stack.enter_context(json_path.open("a", encoding="utf-8")) if json_path else sys.stdout
+        lines = sys.stdout if out is None else None
+        if json_path is not None:
+            lines = stack.enter_context(json_path.open("a", encoding="utf-8"))
         progress = stack.enter_context(tqdm(total=sum(len(todo[n]) for n in names), unit="face", file=sys.stderr))
         for name, faces in zip(names, results, strict=True):
             for index, face in enumerate(faces):
-                if (name, index) not in done:
+                if lines is not None and (name, index) not in done:
                     lines.write(json.dumps({"file": name, "index": index} | face.to_dict()) + "\n")
-            lines.flush()
+            if lines is not None:
+                lines.flush()
             if out is not None:
                 (out / name).parent.mkdir(parents=True, exist_ok=True)
                 write_image(out / name, faces.draw(folder / name))
             progress.update(len(faces))
+
+
+#: How a line of ours begins: what does not may be a file that somebody needs.
+_LINE = b'{"file": '
 
 
 def _resume(path: Path) -> set[tuple[str, int]]:
@@ -180,9 +200,11 @@ def _resume(path: Path) -> set[tuple[str, int]]:
     end = 0
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
+            if not line.endswith(b"\n") and line.startswith(_LINE[: len(line)]):
                 break
             try:
+                if not line.endswith(b"\n"):
+                    raise ValueError("it has no end")
                 record = json.loads(line)
                 done.add((str(record["file"]), int(record["index"])))
             except (ValueError, KeyError, TypeError) as error:

@@ -122,7 +122,10 @@ def scheme_from_dict(data: Mapping[str, Any]) -> Scheme:
         return (operator.index(value),) if isinstance(value, SupportsIndex) else tuple(map(operator.index, value))
 
     def mapping(key: str) -> list[tuple[str, Any]]:
-        return [(str(name), value) for name, value in dict(data.get(key) or {}).items()]
+        value = data.get(key) or {}
+        if not isinstance(value, Mapping):
+            raise TypeError(f"{type(value).__name__}, expected names and groups")
+        return [(str(name), entry) for name, entry in value.items()]
 
     mirror, five = data.get("mirror"), data.get("five")
     key = "names" if "names" in data else "landmarks"

@@ -29,7 +29,8 @@ def shared() -> Path:
 @pytest.fixture
 def astronaut() -> NDArray[np.uint8]:
     """(512, 512, 3) uint8 RGB photograph of one face."""
-    return skimage.data.astronaut()
+    image: NDArray[np.uint8] = skimage.data.astronaut()  # type: ignore[no-untyped-call]
+    return image
 
 
 @pytest.fixture

@@ -18,9 +18,6 @@ from hih_align.schemes import COFW, W300, WFLW, Scheme
 from hih_align.training.annotations import Record, outside, read_dataset, spread_weights
 from hih_align.training.shapes import distances, left_right_problem, mean_shape, swapped
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is absent")
-
 EYES = Scheme(
     id="eyes",
     names=("left", "right", "nose"),
@@ -217,6 +214,15 @@ def test_two_faces_on_one_image(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(data))
     picture(tmp_path / "a.png")
     assert len(read_dataset(tmp_path / "a.json", EYES)) == 2
+
+
+def test_other_skeletons_are_no_faces(tmp_path: Path) -> None:
+    data = json.loads(COCO)
+    data["categories"].insert(0, {"id": 5, "name": "hand", "keypoints": ["thumb", "palm"], "skeleton": []})
+    data["annotations"].append({"id": 2, "image_id": 397133, "category_id": 5, "keypoints": [1, 2, 2, 3, 4, 2]})
+    (tmp_path / "a.json").write_text(json.dumps(data))
+    picture(tmp_path / "a.png")
+    assert only(read_dataset(tmp_path / "a.json", EYES)).key.endswith("#1268")
 
 
 # .pts, https://ibug.doc.ic.ac.uk/resources/300-W/; 1-based, says menpo's PTSImporter
@@ -636,6 +642,31 @@ def test_wrong_tables_are_found(mirror: tuple[tuple[int, int], ...], message: st
     assert re.search(f"mirror table of scheme 'heads' does not fit the data: .*({message})", problem)
 
 
+def test_wrong_table_is_found_where_all_look_the_same_way() -> None:
+    scheme, points = heads(40, yaw=(0.5, 1.0))
+    wrong = replace(scheme, mirror=tuple((n, 11 - n) for n in range(6)))
+    assert "not parallel" in str(left_right_problem(points, np.ones(points.shape[:2], bool), wrong))
+
+
+def test_half_heads_say_nothing() -> None:
+    scheme, points = heads(60, yaw=(0.9, 1.5))
+    labelled = np.ones(points.shape[:2], bool)
+    labelled[:, 6:12] = False
+    alone = replace(scheme, mirror=((0, 6), (1, 7), (2, 8), (3, 9), (4, 10)))  # 5 and 11 are not paired
+    for n in (1, 5, 60):
+        assert left_right_problem(points[:n], labelled[:n], scheme) is None
+        assert left_right_problem(points[:n], labelled[:n], alone) is None
+
+
+def test_mean_shape_is_not_bent_by_a_few_wrong_faces() -> None:
+    _, points = heads(40)
+    labelled = np.ones(points.shape[:2], bool)
+    before = mean_shape(points[:34], labelled[:34])
+    points[34:] = points[34:][:, np.random.default_rng(3).permutation(15)]
+    after = mean_shape(points, labelled)
+    assert distances(after[None], labelled[:1], before)[0] < 0.02
+
+
 def test_swapped_faces_are_found() -> None:
     scheme, points = heads(60)
     labelled = np.random.default_rng(0).random(points.shape[:2]) > 0.2
@@ -692,7 +723,6 @@ def test_missing_table_warns(tmp_path: Path) -> None:
         read_dataset(tmp_path, EYES)
 
 
-@needs_shared
 @pytest.mark.parametrize(
     ("name", "scheme", "faces", "without"),
     [
@@ -702,16 +732,15 @@ def test_missing_table_warns(tmp_path: Path) -> None:
         ("wflw_like", WFLW, 4507, 1127),
     ],
 )
-def test_shared_data(name: str, scheme: Scheme, faces: int, without: int) -> None:
-    dataset = read_dataset(SHARED / name, scheme)
+def test_shared_data(shared: Path, name: str, scheme: Scheme, faces: int, without: int) -> None:
+    dataset = read_dataset(shared / "data" / name, scheme)
     assert (dataset.name, len(dataset)) == (name, faces)
     assert sum(r.points is None for r in dataset.records) == without
     assert all("annotated" in r.boxes for r in dataset.records)
 
 
-@needs_shared
-def test_profiles_of_one_side_only() -> None:
-    records = read_dataset(SHARED / "cfp68_val", W300).records
+def test_profiles_of_one_side_only(shared: Path) -> None:
+    records = read_dataset(shared / "data" / "cfp68_val", W300).records
     left = [r for r in records if r.weights is not None and r.weights[:8].sum() > r.weights[9:17].sum()]
     points = np.stack([r.points for r in left if r.points is not None])
     labelled = np.stack([r.weights > 0 for r in left if r.weights is not None])

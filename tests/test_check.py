@@ -136,6 +136,7 @@ def test_duplicates_are_told_by_content_and_place(clean: Dataset, tmp_path: Path
     got = check(with_record(clean, again, beside))
     assert got.duplicates == (("again", "k0"),)
     assert check(with_record(clean, record(first.image, first.points + 60, "there"))).duplicates == ()
+    assert check(with_record(clean, record(first.image, first.points + 3, "anew"))).duplicates == (("anew", "k0"),)
 
 
 def test_unreadable_images(clean: Dataset, tmp_path: Path) -> None:

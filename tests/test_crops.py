@@ -60,7 +60,7 @@ def dot(image: NDArray[np.uint8], centre: Any, sigma: float) -> NDArray[np.float
     y, x = np.mgrid[: part.shape[0], : part.shape[1]]
     distance = (x + x0 - centre[0]) ** 2 + (y + y0 - centre[1]) ** 2
     part[:] = np.round(255 * np.exp(-distance / (2 * sigma**2)))[..., None].astype(np.uint8)
-    return centre_of_mass(part) + (x0, y0)
+    return centre_of_mass(part) + np.array([x0, y0])
 
 
 def centre_of_mass(picture: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -97,7 +97,7 @@ def test_formula_by_hand() -> None:
     assert crop.scale == 1.6
     # the square's corners, pixel edges, are the crop's
     assert crop.to_crop([[140, 114], [60, 34], [220, 194]]).tolist() == [[127.5, 127.5], [-0.5, -0.5], [255.5, 255.5]]
-    assert crop.to_image([[127.5, 127.5], [0, 255]]).tolist() == [[140, 114], [60.3125, 193.6875]]
+    assert crop.to_image([[127.5, 127.5], [0.0, 255.0]]).tolist() == [[140, 114], [60.3125, 193.6875]]
     # another size of crop has another middle
     assert square_crop((100, 50, 180, 178), size=128).to_crop([140, 114]).tolist() == [63.5, 63.5]
 
@@ -224,7 +224,8 @@ def test_content_lands_there_at_the_border_too(x: int, y: int, side: float) -> N
     image = np.zeros((size, size, 3), np.uint8)
     corner = np.array([x, y]) * (size - 1)
     inward = 1 - 2 * np.array([x, y])
-    crop = Crop(*(corner + inward * side * 0.17), side)
+    cx, cy = corner + inward * side * 0.17
+    crop = Crop(cx, cy, side)
     centre = dot(image, corner + inward * side * np.array([0.07, 0.3]), max(side / 20, 1))
     got = centre_of_mass(warp(image, crop.matrix, CROP_SIZE))
     assert np.abs(got - crop.to_crop(centre)).max() < 0.05
@@ -321,9 +322,10 @@ def test_wider_than_opencv_takes(side: float) -> None:
 def test_a_crop_wider_than_opencv_takes() -> None:
     image = np.zeros((600, 40000, 3), np.uint8)
     image[:, 30001:32000] = 255
-    for picture, axis in ((image, 0), (image.transpose(1, 0, 2), 1)):
+    for axis, picture in enumerate((image, image.transpose(1, 0, 2))):
         centre = np.roll([31000, 299.5], axis)
-        crop = Crop(*np.roll([20000, 1000], axis), 40000)
+        x, y = np.roll([20000.0, 1000.0], axis)
+        crop = Crop(x, y, 40000)
         assert np.abs(centre_of_mass(warp(picture, crop.matrix, CROP_SIZE)) - crop.to_crop(centre)).max() < 0.05
 
 

@@ -379,7 +379,7 @@ def test_no_default_device_is_used(decoder: Decoder) -> None:
     assert torch.equal(decoded, decode(expected.integer, expected.decimal, decoder))
 
 
-class Operations(TorchDispatchMode):
+class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts what torch is asked to do."""
 
     count = 0
@@ -393,7 +393,7 @@ class Operations(TorchDispatchMode):
 def test_no_loop_over_landmarks(decoder: Decoder) -> None:
     counts = []
     for k in (1, 60):
-        with Operations() as operations:
+        with Operations() as operations:  # type: ignore[no-untyped-call]
             encoded = encode(torch.full((2, k, 2), 3.3), (18, 25))
             decode(encoded.integer, encoded.decimal, decoder)
         counts.append(operations.count)
@@ -406,7 +406,7 @@ def test_expectation_has_a_gradient(decoder: Decoder) -> None:
     integer, decimal, _ = encode(torch.tensor([[5.3, 7.6]]), (16, 16))
     integer.requires_grad_()
     decimal.requires_grad_()
-    decode(integer, decimal, decoder).sum().backward()
+    decode(integer, decimal, decoder).sum().backward()  # type: ignore[no-untyped-call]
     for maps in (integer, decimal):
         assert maps.grad is not None
         assert maps.grad.isfinite().all()

@@ -15,7 +15,7 @@ from hih_align.metrics import auc, ced, failure_rate, nme, point_errors
 
 # two faces of three points; distances 5, 0, 13 and 0, 0, 1; points 0 and 2 lie 10 and 4 apart
 TARGET = np.array([[[0, 0], [5, 5], [6, 8]], [[0, 0], [1, 1], [0, 4]]], float)
-PRED = TARGET + [[[3, -4], [0, 0], [5, 12]], [[0, 0], [0, 0], [0, 1]]]
+PRED = TARGET + np.array([[[3, -4], [0, 0], [5, 12]], [[0, 0], [0, 0], [0, 1]]])
 
 ERRORS = st.lists(st.floats(0, 40) | st.just(math.nan) | st.just(math.inf), max_size=40)
 
@@ -41,9 +41,7 @@ def test_nme_by_distances() -> None:
     assert nme(PRED, TARGET, [20.0, 0.5]).tolist() == pytest.approx([30, 100 / 1.5])
     # a pair can hold the same numbers as two distances: what is whole is a pair
     assert nme(PRED, TARGET, [1.0, 2.0]).tolist() == pytest.approx([600, 100 / 6])
-    assert nme(PRED, TARGET, [1, 2]).tolist() == pytest.approx(
-        [100 * 6 / math.hypot(1, 3), 100 / 3 / math.hypot(1, 3)]
-    )
+    assert nme(PRED, TARGET, [1, 2]).tolist() == pytest.approx([100 * 6 / math.hypot(1, 3), 100 / 3 / math.hypot(1, 3)])
     # any other number of faces takes whole distances
     assert nme(PRED[:1], TARGET[:1], np.array([20])).tolist() == pytest.approx([30])
     assert nme(np.tile(PRED, (2, 1, 1)), np.tile(TARGET, (2, 1, 1)), [20, 1, 20, 1]).tolist() == pytest.approx(
@@ -93,7 +91,8 @@ def test_nobody() -> None:
 def test_what_nme_takes() -> None:
     expected = nme(PRED, TARGET, (0, 2))
     for kind in (np.float32, np.float16, int):
-        assert nme(PRED.astype(kind), TARGET.astype(kind), (0, 2)).tolist() == pytest.approx(expected.tolist(), rel=1e-3)
+        got = nme(PRED.astype(kind), TARGET.astype(kind), (0, 2))
+        assert got.tolist() == pytest.approx(expected.tolist(), rel=1e-3)
     assert nme(PRED.tolist(), TARGET.tolist(), [0, 2]).tolist() == expected.tolist()
     assert nme(torch.tensor(PRED), torch.tensor(TARGET), np.array([0, 2])).tolist() == expected.tolist()
     before = PRED.copy(), TARGET.copy()

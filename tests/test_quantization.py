@@ -17,9 +17,6 @@ from hih_align.training.annotations import Dataset, Record, read_dataset
 from hih_align.training.commands.quantization import quantization as command
 from hih_align.training.quantization import PAPER, plot, quantization
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is absent")
-
 POINTS = Scheme("points", tuple(map(str, range(40))), normalizers={"inter-ocular": ((0,), (1,)), "side": ((2,), (3,))})
 
 
@@ -131,21 +128,19 @@ def test_plot(tmp_path: Path) -> None:
     assert (tmp_path / "figure.png").read_bytes()[:4] == b"\x89PNG"
 
 
-@needs_shared
-def test_the_papers_figures() -> None:
-    got = quantization(read_dataset(SHARED / "wflw_dev", "wflw"), 1.15)
+def test_the_papers_figures(shared: Path) -> None:
+    got = quantization(read_dataset(shared / "data" / "wflw_dev", "wflw"), 1.15)
     for row in got.rows:
         assert row.nme == pytest.approx(PAPER["wflw"][row.decimal_size], rel=0.05)
-    assert quantization(read_dataset(SHARED / "300w_test_lfpw", "300w"), 1.1).rows[0].nme == pytest.approx(
+    assert quantization(read_dataset(shared / "data" / "300w_test_lfpw", "300w"), 1.1).rows[0].nme == pytest.approx(
         1.111, rel=0.02
     )
 
 
-@needs_shared
-def test_command() -> None:
+def test_command(shared: Path) -> None:
     app = typer.Typer()
     app.command()(command)
-    options = ["--data", str(SHARED / "wflw_dev"), "--scheme", "wflw", "--crop-ratio", "1.15"]
+    options = ["--data", str(shared / "data" / "wflw_dev"), "--scheme", "wflw", "--crop-ratio", "1.15"]
     got = CliRunner().invoke(app, options)
     assert got.exit_code == 0
     assert "wflw_dev: 303 faces" in got.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import pickle
@@ -312,7 +313,8 @@ def test_truncated_file(file: Path, small: State, share: float, legacy: bool) ->
 @pytest.mark.parametrize("legacy", [False, True])
 def test_damaged_files(file: Path, legacy: bool) -> None:
     """Whatever the bytes say: a ValueError. They still are no checkpoint where the damage is harmless."""
-    torch.save({"state_dict": {"hg0_conv_pred.weight": torch.zeros(3, 4)}}, file, _use_new_zipfile_serialization=not legacy)
+    content = {"state_dict": {"hg0_conv_pred.weight": torch.zeros(3, 4)}}
+    torch.save(content, file, _use_new_zipfile_serialization=not legacy)
     whole = file.read_bytes()
     rng = np.random.default_rng(0)
     for _ in range(400):
@@ -358,7 +360,8 @@ def test_malicious_file(file: Path, tmp_path: Path, small: State, kind: str) -> 
     assert "system" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "trust" not in str(caught.value)
-    torch.load(file, weights_only=False)
+    with contextlib.suppress(RuntimeError):  # nothing that torch could use, but it has run
+        torch.load(file, weights_only=False)
     assert trace.exists(), "the file was harmless, the test proved nothing"
 
 
@@ -396,14 +399,14 @@ def replaced(name: str, value: Tensor) -> Callable[[State], State]:
         (lambda _: {1: torch.zeros(3)}, "is not in the released HIH layout"),
         (without("hg0_conv_pred"), "is not in the released HIH layout"),
         (without("down_ops"), "is not in the released HIH layout"),
-        (replaced("offset_head.down_ops.3.conv1.conv.weight", torch.zeros(1)), "has 6 missing|has 1 unknown|not in the"),
+        (replaced("offset_head.down_ops.3.conv1.conv.weight", torch.zeros(1)), "has 1 unknown weights"),
         (replaced("hg0_conv_pred.weight", torch.tensor(1.0)), "is not in the released HIH layout"),
         (replaced("hg0_conv_pred.weight", torch.zeros(0, 256, 1, 1)), "is not in the released HIH layout"),
         (without("hg0.res2_3.conv2.bn.running_var"), "has 1 missing weights, the first .*levels.2.up.conv2.bn.running"),
         (without("hg0_conv_pred.bias"), "has 1 missing weights, the first .*predict.bias"),
         (replaced("hg0_extra.weight", torch.zeros(3)), "has 1 unknown weights, the first hg0_extra.weight"),
         (replaced("module.backbone.x", torch.zeros(3)), "has 1 unknown weights, the first backbone.x"),
-        (replaced("hg0_lin1.conv.weight", torch.zeros(256, 128, 1, 1)), "has 1 wrongly shaped weights, the first .*feat"),
+        (replaced("hg0_lin1.conv.weight", torch.zeros(256, 128, 1, 1)), "has 1 wrongly shaped weights, .*feature"),
         (replaced("hg0_conv_pred.weight", torch.zeros(4, 256, 1, 1)), "wrongly shaped weights"),
         # must not make us build a network of a million stacks
         (replaced("hg999999_conv_pred.weight", torch.zeros(3, 256, 1, 1)), "has 1 unknown weights, the first hg999999"),

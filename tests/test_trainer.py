@@ -17,11 +17,12 @@ from typer.testing import CliRunner
 
 pytest.importorskip("accelerate")
 
+import hih_align
 from hih_align import FaceAligner
 from hih_align.checkpoints import Config, find_checkpoint, load_network, save_checkpoint
 from hih_align.network import HIHNet
 from hih_align.schemes import COFW, W300, WFLW, scheme_from_dict
-from hih_align.training.annotations import Dataset, Record, read_dataset
+from hih_align.training.annotations import Dataset, read_dataset
 from hih_align.training.ema import EMA
 from hih_align.training.finetune import fine_tune
 from hih_align.training.recipe import Recipe, recipe_from_dict
@@ -30,6 +31,7 @@ from hih_align.training.trainer import DivergedError, Source, Trainer, normalize
 from hih_align.training.variants import HIH, build
 from hih_align.training.warmstart import Start, load_start, same_points, warm_start
 
+ROOT = Path(hih_align.__file__).parents[1]
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 SCHEME = {
@@ -174,11 +176,6 @@ def test_best_is_the_epoch_of_the_lowest_nme_of_its_stage(uninterrupted):
         assert torch.equal(value, best.state_dict()[name])  # the last stage has one epoch
 
 
-def test_seed_decides_the_run(uninterrupted, faces, tmp_path):
-    train(small(), [Source(faces[0])], tmp_path / "again", val=faces[1], progress=False)
-    assert_same(uninterrupted, tmp_path / "again")
-
-
 # -- resuming
 
 
@@ -307,10 +304,11 @@ def test_pieces_of_a_step_give_the_step(faces, tmp_path):
     for pieces in (1, 3):
         train(small(**recipe, accumulate=pieces), [Source(faces[0])], tmp_path / str(pieces), progress=False)
     assert lines(tmp_path / "1")[0]["loss"] == pytest.approx(lines(tmp_path / "3")[0]["loss"], rel=1e-5)
-    a, b = (torch.load(tmp_path / p / "state.pt", weights_only=True)["optimizer"]["state"] for p in ("1", "3"))
-    for index, values in a.items():
-        scale = values["exp_avg"].abs().max()
-        torch.testing.assert_close(values["exp_avg"], b[index]["exp_avg"], rtol=1e-3, atol=float(scale) * 1e-3 + 1e-12)
+    gradients = []
+    for pieces in ("1", "3"):
+        state = torch.load(tmp_path / pieces / "state.pt", weights_only=True)["optimizer"]["state"]
+        gradients.append(torch.cat([values["exp_avg"].flatten() for values in state.values()]))
+    assert (gradients[0] - gradients[1]).norm() < 1e-4 * gradients[0].norm()
 
 
 def test_variants_and_several_sources_train(faces, tmp_path):
@@ -461,7 +459,7 @@ def test_fine_tune(faces, start):
     )
     record = faces[1].records[0]
     assert aligner.align(record.image, record.box).points.shape == (4, 2)
-    with pytest.raises(ValueError, match="unknown keys.*epoch"):
+    with pytest.raises(ValueError, match=r"unknown keys.*epoch"):
         fine_tune(start, faces[0], progress=False, epoch=1)
 
 
@@ -484,6 +482,8 @@ def test_command(faces, start, tmp_path):
     again = CliRunner().invoke(app, ["--resume", "--out", str(tmp_path / "run")], catch_exceptions=False)
     assert again.exit_code == 0
     assert len(lines(tmp_path / "run")) == 1
+    moved = CliRunner().invoke(app, [*given, "--resume", "--set", "lr=1"])
+    assert "differs in recipe.stages" in str(moved.exception)
     with pytest.raises(ValueError, match="init is missing"):
         CliRunner().invoke(app, ["--recipe", "finetune", "--data", "x"], catch_exceptions=False)
 
@@ -514,7 +514,8 @@ def test_two_processes_train_as_one(faces, tmp_path):
     for frozen in (True, False):
         runs = {}
         for processes in (1, 2):
-            recipe = small(accumulate=2 // processes, frozen_statistics=frozen)
+            stages = [{"epochs": 2, "size": 64, "batch": 4}, {"epochs": 1, "size": 64, "batch": 4, "subpixel": False}]
+            recipe = small(accumulate=2 // processes, frozen_statistics=frozen, stages=stages)
             out = tmp_path / f"{processes}-{frozen}"
             given = [recipe.to_dict(), SCHEME, str(faces[0].source), str(faces[1].source), str(out)]
             (tmp_path / "given.json").write_text(json.dumps(given))
@@ -522,7 +523,7 @@ def test_two_processes_train_as_one(faces, tmp_path):
             subprocess.run(
                 [sys.executable, *launch, str(tmp_path / "script.py"), str(tmp_path / "given.json")],
                 check=True,
-                env=os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"},
+                env=os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", "PYTHONPATH": str(ROOT)},
             )
             runs[processes] = lines(out)
         for one, two in zip(runs[1], runs[2], strict=True):

@@ -62,7 +62,7 @@ class Summary:
         outside: faces with landmarks outside the image, the furthest first; the value is in pixels.
         far: faces whose shape is far from the mean shape, the furthest first; see `shapes.distances`.
         swapped: faces whose left and right seem swapped, see `shapes.swapped`.
-        duplicates: pairs of keys of one face in two files of the same content.
+        duplicates: pairs of keys of a face annotated twice, on one image or on two of the same content.
         unreadable: images that cannot be decoded.
         skipped: records that could not be read (`Dataset.skipped`).
     """
@@ -319,7 +319,7 @@ def _same_faces(
             continue
         alike = seen.setdefault(digests[record.image], [])
         for other in alike:
-            if _overlap(record.box, other.box) >= SAME_FACE and (others is not None or record.image != other.image):
+            if _overlap(record.box, other.box) >= SAME_FACE:
                 yield record.key, other.key
                 break
         if others is None:

@@ -27,8 +27,8 @@ class EMA:
         decay = min(self._decay, (1 + steps) / (10 + steps))
         mine, theirs = zip(*self._averaged, strict=True)
         torch._foreach_lerp_(list(mine), [t.detach() for t in theirs], 1 - decay)
-        for own, other in self._copied:
-            own.copy_(other)
+        mine, theirs = zip(*self._copied, strict=True)
+        torch._foreach_copy_(list(mine), list(theirs))
 
 
 def _tensors(model: nn.Module) -> list[Tensor]:

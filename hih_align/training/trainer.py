@@ -133,7 +133,7 @@ class _Pending(NamedTuple):
 
 
 def normalizers(
-    scheme: Scheme, points: NDArray[np.floating[Any]], weights: NDArray[np.floating[Any]], sides: float
+    scheme: Scheme, points: NDArray[np.floating[Any]], weights: NDArray[np.floating[Any]], side: float
 ) -> NDArray[np.float64]:
     """(N,) distances that normalise errors in validation.
 
@@ -141,7 +141,7 @@ def normalizers(
         scheme: whose "inter-ocular" distance is taken, else its first normalizer.
         points: (N, K, 2), in any unit.
         weights: (N, K).
-        sides: longer side of the faces' boxes, in that unit.
+        side: longer side of the faces' boxes, in that unit.
 
     A face whose corners are not both labelled (a profile) is normalised by the median share that the distance has of
     the box's longer side on the other faces, so that its error stays comparable; by the longer side itself where no
@@ -152,10 +152,10 @@ def normalizers(
     if name is not None:
         ends = [i for group in scheme.normalizers[name] for i in group]
         known = (weights[:, ends] > 0).all(-1)
-        share[known] = scheme.distance(points[known], name) / sides
+        share[known] = scheme.distance(points[known], name) / side
     share[share <= 0] = np.nan
     typical = float(np.nanmedian(share)) if (~np.isnan(share)).any() else 1.0
-    return np.where(np.isnan(share), typical, share) * sides
+    return np.where(np.isnan(share), typical, share) * side
 
 
 def train(
@@ -232,9 +232,7 @@ class Trainer:
         for name, dataset in [*((s.dataset.name, s.dataset) for s in data), *([(val.name, val)] if val else [])]:
             if dataset.scheme != scheme:
                 raise ValueError(f"data {name!r} has scheme {dataset.scheme.id!r}, expected {scheme.id!r} as the first")
-        start = load_start(init, scheme) if isinstance(init, (str, Path)) else init
-        stacks = stacks_of(recipe.size) if recipe.size else start.network.stacks if start else stacks_of("T")
-        self.recipe, self.scheme, self.out, self.stacks = recipe, scheme, out, stacks
+        self.recipe, self.scheme, self.out = recipe, scheme, out
         self.accelerator = _accelerator(recipe)
         self._show = progress and self.accelerator.is_main_process
         world = self.accelerator.num_processes
@@ -245,8 +243,14 @@ class Trainer:
                     f"stages.{i}.batch is {stage.batch}, which {world} processes times accumulate {recipe.accumulate} "
                     "do not divide"
                 )
-        description = _describe(recipe, data, val, init, stacks)
-        self._claim(description, resume)
+        description = _describe(recipe, data, val, init)
+        stored = self._stored(description, resume)
+        going_on = stored is not None and (out / STATE_FILE).is_file()
+        start = None if going_on or init is None else init if isinstance(init, Start) else load_start(init, scheme)
+        if going_on:
+            self.stacks = int(cast("dict[str, Any]", stored)["stacks"])
+        else:
+            self.stacks = stacks_of(recipe.size) if recipe.size else start.network.stacks if start else stacks_of("T")
         if val is not None:
             require_disjoint([source.dataset for source in data], val)
         load = {"limit": limit, "workers": workers, "skip_bad": skip_bad, "progress": self._show}
@@ -257,8 +261,9 @@ class Trainer:
         rounding = recipe.losses.rounding
         self.decoder = replace(recipe.decoder, bin_offset=0.5) if rounding == "floor" else recipe.decoder
 
-        torch.manual_seed(recipe.seed)
-        model = build(recipe.variant, len(scheme), stacks, recipe.decimal_size)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            model = build(recipe.variant, len(scheme), self.stacks, recipe.decimal_size)
         self.warm_start = warm_start(model, start, scheme) if start is not None else None
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.model: Variant = model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
@@ -268,8 +273,13 @@ class Trainer:
         self.progress = _Progress()
         self._stopped = self._agreed = False
         self._pending: _Pending | None = None
-        if (out / STATE_FILE).is_file():
+        if going_on:
             self._load()
+        elif self.accelerator.is_main_process:
+            out.mkdir(parents=True, exist_ok=True)
+            with files.replacing(out / RUN_FILE) as temporary:
+                temporary.write_text(json.dumps(description | {"stacks": self.stacks}, indent=1) + "\n", "utf-8")
+        self.accelerator.wait_for_everyone()
 
     # -- the loop
 
@@ -578,23 +588,20 @@ class Trainer:
             decoder=self.decoder,
         )
 
-    def _claim(self, description: dict[str, Any], resume: bool) -> None:
-        """Make the folder this run's, or see that it is."""
+    def _stored(self, description: dict[str, Any], resume: bool) -> dict[str, Any] | None:
+        """What the run in the folder was started with, if there is one; raises if it cannot be this one."""
         path = self.out / RUN_FILE
-        if path.is_file():
-            if not resume:
-                raise ValueError(f"out: {self.out} holds a run already; resume it, or choose another folder")
-            stored = json.loads(path.read_text("utf-8"))
-            if differing := _differences(stored, json.loads(json.dumps(description))):
-                raise ValueError(
-                    f"out: {self.out} holds another run, it differs in {', '.join(differing[:5])}: resume it with what "
-                    "it was started with"
-                )
-        elif self.accelerator.is_main_process:
-            self.out.mkdir(parents=True, exist_ok=True)
-            with files.replacing(path) as temporary:
-                temporary.write_text(json.dumps(description, indent=1) + "\n", "utf-8")
-        self.accelerator.wait_for_everyone()
+        if not path.is_file():
+            return None
+        if not resume:
+            raise ValueError(f"out: {self.out} holds a run already; resume it, or choose another folder")
+        stored: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        if differing := _differences(stored, json.loads(json.dumps(description))):
+            raise ValueError(
+                f"out: {self.out} holds another run, it differs in {', '.join(differing[:5])}: resume it with what it "
+                "was started with"
+            )
+        return stored
 
     def _save(self) -> None:
         if self.accelerator.is_main_process:
@@ -683,7 +690,8 @@ def _accelerator(recipe: Recipe) -> Accelerator:
 
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != recipe.precision:
         AcceleratorState._reset_state()  # an earlier run of this process with another precision
-    unused = not all(stage.subpixel for stage in recipe.stages)  # stages that leave the head out
+    # stages that leave the head out; and the baselines' last fusion feeds nothing
+    unused = not all(stage.subpixel for stage in recipe.stages) or recipe.variant in ("baseline", "wsm", "dark")
     handlers = [DistributedDataParallelKwargs(find_unused_parameters=unused)]
     return Accelerator(mixed_precision=recipe.precision, kwargs_handlers=handlers)
 
@@ -699,7 +707,7 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return kind(groups, lr=recipe.stages[0].lr, betas=recipe.betas, fused=True)
 
 
-def _describe(recipe: Recipe, data: Sequence[Source], val: Dataset | None, init: object, stacks: int) -> dict[str, Any]:
+def _describe(recipe: Recipe, data: Sequence[Source], val: Dataset | None, init: object) -> dict[str, Any]:
     from .. import __version__
 
     def dataset(d: Dataset) -> dict[str, Any]:
@@ -709,7 +717,6 @@ def _describe(recipe: Recipe, data: Sequence[Source], val: Dataset | None, init:
         "version": __version__,
         "recipe": recipe.to_dict(),
         "scheme": data[0].dataset.scheme.to_dict(),
-        "stacks": stacks,
         "data": [{**dataset(source.dataset), "weight": source.weight} for source in data],
         "val": None if val is None else dataset(val),
         "init": init.source if isinstance(init, Start) else None if init is None else str(init),
@@ -717,9 +724,9 @@ def _describe(recipe: Recipe, data: Sequence[Source], val: Dataset | None, init:
 
 
 def _differences(a: Any, b: Any, where: str = "") -> list[str]:
-    """Keys in which two descriptions of runs differ; the version may."""
+    """Keys in which two descriptions of runs differ; the version may, and the stacks follow from the rest."""
     if isinstance(a, dict) and isinstance(b, dict):
-        keys = [key for key in {**a, **b} if not (where == "" and key == "version")]
+        keys = [key for key in {**a, **b} if where or key not in ("version", "stacks")]
         return [d for key in keys for d in _differences(a.get(key), b.get(key), f"{where}.{key}" if where else key)]
     return [] if a == b else [f"{where} ({a!r} there)" if not isinstance(a, (dict, list)) else where]
 

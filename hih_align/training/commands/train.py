@@ -56,32 +56,34 @@ def train(
     from ..recipe import load_recipe, parse_overrides, recipe_from_dict
     from ..trainer import RUN_FILE, Source
     from ..trainer import train as run
-    from ..warmstart import load_start
+    from ..warmstart import Start, load_start
 
+    if out is None:
+        if recipe is None:
+            raise ValueError("recipe is missing: --recipe 300w, for instance (or --resume --out FOLDER)")
+        out = Path("runs") / "-".join(filter(None, [Path(recipe).stem, size and size.upper()]))
     stored = None
-    if resume and out is not None and (out / RUN_FILE).is_file():
+    if resume and (out / RUN_FILE).is_file():
         stored = json.loads((out / RUN_FILE).read_text("utf-8"))
-    if recipe is None and stored is not None:
-        if size or overrides:
-            raise ValueError("resume: --size and --set are the run's own; leave them out, or give --recipe again too")
-        chosen = recipe_from_dict(stored["recipe"], str(out))
-    elif recipe is None:
-        raise ValueError("recipe is missing: --recipe 300w, for instance")
-    else:
+    if recipe is not None:
         chosen = load_recipe(recipe, size, parse_overrides(overrides or []))
+    elif stored is None:
+        raise ValueError("recipe is missing: --recipe 300w, for instance")
+    elif size or overrides:
+        raise ValueError("resume: --size and --set change nothing in a run under way; with --recipe they are compared")
+    else:
+        chosen = recipe_from_dict(stored["recipe"], str(out))
     if stored is not None:
         init = init or stored["init"]
         data = data or [f"{source['path']}:{source['weight']}" for source in stored["data"]]
         val = val or (stored["val"] or {}).get("path")
-    if init is None and recipe == "finetune":
+    elif init is None and recipe == "finetune":
         raise ValueError("init is missing: the recipe finetune starts from trained weights, such as --init HIH_T/300w")
     if not data:
         raise ValueError("data is missing: --data PATH, once or several times")
-    if out is None:
-        out = Path("runs") / "-".join(filter(None, [recipe and Path(recipe).stem, size and size.upper()]))
     target = _scheme(scheme or (None if stored else chosen.scheme), stored)
-    start = None
-    if init is not None:
+    start: Start | str | None = init
+    if init is not None and stored is None:
         start = load_start(init, target)
         target = target or start.scheme
     if target is None:
