@@ -52,7 +52,7 @@ class Chosen:
 
 @dataclass
 class _Seen:
-    """What is kept of the faces' heatmaps: every candidate's points, in crop pixels, and the maxima's heights."""
+    """What is kept of the faces' heatmaps: every candidate's points and the heights of the maxima."""
 
     points: dict[Decoder, NDArray[np.float64]]  # (N, K, 2) image pixels
     heights: NDArray[np.float64]  # (N, K)
