@@ -1,6 +1,6 @@
 """Draw the README's picture: 68 points on scikit-image's astronaut, 98 on matplotlib's Grace Hopper.
 
-    python examples/draw_faces.py [examples/faces.png]          (needs the extras [examples,plot])
+    python examples/draw_faces.py [examples/faces.png]          (needs the extra [examples])
 
 Both photographs are in the public domain: Eileen Collins (NASA) and Grace Hopper (US Navy).
 """

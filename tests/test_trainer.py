@@ -97,9 +97,9 @@ def faces(tmp_path_factory) -> tuple[Dataset, Dataset]:
 
 
 def small(**changes: object) -> Recipe:
-    """Two stages, two epochs of three steps each in the first."""
+    """Two stages of an epoch of three steps each."""
     stages = [
-        {"epochs": 2, "size": 64, "batch": 2, "lr": 5e-4, "warmup": 0.5},
+        {"epochs": 1, "size": 64, "batch": 2, "lr": 5e-4, "warmup": 0.5},
         {"epochs": 1, "size": 64, "batch": 2, "lr": 5e-4, "subpixel": False},
     ]
     plain = {"stages": stages, "size": "T", "precision": "no", "ema": 0.9, "store_side": 96, "seed": 3}
@@ -145,7 +145,7 @@ def uninterrupted(faces, tmp_path_factory) -> Path:
     result = train(small(), [Source(faces[0])], out, val=faces[1], progress=False)
     torch.set_num_threads(threads)
     assert result.completed
-    assert (result.epochs, result.steps) == (3, 9)
+    assert (result.epochs, result.steps) == (2, 6)
     return out
 
 
@@ -154,15 +154,16 @@ def uninterrupted(faces, tmp_path_factory) -> Path:
 
 def test_run_folder(uninterrupted, faces):
     metrics = lines(uninterrupted)
-    assert [line["epoch"] for line in metrics] == [1, 2, 3]
+    assert [line["epoch"] for line in metrics] == [1, 2]
     assert {"loss", "integer", "decimal", "nme", "failure_rate", "auc", "images_per_second", "lr"} <= metrics[0].keys()
     assert all(0 <= line["data_share"] < 1 for line in metrics)
-    assert "decimal" not in metrics[2]  # a stage without the decimal head
+    assert "decimal" not in metrics[1]  # a stage without the decimal head
     aligner = FaceAligner.from_pretrained(str(uninterrupted / "best"))
     assert aligner.scheme == faces[0].scheme
     record = faces[1].records[0]
     assert aligner.align(record.image, record.box).points.shape == (4, 2)
     assert (uninterrupted / "validation.png").stat().st_size > 1000
+    assert (uninterrupted / "batch-64px.png").stat().st_size > 1000
     assert list((uninterrupted / "tensorboard").glob("events*"))
 
 
@@ -179,15 +180,15 @@ def test_best_is_the_epoch_of_the_lowest_nme_of_its_stage(uninterrupted):
 # -- resuming
 
 
-@pytest.mark.parametrize(("step", "number"), [(4, signal.SIGTERM), (2, signal.SIGINT)])
-def test_stopped_run_resumes_to_the_same_weights(uninterrupted, faces, tmp_path, step, number):
+def test_stopped_run_resumes_to_the_same_weights(uninterrupted, faces, tmp_path):
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    stopped = Stopped(small(), [Source(faces[0])], tmp_path, val=faces[1], progress=False)
-    stopped.at = (step, number)
-    result = stopped.run()
-    assert not result.completed
-    assert result.steps == step + 1  # the step under way is finished
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    for step, number in ((1, signal.SIGINT), (4, signal.SIGTERM)):
+        stopped = Stopped(small(), [Source(faces[0])], tmp_path, val=faces[1], resume=True, progress=False)
+        stopped.at = (step, number)
+        result = stopped.run()
+        assert not result.completed
+        assert result.steps == step + 1  # the step under way is finished
+        assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
     result = train(small(), [Source(faces[0])], tmp_path, val=faces[1], resume=True, progress=False)
     assert result.completed
     assert_same(uninterrupted, tmp_path)
@@ -246,7 +247,7 @@ def test_finished_run_resumes_to_itself(uninterrupted, faces):
     before = (uninterrupted / "state.pt").read_bytes()
     result = train(small(), [Source(faces[0])], uninterrupted, val=faces[1], resume=True, progress=False)
     assert result.completed
-    assert result.steps == 9
+    assert result.steps == 6
     assert (uninterrupted / "state.pt").read_bytes() == before
 
 
@@ -299,16 +300,31 @@ def test_pieces_of_a_step_give_the_step(faces, tmp_path):
     recipe = {
         "frozen_statistics": True,
         "ema": 0,
+        "clip": None,
         "stages": [{"epochs": 1, "size": 64, "batch": 6, "lr": 1e-3, "schedule": "constant"}],
     }
-    for pieces in (1, 3):
-        train(small(**recipe, accumulate=pieces), [Source(faces[0])], tmp_path / str(pieces), progress=False)
+    for pieces, scale in ((1, 1), (3, 100)):
+        train(
+            small(**recipe, accumulate=pieces, gradient_scale=scale),
+            [Source(faces[0])],
+            tmp_path / str(pieces),
+            progress=False,
+        )
     assert lines(tmp_path / "1")[0]["loss"] == pytest.approx(lines(tmp_path / "3")[0]["loss"], rel=1e-5)
     gradients = []
     for pieces in ("1", "3"):
         state = torch.load(tmp_path / pieces / "state.pt", weights_only=True)["optimizer"]["state"]
         gradients.append(torch.cat([values["exp_avg"].flatten() for values in state.values()]))
-    assert (gradients[0] - gradients[1]).norm() < 1e-4 * gradients[0].norm()
+    assert (gradients[0] - gradients[1] / 100).norm() < 1e-4 * gradients[0].norm()
+
+
+def test_faces_that_do_not_fit_are_streamed(faces, tmp_path):
+    """To the same weights, where nothing is cut out of other faces."""
+    recipe = small(augmentation="paper", stages=[{"epochs": 1, "size": 64, "batch": 3}])
+    for name, limit in (("store", 1 << 30), ("stream", 0)):
+        train(recipe, [Source(faces[0])], tmp_path / name, val=faces[1], limit=limit, workers=1, progress=False)
+    assert_same(tmp_path / "store", tmp_path / "stream")
+    assert lines(tmp_path / "store")[0]["nme"] == lines(tmp_path / "stream")[0]["nme"]
 
 
 def test_variants_and_several_sources_train(faces, tmp_path):
@@ -534,20 +550,23 @@ def test_two_processes_train_as_one(faces, tmp_path):
 
 @pytest.mark.slow
 def test_training_finds_the_landmarks(faces, tmp_path):
-    """Six faces are learnt by heart, and the aligner finds their points in the photographs."""
+    """Three faces are learnt by heart, and the aligner finds their points in the photographs."""
+    learnt = dataclasses.replace(faces[0], records=faces[0].records[3:])
     recipe = small(
         augmentation="none",
         stages=[
-            {"epochs": 60, "size": 128, "batch": 6, "lr": 1e-3, "subpixel": False},
-            {"epochs": 25, "size": 256, "batch": 6, "lr": 1e-3},
+            {"epochs": 80, "size": 128, "batch": 3, "lr": 1e-3, "subpixel": False},
+            {"epochs": 40, "size": 256, "batch": 3, "lr": 1e-3},
         ],
         losses={"temperature": 0.1},
+        gradient_scale=1000,
         validate_every=1000,
     )
-    train(recipe, [Source(faces[0])], tmp_path, progress=False)
+    train(recipe, [Source(learnt)], tmp_path, progress=False)
     aligner = FaceAligner.from_pretrained(str(tmp_path / "best"))
     errors = []
-    for record in faces[0].records:
+    for record in learnt.records:
+        heatmap_pixel = 1.25 * np.ptp(record.points, axis=0).max() / 64
         points = aligner.align(record.image, record.box).points
-        errors += np.linalg.norm(points - record.points, axis=-1)[record.weights > 0].tolist()
-    assert np.mean(errors) < 0.3  # pixels of 96
+        errors += (np.linalg.norm(points - record.points, axis=-1) / heatmap_pixel).tolist()
+    assert np.mean(errors) < 0.25

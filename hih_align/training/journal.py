@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -48,6 +49,7 @@ class Journal:
             disable=out is None or not progress,
             bar_format="{percentage:5.1f}% |{bar:12}| {elapsed}<{remaining} {desc}{postfix}",
             smoothing=0.02,
+            mininterval=0.5 if sys.stderr.isatty() else 30.0,
         )
         if out is None:
             return

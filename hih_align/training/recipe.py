@@ -96,7 +96,10 @@ class Recipe:
         decoder: of validation, and of the network that comes out.
         optimizer: "adam" or "adamw".
         weight_decay, betas: of the optimiser; AdamW's decay spares batch norms and biases.
-        clip: largest norm of the gradient; None: any.
+        gradient_scale: factor of the loss before it is differentiated; reported losses are without it. Means over
+            maps and landmarks have gradients of 1e-8 and less near the end of training, where Adam's epsilon (1e-8)
+            all but stops what they move; 1000 keeps them clear of it.
+        clip: largest norm of the (scaled) gradient; None: any.
         ema: decay of the moving average of weights and batch norm statistics that is validated and kept; 0: none.
         precision: "no" (float32), "bf16" or "fp16" autocast.
         channels_last, compile: memory layout, and `torch.compile`.
@@ -119,6 +122,7 @@ class Recipe:
     optimizer: Literal["adam", "adamw"] = "adamw"
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
+    gradient_scale: float = 1000.0
     clip: float | None = 5.0
     ema: float = 0.998
     precision: Literal["no", "bf16", "fp16"] = "bf16"
@@ -143,8 +147,8 @@ class Recipe:
             raise ValueError(
                 f"accumulate and validate_every are {self.accumulate} and {self.validate_every}, expected at least 1"
             )
-        if self.clip is not None and not self.clip > 0:
-            raise ValueError(f"clip is {self.clip}, expected a positive norm, or null")
+        if not self.gradient_scale > 0 or not (self.clip is None or self.clip > 0):
+            raise ValueError(f"gradient_scale and clip are {self.gradient_scale} and {self.clip}, expected positive")
 
     @property
     def epochs(self) -> int:

@@ -283,7 +283,7 @@ def _figure(width: float, height: float) -> Figure:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("pictures need matplotlib: pip install 'hih-align[plot]'") from error
+        raise ImportError("pictures need matplotlib: pip install 'hih-align[train]'") from error
     figure = Figure((width, height), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     return figure

@@ -5,7 +5,8 @@ A run is a folder:
 * ``run.json``: recipe, data and start weights; what a resumed run is checked against
 * ``state.pt``: networks, optimiser and counters, written atomically every epoch and on SIGINT and SIGTERM
 * ``best/``: the network of the lowest validation NME, for `FaceAligner.from_pretrained`; ``last/``: the latest
-* ``metrics.jsonl``, ``tensorboard/``, ``validation.png``
+* ``metrics.jsonl``, ``tensorboard/``; ``validation.png``, the latest predictions, and ``batch-256px.png``, the first
+  batch of that size with its targets
 
 Order and augmentation are functions of the recipe's seed and the place in the run, so a resumed run needs no random
 state: in float32 on one CPU it reaches the very weights of a run that was never stopped.
@@ -40,7 +41,8 @@ from .check import require_disjoint
 from .ema import EMA
 from .faces import LIMIT, Face
 from .journal import Journal
-from .recipe import Recipe, Stage
+from .preview import draw_points, pixels, preview
+from .recipe import Recipe, Stage, recipe_from_dict
 from .sampling import Indices, Order
 from .supply import Supply
 from .variants import HIH, Variant, build, stacks_of
@@ -298,6 +300,8 @@ class Trainer:
             progress=self._show,
         )
         with journal, self._signals():
+            if self.warm_start is not None:
+                journal.say(self.warm_start.summary())
             while at.epoch < self.recipe.epochs:
                 if not self._epoch(journal):
                     self._save()
@@ -329,6 +333,8 @@ class Trainer:
             for module in self.model.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
+        if at.step == 0 and at.epoch == first:
+            self._show_batch(journal, rows[:1], stage)
         waits = _Waits(accelerator.device)
         worked = begun
         batches = self._batches(at.epoch, rows[at.step :], stage, at.step)
@@ -367,7 +373,7 @@ class Trainer:
             with nullcontext() if ends else accelerator.no_sync(self.net):
                 output = self.net(batch.images, stage.subpixel)
                 loss = self.model.loss(output, batch.points / heatmaps.STRIDE, batch.weights, recipe.losses, count)
-                accelerator.backward(loss.total / recipe.accumulate)
+                accelerator.backward(loss.total * (recipe.gradient_scale / recipe.accumulate))
             names = ["loss", *loss.parts]
             values.append(torch.stack([loss.total.detach(), *loss.parts.values()]))
         if recipe.clip is not None:
@@ -414,6 +420,22 @@ class Trainer:
         )
         for face, place in zip(self.faces.batches(list(own)), places, strict=True):
             yield self._augment(face, sample_seeds(recipe.seed, epoch, place), stage, recipe.augmentation)
+
+    def _show_batch(self, journal: Journal, rows: Indices, stage: Stage) -> None:
+        """A picture of an epoch's first batch with its targets."""
+        if not self.accelerator.is_main_process:
+            return
+        batch = next(self._batches(self.progress.epoch, rows, stage, 0))
+        losses = self.recipe.losses
+        sheet = preview(
+            batch,
+            self.scheme,
+            decimal_size=self.recipe.decimal_size,
+            integer_sigma=losses.integer_sigma,
+            decimal_sigma=losses.decimal_sigma,
+            rounding=losses.rounding,
+        )
+        journal.picture(f"batch-{stage.size}px", sheet, self.progress.steps)
 
     def _augment(self, face: Face, seeds: Tensor, stage: Stage, settings: Augmentation, donors: bool = True) -> Batch:
         recipe = self.recipe
@@ -596,6 +618,7 @@ class Trainer:
         if not resume:
             raise ValueError(f"out: {self.out} holds a run already; resume it, or choose another folder")
         stored: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        stored["recipe"] = recipe_from_dict(stored["recipe"], str(path)).to_dict()  # keys that are new since
         if differing := _differences(stored, json.loads(json.dumps(description))):
             raise ValueError(
                 f"out: {self.out} holds another run, it differs in {', '.join(differing[:5])}: resume it with what it "
@@ -733,8 +756,6 @@ def _differences(a: Any, b: Any, where: str = "") -> list[str]:
 
 def _sheet(images: Tensor, points: Tensor, scheme: Scheme, columns: int = 6) -> NDArray[np.uint8]:
     """Crops (N, 3, size, size) with predicted landmarks (at least N, K, 2) in rows."""
-    from .preview import draw_points, pixels
-
     cells = [
         draw_points(image, place.astype(np.float32), None, scheme)
         for image, place in zip(pixels(images), points.numpy(), strict=False)

@@ -104,8 +104,6 @@ def train(
         limit=int(memory * 2**30),
         workers=workers,
     )
-    if result.warm_start is not None:
-        typer.echo(result.warm_start.summary(), err=True)
     if not result.completed:
         typer.echo(f"stopped after {result.steps} steps; go on with: hih-align train --resume --out {out}", err=True)
         return
