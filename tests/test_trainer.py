@@ -556,11 +556,10 @@ def test_training_finds_the_landmarks(faces, tmp_path):
         augmentation="none",
         stages=[
             {"epochs": 80, "size": 128, "batch": 3, "lr": 1e-3, "subpixel": False},
-            {"epochs": 40, "size": 256, "batch": 3, "lr": 1e-3},
+            {"epochs": 100, "size": 256, "batch": 3, "lr": 1e-3},
         ],
         losses={"temperature": 0.1},
-        gradient_scale=1000,
-        validate_every=1000,
+        precision="bf16",
     )
     train(recipe, [Source(learnt)], tmp_path, progress=False)
     aligner = FaceAligner.from_pretrained(str(tmp_path / "best"))
@@ -569,4 +568,4 @@ def test_training_finds_the_landmarks(faces, tmp_path):
         heatmap_pixel = 1.25 * np.ptp(record.points, axis=0).max() / 64
         points = aligner.align(record.image, record.box).points
         errors += (np.linalg.norm(points - record.points, axis=-1) / heatmap_pixel).tolist()
-    assert np.mean(errors) < 0.25
+    assert np.mean(errors) < 0.2
