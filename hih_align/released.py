@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from numbers import Real
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -71,7 +75,8 @@ def load_released(path: str | os.PathLike[str]) -> Released:
     if not os.path.isfile(path):
         raise FileNotFoundError(f"checkpoint: no such file: {path}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with _numpy_numbers():
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle raises whatever its bytes happen to ask for
         # only what is wrong: torch's text around it tells how to trust the file all the same
         lines = [*str(error).splitlines(), type(error).__name__]
@@ -104,4 +109,20 @@ def load_released(path: str | os.PathLike[str]) -> Released:
         if names:
             raise ValueError(f"checkpoint: {path} has {len(names)} {kind} weights, the first {names[0]}")
     network.load_state_dict({name: value.to(wanted[name].dtype) for name, value in live.items()})
-    return Released(network.eval(), dead, float(best) if isinstance(best, (int, float)) else None)
+    return Released(network.eval(), dead, _number(best))
+
+
+def _numpy_numbers() -> AbstractContextManager[None]:
+    """Lets NumPy's plain numbers, as which the authors stored their NME, pass ``weights_only``: data, not code."""
+    if torch.__version__ < "2.6":  # which cannot allow them for one call; such files are refused there
+        return nullcontext()
+    scalar = np.float64(0).__reduce__()[0]
+    names: list[Any] = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    return torch.serialization.safe_globals([*names, np.dtype, *(type(np.dtype(kind)) for kind in ("f4", "f8", "i8"))])
+
+
+def _number(best: object) -> float | None:
+    """The NME stored in a released file: a number, or the one called so in a dict."""
+    if isinstance(best, dict):
+        best = next((value for key, value in best.items() if "nme" in str(key)), None)
+    return float(best) if isinstance(best, Real) else None

@@ -249,11 +249,17 @@ def test_no_two_names_become_one() -> None:
         (lambda state: {"state_dict": OrderedDict(state)}, None),
         (lambda state: {"state_dict": {f"module.{name}": value for name, value in state.items()}}, None),
         # as training left them: with a record for the NME, and with what training needs
-        (lambda state: {"state_dict": state, "best_nme": {"epoch": 5, "nme": 0.04}, "epoch": 5, "optimizer": {}}, None),
+        (lambda state: {"state_dict": state, "best_nme": {"epoch": 5, "nme": 0.04}, "epoch": 5, "optimizer": {}}, 0.04),
+        (lambda state: {"state_dict": state, "best_nme": {"epoch": 5, "nme": np.float64(0.04)}}, 0.04),
+        (lambda state: {"state_dict": state, "best_nme": np.float32(0.5)}, 0.5),
+        (lambda state: {"state_dict": state, "best_nme": "low"}, None),
         (lambda state: {"state_dict": {k: v.half() for k, v in state.items()}, "best_nme": 0.05}, 0.05),
         (lambda state: {"state_dict": {k: v for k, v in state.items() if ".res" not in k or "skip" not in k}}, None),
     ],
-    ids=["as described", "percent", "bare", "ordered", "several GPUs", "of training", "half", "without dead weights"],
+    ids=[
+        *("as described", "percent", "bare", "ordered", "several GPUs", "of training", "NumPy in a dict", "NumPy"),
+        *("no number", "half", "without dead weights"),
+    ],
 )
 def test_variants(file: Path, small: State, write: Callable[[State], Any], nme: float | None) -> None:
     torch.save({"state_dict": small}, file)
