@@ -6,8 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import skimage.data
+import torch
 from hypothesis import settings
 from numpy.typing import NDArray
+
+# under pytest-xdist every worker would take all cores for itself
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
 
 # a shared machine is no stopwatch
 settings.register_profile("hih_align", deadline=None)

@@ -564,7 +564,7 @@ def test_align_batch_is_align_face_by_face(
     assert [r.points.shape[:-2] for r in results] == [(), (3,), (0,), (2,), (1,), ()]
     for image, box, result in zip(*mixed, results, strict=True):
         equal(result, dots.align(image, box, refine=refine, mirror=mirror))
-        for face, one in zip(result if result.several else [result], np.reshape(box, (-1, 4)), strict=True):
+        for face, one in zip(result if result.several else [result], np.reshape(np.asarray(box), (-1, 4)), strict=True):
             equal(face, dots.align(image, one, refine=refine, mirror=mirror))
             np.testing.assert_allclose(face.points, dots_of(one), atol=0.3)
 
