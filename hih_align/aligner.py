@@ -27,6 +27,9 @@ from .schemes import SCHEMES, Scheme
 #: Faces that go through the network together.
 BATCH_SIZE = 32
 
+#: On a CPU the activations of more faces at once only leave its caches: HIH_T takes 50 ms a face at 2, 130 at 32.
+CPU_FACES = 2
+
 Decode = Literal["argmax", "expectation"]
 
 _NO_BOX = (
@@ -309,7 +312,9 @@ class FaceAligner:
         with torch.inference_mode():
             images = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2)
             mean, std = (torch.tensor(v, device=self.device).view(3, 1, 1) * 255 for v in (MEAN, STD))
-            integer, decimal = self.network.predict(((images - mean) / std).to(self.dtype))
+            inputs = ((images - mean) / std).to(self.dtype)
+            parts = [self.network.predict(part) for part in inputs.split(CPU_FACES if inputs.is_cpu else len(inputs))]
+            integer, decimal = (torch.cat(maps) for maps in zip(*parts, strict=True))
             return integer.float(), decimal.float()
 
     def _decode(self, integer: Tensor, decimal: Tensor) -> tuple[Tensor, Tensor]:
