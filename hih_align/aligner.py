@@ -313,7 +313,9 @@ class FaceAligner:
             images = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2)
             mean, std = (torch.tensor(v, device=self.device).view(3, 1, 1) * 255 for v in (MEAN, STD))
             inputs = ((images - mean) / std).to(self.dtype)
-            parts = [self.network.predict(part) for part in inputs.split(CPU_FACES if inputs.is_cpu else len(inputs))]
+            parts = [
+                self.network.predict(part) for part in torch.split(inputs, CPU_FACES if inputs.is_cpu else len(inputs))
+            ]
             integer, decimal = (torch.cat(maps) for maps in zip(*parts, strict=True))
             return integer.float(), decimal.float()
 
