@@ -1,4 +1,4 @@
-"""Puts the manifest, which lies at the top of a checkout, into the package of a wheel; all else is in pyproject.toml."""
+"""Puts the manifest, which lies at the top of a checkout, into a wheel's package; all else is in pyproject.toml."""
 
 from pathlib import Path
 

@@ -142,7 +142,7 @@ class Row:
         file: name of the float16 safetensors file.
         sha256, bytes: of that file; None while the checkpoint is not trained yet.
         repo_id, revision: on the Hub; None until published.
-        license: terms of the weights.
+        license, terms: of the weights, as an SPDX expression and in words.
         training: what it was trained on, how long and on what machine.
         metrics: measured figures, each with dataset, value, command, date and hardware.
         config: see `Config`.
@@ -158,6 +158,7 @@ class Row:
     repo_id: str | None
     revision: str | None
     license: str
+    terms: str
     training: str | None
     metrics: tuple[Mapping[str, Any], ...]
     config: Config

@@ -85,7 +85,8 @@ def align(
         Path | None, typer.Option(help="Write the image with the landmarks drawn; for a folder, a folder.")
     ] = None,
     json_path: Annotated[
-        Path | None, typer.Option("--json", help="Write points and scores; for a folder JSON Lines, a face a line.")
+        Path | None,
+        typer.Option("--json", help="Write points and scores: a JSON list; for a folder JSON Lines, a face a line."),
     ] = None,
     model: Model = "HIH_T",
     scheme: Annotated[str | None, typer.Option(help="300w, wflw or cofw.")] = None,
@@ -121,7 +122,7 @@ def align(
     lines = [{"file": photo.name, "index": i} | face.to_dict() for i, face in enumerate(faces)]
     if json_path is not None:
         with replacing(json_path) as temporary:
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+            temporary.write_text("[\n" + ",\n".join(map(json.dumps, lines)) + "\n]\n", "utf-8")
     elif out is None:
         for line in lines:
             typer.echo(json.dumps(line))

@@ -18,9 +18,9 @@ from numpy.typing import ArrayLike, NDArray
 Group = tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scheme:
-    """A set of landmarks. Indices are 0-based.
+    """A set of landmarks. Indices are 0-based. Equal to another of the same content, and to its id: ``== "300w"``.
 
     Attributes:
         id: lower-case name, as in a checkpoint's config.
@@ -73,6 +73,17 @@ class Scheme:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def __str__(self) -> str:
+        return self.id
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, str):
+            return self.id == other
+        return isinstance(other, Scheme) and self.to_dict() == other.to_dict()
+
+    def __hash__(self) -> int:
+        return hash(self.id)
 
     @property
     def permutation(self) -> NDArray[np.intp] | None:

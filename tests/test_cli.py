@@ -151,15 +151,14 @@ def test_several_boxes_an_overlay_and_a_file(
     out, points = tmp_path / "drawn.png", tmp_path / "points.json"
     words = ["--bbox", *BOX, "--out", out, "--bbox", *OTHER, "--json", points]
     assert run_align(photo, *words).stdout == ""
-    lines = faces_in(points.read_text())
-    for index, (line, face) in enumerate(zip(lines, expected, strict=True)):
+    for index, (line, face) in enumerate(zip(json.loads(points.read_text()), expected, strict=True)):
         same(line, face, "photo.png", index)
     np.testing.assert_array_equal(read(out), expected.draw(photograph))
     np.testing.assert_array_equal(read(photo), photograph)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["drawn.png", "photo.png", "points.json"]
     # once more over both, with one face
     run_align(photo, "--bbox", *BOX, "--out", out, "--json", points)
-    assert len(faces_in(points.read_text())) == 1
+    assert len(json.loads(points.read_text())) == 1
     np.testing.assert_array_equal(read(out), expected[0].draw(photograph))
 
 

@@ -409,3 +409,15 @@ def test_bad_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, c
 def test_missing_file(tmp_path: Path, name: str) -> None:
     with pytest.raises(FileNotFoundError, match=r"^scheme: no such file"):
         load_scheme(tmp_path / name)
+
+
+def test_a_scheme_equals_its_content_and_its_id() -> None:
+    again = scheme_from_dict(W300.to_dict())
+    assert again == W300 == "300w"
+    assert hash(again) == hash(W300)
+    assert str(W300) == "300w"
+    assert W300 != WFLW
+    assert W300 != "wflw"
+    assert W300 != 68
+    changed = scheme_from_dict(W300.to_dict() | {"mirror": None})
+    assert changed != W300, "the same id, but other content"
