@@ -1,8 +1,9 @@
-"""Draw the README's picture: 68 points on scikit-image's astronaut, 98 on matplotlib's Grace Hopper.
+"""Draw the README's pictures.
 
-    python examples/draw_faces.py [examples/faces.png]          (needs the extra [examples])
+    python examples/draw_faces.py [FOLDER]          (needs the extra [examples])
 
-Both photographs are in the public domain: Eileen Collins (NASA) and Grace Hopper (US Navy).
+faces.png: 68 points on scikit-image's astronaut, 98 on matplotlib's Grace Hopper. scores.png: the scores of a box with
+a face and of boxes without. Both photographs are in the public domain: Eileen Collins (NASA), Grace Hopper (US Navy).
 """
 
 import sys
@@ -17,9 +18,11 @@ from hih_align import FaceAligner
 from hih_align.images import read_image, write_image
 
 HEIGHT = 640
+FACE = (177, 80, 275, 200)
+NO_FACES = ((330, 60, 450, 180), (20, 300, 140, 440), (350, 300, 450, 420))
 
 
-def portrait(image: np.ndarray, scheme: str, box: list[float]) -> np.ndarray:
+def portrait(image: np.ndarray, scheme: str, box: tuple[int, int, int, int]) -> np.ndarray:
     """The face with its landmarks, cut out a little larger than the box, ``HEIGHT`` pixels high."""
     face = FaceAligner.from_pretrained("HIH_T", scheme).align(image, box)
     scale = HEIGHT / (1.75 * (box[3] - box[1]))
@@ -30,11 +33,21 @@ def portrait(image: np.ndarray, scheme: str, box: list[float]) -> np.ndarray:
     return padded[y : y + HEIGHT, x : x + HEIGHT]
 
 
-def main(out: str = str(Path(__file__).with_name("faces.png"))) -> None:
+def scores(image: np.ndarray) -> np.ndarray:
+    """The image with all boxes, their landmarks and their scores."""
+    faces = FaceAligner.from_pretrained("HIH_T").align(image, [FACE, *NO_FACES])
+    drawn = faces.draw(image, lines=False, boxes=True)
+    for face in faces:
+        left, top = (round(float(v)) for v in face.bbox[:2])
+        cv2.putText(drawn, f"{face.score:.2f}", (left, top - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (255, 255, 0), 2)
+    return drawn
+
+
+def main(folder: str = str(Path(__file__).parent)) -> None:
     hopper = read_image(matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))
-    left = portrait(astronaut(), "300w", [177, 80, 275, 200])
-    right = portrait(hopper, "wflw", [173, 82, 338, 270])
-    write_image(out, np.hstack((left, right)))
+    both = portrait(astronaut(), "300w", FACE), portrait(hopper, "wflw", (168, 157, 354, 332))
+    write_image(Path(folder, "faces.png"), np.hstack(both))
+    write_image(Path(folder, "scores.png"), scores(astronaut()))
 
 
 if __name__ == "__main__":

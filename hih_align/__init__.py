@@ -1,5 +1,6 @@
 """Facial landmarks at subpixel accuracy: Heatmap in Heatmap (arXiv 2104.03100)."""
 
+from . import metrics
 from .aligner import FaceAligner, Heatmaps
 from .checkpoints import CheckpointError, Config, WeightsUnavailableError
 from .heatmaps import Decoder
@@ -21,4 +22,5 @@ __all__ = [
     "Scheme",
     "WeightsUnavailableError",
     "load_scheme",
+    "metrics",
 ]

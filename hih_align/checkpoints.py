@@ -223,6 +223,7 @@ def find_checkpoint(
     hub = {"cache_dir": cache_dir, "revision": revision, "token": token, "local_files_only": local_files_only}
     if not isinstance(name, (str, os.PathLike)):
         raise TypeError(f"model is {type(name).__name__}, expected a name or a folder")
+    could_be_repository = isinstance(name, str)
     name = os.fspath(name)
     wanted = None if scheme is None else get_scheme(scheme)
     rows = read_manifest()
@@ -238,14 +239,16 @@ def find_checkpoint(
         found = Checkpoint(config, _find_weights(rows[name], hub))
     elif name and Path(name).is_dir():
         found = _folder(Path(name))
-    elif re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith((".", "~")):
+    elif name.split("/")[0] in SIZES:
+        raise ValueError(f"model is {name!r}, expected one of {[*SIZES, *rows]}")
+    elif could_be_repository and re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith((".", "~")):
         found = _repository(name, wanted, hub)
     elif os.path.isfile(name):
         raise ValueError(
             f"model is the file {name!r}, expected a folder with {CONFIG_FILE} and {WEIGHTS_FILE}; "
             "`hih-align convert` makes one of a released .pth"
         )
-    elif os.sep in name or name.startswith((".", "~")):
+    elif os.sep in name or name.startswith((".", "~")) or not could_be_repository:
         raise FileNotFoundError(f"model: no such folder: {name}")
     else:
         raise ValueError(f"model is {name!r}, expected one of {[*SIZES, *rows]}, a folder, or a Hub repository")
@@ -253,9 +256,9 @@ def find_checkpoint(
 
 
 def _with_scheme(config: Config, wanted: Scheme | None, name: str) -> Config:
-    if wanted is None or wanted.id == (config.output or config.scheme.id):
+    if wanted is None or wanted == config.output:
         return config
-    if wanted.id == config.scheme.id:
+    if wanted == config.scheme:
         return replace(config, output=None)
     if wanted.id == "cofw" and config.scheme.id == "wflw":
         return replace(config, output="cofw")
@@ -265,8 +268,8 @@ def _with_scheme(config: Config, wanted: Scheme | None, name: str) -> Config:
 def _folders() -> list[Path]:
     """Where the manifest's files are looked for: the package, ``weights/`` of a checkout, the user's folder."""
     folders = [Path(__file__).parent / "weights", manifest_path().parent / "weights"]
-    if WEIGHTS_FOLDER in os.environ:
-        folders.append(Path(os.environ[WEIGHTS_FOLDER]))
+    if named := os.environ.get(WEIGHTS_FOLDER):
+        folders.append(Path(named))
     return list(dict.fromkeys(folders))
 
 

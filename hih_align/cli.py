@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import sys
@@ -17,7 +16,9 @@ from .aligner import FaceAligner
 from .boxes import read_boxes
 from .checkpoints import Config, Row, local_weights, read_manifest, save_checkpoint
 from .files import replacing
+from .heatmaps import Decoder
 from .images import write_image
+from .memory import keep_freed_memory
 from .network import SIZES
 from .released import load_released
 from .schemes import get_scheme
@@ -27,9 +28,23 @@ from .training.commands.evaluate import evaluate
 from .training.commands.quantization import quantization
 from .training.commands.train import train
 
+# click's, which typer has under one of two names
+_CommandLineError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
 
 class Program(TyperGroup):
-    """Errors of bad input are one line and exit code 1 (2, as usual, for a wrong command line)."""
+    """Errors are one line: exit code 1 for bad input, 2 for a wrong command line."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        try:
+            code = super().main(*args, **(options | {"standalone_mode": False}))
+        except _CommandLineError as error:
+            if type(error).__name__ == "NoArgsIsHelpError":
+                error.show()
+            else:
+                typer.echo(f"hih-align: {' '.join(error.format_message().split())} (--help tells more)", err=True)
+            sys.exit(error.exit_code)
+        sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -170,7 +185,7 @@ def _align_folder(
                     f"boxes: {boxes} names {name}, which is outside {folder}: it cannot be drawn into {out}"
                 )
         out.mkdir(parents=True, exist_ok=True)
-    done = _resume(json_path) if json_path else set()
+    done = _resume(json_path, aligner) if json_path else set()
     names = [name for name, b in todo.items() if len(b) and not all((name, i) in done for i in range(len(b)))]
     results = aligner.stream((folder / n for n in names), (todo[n] for n in names), batch_size, **options)
     with contextlib.ExitStack() as stack:
@@ -194,8 +209,8 @@ def _align_folder(
 _LINE = b'{"file": '
 
 
-def _resume(path: Path) -> set[tuple[str, int]]:
-    """The faces that a JSON Lines file holds; a last line that was cut off is removed from it."""
+def _resume(path: Path, aligner: FaceAligner) -> set[tuple[str, int]]:
+    """The faces that a JSON Lines file of this model holds; a last line that was cut off is removed from it."""
     if not path.exists():
         return set()
     done = set()
@@ -209,8 +224,14 @@ def _resume(path: Path) -> set[tuple[str, int]]:
                     raise ValueError("it has no end")
                 record = json.loads(line)
                 done.add((str(record["file"]), int(record["index"])))
+                made = record["model"], record["scheme"]
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(f"json: {path}, line {number} is not a face of an earlier run: {error!r}") from error
+            if made != (aligner.config.name, aligner.scheme.id):
+                raise ValueError(
+                    f"json: {path}, line {number} is of {made[0]} ({made[1]}), this is {aligner.config.name} "
+                    f"({aligner.scheme.id}): name another file"
+                )
             end += len(line)
     os.truncate(path, end)
     return done
@@ -219,7 +240,7 @@ def _resume(path: Path) -> set[tuple[str, int]]:
 @app.command()
 def models() -> None:
     """List the pretrained models."""
-    header = ("id", "scheme", "points", "MB", "where", "measured")
+    header = ("id", "scheme", "points", "MB", "license", "where", "measured")
     rows = [header, *(_row(row) for row in read_manifest().values())]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     for row in rows:
@@ -232,7 +253,7 @@ def _row(row: Row) -> tuple[str, ...]:
         where = str(path)
     measured = "; ".join(f"{m['metric']} {m['value']:g} on {m['dataset']}" for m in row.metrics[:1])
     size = f"{row.bytes / 1e6:.1f}" if row.bytes else "-"
-    return row.id, row.scheme, str(row.landmarks), size, where, measured or "-"
+    return row.id, row.scheme, str(row.landmarks), size, row.license, where, measured or "-"
 
 
 @app.command()
@@ -259,6 +280,7 @@ def convert(
         name=f"{sizes.get(found.network.stacks, checkpoint.stem)}/{points.id}",
         crop_ratio=crop_ratio,
         rounding=rounding,  # type: ignore[arg-type]
+        decoder=Decoder(bin_offset=0.5 if rounding == "floor" else 0.0),
     )
     save_checkpoint(out, found.network, config, torch.float16 if half else torch.float32)
     count = sum(p.numel() for p in found.network.parameters())
@@ -282,23 +304,8 @@ app.add_typer(_data, name="data")
 
 def main() -> None:
     """Entry point."""
-    _keep_freed_memory()
+    keep_freed_memory()
     app()
-
-
-def _keep_freed_memory() -> None:
-    """Have glibc keep what it frees, for the next layer, instead of giving it back to the kernel page by page.
-
-    Fetching it anew took 40 % of a training step on the CPU and 60 % of a batch of 32 faces. A choice for a whole
-    process, so the program makes it, not the library.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 256 << 20)):
-            mallopt(option, value)
-
-
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h
 
 
 if __name__ == "__main__":

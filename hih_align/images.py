@@ -10,13 +10,14 @@ import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
-from uuid import uuid4
 
 import numpy as np
 import PIL.Image
 import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, ImageOps
+
+from .files import replacing
 
 #: What `read_image` takes.
 Image: TypeAlias = str | os.PathLike[str] | PIL.Image.Image | NDArray[Any] | torch.Tensor
@@ -83,17 +84,13 @@ def write_image(path: str | os.PathLike[str], array: NDArray[np.uint8]) -> None:
         raise ValueError(f"path {str(path)!r} has the suffix {target.suffix!r}, expected an image's, such as '.png'")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"path {str(path)!r} is in a folder that does not exist")
-    temporary = target.with_name(f".{uuid4().hex}.tmp")
     try:
-        with open(temporary, "x+b") as file:
-            PIL.Image.fromarray(array).save(file, kind, quality=95)
-        os.replace(temporary, target)
+        with replacing(target) as temporary:
+            PIL.Image.fromarray(array).save(temporary, kind, quality=95)
     except OSError as error:
         if error.errno is not None:  # the disk's; Pillow's own have no number
             raise
         raise ValueError(f"path {str(path)!r} cannot hold an array of shape {array.shape}: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _decode(image: str | os.PathLike[str] | PIL.Image.Image, name: str) -> NDArray[Any]:

@@ -74,6 +74,8 @@ class Landmarks:
             return self.points[..., list(self.scheme.parts[key]), :]
         if not self.several:
             raise TypeError(f"these are the landmarks of one face, index its points; or name a part, got {key!r}")
+        if key is None or isinstance(key, tuple):
+            raise TypeError(f"faces are indexed by number, slice, mask or part, got {key!r}")
         return replace(self, points=self.points[key], scores=self.scores[key], bbox=self.bbox[key])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
@@ -115,7 +117,7 @@ class Landmarks:
         Returns:
             (size, size, 3) uint8 RGB, or (N, size, size, 3); black outside the image.
         """
-        if size < 1:
+        if not isinstance(size, int) or size < 1:
             raise ValueError(f"size is {size}, expected a positive number of pixels")
         pixels = read_image(image)
         five = self.five_points().reshape(-1, 5, 2)
@@ -138,6 +140,8 @@ class Landmarks:
             (H, W, 3) uint8 RGB, times ``scale``. Surely found points are green, unsure ones turn red.
         """
         canvas = np.array(read_image(image))  # a copy: the caller's array stays as it is
+        if not scale > 0:
+            raise ValueError(f"scale is {scale}, expected a positive factor")
         if scale != 1:
             canvas = np.asarray(cv2.resize(canvas, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC), np.uint8)
 
@@ -147,7 +151,7 @@ class Landmarks:
         for points, scores, box in zip(
             place(self.points.reshape(-1, *self.points.shape[-2:])),
             self.scores.reshape(-1, self.scores.shape[-1]),
-            self.bbox.reshape(-1, 4),
+            place(self.bbox.reshape(-1, 2, 2)).reshape(-1, 4),
             strict=True,
         ):
             # an absurdly large face gets lines no thicker than OpenCV draws

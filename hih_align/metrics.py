@@ -18,7 +18,7 @@ def point_errors(pred: ArrayLike, target: ArrayLike, norm: ArrayLike) -> NDArray
     if p.ndim != 3 or p.shape[-1] != 2 or p.shape != t.shape:
         raise ValueError(f"pred has shape {p.shape} and target {t.shape}, expected the same (N, K, 2)")
     n = np.asarray(norm)
-    # (2,) integers are a pair of indices, also for N = 2: distances are never given as integers by accident there
+    # two integers are a pair of indices, also for N = 2: give distances as floats
     if n.shape == (2,) and np.issubdtype(n.dtype, np.integer):
         if n.min() < 0 or n.max() >= p.shape[1]:
             raise ValueError(f"norm names landmarks {n.tolist()}, expected 0..{p.shape[1] - 1}")

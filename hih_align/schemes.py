@@ -343,7 +343,7 @@ COFW = Scheme(
 SCHEMES: Mapping[str, Scheme] = {scheme.id: scheme for scheme in (W300, WFLW, COFW)}
 
 
-def get_scheme(scheme: str | Scheme) -> Scheme:
+def get_scheme(scheme: str | os.PathLike[str] | Scheme) -> Scheme:
     """A built-in scheme by id, a user's by the path of its file, or the scheme given.
 
     Raises:
@@ -352,6 +352,9 @@ def get_scheme(scheme: str | Scheme) -> Scheme:
     """
     if isinstance(scheme, Scheme):
         return scheme
+    if not isinstance(scheme, (str, os.PathLike)):
+        raise TypeError(f"scheme is {type(scheme).__name__}, expected an id, a file or a Scheme")
+    scheme = os.fspath(scheme)
     if scheme in SCHEMES:
         return SCHEMES[scheme]
     if str(scheme).endswith((".json", ".yaml", ".yml")):

@@ -1090,3 +1090,13 @@ def test_accuracy_and_robustness_of_the_defaults(w300: FaceAligner, lfpw: tuple[
     jittered = nme(w300, photographs, np.concatenate((centres - half, centres + half), 1), points)
     assert annotated <= 3.30
     assert jittered - annotated <= 0.2
+
+
+def test_a_batch_is_exactly_its_faces(w300: FaceAligner, astronaut: Array) -> None:
+    """With the real network and its defaults: neighbours in a batch change nothing."""
+    boxes = np.array([BOX, (150, 60, 300, 230), (190, 90, 270, 190)])
+    together = w300.align_batch([astronaut, astronaut], [boxes[:2], boxes[2:]], batch_size=3)
+    alone = [w300.align(astronaut, box) for box in boxes]
+    np.testing.assert_array_equal(
+        np.concatenate([np.asarray(f) for f in together]), np.stack([f.points for f in alone])
+    )

@@ -227,15 +227,29 @@ def test_a_folder_to_the_standard_output_and_to_overlays(folder: Path, expected:
 def test_resuming(folder: Path, expected: Landmarks, tmp_path: Path, kept: int, cut: str | None) -> None:
     points = tmp_path / "points.jsonl"
     lines = [
-        json.dumps({"file": "a.png", "index": index} | face.to_dict() | {"model": "earlier"})
+        json.dumps({"file": "a.png", "index": index} | face.to_dict() | {"scores": [0.5] * 68})
         for index, face in enumerate(expected)
     ]
     # None: cut just before the line's end
     points.write_text("".join(line + "\n" for line in lines[:kept]) + (lines[1] if cut is None else cut))
     run_align(folder, "--boxes", table(tmp_path / "boxes.csv"), "--json", points)
     found = faces_in(points.read_text())
-    assert [line["model"] for line in found] == ["earlier"] * kept + ["HIH_T/300w"] * (3 - kept)
-    of_folder([line | {"model": "HIH_T/300w"} for line in found], expected)
+    earlier = [line["scores"] == [0.5] * 68 for line in found]
+    assert earlier == [True] * kept + [False] * (3 - kept)
+    again = [face.to_dict()["scores"] for face in expected]
+    of_folder(
+        [line | {"scores": again[line["index"]]} if was else line for line, was in zip(found, earlier, strict=True)],
+        expected,
+    )
+
+
+def test_faces_of_another_model_are_not_mixed_in(folder: Path, expected: Landmarks, tmp_path: Path) -> None:
+    points = tmp_path / "points.jsonl"
+    line = json.dumps({"file": "a.png", "index": 0} | expected[0].to_dict() | {"model": "mine/98"}) + "\n"
+    points.write_text(line)
+    error = run_align(folder, "--boxes", table(tmp_path / "boxes.csv"), "--json", points, code=1).stderr
+    assert "line 1 is of mine/98 (300w), this is HIH_T/300w (300w): name another file" in error
+    assert points.read_text() == line
 
 
 @pytest.mark.parametrize("content", ['{"images": []}', "not ours", "file,x1,y1\n", '{"file": 3}\n', "[1]\n", "{}"])
@@ -302,7 +316,7 @@ def one_line(result: Result, message: str) -> None:
         (["{tmp}/photo.png", "--bbox", *BOX, "--refine", -1], "refine is -1"),
         (["{tmp}/photo.png", "--bbox", *BOX, "--out", "{tmp}/o.xyz"], r".*o\.xyz' has the suffix '.xyz'"),
         (["{tmp}/photo.png", "--bbox", *BOX, "--out", "{tmp}/no/o.png"], r".*no/o\.png' is in a folder that does not"),
-        (["{tmp}/photo.png", "--bbox", *BOX, "--json", "{tmp}/no/p.json"], "No such file or directory"),
+        (["{tmp}/photo.png", "--bbox", *BOX, "--json", "{tmp}/no/p.json"], "p.json is in a folder that does not exist"),
         (["{tmp}/photo.png", "--boxes", "{tmp}/none.csv"], "boxes: no such file: .*none.csv"),
         (["{tmp}/photo.png", "--boxes", "{tmp}/boxes.csv"], "boxes: .* has none for photo.png"),
         (["{tmp}/photo.png", "--boxes", "{tmp}/bad.csv"], "boxes: .*bad.csv, line 2 is 'a.png,1,2,3'"),
@@ -410,6 +424,7 @@ def test_convert_says_how_it_was_trained(shared: Path, tmp_path: Path) -> None:
     assert "98 points" in run("convert", shared / "weights" / "hih_t_wflw.pth", *words).stdout
     config = json.loads((tmp_path / "config.json").read_text())
     assert (config["scheme"], config["crop_ratio"], config["rounding"]) == ("wflw", 1.5, "floor")
+    assert config["decoder"]["bin_offset"] == 0.5, "floored labels stand for their cells' centres"
 
 
 class Trojan:

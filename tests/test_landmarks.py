@@ -381,3 +381,23 @@ def test_to_dict_is_json(face: Landmarks, faces: Landmarks) -> None:
     several = json.loads(json.dumps(faces.to_dict()))
     np.testing.assert_array_equal(np.array(several["points"], np.float32), faces.points)
     assert [several["points"][2], several["scores"][2]] == [faces[2].to_dict()[key] for key in ("points", "scores")]
+
+
+def test_boxes_are_enlarged_with_the_picture() -> None:
+    points = np.array([[10.0, 10], [20, 20]], np.float32)
+    scheme = Scheme("two", ("a", "b"))
+    face = Landmarks(points, np.ones(2, np.float32), scheme, np.array([8, 6, 22, 24], np.float32))
+    drawn = face.draw(np.zeros((30, 30, 3), np.uint8), boxes=True, lines=False, scale=4)
+    white = np.argwhere((drawn > 60).all(-1))
+    # (8 + 0.5) * 4 - 0.5 = 33.5, (6 + 0.5) * 4 - 0.5 = 25.5, ...
+    np.testing.assert_allclose(white.min(0)[::-1], (33.5, 25.5), atol=1.5)
+    np.testing.assert_allclose(white.max(0)[::-1], (89.5, 97.5), atol=1.5)
+
+
+@pytest.mark.parametrize("key", [(0, 1), None])
+def test_keys_that_mean_nothing(key: object) -> None:
+    faces = Landmarks(
+        np.zeros((2, 3, 2), np.float32), np.zeros((2, 3), np.float32), Scheme("x", ("a", "b", "c")), np.zeros((2, 4))
+    )
+    with pytest.raises(TypeError, match="indexed by number, slice, mask or part"):
+        faces[key]
