@@ -28,8 +28,8 @@ from .schemes import SCHEMES, Scheme
 #: Faces that go through the network together.
 BATCH_SIZE = 32
 
-#: On a CPU the activations of more faces at once only leave its caches: HIH_T took 53 ms a face alone, 134 with 31
-#: others (2 cores). And a face's points do not depend on its neighbours.
+#: On a CPU the activations of more faces at once only leave its caches, and each face takes longer. And a face's points
+#: do not depend on its neighbours.
 CPU_FACES = 1
 
 Decode = Literal["argmax", "expectation"]

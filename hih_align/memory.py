@@ -11,7 +11,7 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h
 def keep_freed_memory() -> None:
     """Have glibc keep what it frees, for the next layer, instead of giving it back to the kernel page by page.
 
-    Fetching it anew took 40 % of a training step on the CPU and 60 % of a batch of 32 faces. Does nothing elsewhere.
+    Fetching it anew is a large part of a training step, or of a batch of faces, on the CPU. Does nothing elsewhere.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

@@ -3,7 +3,7 @@
 The height of an integer heatmap's maximum says how sure the network is. A logistic curve over it, fitted on
 validation faces per scheme and decoder (`hih-align calibrate`), turns it into a probability; its two parameters are in
 the checkpoint's config. The spread of the map, the decimal heatmap and the other landmarks of the face were tried as
-well: with the height known they add nothing (log loss 0.1455 with, 0.1454 without, on 300w_test_lfpw).
+well: with the height known they added nothing.
 """
 
 from __future__ import annotations
