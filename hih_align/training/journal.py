@@ -17,6 +17,8 @@ from tqdm import tqdm
 from .. import files
 
 METRICS_FILE = "metrics.jsonl"
+#: Recipe, data and start weights of the run in a folder.
+RUN_FILE = "run.json"
 
 
 class Journal:

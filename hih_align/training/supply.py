@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +14,17 @@ from .annotations import Dataset
 from .faces import LIMIT, Face, FaceStore, StreamingFaces, store_bytes
 from .recipe import Recipe
 from .sampling import Indices
+
+T = TypeVar("T")
+
+
+def ahead(items: Iterator[T]) -> Generator[T]:
+    """The same items in the same order, each made in a thread while the one before is in use."""
+    with ThreadPoolExecutor(1, "ahead") as pool:
+        following = pool.submit(next, items, None)
+        while (item := following.result()) is not None:
+            following = pool.submit(next, items, None)
+            yield item
 
 
 class Supply:

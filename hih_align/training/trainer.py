@@ -20,8 +20,8 @@ import pickle
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -40,19 +40,18 @@ from .augment import Augmentation, Batch, augment, sample_seeds
 from .check import require_disjoint
 from .ema import EMA
 from .faces import LIMIT, Face
-from .journal import Journal
+from .journal import RUN_FILE, Journal
 from .preview import draw_points, pixels, preview
 from .recipe import Recipe, Stage, recipe_from_dict
 from .sampling import Indices, Order
-from .supply import Supply
-from .variants import HIH, Variant, build, stacks_of
+from .supply import Supply, ahead
+from .variants import HIH, Output, Variant, build, stacks_of
 from .warmstart import Start, WarmStart, load_start, warm_start
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 STATE_FILE = "state.pt"
-RUN_FILE = "run.json"
 
 #: Landmarks drawn of so many validation faces.
 SHEET_FACES = 24
@@ -252,7 +251,7 @@ class Trainer:
         if going_on:
             self.stacks = int(cast("dict[str, Any]", stored)["stacks"])
         else:
-            self.stacks = stacks_of(recipe.size) if recipe.size else start.network.stacks if start else stacks_of("T")
+            self.stacks = stacks_of(recipe.size) if recipe.size else start.stacks if start else stacks_of("T")
         if val is not None:
             require_disjoint([source.dataset for source in data], val)
         load = {"limit": limit, "workers": workers, "skip_bad": skip_bad, "progress": self._show}
@@ -338,17 +337,20 @@ class Trainer:
         waits = _Waits(accelerator.device)
         worked = begun
         batches = self._batches(at.epoch, rows[at.step :], stage, at.step)
-        for step in range(at.step, len(rows)):
-            lr = stage.rate((at.epoch - first) * len(rows) + step, len(rows))
-            self._step(stage, lr, rows[step], step, batches, waits)
-            at.step, at.steps = step + 1, at.steps + 1
-            now = time.perf_counter()
-            at.waited, at.worked, worked = at.waited + waits.take(), at.worked + now - worked, now
-            self._tell(journal, stage, lr, at.step)
-            if self._stopping():
-                self._settle()
-                at.seconds += time.perf_counter() - begun
-                return False
+        if accelerator.device.type == "cpu":  # a GPU's queue is ahead by itself
+            batches = ahead(batches)
+        with closing(batches):
+            for step in range(at.step, len(rows)):
+                lr = stage.rate((at.epoch - first) * len(rows) + step, len(rows))
+                self._step(stage, lr, rows[step], step, batches, waits)
+                at.step, at.steps = step + 1, at.steps + 1
+                now = time.perf_counter()
+                at.waited, at.worked, worked = at.waited + waits.take(), at.worked + now - worked, now
+                self._tell(journal, stage, lr, at.step)
+                if self._stopping():
+                    self._settle()
+                    at.seconds += time.perf_counter() - begun
+                    return False
         self._settle()
         last = at.epoch + 1 == first + stage.epochs
         validated = None
@@ -408,7 +410,7 @@ class Trainer:
         """Whether to stop now; in one process a signal counts at once, in several once all have heard of it."""
         return self._agreed or (self.accelerator.num_processes == 1 and self._stopped)
 
-    def _batches(self, epoch: int, rows: Indices, stage: Stage, start: int) -> Iterator[Batch]:
+    def _batches(self, epoch: int, rows: Indices, stage: Stage, start: int) -> Generator[Batch]:
         """This process's pieces of the batches of steps from ``start`` on, augmented."""
         recipe, accelerator = self.recipe, self.accelerator
         # a face's seed goes by its place in the epoch, not its number: an epoch may show it twice
@@ -535,20 +537,40 @@ class Trainer:
             scalars = {f"step/{name}": value for name, value in parts.items()}
             journal.scalars(scalars | {"step/lr": lr, "step/images_per_second": speed, "step/wait": share}, at.steps)
 
+    @property
+    def averaged(self) -> Variant:
+        """The network that is validated and kept: the moving average where there is one."""
+        return self.model if self.ema is None else self.ema.model
+
     def evaluate(self, faces: Supply, stage: Stage | None = None) -> Validation:
-        """Errors of faces, by the moving average where there is one, at a stage's size (the last's by default)."""
+        """Errors of faces, by `averaged`, at a stage's size (the last's by default)."""
         return self._validate(faces, stage or self.recipe.stages[-1], None)
 
     @torch.no_grad()
+    def outputs(self, faces: Supply, stage: Stage, rows: Sequence[Indices]) -> Iterator[tuple[Batch, Output]]:
+        """Crops of faces as they are and what `averaged` makes of them, a batch per row of indices."""
+        model = self.averaged.eval()
+        for row, face in zip(rows, faces.batches(rows), strict=True):
+            seeds = torch.zeros(len(row), dtype=torch.int64)
+            batch = self._augment(face, seeds, stage, Augmentation.none(), donors=False)
+            with self.accelerator.autocast():
+                output = model(batch.images, stage.subpixel)
+            yield batch, output
+
+    def errors(self, points: Tensor, labels: Tensor, weights: Tensor, size: int) -> NDArray[np.float64]:
+        """(N,) errors in percent, see `Validation`, of points (N, K, 2) in crops of ``size`` pixels."""
+        side = size / self.recipe.crop_ratio
+        norms = normalizers(self.scheme, labels.double().numpy(), weights.numpy(), side)
+        return metrics.nme(points.numpy(), labels.numpy(), norms, (weights > 0).numpy())
+
+    @torch.no_grad()
     def _validate(self, faces: Supply, stage: Stage, journal: Journal | None) -> Validation:
-        accelerator = self.accelerator
-        model = self.model if self.ema is None else self.ema.model
+        accelerator, model = self.accelerator, self.averaged
         if accelerator.num_processes > 1:
             from accelerate.utils import broadcast
 
             for buffer in model.buffers():  # batch norm statistics are each process's own
                 buffer.copy_(broadcast(buffer))
-        model.eval()
         mine = np.arange(accelerator.process_index, len(faces), accelerator.num_processes)
         rows = [mine[i : i + 32] for i in range(0, len(mine), 32)]
         errors = torch.zeros(len(faces), dtype=torch.float64)
@@ -556,11 +578,7 @@ class Trainer:
         true: list[Tensor] = []
         known: list[Tensor] = []
         pictures: list[Tensor] = []
-        for row, face in zip(rows, faces.batches(rows), strict=True):
-            seeds = torch.zeros(len(row), dtype=torch.int64)
-            batch = self._augment(face, seeds, stage, Augmentation.none(), donors=False)
-            with accelerator.autocast():
-                output = model(batch.images, stage.subpixel)
+        for batch, output in self.outputs(faces, stage, rows):
             predicted.append((heatmaps.STRIDE * model.decode(output, self.decoder)).cpu())
             true.append(batch.points.cpu())
             known.append(batch.weights.cpu())
@@ -568,7 +586,7 @@ class Trainer:
                 pictures.append(batch.images[:SHEET_FACES].cpu())
         if len(mine):
             points, labels, weights = torch.cat(predicted), torch.cat(true), torch.cat(known)
-            errors[torch.from_numpy(mine)] = torch.from_numpy(self._errors(points, labels, weights, stage.size))
+            errors[torch.from_numpy(mine)] = torch.from_numpy(self.errors(points, labels, weights, stage.size))
             if journal is not None and accelerator.is_main_process:
                 shown = torch.cat(pictures)[:SHEET_FACES]
                 journal.picture("validation", _sheet(shown, points, self.scheme), self.progress.steps)
@@ -576,19 +594,13 @@ class Trainer:
             errors = accelerator.reduce(errors.to(accelerator.device).float(), "sum").cpu().double()
         return Validation(errors.numpy())
 
-    def _errors(self, points: Tensor, labels: Tensor, weights: Tensor, size: int) -> NDArray[np.float64]:
-        side = size / self.recipe.crop_ratio
-        norms = normalizers(self.scheme, labels.double().numpy(), weights.numpy(), side)
-        return metrics.nme(points.numpy(), labels.numpy(), norms, (weights > 0).numpy())
-
     # -- files
 
     def _keep(self, name: str) -> None:
         """Write the network as a checkpoint folder."""
         if not self.accelerator.is_main_process:
             return
-        model = self.model if self.ema is None else self.ema.model
-        folder = self.out / name
+        model, folder = self.averaged, self.out / name
         if isinstance(model, HIH):
             save_checkpoint(folder, model.network, self.config)
         else:  # a competitor: no aligner reads it

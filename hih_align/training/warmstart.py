@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
 
 import numpy as np
+import safetensors.torch
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from .. import checkpoints
-from ..network import HIHNet
+from ..network import HIHNet, StackedHourglass
 from ..released import load_released
-from ..schemes import COFW, W300, WFLW, Scheme, conversion
+from ..schemes import COFW, W300, WFLW, Scheme, conversion, scheme_from_dict
+from .journal import RUN_FILE
+from .variants import Variant, build
 
 # tensors with a landmark dimension, and which it is
 _LANDMARKS = [
@@ -32,11 +39,22 @@ _GROUP = re.compile(r"^(?:network\.)?(trunk\.stacks\.\d+(?:\.predict)?|trunk\.st
 @dataclass(frozen=True)
 class Start:
     """A trained network and its landmarks; ``scheme`` is None where a file of a released layout holds points that no
-    built-in scheme has."""
+    built-in scheme has. A competitor of HIH (`variants`) starts networks like itself, and its trunk any other of the
+    same width."""
 
-    network: HIHNet
+    network: HIHNet | Variant
     scheme: Scheme | None
     source: str
+
+    @property
+    def stacks(self) -> int:
+        """Number of stacked hourglasses."""
+        return len(cast("StackedHourglass", self.network.trunk).stacks)
+
+    @property
+    def landmarks(self) -> int:
+        """Number of points."""
+        return int(cast("StackedHourglass", self.network.trunk).stacks[0].predict.out_channels)  # type: ignore[union-attr,arg-type]
 
 
 @dataclass(frozen=True)
@@ -72,7 +90,8 @@ def load_start(init: str | os.PathLike[str], scheme: Scheme | None = None) -> St
     """Start weights by what `checkpoints.find_checkpoint` takes, or a ``.pth`` of the released layout.
 
     Args:
-        init: "HIH_T", "HIH_T/300w", a folder (a run's ``best``), a Hub repository, or a ``.pth`` file.
+        init: "HIH_T", "HIH_T/300w", a folder (a run's ``best``, of a competitor's too), a Hub repository, or a
+            ``.pth`` file.
         scheme: the landmarks of the network that is to be trained: of a size alone ("HIH_T") its checkpoint for
             them is taken where there is one, else the 300W one.
 
@@ -80,6 +99,10 @@ def load_start(init: str | os.PathLike[str], scheme: Scheme | None = None) -> St
         ValueError, FileNotFoundError, OSError: as those two.
     """
     name = os.fspath(init)
+    if os.path.isfile(os.path.join(name, checkpoints.WEIGHTS_FILE)) and not os.path.isfile(
+        os.path.join(name, checkpoints.CONFIG_FILE)
+    ):
+        return _competitor(Path(name))
     if os.path.isfile(name):
         network = load_released(name).network
         known = {len(s): s for s in (W300, WFLW, COFW)}
@@ -88,6 +111,21 @@ def load_start(init: str | os.PathLike[str], scheme: Scheme | None = None) -> St
     wanted = scheme.id if scheme is not None and f"{name}/{scheme.id}" in rows else None
     found = checkpoints.find_checkpoint(name, wanted)
     return Start(checkpoints.load_network(found), found.config.scheme, name)
+
+
+def _competitor(folder: Path) -> Start:
+    """A competitor's ``best/`` or ``last/``, which only its run describes."""
+    path = folder.parent / RUN_FILE
+    if not path.is_file():
+        raise ValueError(f"init: {folder} holds weights without {checkpoints.CONFIG_FILE}, and {path} is not there")
+    run = json.loads(path.read_text("utf-8"))
+    scheme = scheme_from_dict(run["scheme"])
+    network = build(run["recipe"]["variant"], len(scheme), run["stacks"], run["recipe"]["decimal_size"])
+    try:
+        network.load_state_dict(safetensors.torch.load_file(folder / checkpoints.WEIGHTS_FILE))
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(f"init: {folder} does not hold what {path} describes: {str(error).splitlines()[0]}") from error
+    return Start(network, scheme, str(folder))
 
 
 def same_points(source: Scheme | None, target: Scheme) -> NDArray[np.intp] | None:
@@ -126,7 +164,7 @@ def warm_start(model: nn.Module, start: Start, scheme: Scheme) -> WarmStart:
     prefix = "network." if isinstance(getattr(model, "network", None), HIHNet) else ""
     have = {prefix + name: value for name, value in start.network.state_dict().items()}
     points = same_points(start.scheme, scheme)
-    if points is None and start.scheme is None and start.network.landmarks == len(scheme):
+    if points is None and start.scheme is None and start.landmarks == len(scheme):
         points = np.arange(len(scheme))
     kept, fresh, rows = [], [], {}
     with torch.no_grad():

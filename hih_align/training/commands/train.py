@@ -53,8 +53,9 @@ def train(
     Ctrl-C or SIGTERM saves and stops. Several GPUs: `accelerate launch -m hih_align.cli train ...`.
     """
     from ..annotations import read_dataset
+    from ..journal import RUN_FILE
     from ..recipe import load_recipe, parse_overrides, recipe_from_dict
-    from ..trainer import RUN_FILE, Source
+    from ..trainer import Source
     from ..trainer import train as run
     from ..warmstart import Start, load_start
 

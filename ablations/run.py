@@ -1,0 +1,236 @@
+"""The paper's competitors and ablations, each under one short, equal budget.
+
+    python ablations/run.py --data ../shared/data/300w_train/annotations.json \
+        --val ../shared/data/300w_val/annotations.json --out ../runs/ablations
+
+trains what is not trained yet, measures it on the validation faces and writes ``tables.md``. Interrupted, it goes on
+where it was. The trunk is trained once (``trunk.yaml``) and starts the runs that differ in their subpixel part alone
+(``subpixel.yaml``): as their first parts would be equal step by step, that changes nothing but the time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from hih_align import files, heatmaps
+from hih_align.heatmaps import Decoder
+from hih_align.schemes import scheme_from_dict
+from hih_align.training.annotations import read_dataset
+from hih_align.training.journal import METRICS_FILE, RUN_FILE
+from hih_align.training.recipe import recipe_from_dict
+from hih_align.training.trainer import Source, Trainer
+from hih_align.training.variants import Baseline, Output
+
+HERE = Path(__file__).parent
+Errors = dict[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run: ``name`` of its folder, ``what`` it is in a table, and its options of ``hih-align train``."""
+
+    name: str
+    what: str
+    options: str = ""
+    recipe: str = "subpixel"
+    init: str | None = "trunk"
+    weight: float = 0.5
+
+
+TRUNKS = [
+    Run("trunk", "256 channels", recipe="trunk", init=None, weight=1),
+    Run("trunk-280", "280 channels", "--set variant=baseline", "trunk", None, 1),
+]
+VARIANTS = [
+    Run("baseline", "baseline (280 channels)", "--set variant=baseline", init="trunk-280"),
+    Run("wov", "WOV (offset value, fully connected)", "--set variant=wov"),
+    Run("wom", "WOM (offset map, smooth L1)", "--set variant=wom"),
+    Run("hih-l2", "HIH w. L2", "--set losses.decimal=mse"),
+    Run("hih", "HIH w. CSC"),
+]
+ABLATIONS = [
+    Run("hih", "as in the table above"),
+    Run("hih-l2", "decimal loss: MSE instead of CSC (Tab. VIII)"),
+    Run("hard", "hard labels instead of soft (Tab. VII)", "--set losses.hard_labels=true"),
+    Run("temperature-1", "target's softmax as Eq. 5 prints it (temperature 1)", "--set losses.temperature=1"),
+    Run("decimal-4", "decimal heatmaps 4x4 (Tab. IX)", "--set decimal_size=4"),
+    Run("decimal-16", "decimal heatmaps 16x16 (Tab. IX)", "--set decimal_size=16"),
+    Run("sigma-0.5", "decimal sigma 0.5 (Tab. X)", "--set losses.decimal_sigma=0.5"),
+    Run("sigma-0.75", "decimal sigma 0.75 (Tab. X)", "--set losses.decimal_sigma=0.75"),
+    Run("sigma-1.5", "decimal sigma 1.5 (Tab. X)", "--set losses.decimal_sigma=1.5"),
+    Run("gate", "decimal loss only where the integer maximum is within a pixel", "--set losses.gate=1"),
+    Run("expectation", "and the expectation decoder's output trained (weight 0.01)", "--set losses.expectation=0.01"),
+]
+SUPERVISION = [
+    Run("last", "the last stack (Sec. III-D)", "--size S --set epochs=4", "trunk", None, 1),
+    Run("all", "both stacks", "--size S --set epochs=4 --set losses.supervise=all", "trunk", None, 1),
+]
+RATES = [
+    Run("rate-1e-3", "1e-3, gradients times 1000", "--set epochs=3", "trunk", None, 1),
+    Run(
+        "rate-5e-6", "5e-6, as in Sec. IV-A.3", "--set epochs=3 --set lr=5e-6 --set gradient_scale=1", "trunk", None, 1
+    ),
+    Run("rate-5e-6-scaled", "5e-6, gradients times 1000", "--set epochs=3 --set lr=5e-6", "trunk", None, 1),
+]
+
+ARGMAX, EXPECTATION = Decoder("argmax"), Decoder()
+
+
+def command(run: Run, data: str, val: str, out: str) -> list[str]:
+    """What trains it, as one would type it."""
+    parts = ["hih-align", "train", "--recipe", f"ablations/{run.recipe}.yaml", "--scheme", "300w", *run.options.split()]
+    if run.init:
+        parts += ["--init", f"{out}/{run.init}/best"]
+    source = data if run.weight == 1 else f"{data}:{run.weight}"
+    return [*parts, "--data", source, "--val", val, "--out", f"{out}/{run.name}"]
+
+
+def train(run: Run, data: str, val: str, out: str, threads: int) -> None:
+    """Train it, unless that is done; its output goes to a log beside its folder."""
+    folder = Path(out) / run.name
+    if (folder / "last").is_dir():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    words = [sys.executable, "-m", "hih_align.cli", *command(run, data, val, out)[1:], "--resume"]
+    with open(folder.parent / f"{run.name}.log", "ab") as log:
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        subprocess.run(words, check=True, cwd=HERE.parent, env=environment, stdout=log, stderr=log)
+
+
+def measure(folder: Path) -> Errors:
+    """Validation errors by decoding, (N,) percent each, of a finished run."""
+    stored = json.loads((folder / RUN_FILE).read_text("utf-8"))
+    recipe, scheme = recipe_from_dict(stored["recipe"]), scheme_from_dict(stored["scheme"])
+    data = [Source(read_dataset(source["path"], scheme), source["weight"]) for source in stored["data"]]
+    val = read_dataset(stored["val"]["path"], scheme)
+    trainer = Trainer(recipe, data, folder, val=val, init=stored["init"], resume=True, progress=False)
+    assert trainer.val is not None
+    last, model = recipe.stages[-1], trainer.averaged
+    rows = np.array_split(np.arange(len(trainer.val)), max(1, len(trainer.val) // 16))
+    outputs = list(trainer.outputs(trainer.val, last, rows))
+    labels, weights = (torch.cat([getattr(batch, name) for batch, _ in outputs]) for name in ("points", "weights"))
+
+    def errors(output: Callable[[Output], Output], decoder: Decoder) -> NDArray[np.float64]:
+        points = torch.cat([heatmaps.STRIDE * model.decode(output(given), decoder) for _, given in outputs])
+        return trainer.errors(points, labels, weights, last.size)
+
+    if isinstance(model, Baseline):
+        found = {}
+        for rule in ("baseline", "wsm", "dark"):
+            model.rule = rule  # type: ignore[assignment]
+            found[rule] = errors(lambda output: output, ARGMAX)
+        return found
+    decoders = (ARGMAX, EXPECTATION) if recipe.variant == "hih" else (ARGMAX,)
+    found = {f"integer {d.method}": errors(lambda output: output._replace(subpixel=None), d) for d in decoders}
+    if last.subpixel:
+        found |= {f"nested {d.method}": errors(lambda output: output, d) for d in decoders}
+    return found
+
+
+def measured(folder: Path) -> Errors:
+    """`measure`, kept in the run's folder."""
+    path = folder / "errors.json"
+    if not path.is_file():
+        errors = {name: values.tolist() for name, values in measure(folder).items()}
+        with files.replacing(path) as temporary:
+            temporary.write_text(json.dumps(errors), "utf-8")
+    return {name: np.array(values) for name, values in json.loads(path.read_text("utf-8")).items()}
+
+
+def cell(errors: NDArray[np.float64] | None, reference: NDArray[np.float64] | None = None) -> str:
+    """The mean, and by how much it differs from the reference face by face, with its standard error."""
+    if errors is None:
+        return "-"
+    text = f"{errors.mean():.2f}"
+    if reference is None or (errors == reference).all():
+        return text
+    difference = errors - reference
+    return f"{text} ({difference.mean():+.2f} ± {difference.std(ddof=1) / len(errors) ** 0.5:.2f})"
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """In Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def tables(out: Path) -> str:
+    """All of them."""
+    base, hih, last = (measured(out / name) for name in ("baseline", "hih", "last"))
+    own, best = hih["nested argmax"], hih["nested expectation"]
+    options = VARIANTS[0].options
+    rows = [[VARIANTS[0].what, f"`{options}`", cell(base["baseline"], own), "-"]]
+    rows += [[f"{rule.upper()}, from the same network", "", cell(base[rule], own), "-"] for rule in ("wsm", "dark")]
+    for run in VARIANTS[1:]:
+        errors = measured(out / run.name)
+        values = [cell(errors["nested argmax"], own), cell(errors.get("nested expectation"), best)]
+        rows.append([run.what, f"`{run.options}`" if run.options else "", *values])
+    head = ["subpixel part", "options", "NME, its own rule (HIH: argmax)", "NME, expectation"]
+    parts = ["## Subpixel variants (Appendix, Tab. V and VI)", table(head, rows)]
+    rows = []
+    for run in ABLATIONS:
+        errors = measured(out / run.name)
+        values = [cell(errors["integer argmax"]), cell(errors["nested argmax"], own)]
+        values += [cell(errors["integer expectation"]), cell(errors["nested expectation"], best)]
+        rows.append([run.what, f"`{run.options}`" if run.options else "", *values])
+    head = ["what differs", "options", "integer argmax", "nested argmax", "integer centroid", "nested expectation"]
+    parts += ["## Ablations of HIH w. CSC (Tab. VII to X, and ours)", table(head, rows)]
+    rows = []
+    for run in SUPERVISION:
+        errors = measured(out / run.name)
+        values = [cell(errors[name], last[name]) for name in ("integer argmax", "integer expectation")]
+        rows.append([run.what, f"`{run.options}`", *values])
+    head = ["supervised", "options", "integer argmax", "integer centroid"]
+    parts += ["## Supervision of HIH_S, at 128 px", table(head, rows)]
+    rows = []
+    for run in RATES:
+        errors = measured(out / run.name)
+        losses = [json.loads(line)["loss"] for line in (out / run.name / METRICS_FILE).read_text("utf-8").splitlines()]
+        rows.append(
+            [run.what, f"`{run.options}`", ", ".join(f"{v:.2e}" for v in losses), cell(errors["integer argmax"])]
+        )
+    head = ["learning rate", "options", "loss, epoch by epoch", "integer argmax"]
+    parts += ["## The paper's learning rate, from random weights, at 128 px", table(head, rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+def main(
+    data: Annotated[str, typer.Option(help="Training faces.")],
+    val: Annotated[str, typer.Option(help="Validation faces.")],
+    out: Annotated[Path, typer.Option(help="Folder of the runs.")],
+    jobs: Annotated[int, typer.Option(help="Runs at a time; the processor's cores are shared out among them.")] = 2,
+    show: Annotated[bool, typer.Option("--show", help="Only print the commands.")] = False,
+) -> None:
+    """Train, measure, and write tables.md."""
+    groups = [TRUNKS, [*VARIANTS, *ABLATIONS[2:], *SUPERVISION, *RATES]]
+    if show:
+        for run in (run for group in groups for run in group):
+            typer.echo(shlex.join(command(run, data, val, str(out))))
+        return
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    with ThreadPoolExecutor(jobs) as pool, tqdm(total=sum(map(len, groups)), unit="run") as bar:
+        for group in groups:
+            for _ in pool.map(lambda run: train(run, data, val, str(out), threads), group):
+                bar.update()
+    text = tables(out)
+    with files.replacing(HERE / "tables.md") as temporary:
+        temporary.write_text(text, "utf-8")
+
+
+if __name__ == "__main__":
+    typer.run(main)
