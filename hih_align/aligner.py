@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Literal
 
-import huggingface_hub
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -264,18 +263,11 @@ class FaceAligner:
             ValueError: a malformed repo_id.
             OSError: if the Hub refuses or cannot be reached (huggingface_hub's own errors).
         """
-        api = huggingface_hub.HfApi(token=token, library_name="hih-align")
+        from .publish import upload
+
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
-            try:
-                api.create_repo(repo_id, private=private, exist_ok=True)
-                commit = api.upload_folder(
-                    repo_id=repo_id, folder_path=folder, revision=revision, commit_message=commit_message
-                )
-            except (OSError, ValueError):
-                raise
-            except Exception as error:  # huggingface_hub's HTTP library has errors of its own
-                raise OSError(f"repo_id: {repo_id!r} cannot be uploaded: {error}") from error
+            commit = upload(folder, repo_id, message=commit_message, revision=revision, private=private, token=token)
         return str(commit.commit_url)
 
     def _passes(self, refine: int | None) -> int:

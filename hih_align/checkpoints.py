@@ -281,7 +281,7 @@ def local_weights(row: Row) -> Path | None:
 def _find_weights(row: Row, hub: dict[str, Any]) -> Path:
     if row.sha256 is not None:
         if (path := local_weights(row)) is not None:
-            return _verified(path, row.sha256)
+            return verified(path, row.sha256)
         if row.repo_id is not None:
             return _published(row.repo_id, row.sha256, {**hub, "revision": hub["revision"] or row.revision})
     raise WeightsUnavailableError(
@@ -295,10 +295,15 @@ def _published(repo_id: str, sha256: str, hub: dict[str, Any]) -> Path:
     if files.sha256(path) != sha256 and not hub["local_files_only"]:
         # the Hub's client keeps what came without checking it: fetch once more before giving up
         path = _download(repo_id, WEIGHTS_FILE, {**hub, "force_download": True})
-    return _verified(path, sha256)
+    return verified(path, sha256)
 
 
-def _verified(path: Path, sha256: str) -> Path:
+def verified(path: Path, sha256: str) -> Path:
+    """``path``, if the file has that SHA-256.
+
+    Raises:
+        CheckpointError: if not.
+    """
     if (found := files.sha256(path)) != sha256:
         raise CheckpointError(
             f"{path} is damaged or not the published file: its SHA-256 is {found}, expected {sha256}; "
@@ -409,7 +414,12 @@ def save_checkpoint(
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     save_weights(network, path / WEIGHTS_FILE, dtype)
-    _write_json(path / CONFIG_FILE, config.to_dict())
+    write_config(path, config)
+
+
+def write_config(folder: Path, config: Config) -> None:
+    """Write ``config.json``, atomically."""
+    _write_json(folder / CONFIG_FILE, config.to_dict())
 
 
 def save_config(model: str, config: Config) -> Path:
@@ -426,6 +436,17 @@ def save_config(model: str, config: Config) -> Path:
             _write_json(path, data)
             return path
     raise ValueError(f"model is {model!r}, expected a folder with {CONFIG_FILE} or one of {list(read_manifest())}")
+
+
+def record_publication(model: str, repo_id: str, revision: str) -> Path:
+    """Note in a checkout's manifest where a row was published; returns the file written."""
+    path = manifest_path()
+    data = json.loads(path.read_text("utf-8"))
+    for item in data["checkpoints"]:
+        if item["id"] == model:
+            item |= {"repo_id": repo_id, "revision": revision}
+    _write_json(path, data)
+    return path
 
 
 def _write_json(path: Path, data: Any) -> None:

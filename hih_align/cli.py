@@ -14,12 +14,13 @@ from typer.core import TyperCommand, TyperGroup
 
 from .aligner import FaceAligner
 from .boxes import read_boxes
-from .checkpoints import Config, Row, local_weights, read_manifest, save_checkpoint
+from .checkpoints import Config, Row, local_weights, read_manifest, record_publication, save_checkpoint
 from .files import replacing
 from .heatmaps import Decoder
 from .images import write_image
 from .memory import keep_freed_memory
 from .network import SIZES
+from .publish import model_card, publish
 from .released import load_released
 from .schemes import get_scheme
 from .training.commands.calibrate import calibrate
@@ -290,6 +291,49 @@ def convert(
         f"{found.network.decimal_size}, {count / 1e6:.2f} M parameters{best}; "
         f"dropped {len(found.dead)} weights that the network never uses"
     )
+
+
+Reports = Annotated[
+    list[Path] | None, typer.Option("--report", help="A report.md of `hih-align evaluate --out`. Repeatable.")
+]
+
+
+@app.command()
+def card(
+    model: Annotated[str, typer.Argument(help="A manifest id, such as HIH_T/300w.")],
+    report: Reports = None,
+    out: Annotated[Path | None, typer.Option(help="File to write; on the screen by default.")] = None,
+) -> None:
+    """Write a checkpoint's model card, from the manifest and evaluation reports."""
+    text = model_card(_manifest_row(model), [path.read_text("utf-8") for path in report or ()])
+    if out is None:
+        typer.echo(text)
+        return
+    with replacing(out) as temporary:
+        temporary.write_text(text, "utf-8")
+
+
+@app.command("publish")
+def publish_command(
+    model: Annotated[str, typer.Argument(help="A manifest id, such as HIH_T/300w.")],
+    repo: Annotated[str, typer.Option(help="user/repo on the Hub, made if need be.")],
+    report: Reports = None,
+    tag: Annotated[list[str] | None, typer.Option(help="A name for the commit, such as v0.1.0. Repeatable.")] = None,
+    private: Annotated[bool | None, typer.Option("--private/--public", help="Of a new repository.")] = None,
+) -> None:
+    """Push a checkpoint to the Hub: weights, config, card, terms and tags; the manifest then says where it is."""
+    row = _manifest_row(model)
+    reports = [path.read_text("utf-8") for path in report or ()]
+    revision = publish(row, repo, reports=reports, tags=tag or (), private=private)
+    path = record_publication(row.id, repo, revision)
+    typer.echo(f"{row.id} is at {repo}, revision {revision}; noted in {path}")
+
+
+def _manifest_row(model: str) -> Row:
+    rows = read_manifest()
+    if model not in rows:
+        raise ValueError(f"model is {model!r}, expected one of {list(rows)}")
+    return rows[model]
 
 
 app.command()(train)
