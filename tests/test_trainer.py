@@ -25,6 +25,7 @@ from hih_align.memory import keep_freed_memory
 from hih_align.network import HIHNet
 from hih_align.schemes import COFW, W300, WFLW, scheme_from_dict
 from hih_align.training.annotations import Dataset, read_dataset
+from hih_align.training.curve import curve_figure
 from hih_align.training.ema import EMA
 from hih_align.training.evaluate import evaluate
 from hih_align.training.finetune import fine_tune
@@ -168,7 +169,17 @@ def test_run_folder(uninterrupted, faces):
     assert aligner.align(record.image, record.box).points.shape == (4, 2)
     assert (uninterrupted / "validation.png").stat().st_size > 1000
     assert (uninterrupted / "batch-64px.png").stat().st_size > 1000
+    assert (uninterrupted / "curve.png").stat().st_size > 1000
     assert list((uninterrupted / "tensorboard").glob("events*"))
+
+
+def test_curve_shows_every_epoch(uninterrupted):
+    above, below = curve_figure(lines(uninterrupted)).axes
+    minutes = np.cumsum([line["seconds"] / 60 for line in lines(uninterrupted)])
+    for axes, key in ((above, "nme"), (below, "loss")):
+        drawn = np.concatenate([line.get_xydata() for line in axes.lines])  # a line for each of the two stages
+        np.testing.assert_allclose(drawn[:, 0], minutes)
+        np.testing.assert_allclose(drawn[:, 1], [line[key] for line in lines(uninterrupted)])
 
 
 def test_best_is_the_epoch_of_the_lowest_nme_of_its_stage(uninterrupted):

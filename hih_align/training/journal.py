@@ -115,6 +115,21 @@ class Journal:
         if self._writer is not None:
             self._writer.add_image(name, image, step, dataformats="HWC")
 
+    def curve(self) -> None:
+        """``curve.png``, of all epochs so far, where matplotlib is installed."""
+        if self._out is None or not (self._out / METRICS_FILE).is_file():
+            return
+        try:
+            from .curve import curve_figure
+
+            lines = (self._out / METRICS_FILE).read_text("utf-8").splitlines()
+            figure = curve_figure([json.loads(line) for line in lines]) if lines else None
+        except ImportError:
+            return
+        if figure is not None:
+            with files.replacing(self._out / "curve.png") as temporary:
+                figure.savefig(temporary)
+
     def __enter__(self) -> Journal:
         return self
 

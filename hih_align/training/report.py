@@ -190,7 +190,7 @@ def ced_figure(reports: Sequence[Report], limit: float = 10.0) -> Figure:
         reports: at least one.
         limit: NME where the axis ends, in percent.
     """
-    figure = _figure(6.4, 4.4)
+    figure = blank_figure(6.4, 4.4)
     axes = figure.add_subplot()
     if len(reports) == 1:
         nme = reports[0].nme
@@ -217,7 +217,7 @@ def ced_figure(reports: Sequence[Report], limit: float = 10.0) -> Figure:
 def calibration_figure(report: Report) -> Figure:
     """What the scores claim against what came true, and how the scores are distributed."""
     quality = report.score_quality
-    figure = _figure(4.6, 5.2)
+    figure = blank_figure(4.6, 5.2)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     middle = (np.arange(len(quality.count)) + 0.5) / len(quality.count)
     above.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle="--")
@@ -248,7 +248,7 @@ def worst_figure(report: Report, count: int = 16, columns: int = 4) -> Figure:
     """
     faces = report.worst(count)
     rows = max(1, math.ceil(len(faces) / columns))
-    figure = _figure(3.2 * columns, 3.4 * rows + 0.5)
+    figure = blank_figure(3.2 * columns, 3.4 * rows + 0.5)
     figure.suptitle(
         f"{report.model} on {report.dataset}, {report.settings.box} boxes: the worst {len(faces)} faces "
         "(green: annotated, red: found)",
@@ -277,7 +277,7 @@ def _draw_face(axes: Axes, report: Report, index: int, size: int = 320) -> None:
     axes.set_title(f"{report.nme[index]:.1f} %, score {score:.2f}, {record.image.name}", fontsize=8)
 
 
-def _figure(width: float, height: float) -> Figure:
+def blank_figure(width: float, height: float) -> Figure:
     """Without pyplot: no global state, no display."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg

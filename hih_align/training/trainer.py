@@ -5,8 +5,8 @@ A run is a folder:
 * ``run.json``: recipe, data and start weights; what a resumed run is checked against
 * ``state.pt``: networks, optimiser and counters, written atomically every epoch and on SIGINT and SIGTERM
 * ``best/``: the network of the lowest validation NME, for `FaceAligner.from_pretrained`; ``last/``: the latest
-* ``metrics.jsonl``, ``tensorboard/``; ``validation.png``, the latest predictions, and ``batch-256px.png``, the first
-  batch of that size with its targets
+* ``metrics.jsonl``, ``curve.png``, ``tensorboard/``; ``validation.png``, the latest predictions, and
+  ``batch-256px.png``, the first batch of that size with its targets
 
 Order and augmentation are functions of the recipe's seed and the place in the run, so a resumed run needs no random
 state: in float32 on one CPU it reaches the very weights of a run that was never stopped.
@@ -305,6 +305,7 @@ class Trainer:
                 if not self._epoch(journal):
                     self._save()
                     break
+            journal.curve()
         return Result(
             self.out, at.epoch >= self.recipe.epochs, at.epoch, at.steps, at.best if self.val else None, self.warm_start
         )

@@ -1,0 +1,53 @@
+"""A run's ``metrics.jsonl`` as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .report import blank_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def curve_figure(epochs: Sequence[Mapping[str, Any]]) -> Figure:
+    """Validation NME and loss over the minutes of training, the stages set off from each other.
+
+    Args:
+        epochs: the lines of ``metrics.jsonl``, at least one. Minutes are those of all sittings together, validation
+            included.
+
+    Raises:
+        ImportError: if matplotlib is missing.
+    """
+    figure = blank_figure(7.0, 4.0)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+    minutes = np.cumsum([epoch["seconds"] / 60 for epoch in epochs])
+    begun = 0.0
+    places = enumerate(epochs)
+    for number, stage in groupby(places, lambda place: place[1]["stage"]):
+        members = [place for place, _ in stage]
+        of = [epochs[place] for place in members]
+        at, colour = minutes[members], f"C{number}"
+        above.plot(
+            at, [epoch.get("nme", np.nan) for epoch in of], color=colour, marker=".", label=f"{of[0]['size']} px"
+        )
+        below.plot(at, [epoch["loss"] for epoch in of], color=colour, marker=".")
+        for axes in (above, below):
+            axes.axvspan(begun, at[-1], color=colour, alpha=0.06, linewidth=0)
+        begun = float(at[-1])
+    above.set(yscale="log", ylabel="validation NME, %")
+    above.yaxis.set_major_formatter("{x:g}")
+    above.yaxis.set_minor_formatter("{x:g}")
+    above.legend(fontsize=8)
+    below.set(yscale="log", xlim=(0, begun), xlabel="minutes of training", ylabel="loss")
+    scores = [epoch["nme"] for epoch in epochs if epoch["stage"] == epochs[-1]["stage"] and "nme" in epoch]
+    best = f", best NME {min(scores):.2f}" if scores else ""
+    above.set_title(f"{len(epochs)} epochs, {begun:.0f} minutes{best}", fontsize=9)
+    for axes in (above, below):
+        axes.grid(alpha=0.3, which="both")
+    return figure
