@@ -29,6 +29,8 @@ from .scores import Calibration
 MANIFEST = "weights_manifest.json"
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+#: In a training run's folder, that of its best checkpoint.
+BEST = "best"
 #: Environment variable: a folder with weight files of the manifest.
 WEIGHTS_FOLDER = "HIH_ALIGN_WEIGHTS"
 
@@ -206,7 +208,7 @@ def find_checkpoint(
 
     Args:
         name: a size ("HIH_T"; its scheme is ``scheme``, or 300w), a manifest id ("HIH_T/300w"), a folder written by
-            `save_checkpoint`, or a Hub repository ("user/repo"), tried in this order.
+            `save_checkpoint` or by a training run, or a Hub repository ("user/repo"), tried in this order.
         scheme: the landmarks wanted; must be the checkpoint's own, or "cofw" for a WFLW checkpoint, whose points are
             then converted.
         cache_dir, revision, token, local_files_only: as in `huggingface_hub.hf_hub_download`.
@@ -312,7 +314,14 @@ def verified(path: Path, sha256: str) -> Path:
     return path
 
 
+def _own(folder: Path) -> Path:
+    """The folder, or a training run's best checkpoint."""
+    best = folder / BEST
+    return best if (best / CONFIG_FILE).is_file() and not (folder / CONFIG_FILE).is_file() else folder
+
+
 def _folder(folder: Path) -> Checkpoint:
+    folder = _own(folder)
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"model: {folder} has no {name}")
@@ -424,10 +433,10 @@ def write_config(folder: Path, config: Config) -> None:
 
 def save_config(model: str, config: Config) -> Path:
     """Replace the config of a folder or, in a checkout, of a manifest row; returns the file written."""
-    if (Path(model) / CONFIG_FILE).is_file():
-        path = Path(model) / CONFIG_FILE
-        _write_json(path, config.to_dict())
-        return path
+    folder = _own(Path(model))
+    if (folder / CONFIG_FILE).is_file():
+        write_config(folder, config)
+        return folder / CONFIG_FILE
     path = manifest_path()
     data = json.loads(path.read_text("utf-8"))
     for item in data["checkpoints"]:

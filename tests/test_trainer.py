@@ -166,7 +166,10 @@ def test_run_folder(uninterrupted, faces):
     aligner = FaceAligner.from_pretrained(str(uninterrupted / "best"))
     assert aligner.scheme == faces[0].scheme
     record = faces[1].records[0]
-    assert aligner.align(record.image, record.box).points.shape == (4, 2)
+    points = aligner.align(record.image, record.box).points
+    assert points.shape == (4, 2)
+    run = FaceAligner.from_pretrained(str(uninterrupted))  # its folder stands for its best
+    np.testing.assert_array_equal(run.align(record.image, record.box).points, points)
     assert (uninterrupted / "validation.png").stat().st_size > 1000
     assert (uninterrupted / "batch-64px.png").stat().st_size > 1000
     assert (uninterrupted / "curve.png").stat().st_size > 1000

@@ -73,7 +73,7 @@ def fine_tune(
     with tempfile.TemporaryDirectory(prefix="hih-align-") as temporary:
         folder = Path(temporary if out is None else out)
         train(chosen, sources, folder, val=validation, init=start, resume=resume, progress=progress)
-        return FaceAligner.from_pretrained(os.fspath(folder / "best"))
+        return FaceAligner.from_pretrained(os.fspath(folder))
 
 
 def _flat(key: str, value: Any) -> list[tuple[str, Any]]:

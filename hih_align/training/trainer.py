@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .. import files, heatmaps, metrics
-from ..checkpoints import WEIGHTS_FILE, Config, save_checkpoint, save_weights
+from ..checkpoints import BEST, WEIGHTS_FILE, Config, save_checkpoint, save_weights
 from ..network import HIHNet
 from ..schemes import Scheme
 from .annotations import Dataset
@@ -491,7 +491,7 @@ class Trainer:
         if better and validated is not None:
             at.best = validated.nme
         if better or self.val is None:
-            self._keep("best")
+            self._keep(BEST)
         counted = max(at.sums.pop("steps", 0.0), 1.0)
         means = {name: value / counted for name, value in at.sums.items()}
         record: dict[str, Any] = {
