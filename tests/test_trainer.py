@@ -346,11 +346,12 @@ def test_faces_that_do_not_fit_are_streamed(faces, tmp_path):
 
 
 def test_batches_are_made_ahead_in_order():
+    torch.set_num_threads(2)
     made = []
 
     def items():
         for i in range(4):
-            made.append((i, threading.current_thread().name))
+            made.append((i, threading.current_thread().name, torch.get_num_threads()))
             yield i
             if i == 2:
                 raise OSError("disk")
@@ -361,14 +362,15 @@ def test_batches_are_made_ahead_in_order():
     assert next(taken) == 2
     with pytest.raises(OSError, match="disk"):
         next(taken)
-    assert [i for i, _ in made] == [0, 1, 2]
-    assert all(name.startswith("ahead") for _, name in made)
+    assert [i for i, *_ in made] == [0, 1, 2]
+    assert all(name.startswith("ahead") and threads == 1 for _, name, threads in made)
 
     going = threading.Event()
     second = ahead(item for item in (1, 2) if item == 1 or going.set() is None)
     assert next(second) == 1
     assert going.wait(10)  # the next is made while this one is in use
     second.close()
+    assert torch.get_num_threads() == 2
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
 
 

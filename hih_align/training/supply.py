@@ -19,12 +19,19 @@ T = TypeVar("T")
 
 
 def ahead(items: Iterator[T]) -> Generator[T]:
-    """The same items in the same order, each made in a thread while the one before is in use."""
-    with ThreadPoolExecutor(1, "ahead") as pool:
-        following = pool.submit(next, items, None)
-        while (item := following.result()) is not None:
+    """The same items in the same order, each made in a thread while the one before is in use.
+
+    The thread computes on one core: a second set of torch's threads would hold up the first.
+    """
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(1, "ahead", torch.set_num_threads, (1,)) as pool:
             following = pool.submit(next, items, None)
-            yield item
+            while (item := following.result()) is not None:
+                following = pool.submit(next, items, None)
+                yield item
+    finally:
+        torch.set_num_threads(threads)  # what the thread set holds for threads to come, too
 
 
 class Supply:
