@@ -82,15 +82,15 @@ ABLATIONS = [
     Run("expectation", "and the expectation decoder's output trained (weight 0.01)", "--set losses.expectation=0.01"),
 ]
 SUPERVISION = [
-    Run("last", "the last stack (Sec. III-D)", "--size S --set epochs=4", "trunk", None, 1),
-    Run("all", "both stacks", "--size S --set epochs=4 --set losses.supervise=all", "trunk", None, 1),
+    Run("last", "the last stack (Sec. III-D)", "--size S --set epochs=2", "trunk", None, 1),
+    Run("all", "both stacks", "--size S --set epochs=2 --set losses.supervise=all", "trunk", None, 1),
 ]
 RATES = [
-    Run("rate-1e-3", "1e-3, gradients times 1000", "--set epochs=3", "trunk", None, 1),
+    Run("rate-1e-3", "1e-3, gradients times 1000", "--set epochs=2", "trunk", None, 1),
     Run(
-        "rate-5e-6", "5e-6, as in Sec. IV-A.3", "--set epochs=3 --set lr=5e-6 --set gradient_scale=1", "trunk", None, 1
+        "rate-5e-6", "5e-6, as in Sec. IV-A.3", "--set epochs=2 --set lr=5e-6 --set gradient_scale=1", "trunk", None, 1
     ),
-    Run("rate-5e-6-scaled", "5e-6, gradients times 1000", "--set epochs=3 --set lr=5e-6", "trunk", None, 1),
+    Run("rate-5e-6-scaled", "5e-6, gradients times 1000", "--set epochs=2 --set lr=5e-6", "trunk", None, 1),
 ]
 
 ARGMAX, EXPECTATION = Decoder("argmax"), Decoder()
