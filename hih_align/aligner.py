@@ -7,8 +7,10 @@ import os
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +31,9 @@ from .schemes import SCHEMES, Scheme
 
 #: Faces that go through the network together.
 BATCH_SIZE = 32
+
+#: Images that are being read while the network runs.
+READ_AHEAD = 8
 
 Decode = Literal["argmax", "expectation"]
 _State = list[tuple[int, int]]
@@ -237,7 +242,7 @@ class FaceAligner:
         Raises:
             ValueError: also if there are more images than boxes, or fewer.
         """
-        return list(self.stream(images, bboxes, batch_size, refine, mirror))
+        return list(self.stream(images, bboxes, batch_size, refine, mirror, READ_AHEAD))
 
     def stream(
         self,
@@ -246,15 +251,21 @@ class FaceAligner:
         batch_size: int = BATCH_SIZE,
         refine: int | None = None,
         mirror: bool = False,
+        read_ahead: int = 0,
     ) -> Iterator[Landmarks]:
-        """`align_batch` as an iterator: results in order as they come, images held only while they are needed."""
+        """`align_batch` as an iterator: results in order as they come, images held only while they are needed.
+
+        ``read_ahead`` is how many of the images to come, where they are paths, other threads read while the network
+        runs; ``images`` is then consumed by that many earlier.
+        """
         batch_size = _whole("batch_size", batch_size, 1)
+        read_ahead = _whole("read_ahead", read_ahead, 0)
         passes = self._passes(refine)
         waiting: list[_Face] = []  # no batch has taken them yet
         unfinished: deque[tuple[list[_Face], bool]] = deque()  # images in order, results not given yet
-        for index, (image, bbox) in enumerate(_pairs(images, bboxes)):
+        for index, (image, bbox, read) in enumerate(_reading(_pairs(images, bboxes), read_ahead)):
             try:
-                pixels = read_image(image)
+                pixels = read()
                 boxes, single = _boxes(bbox, pixels)
             except (TypeError, ValueError) as error:
                 which = repr(os.fspath(image)) if isinstance(image, (str, os.PathLike)) else f"number {index}"
@@ -409,6 +420,28 @@ def _pairs(images: Iterable[Image], bboxes: Iterable[ArrayLike]) -> Iterator[tup
             kind = "bboxes" if bbox is missing else "images"
             raise ValueError(f"{kind} has {index} entries and the other one more, expected one of bboxes per image")
         yield image, bbox  # type: ignore[misc]  # the sentinel is gone
+
+
+def _reading(
+    pairs: Iterable[tuple[Image, ArrayLike]], ahead: int
+) -> Iterator[tuple[Image, ArrayLike, Callable[[], NDArray[np.uint8]]]]:
+    """Images and boxes with what gives the pixels; up to ``ahead`` files are being read meanwhile."""
+    if not ahead:
+        yield from ((image, bbox, partial(read_image, image)) for image, bbox in pairs)
+        return
+    # half of the cores: the network needs the others
+    pool = ThreadPoolExecutor(min(ahead, max(1, (os.cpu_count() or 1) // 2)), "hih-align-read")
+    try:
+        waiting: deque[tuple[Image, ArrayLike, Callable[[], NDArray[np.uint8]]]] = deque()
+        for image, bbox in pairs:
+            file = isinstance(image, (str, os.PathLike))
+            waiting.append((image, bbox, pool.submit(read_image, image).result if file else partial(read_image, image)))
+            while waiting and (len(waiting) > ahead or not isinstance(waiting[0][0], (str, os.PathLike))):
+                yield waiting.popleft()
+        while waiting:
+            yield waiting.popleft()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _boxes(bbox: ArrayLike | None, image: NDArray[np.uint8]) -> tuple[NDArray[np.float64], bool]:

@@ -12,9 +12,11 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from .aligner import FaceAligner
+from .aligner import READ_AHEAD, FaceAligner
 from .boxes import read_boxes
 from .checkpoints import Config, Row, local_weights, read_manifest, save_checkpoint
+from .export import Format
+from .export import export as write_export
 from .files import replacing
 from .heatmaps import Decoder
 from .images import write_image
@@ -107,6 +109,7 @@ def align(
     scheme: Annotated[str | None, typer.Option(help="300w, wflw or cofw.")] = None,
     device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:1; CUDA where there is one.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or auto.")] = None,
+    backend: Annotated[str, typer.Option(help="torch, openvino, onnxruntime or auto.")] = "torch",
     decode: Annotated[str | None, typer.Option(help="expectation or argmax.")] = None,
     refine: Annotated[int | None, typer.Option(help="Refining passes.")] = None,
     mirror: Annotated[bool, typer.Option("--mirror", help="Average with the mirrored face.")] = False,
@@ -119,7 +122,7 @@ def align(
     """
     if not photo.exists():
         raise FileNotFoundError(f"image: no such file: {photo}")
-    aligner = FaceAligner.from_pretrained(model, scheme, device, dtype, decode=decode)  # type: ignore[arg-type]
+    aligner = FaceAligner.from_pretrained(model, scheme, device, dtype, backend, decode)  # type: ignore[arg-type]
     options = {"refine": refine, "mirror": mirror}
     if photo.is_dir():
         if bbox or boxes is None:
@@ -187,7 +190,8 @@ def _align_folder(
         out.mkdir(parents=True, exist_ok=True)
     done = _resume(json_path, aligner) if json_path else set()
     names = [name for name, b in todo.items() if len(b) and not all((name, i) in done for i in range(len(b)))]
-    results = aligner.stream((folder / n for n in names), (todo[n] for n in names), batch_size, **options)
+    images, given = (folder / n for n in names), (todo[n] for n in names)
+    results = aligner.stream(images, given, batch_size, **options, read_ahead=READ_AHEAD)
     with contextlib.ExitStack() as stack:
         lines = sys.stdout if out is None else None
         if json_path is not None:
@@ -290,6 +294,42 @@ def convert(
         f"{found.network.decimal_size}, {count / 1e6:.2f} M parameters{best}; "
         f"dropped {len(found.dead)} weights that the network never uses"
     )
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="Size, manifest id, folder or Hub repository.")],
+    out: Annotated[Path, typer.Option(help="Folder to be made.")],
+    format: Annotated[Format, typer.Option(help="The runtime: ONNX, OpenVINO, or a torch.export program.")],
+    precision: Annotated[
+        str, typer.Option(help="fp32, bf16 (openvino, torch), fp16, or int8 (onnx, openvino).")
+    ] = "fp32",
+    scheme: Annotated[str | None, typer.Option(help="300w, wflw or cofw.")] = None,
+    decode: Annotated[str | None, typer.Option(help="expectation or argmax; by default the model's.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="int8: annotations of training faces, on which its ranges are found.")
+    ] = None,
+    val: Annotated[
+        Path | None,
+        typer.Option(help="int8: annotations of other faces; it is refused when it loses too much on them."),
+    ] = None,
+) -> None:
+    """Write a model for another runtime, decoder included: crops in, points and scores out.
+
+    The folder is a checkpoint, too: with its backend, FaceAligner.from_pretrained runs what was exported.
+    """
+    from .training.annotations import read_dataset
+
+    aligner = FaceAligner.from_pretrained(model, scheme, "cpu", decode=decode)  # type: ignore[arg-type]
+    if precision != "int8" and (data or val):
+        raise ValueError(f"data and val are for int8, precision is {precision!r}")
+    calibration, validation = (None if path is None else read_dataset(path, aligner.scheme) for path in (data, val))
+    made = write_export(aligner, out, format, precision, calibration=calibration, validation=validation)
+    if made.before is not None and made.after is not None and validation is not None:
+        typer.echo(
+            f"NME on {validation.name}: {made.before:.3f} before, {made.after:.3f} in int8 ({len(validation)} faces)"
+        )
+    typer.echo(f"wrote {made.file}")
 
 
 app.command()(train)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import threading
 from pathlib import Path
@@ -157,3 +158,127 @@ def test_pickled(w300: FaceAligner, astronaut: Array, runtime: str) -> None:
     again = pickle.loads(pickle.dumps(aligner))
     assert (again.backend, again.dtype, again.config) == (runtime, torch.float32, w300.config)
     np.testing.assert_array_equal(again.align(astronaut, BOXES).points, aligner.align(astronaut, BOXES).points)
+
+
+# every runtime finds the same
+
+
+@pytest.fixture(scope="module", params=RUNTIMES)
+def runtime(request: pytest.FixtureRequest) -> str:
+    needs(request.param)
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def converted(runtime: str) -> FaceAligner:
+    return FaceAligner.from_pretrained("HIH_T", backend=runtime, device="cpu")
+
+
+def test_a_converted_network_finds_the_same(
+    w300: FaceAligner, converted: FaceAligner, runtime: str, astronaut: Array
+) -> None:
+    assert (converted.backend, converted.dtype, converted.device.type) == (runtime, torch.float32, "cpu")
+    for options in ({"refine": 0}, {"refine": 1}, {"refine": 0, "mirror": True}):
+        found, expected = (aligner.align(astronaut, BOXES, **options) for aligner in (converted, w300))
+        scale = 256 / (1.25 * 170)  # the largest box: image pixels to crop pixels
+        np.testing.assert_allclose(found.points, expected.points, atol=0.02 / scale)
+        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-3)
+    # neighbours change nothing
+    np.testing.assert_array_equal(
+        converted.align(astronaut, BOXES, refine=0).points,
+        [converted.align(astronaut, box, refine=0).points for box in BOXES],
+    )
+    # heatmaps are had all the same, and the network is the trainable one
+    np.testing.assert_allclose(
+        converted.heatmaps(astronaut, BOXES[0]).integer, w300.heatmaps(astronaut, BOXES[0]).integer, atol=1e-4
+    )
+    assert torch.equal(next(converted.network.parameters()), next(w300.network.parameters()))
+
+
+def test_a_converted_network_in_eight_threads(converted: FaceAligner, astronaut: Array) -> None:
+    expected = converted.align(astronaut, BOXES, refine=0).points
+    found: list[Array] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(converted.align(astronaut, BOXES, refine=0).points))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 8
+    for points in found:
+        np.testing.assert_array_equal(points, expected)
+
+
+def sure(maps: Array) -> Array:
+    """Where the largest value exceeds the second by more than 1e-3: (..., h, w) -> (...)."""
+    two = np.sort(maps.reshape(*maps.shape[:-2], -1), -1)[..., -2:]
+    return np.asarray(two[..., 1] - two[..., 0] > 1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("decode", [None, "argmax"])
+def test_runtimes_agree_on_300w_val(runtime: str, shared: Path, decode: Any) -> None:
+    """The whole of it: points to 0.02 crop pixels and scores to 1e-3; argmax exactly, wherever it is sure."""
+    data = json.loads((shared / "data" / "300w_val" / "annotations.json").read_text())
+    names = {image["id"]: image["file_name"] for image in data["images"]}
+    aligners = [
+        FaceAligner.from_pretrained("HIH_T", device="cpu", backend=b, decode=decode) for b in ("torch", runtime)
+    ]
+    assert len(data["annotations"]) > 200
+    for face in data["annotations"]:
+        x, y, width, height = face["bbox"]
+        image = shared / "data" / "300w_val" / "images" / names[face["image_id"]]
+        box = (x, y, x + width, y + height)
+        expected, found = (aligner.align(image, box, refine=0) for aligner in aligners)
+        distance = np.abs(found.points - expected.points).max(-1) * 256 / (1.25 * max(width, height))
+        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-3)
+        if decode is None:
+            assert distance.max() < 0.02, image
+        else:
+            maps = aligners[0].heatmaps(image, box)
+            known = sure(maps.integer) & sure(maps.decimal)
+            assert known.mean() > 0.8
+            assert distance[known].max() < 0.01, image  # a cell is half a crop pixel
+
+
+def test_bfloat16_of_openvino(w300: FaceAligner, astronaut: Array) -> None:
+    needs("openvino")
+    half = FaceAligner.from_pretrained("HIH_T", backend="openvino", dtype="bfloat16", device="cpu")
+    assert half.dtype is torch.bfloat16
+    found, expected = (aligner.align(astronaut, BOXES, refine=0).points for aligner in (half, w300))
+    distance = np.linalg.norm(found - expected, axis=-1)
+    assert distance.mean() < 0.1  # its coordinates are not bfloat16, which would be off by one
+    assert distance.max() < 1
+
+
+# which runtime
+
+
+def test_auto_is_the_first_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    here = {"openvino", "onnxruntime", "torch"}
+    monkeypatch.setattr(backends, "_installed", lambda name: name in here)
+    for expected in ("openvino", "onnxruntime", "torch"):
+        assert backends.choose("auto", cpu) == expected
+        here.discard(expected)
+    here |= {"openvino", "onnxruntime", "torch"}
+    assert backends.choose("auto", torch.device("cuda")) == "torch"
+    with pytest.raises(ValueError, match="device is 'cuda', but backend 'openvino' runs on the CPU"):
+        backends.choose("openvino", torch.device("cuda"))
+
+
+@pytest.mark.parametrize(("runtime", "extra"), [("openvino", "openvino"), ("onnxruntime", "onnx")])
+def test_a_runtime_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, runtime: str, extra: str) -> None:
+    monkeypatch.setattr(backends, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=rf"{runtime}.*pip install 'hih-align\[{extra}\]'"):
+        FaceAligner.from_pretrained("HIH_T", backend=runtime)
+    assert FaceAligner.from_pretrained("HIH_T", backend="auto", device="cpu").backend == "torch"
+
+
+def test_dtypes_that_a_runtime_lacks() -> None:
+    for name, dtype in (("openvino", "float16"), ("onnxruntime", "bfloat16")):
+        needs(name)
+        with pytest.raises(ValueError, match=f"dtype is torch.{dtype}, expected .* with backend '{name}'"):
+            FaceAligner.from_pretrained("HIH_T", backend=name, dtype=dtype)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..checkpoints import Config
+from ..memory import raise_trim_threshold
 from ..network import HIHNet
 from .inference import InferenceNet, Runtime
 
@@ -25,6 +26,8 @@ class TorchBackend:
         self.dtype = dtype
         self._device = device
         self._model = InferenceNet(network, config, dtype).to(device)
+        if device.type == "cpu":
+            raise_trim_threshold()
         self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
 
     def __call__(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
