@@ -156,13 +156,14 @@ def decode(integer: Tensor, decimal: Tensor, decoder: Decoder = ARGMAX) -> Tenso
             "expected (..., K, h, w) and (..., K, n, n) with the same leading dimensions"
         )
     integer, decimal = integer.float(), decimal.float()
-    cells = decimal.new_tensor([decimal.shape[-1], decimal.shape[-2]])
     if decoder.method == "argmax":
         pixel, cell = peak(integer), peak(decimal)
     else:
         pixel = centroid(integer, decoder.radius, decoder.power)
         cell = expectation(decimal, decoder.temperature)
-    return pixel + (cell + decoder.bin_offset) / cells
+    x, y = (cell + decoder.bin_offset).unbind(-1)
+    # by numbers, not by a tensor of them: that would make a GPU wait
+    return pixel + torch.stack((x / decimal.shape[-1], y / decimal.shape[-2]), -1)
 
 
 def peak(maps: Tensor) -> Tensor:
