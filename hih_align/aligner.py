@@ -5,33 +5,38 @@ from __future__ import annotations
 import operator
 import os
 import tempfile
+import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import zip_longest
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from . import checkpoints, crops, heatmaps, scores
+from . import backends, checkpoints, crops
+from .backends import Backend, TorchBackend
 from .checkpoints import Config
 from .heatmaps import Decoder
 from .images import Image, read_image
 from .landmarks import Landmarks
-from .network import MEAN, STD, HIHNet
+from .network import HIHNet
 from .schemes import SCHEMES, Scheme
 
 #: Faces that go through the network together.
 BATCH_SIZE = 32
 
-#: On a CPU the activations of more faces at once only leave its caches, and each face takes longer. And a face's points
-#: do not depend on its neighbours.
-CPU_FACES = 1
+#: Images that are being read while the network runs.
+READ_AHEAD = 8
 
 Decode = Literal["argmax", "expectation"]
+_State = list[tuple[int, int]]
 
 _NO_BOX = (
     "bbox is None, expected x1, y1, x2, y2 of a face: hih-align aligns faces that a detector has found; "
@@ -59,11 +64,15 @@ class Heatmaps:
 class FaceAligner:
     """Aligns faces; thread-safe once made.
 
+    What runs is a private copy of the network, made for speed. When `network` is changed (trained, loaded into, moved),
+    the next call makes a new copy; do not change it while another thread aligns.
+
     Attributes:
-        network: the trainable `HIHNet`, in eval mode on `device`.
+        network: the trainable `HIHNet`, float32, in eval mode on `device`: what `save_pretrained` writes.
         config: what the checkpoint says of it.
         scheme: of the landmarks that come out.
-        device, dtype: where and in which precision the network runs.
+        backend: the runtime: "torch", "onnxruntime" or "openvino".
+        device, dtype: where and in which precision the copy runs; int8 where it is an exported int8 file.
         decoder: how its heatmaps are read.
     """
 
@@ -75,15 +84,56 @@ class FaceAligner:
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
         decode: Decode | Decoder | None = None,
+        backend: str = "torch",
+        exported: str | os.PathLike[str] | None = None,
     ) -> None:
+        """Take a network.
+
+        Args:
+            network: moved to ``device``, and put in eval mode.
+            config: of the network.
+            device, dtype, decode, backend: as in `from_pretrained`.
+            exported: a folder that `hih-align export` wrote; its file for ``backend``, if it has one, is what runs.
+        """
         self.config = config
-        self.device = _device(device)
-        self.dtype = _dtype(dtype, self.device)
+        self.device = _device(device, backend)
+        self.backend = backends.choose(backend, self.device)
         self.decoder = _decoder(decode, config)
-        # channels_last: crops arrive that way, and CPUs run it in two thirds of the time
-        self.network = network.to(self.device, self.dtype).eval()
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+        self.network = network.to(self.device).eval()
         self.scheme = config.scheme if config.output is None else SCHEMES[config.output]
+        self._exported = None if exported is None else Path(exported)
+        self._asked = _dtype(dtype, self.device, self.backend)
+        self._start()
+
+    def _start(self) -> None:
+        self._lock = threading.Lock()
+        self._weights = _tables(self.network)
+        self._copy = self._make()
+        self.dtype = self._copy[1].dtype
+
+    def _make(self) -> tuple[_State, Backend]:
+        """A copy that runs, and the state of the network that it is of."""
+        state = _state(self._weights)
+        config = replace(self.config, decoder=self.decoder)
+        return state, backends.make(self.backend, self.network, config, self.device, self._asked, self._exported)
+
+    def _runtime(self) -> Backend:
+        """The copy that runs, of the network as it is now."""
+        made_of, runtime = self._copy
+        if made_of != _state(self._weights):
+            with self._lock:
+                if self._copy[0] != _state(self._weights):  # no other thread was faster
+                    self._copy = self._make()
+                runtime = self._copy[1]
+        return runtime
+
+    def __getstate__(self) -> dict[str, Any]:
+        # other runtimes' sessions cannot be pickled: the copy is made again where the aligner arrives
+        return {name: value for name, value in vars(self).items() if name not in ("_lock", "_weights", "_copy")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._start()
 
     @classmethod
     def from_pretrained(
@@ -108,9 +158,12 @@ class FaceAligner:
                 conversion); for anything but a bare size it must be what the checkpoint was trained for, or "cofw"
                 for a WFLW checkpoint.
             device: any torch device; None is CUDA where there is one, else the CPU.
-            dtype: None is float32; "auto" takes bfloat16 on CPUs that have it and float16 on CUDA; or a name, or a
-                torch.dtype.
-            backend: "torch".
+            dtype: None is float32, or that of an exported file; "auto" takes bfloat16 on CPUs that have it and float16
+                on CUDA; or a name, or a torch.dtype. OpenVINO has float32 and bfloat16, ONNX Runtime float32.
+            backend: "torch", "onnxruntime" or "openvino" (extras ``[onnx]`` and ``[openvino]``; on the CPU), or "auto":
+                on a CPU the first that is installed of openvino, onnxruntime, torch, elsewhere torch. The network is
+                converted as it is loaded, which takes seconds; a folder that `hih-align export` wrote for that runtime
+                is not, and runs in the precision that it was exported in.
             decode: "argmax" (the paper's Eq. 4), "expectation" (ours), or a `Decoder`; None means the checkpoint's.
             cache_dir, revision, token, local_files_only: as in `huggingface_hub.hf_hub_download`.
 
@@ -119,11 +172,10 @@ class FaceAligner:
                 checkpoint; a damaged checkpoint (`CheckpointError`).
             FileNotFoundError: a folder that does not exist or lacks a file.
             WeightsUnavailableError: weights that cannot be had (an `OSError`).
+            ImportError: a backend that is not installed.
         """
-        if backend != "torch":
-            raise ValueError(f"backend is {backend!r}, expected 'torch'")
-        place, kind = _device(device), dtype
-        _dtype(kind, place)  # before a download, not after
+        place = _device(device, backend)
+        _dtype(dtype, place, backends.choose(backend, place))  # before a download, not after
         found = checkpoints.find_checkpoint(
             model,
             scheme,
@@ -132,7 +184,15 @@ class FaceAligner:
             token=token,
             local_files_only=local_files_only,
         )
-        return cls(checkpoints.load_network(found), found.config, device=place, dtype=kind, decode=decode)
+        return cls(
+            checkpoints.load_network(found),
+            found.config,
+            device=place,
+            dtype=dtype,
+            decode=decode,
+            backend=backend,
+            exported=found.weights.parent,
+        )
 
     def align(
         self, image: Image, bbox: ArrayLike | None = None, refine: int | None = None, mirror: bool = False
@@ -182,7 +242,7 @@ class FaceAligner:
         Raises:
             ValueError: also if there are more images than boxes, or fewer.
         """
-        return list(self.stream(images, bboxes, batch_size, refine, mirror))
+        return list(self.stream(images, bboxes, batch_size, refine, mirror, READ_AHEAD))
 
     def stream(
         self,
@@ -191,15 +251,21 @@ class FaceAligner:
         batch_size: int = BATCH_SIZE,
         refine: int | None = None,
         mirror: bool = False,
+        read_ahead: int = 0,
     ) -> Iterator[Landmarks]:
-        """`align_batch` as an iterator: results in order as they come, images held only while they are needed."""
+        """`align_batch` as an iterator: results in order as they come, images held only while they are needed.
+
+        ``read_ahead`` is how many of the images to come, where they are paths, other threads read while the network
+        runs; ``images`` is then consumed by that many earlier.
+        """
         batch_size = _whole("batch_size", batch_size, 1)
+        read_ahead = _whole("read_ahead", read_ahead, 0)
         passes = self._passes(refine)
         waiting: list[_Face] = []  # no batch has taken them yet
         unfinished: deque[tuple[list[_Face], bool]] = deque()  # images in order, results not given yet
-        for index, (image, bbox) in enumerate(_pairs(images, bboxes)):
+        for index, (image, bbox, read) in enumerate(_reading(_pairs(images, bboxes), read_ahead)):
             try:
-                pixels = read_image(image)
+                pixels = read()
                 boxes, single = _boxes(bbox, pixels)
             except (TypeError, ValueError) as error:
                 which = repr(os.fspath(image)) if isinstance(image, (str, os.PathLike)) else f"number {index}"
@@ -219,6 +285,8 @@ class FaceAligner:
     def heatmaps(self, image: Image, bbox: ArrayLike) -> Heatmaps:
         """The heatmaps behind one face's landmarks (first pass; of the network's own scheme).
 
+        By PyTorch: with another backend, or an int8 file, they are those of the network that it was made from.
+
         Args:
             image, bbox: as in `align`, ``bbox`` (4,).
         """
@@ -228,8 +296,11 @@ class FaceAligner:
             raise ValueError(f"bbox has shape {boxes.shape}, expected (4,): one face")
         transform = crops.square_crop(boxes[0], self.config.crop_ratio)
         crop = crops.warp(pixels, transform.matrix, transform.size)
-        integer, decimal = self._predict(crop[None])
-        return Heatmaps(integer[0].cpu().numpy(), decimal[0].cpu().numpy(), crop, transform)
+        runtime = self._runtime()
+        if not isinstance(runtime, TorchBackend):
+            runtime = TorchBackend(self.network, self.config, self.device, torch.float32)
+        integer, decimal = runtime.heatmaps(crop[None])
+        return Heatmaps(integer[0], decimal[0], crop, transform)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write ``config.json`` and ``model.safetensors`` (float32), which `from_pretrained` loads, into ``folder``.
@@ -290,40 +361,19 @@ class FaceAligner:
     ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         """One pass over B faces: points (B, K, 2) in pixels of each one's image, scores (B, K)."""
         transforms = [crops.square_crop(box, self.config.crop_ratio) for box in boxes]
-        pixels = np.stack([crops.warp(image, t.matrix, t.size) for image, t in zip(images, transforms, strict=True)])
-        points, sure = self._decode(*self._predict(pixels))
+        pixels = np.empty((len(boxes), crops.CROP_SIZE, crops.CROP_SIZE, 3), np.uint8)
+        for image, transform, crop in zip(images, transforms, pixels, strict=True):
+            crops.warp(image, transform.matrix, transform.size, out=crop)
+        run = self._runtime()
+        points, sure = run(pixels)
         if mirror:
-            points, sure = self._average_mirrored(points, sure, pixels)
-        place, sure_array = points.cpu().numpy(), sure.cpu().numpy()
-        return np.stack([t.to_image(p) for t, p in zip(transforms, place, strict=True)]), sure_array
-
-    def _predict(self, pixels: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-        """(B, 256, 256, 3) uint8 RGB crops -> float32 heatmaps of the last stack, on the device."""
-        with torch.inference_mode():
-            images = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2)
-            mean, std = (torch.tensor(v, device=self.device).view(3, 1, 1) * 255 for v in (MEAN, STD))
-            inputs = ((images - mean) / std).to(self.dtype)
-            parts = [
-                self.network.predict(part) for part in torch.split(inputs, CPU_FACES if inputs.is_cpu else len(inputs))
-            ]
-            integer, decimal = (torch.cat(maps) for maps in zip(*parts, strict=True))
-            return integer.float(), decimal.float()
-
-    def _decode(self, integer: Tensor, decimal: Tensor) -> tuple[Tensor, Tensor]:
-        """Heatmaps -> points (B, K, 2) in crop pixels, scores (B, K)."""
-        with torch.inference_mode():
-            points = heatmaps.decode(integer, decimal, self.decoder) * heatmaps.STRIDE
-            return points, scores.score(integer, self.config.calibration.get(self.decoder.method))
-
-    def _average_mirrored(self, points: Tensor, sure: Tensor, pixels: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-        order = self.config.scheme.permutation
-        if order is None:
-            raise ValueError(f"mirror is True, but scheme {self.config.scheme.id!r} has no mirror pairs")
-        flipped, flipped_sure = self._decode(*self._predict(np.ascontiguousarray(pixels[:, :, ::-1])))
-        index = torch.from_numpy(order).to(self.device)
-        flipped, flipped_sure = flipped[:, index], flipped_sure[:, index]
-        flipped = torch.stack((pixels.shape[2] - 1 - flipped[..., 0], flipped[..., 1]), -1)
-        return (points + flipped) / 2, (sure + flipped_sure) / 2
+            order = self.config.scheme.permutation
+            if order is None:
+                raise ValueError(f"mirror is True, but scheme {self.config.scheme.id!r} has no mirror pairs")
+            flipped, flipped_sure = run(np.ascontiguousarray(pixels[:, :, ::-1]))
+            there = np.stack((crops.CROP_SIZE - 1 - flipped[:, order, 0], flipped[:, order, 1]), -1)
+            points, sure = np.mean((points, there), 0), np.mean((sure, flipped_sure[:, order]), 0)
+        return np.stack([t.to_image(p) for t, p in zip(transforms, points, strict=True)]), sure
 
     def _result(self, faces: Sequence[_Face], single: bool) -> Landmarks:
         scheme = self.config.scheme
@@ -361,6 +411,28 @@ def _pairs(images: Iterable[Image], bboxes: Iterable[ArrayLike]) -> Iterator[tup
             kind = "bboxes" if bbox is missing else "images"
             raise ValueError(f"{kind} has {index} entries and the other one more, expected one of bboxes per image")
         yield image, bbox  # type: ignore[misc]  # the sentinel is gone
+
+
+def _reading(
+    pairs: Iterable[tuple[Image, ArrayLike]], ahead: int
+) -> Iterator[tuple[Image, ArrayLike, Callable[[], NDArray[np.uint8]]]]:
+    """Images and boxes with what gives the pixels; up to ``ahead`` files are being read meanwhile."""
+    if not ahead:
+        yield from ((image, bbox, partial(read_image, image)) for image, bbox in pairs)
+        return
+    # half of the cores: the network needs the others
+    pool = ThreadPoolExecutor(min(ahead, max(1, (os.cpu_count() or 1) // 2)), "hih-align-read")
+    try:
+        waiting: deque[tuple[Image, ArrayLike, Callable[[], NDArray[np.uint8]]]] = deque()
+        for image, bbox in pairs:
+            file = isinstance(image, (str, os.PathLike))
+            waiting.append((image, bbox, pool.submit(read_image, image).result if file else partial(read_image, image)))
+            while waiting and (len(waiting) > ahead or not isinstance(waiting[0][0], (str, os.PathLike))):
+                yield waiting.popleft()
+        while waiting:
+            yield waiting.popleft()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _boxes(bbox: ArrayLike | None, image: NDArray[np.uint8]) -> tuple[NDArray[np.float64], bool]:
@@ -424,9 +496,24 @@ def _whole(name: str, value: int, least: int, most: int | None = None) -> int:
     return number
 
 
-def _device(device: str | torch.device | None) -> torch.device:
+def _tables(network: HIHNet) -> list[dict[str, Any]]:
+    """Where its modules keep their weights; to walk through the modules would take a millisecond each time."""
+    return [table for module in network.modules() for table in (module._parameters, module._buffers) if table]
+
+
+def _state(tables: list[dict[str, Any]]) -> _State:
+    """What changes when weights do: where each lies, and how often it was written."""
+    return [
+        (tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version)
+        for table in tables
+        for tensor in table.values()
+        if tensor is not None
+    ]
+
+
+def _device(device: str | torch.device | None, backend: str = "torch") -> torch.device:
     if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() and backend in ("torch", "auto") else "cpu")
     try:
         place = torch.device(device)
         torch.zeros(1, device=place).item()  # which the meta device cannot
@@ -437,9 +524,10 @@ def _device(device: str | torch.device | None) -> torch.device:
     return place
 
 
-def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
-    if dtype is None:
-        return torch.float32
+def _dtype(dtype: str | torch.dtype | None, device: torch.device, runtime: str) -> torch.dtype | None:
+    """None: what the checkpoint, or the exported file, has."""
+    if dtype is None or (dtype == "auto" and runtime == "onnxruntime"):  # which has but one
+        return None
     if dtype == "auto":
         if device.type == "cuda":
             return torch.float16

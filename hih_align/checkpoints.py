@@ -14,10 +14,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import safetensors.torch
 import torch
-from huggingface_hub import errors as hub_errors
 from safetensors import SafetensorError
 
 from . import files
@@ -335,6 +333,9 @@ def _repository(repo_id: str, wanted: Scheme | None, hub: dict[str, Any]) -> Che
 
 def _download(repo_id: str, filename: str, hub: dict[str, Any]) -> Path:
     """A file of a Hub repository, from the cache or downloaded (huggingface_hub shows its progress and resumes)."""
+    import huggingface_hub  # a tenth of a second, that those need not spend whose weights are here
+    from huggingface_hub import errors as hub_errors
+
     at = f" at revision {hub['revision']!r}" if hub["revision"] else ""
     try:
         return Path(huggingface_hub.hf_hub_download(repo_id, filename, library_name="hih-align", **hub))

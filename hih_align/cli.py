@@ -12,15 +12,16 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from .aligner import FaceAligner
+from .aligner import READ_AHEAD, FaceAligner
 from .boxes import read_boxes
 from .checkpoints import Config, Row, local_weights, read_manifest, record_publication, save_checkpoint
+from .export import Format
+from .export import export as write_export
 from .files import replacing
 from .heatmaps import Decoder
 from .images import write_image
 from .memory import keep_freed_memory
 from .network import SIZES
-from .publish import model_card, publish
 from .released import load_released
 from .schemes import get_scheme
 from .training.commands.calibrate import calibrate
@@ -108,6 +109,7 @@ def align(
     scheme: Annotated[str | None, typer.Option(help="300w, wflw or cofw.")] = None,
     device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:1; CUDA where there is one.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or auto.")] = None,
+    backend: Annotated[str, typer.Option(help="torch, openvino, onnxruntime or auto.")] = "torch",
     decode: Annotated[str | None, typer.Option(help="expectation or argmax.")] = None,
     refine: Annotated[int | None, typer.Option(help="Refining passes.")] = None,
     mirror: Annotated[bool, typer.Option("--mirror", help="Average with the mirrored face.")] = False,
@@ -120,7 +122,7 @@ def align(
     """
     if not photo.exists():
         raise FileNotFoundError(f"image: no such file: {photo}")
-    aligner = FaceAligner.from_pretrained(model, scheme, device, dtype, decode=decode)  # type: ignore[arg-type]
+    aligner = FaceAligner.from_pretrained(model, scheme, device, dtype, backend, decode)  # type: ignore[arg-type]
     options = {"refine": refine, "mirror": mirror}
     if photo.is_dir():
         if bbox or boxes is None:
@@ -188,7 +190,8 @@ def _align_folder(
         out.mkdir(parents=True, exist_ok=True)
     done = _resume(json_path, aligner) if json_path else set()
     names = [name for name, b in todo.items() if len(b) and not all((name, i) in done for i in range(len(b)))]
-    results = aligner.stream((folder / n for n in names), (todo[n] for n in names), batch_size, **options)
+    images, given = (folder / n for n in names), (todo[n] for n in names)
+    results = aligner.stream(images, given, batch_size, **options, read_ahead=READ_AHEAD)
     with contextlib.ExitStack() as stack:
         lines = sys.stdout if out is None else None
         if json_path is not None:
@@ -305,6 +308,8 @@ def card(
     out: Annotated[Path | None, typer.Option(help="File to write; on the screen by default.")] = None,
 ) -> None:
     """Write a checkpoint's model card, from the manifest and evaluation reports."""
+    from .publish import model_card
+
     text = model_card(_manifest_row(model), [path.read_text("utf-8") for path in report or ()])
     if out is None:
         typer.echo(text)
@@ -322,6 +327,8 @@ def publish_command(
     private: Annotated[bool | None, typer.Option("--private/--public", help="Of a new repository.")] = None,
 ) -> None:
     """Push a checkpoint to the Hub: weights, config, card, terms and tags; the manifest then says where it is."""
+    from .publish import publish
+
     row = _manifest_row(model)
     reports = [path.read_text("utf-8") for path in report or ()]
     revision = publish(row, repo, reports=reports, tags=tag or (), private=private)
@@ -334,6 +341,42 @@ def _manifest_row(model: str) -> Row:
     if model not in rows:
         raise ValueError(f"model is {model!r}, expected one of {list(rows)}")
     return rows[model]
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="Size, manifest id, folder or Hub repository.")],
+    out: Annotated[Path, typer.Option(help="Folder to be made.")],
+    format: Annotated[Format, typer.Option(help="The runtime: ONNX, OpenVINO, or a torch.export program.")],
+    precision: Annotated[
+        str, typer.Option(help="fp32, bf16 (openvino, torch), fp16, or int8 (onnx, openvino).")
+    ] = "fp32",
+    scheme: Annotated[str | None, typer.Option(help="300w, wflw or cofw.")] = None,
+    decode: Annotated[str | None, typer.Option(help="expectation or argmax; by default the model's.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="int8: annotations of training faces, on which its ranges are found.")
+    ] = None,
+    val: Annotated[
+        Path | None,
+        typer.Option(help="int8: annotations of other faces; it is refused when it loses too much on them."),
+    ] = None,
+) -> None:
+    """Write a model for another runtime, decoder included: crops in, points and scores out.
+
+    The folder is a checkpoint, too: with its backend, FaceAligner.from_pretrained runs what was exported.
+    """
+    from .training.annotations import read_dataset
+
+    aligner = FaceAligner.from_pretrained(model, scheme, "cpu", decode=decode)  # type: ignore[arg-type]
+    if precision != "int8" and (data or val):
+        raise ValueError(f"data and val are for int8, precision is {precision!r}")
+    calibration, validation = (None if path is None else read_dataset(path, aligner.scheme) for path in (data, val))
+    made = write_export(aligner, out, format, precision, calibration=calibration, validation=validation)
+    if made.before is not None and made.after is not None and validation is not None:
+        typer.echo(
+            f"NME on {validation.name}: {made.before:.3f} before, {made.after:.3f} in int8 ({len(validation)} faces)"
+        )
+    typer.echo(f"wrote {made.file}")
 
 
 app.command()(train)

@@ -81,16 +81,19 @@ def tight_box(points: ArrayLike) -> NDArray[np.float64]:
     return np.concatenate((p.min(-2), p.max(-2)), -1)
 
 
-def warp(image: NDArray[np.uint8], matrix: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
+def warp(
+    image: NDArray[np.uint8], matrix: NDArray[np.float64], size: int, out: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8]:
     """Resample ``image`` by an affine, black outside.
 
     Args:
         image: (H, W, 3) uint8.
         matrix: (2, 3) affine from image to output pixels (`Crop.matrix`, or any with rotation).
         size: side of the output in pixels.
+        out: (size, size, 3) uint8, C-contiguous, to write into; None makes one.
 
     Returns:
-        (size, size, 3) uint8.
+        (size, size, 3) uint8: ``out`` where it is given.
 
     An image that comes out more than `REDUCE_ABOVE` times smaller is first reduced by area averaging
     (``INTER_AREA``), so that nothing aliases; the half-pixel shift of that reduction is composed into the affine, and
@@ -106,8 +109,9 @@ def warp(image: NDArray[np.uint8], matrix: NDArray[np.float64], size: int) -> ND
     # only the part that is seen: neither a huge photograph nor OpenCV's 32767 px limit matters then
     x0, y0 = np.clip(np.floor(reach.min(0) - margin), 0, [width, height]).astype(int)
     x1, y1 = np.clip(np.ceil(reach.max(0) + margin) + 1, 0, [width, height]).astype(int)
-    output = np.zeros((size, size, image.shape[2]), np.uint8)
+    output = np.empty((size, size, image.shape[2]), np.uint8) if out is None else out
     if x1 <= x0 or y1 <= y0:
+        output[:] = 0
         return output
     part: NDArray[Any] = image[y0:y1, x0:x1]
     to_part = np.eye(3)

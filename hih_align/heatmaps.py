@@ -156,13 +156,14 @@ def decode(integer: Tensor, decimal: Tensor, decoder: Decoder = ARGMAX) -> Tenso
             "expected (..., K, h, w) and (..., K, n, n) with the same leading dimensions"
         )
     integer, decimal = integer.float(), decimal.float()
-    cells = decimal.new_tensor([decimal.shape[-1], decimal.shape[-2]])
     if decoder.method == "argmax":
         pixel, cell = peak(integer), peak(decimal)
     else:
         pixel = centroid(integer, decoder.radius, decoder.power)
         cell = expectation(decimal, decoder.temperature)
-    return pixel + (cell + decoder.bin_offset) / cells
+    x, y = (cell + decoder.bin_offset).unbind(-1)
+    # by numbers, not by a tensor of them: that would make a GPU wait
+    return pixel + torch.stack((x / decimal.shape[-1], y / decimal.shape[-2]), -1)
 
 
 def peak(maps: Tensor) -> Tensor:
@@ -181,18 +182,35 @@ def centroid(maps: Tensor, radius: int | None, power: float) -> Tensor:
     if radius is None:
         # relative to the maximum: a low response does not underflow in its power
         highest = maps.amax((-2, -1), keepdim=True)
-        weights = (maps / torch.where(highest > 0, highest, 1.0)).clamp(min=0).pow(power)
-        total = weights.sum((-2, -1)).clamp(min=torch.finfo(maps.dtype).tiny)
+        weights = _power((maps / torch.where(highest > 0, highest, 1.0)).clamp(min=0), power)
+        columns, rows = weights.sum(-2), weights.sum(-1)
+        total = rows.sum(-1, keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
         x = torch.arange(maps.shape[-1], device=maps.device, dtype=maps.dtype)
         y = torch.arange(maps.shape[-2], device=maps.device, dtype=maps.dtype)
         # no matrix product: autocast would run it in bfloat16, which has no room for coordinates
-        mean = torch.stack(((weights.sum(-2) * x).sum(-1), (weights.sum(-1) * y).sum(-1)), -1) / total[..., None]
+        mean = torch.stack(((columns * x).sum(-1), (rows * y).sum(-1)), -1) / total
         return torch.where((highest > 0)[..., 0], mean, top)
     shift, values = window(maps, top, radius)
     highest = values.amax(-1, keepdim=True)
-    weights = (values / torch.where(highest > 0, highest, 1.0)).clamp(min=0).pow(power)
+    weights = _power((values / torch.where(highest > 0, highest, 1.0)).clamp(min=0), power)
     weights = weights / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
     return top + (weights[..., None] * shift).sum(-2)
+
+
+def _power(x: Tensor, power: float) -> Tensor:
+    """``x ** power`` of x >= 0, by products and a square root where they will do: `Tensor.pow` takes ten times as long
+    over a whole map."""
+    whole = int(power)
+    if power - whole not in (0, 0.5) or whole > 8 or (power != whole and x.requires_grad):  # the root has no slope at 0
+        return x.pow(power)
+    result = x.sqrt() if power != whole else None
+    while whole:
+        if whole & 1:
+            result = x if result is None else result * x
+        whole >>= 1
+        x = x * x if whole else x
+    assert result is not None  # power is positive
+    return result
 
 
 def window(maps: Tensor, centre: Tensor, radius: int) -> tuple[Tensor, Tensor]:

@@ -602,6 +602,36 @@ def test_stream_holds_only_what_it_needs(dots: FaceAligner, noise: Array) -> Non
     assert (count, given_out) == (100, 100)
 
 
+def test_files_are_read_ahead_and_no_further(small: FaceAligner, noise: Array, tmp_path: Path) -> None:
+    """With the same results, in the same order; and an error names the file that is bad."""
+    files = [saved(PIL.Image.fromarray(np.roll(noise, n, 1)), tmp_path / f"{n}.png") for n in range(12)]
+    box = (40, 50, 140, 150)
+    expected = [small.align(file, box) for file in files]
+    given_out = 0
+
+    def paths() -> Iterator[Path]:
+        nonlocal given_out
+        for file in files:
+            given_out += 1
+            yield file
+
+    for count, face in enumerate(small.stream(paths(), [box] * 12, batch_size=2, read_ahead=3), 1):
+        equal(face, expected[count - 1], atol=0)
+        assert given_out <= count + 2 + 3
+    assert (count, given_out) == (12, 12)
+    several = [files[0], np.roll(noise, 1, 1), str(files[2]), PIL.Image.open(files[3])]
+    for got, one in zip(small.align_batch(several, [box] * 4), expected[:4], strict=True):
+        equal(got, one, atol=0)
+    files[5].write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"5\.png"):
+        small.align_batch(files, [box] * 12)
+    threads = threading.active_count()
+    stream = small.stream(files, [box] * 12, batch_size=1, read_ahead=3)
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    assert threading.active_count() <= threads
+
+
 def test_eight_threads(w300: FaceAligner, dots: FaceAligner, astronaut: Array) -> None:
     def run(aligner: FaceAligner, image: Array, boxes: Array, times: int) -> None:
         expected = [aligner.align(image, box, refine=0, mirror=times > 1) for box in boxes] * (8 // len(boxes))
