@@ -31,6 +31,7 @@ from hih_align import SCHEMES, Config, Decoder, FaceAligner, HIHNet, Landmarks, 
 from hih_align.crops import tight_box
 from hih_align.heatmaps import Rounding
 from hih_align.network import MEAN, STD, DecimalHead, Residual, StackedHourglass, Unit
+from hih_align.released import load_released
 
 #: The astronaut's face, brow to chin and jaw to jaw.
 BOX = np.array((177.0, 80.0, 275.0, 200.0))
@@ -1105,8 +1106,10 @@ def nme(aligner: FaceAligner, photographs: list[Path], boxes: Array, points: Arr
     return float(metrics.nme(found, points, (36, 45)).mean())
 
 
-def test_accuracy_of_the_papers_decoder(lfpw: tuple[list[Path], Array, Array]) -> None:
-    argmax = FaceAligner.from_pretrained("HIH_T", decode="argmax", device="cpu")
+def test_accuracy_of_the_papers_decoder(lfpw: tuple[list[Path], Array, Array], shared: Path) -> None:
+    """The figure that the README of these weights gives for it."""
+    released = load_released(shared / "weights" / "hih_t_300w.pth")
+    argmax = FaceAligner(released.network, Config(SCHEMES["300w"], 1), decode="argmax", device="cpu")
     assert nme(argmax, *lfpw, refine=0) == pytest.approx(3.66, abs=0.05)
 
 
@@ -1118,8 +1121,8 @@ def test_accuracy_and_robustness_of_the_defaults(w300: FaceAligner, lfpw: tuple[
     half = random.uniform(0.8, 1.3, (len(boxes), 1)) * sides / 2
     annotated = nme(w300, photographs, boxes, points)
     jittered = nme(w300, photographs, np.concatenate((centres - half, centres + half), 1), points)
-    assert annotated <= 3.30
-    assert jittered - annotated <= 0.2
+    assert annotated <= 3.15
+    assert jittered - annotated <= 0.1
 
 
 def test_a_batch_is_exactly_its_faces(w300: FaceAligner, astronaut: Array) -> None:
