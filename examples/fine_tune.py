@@ -58,7 +58,7 @@ def main(
     faces: Annotated[Path, typer.Option(help="COCO file of 68 points to train on.")],
     test: Annotated[Path, typer.Option(help="COCO file of 68 points to measure on.")],
     count: Annotated[int, typer.Option(help="Faces to train on.")] = 50,
-    epochs: Annotated[int, typer.Option(help="Passes over them.")] = 40,
+    epochs: Annotated[int, typer.Option(help="Passes over them.")] = 30,
     out: Annotated[Path, typer.Option(help="The picture.")] = Path("fine_tune.png"),
 ) -> None:
     """Fine-tune, train from scratch, measure both."""
