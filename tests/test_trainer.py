@@ -617,25 +617,22 @@ def test_two_processes_train_as_one(shared, tmp_path):
 
 @pytest.mark.slow
 def test_sixteen_faces_are_learnt_by_heart(shared, tmp_path):
-    """From random weights to under 1 % NME on the very faces, as the aligner sees them in their photographs."""
-    dataset = read_dataset(shared / "data" / "300w_train" / "annotations.json", "300w")
-    learnt = dataclasses.replace(dataset, records=dataset.records[::100][:16])
+    """From 3 % to under 1 % NME on the very faces, as the aligner sees them in their photographs."""
+    dataset = read_dataset(shared / "data" / "300w_val" / "annotations.json", "300w")
+    learnt = dataclasses.replace(dataset, records=dataset.records[::13][:16])
+    before = evaluate(FaceAligner.from_pretrained("HIH_T/300w"), learnt, refine=0, progress=False)
     recipe = small(
         augmentation="none",
-        stages=[
-            {"epochs": 150, "size": 128, "batch": 8, "lr": 1e-3, "subpixel": False},
-            {"epochs": 120, "size": 256, "batch": 8, "lr": 1e-3},
-        ],
+        stages=[{"epochs": 70, "size": 256, "batch": 8, "lr": 5e-4, "warmup": 3}],
         losses={"temperature": 0.1},
         precision="bf16",
-        ema=0.98,
         store_side=384,
     )
     keep_freed_memory()
     torch.set_num_threads(os.cpu_count() or 1)
-    train(recipe, [Source(learnt)], tmp_path, progress=False)
-    report = evaluate(FaceAligner.from_pretrained(str(tmp_path / "best")), learnt, refine=0, progress=False)
-    assert report.overall.nme < 1
+    train(recipe, [Source(learnt)], tmp_path, init="HIH_T/300w", progress=False)
+    after = evaluate(FaceAligner.from_pretrained(tmp_path), learnt, refine=0, progress=False)
+    assert after.overall.nme < 1 < 2.5 < before.overall.nme
 
 
 @pytest.mark.slow
