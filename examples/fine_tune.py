@@ -62,7 +62,7 @@ def main(
     out: Annotated[Path, typer.Option(help="The picture.")] = Path("fine_tune.png"),
 ) -> None:
     """Fine-tune, train from scratch, measure both."""
-    keep_freed_memory()  # as the program `hih-align` does: training is faster by half
+    keep_freed_memory()  # as the program `hih-align` does: training is faster
     labelled = five_points(read_dataset(faces, "300w"), count)
     unseen = five_points(read_dataset(test, "300w"))
 
@@ -76,7 +76,7 @@ def main(
     for name, aligner in (("from HIH_T/300w", tuned), ("from random weights", scratch)):
         report = evaluate(aligner, unseen, normalizer="inter-pupil")
         typer.echo(f"{name}: NME {report.overall.nme:.2f} % of the distance of the eye centres, {len(unseen)} faces")
-    typer.echo(f"{len(labelled)} faces, {epochs} epochs, {minutes:.1f} minutes each")
+    typer.echo(f"{len(labelled)} faces, {epochs} epochs, {minutes:.1f} minutes to fine-tune")
     write_image(out, sheet(tuned, unseen))
 
 

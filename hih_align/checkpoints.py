@@ -333,7 +333,7 @@ def _repository(repo_id: str, wanted: Scheme | None, hub: dict[str, Any]) -> Che
 
 def _download(repo_id: str, filename: str, hub: dict[str, Any]) -> Path:
     """A file of a Hub repository, from the cache or downloaded (huggingface_hub shows its progress and resumes)."""
-    import huggingface_hub  # a tenth of a second, that those need not spend whose weights are here
+    import huggingface_hub  # slow to import, and not needed where the weights are here
     from huggingface_hub import errors as hub_errors
 
     at = f" at revision {hub['revision']!r}" if hub["revision"] else ""

@@ -24,6 +24,6 @@ def raise_trim_threshold() -> None:
     """Have glibc keep up to some 60 MB of what it frees: the activations of one face.
 
     What a library may do: by default glibc's thresholds follow the largest block that was freed so far, up to 32 MB,
-    and this frees such a block. Without it a face in float32 takes half as long again. Does nothing elsewhere.
+    and this frees such a block. Does nothing elsewhere.
     """
     bytearray(31 << 20)
