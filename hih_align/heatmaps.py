@@ -198,7 +198,7 @@ def centroid(maps: Tensor, radius: int | None, power: float) -> Tensor:
 
 
 def _power(x: Tensor, power: float) -> Tensor:
-    """``x ** power`` of x >= 0, by products and a square root where they will do: `Tensor.pow` is slow over a whole map."""
+    """``x ** power`` of x >= 0, by products and a square root where they will do, which `Tensor.pow` is slower than."""
     whole = int(power)
     if power - whole not in (0, 0.5) or whole > 8 or (power != whole and x.requires_grad):  # the root has no slope at 0
         return x.pow(power)
