@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +64,7 @@ class Dataset:
         records: the faces, at least one.
         source: the file or folder read.
         skipped: one message for each bad record that was left out.
+        chosen: the condition that `where` chose the records by, in words; None where they are all there.
     """
 
     name: str
@@ -71,9 +72,22 @@ class Dataset:
     records: tuple[Record, ...]
     source: Path
     skipped: tuple[str, ...] = ()
+    chosen: str | None = None
 
     def __len__(self) -> int:
         return len(self.records)
+
+    def where(self, condition: Callable[[Record], bool]) -> Dataset:
+        """The faces for which a condition holds, such as ``Where("id%3==0")``.
+
+        Raises:
+            ValueError: there are none; or as the condition raises it.
+        """
+        records = tuple(record for record in self.records if condition(record))
+        text = getattr(condition, "text", "chosen by a function")
+        if not records:
+            raise ValueError(f"dataset {self.name!r} has no face for which {text!r} holds")
+        return replace(self, records=records, chosen=text)
 
 
 def read_dataset(

@@ -35,7 +35,8 @@ class LossSettings:
         gate: the decimal loss of a landmark counts only where its integer maximum is within so many heatmap pixels
             of the label's, per axis; None: always.
         expectation: weight of the smooth L1 distance, in heatmap pixels, between the expectation decoder's output
-            and the landmark.
+            and the landmark; without decimal heatmaps, between the centroid and the landmark's pixel. Heatmaps' mean
+            squares are small: 3e-5 makes its gradient half as long as theirs.
         beta: where that distance turns from square to linear, heatmap pixels.
         decoder: the decoder that the term trains.
     """
@@ -171,9 +172,7 @@ def hih_loss(
     size = 8 if decimal is None else decimal.shape[-1]
     total, target, weights = integer_parts(integer, points, weights, settings, size, count)
     parts = {"integer": total.detach()}
-    if decimal is None:
-        return Loss(total, parts)
-    if settings.decimal != "none":
+    if decimal is not None and settings.decimal != "none":
         gated = weights if settings.gate is None else weights * near(integer[:, -1], points, settings.gate)
         labels = one_hot(target.decimal) if settings.hard_labels else target.decimal
         if settings.decimal == "csc":
@@ -183,8 +182,12 @@ def hih_loss(
         total = total + settings.alpha * loss
         parts["decimal"] = loss.detach()
     if settings.expectation:
-        decoded = heatmaps.decode(integer[:, -1], decimal, settings.decoder)
-        loss = expectation_loss(decoded, points, weights, settings.beta, count)
+        if decimal is None:  # integer heatmaps alone know the pixel
+            decoder, goal = settings.decoder, points.floor()
+            decoded = heatmaps.centroid(integer[:, -1].float(), decoder.radius, decoder.power)
+        else:
+            decoded, goal = heatmaps.decode(integer[:, -1], decimal, settings.decoder), points
+        loss = expectation_loss(decoded, goal, weights, settings.beta, count)
         total = total + settings.expectation * loss
         parts["expectation"] = loss.detach()
     return Loss(total, parts)

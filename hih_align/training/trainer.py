@@ -754,7 +754,7 @@ def _describe(recipe: Recipe, data: Sequence[Source], val: Dataset | None, init:
         "recipe": recipe.to_dict(),
         "scheme": data[0].dataset.scheme.to_dict(),
         "data": [{**dataset(source.dataset), "weight": source.weight} for source in data],
-        "val": None if val is None else dataset(val),
+        "val": None if val is None else {**dataset(val), "where": val.chosen},
         "init": init.source if isinstance(init, Start) else None if init is None else str(init),
     }
 

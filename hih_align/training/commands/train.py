@@ -35,6 +35,9 @@ def train(
         ),
     ] = None,
     val: Annotated[str | None, typer.Option(metavar="PATH", help="Faces that choose best/.")] = None,
+    val_where: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Only validation faces whose attribute fits, as of evaluate.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder; runs/RECIPE-SIZE by default.")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out; what is not given again is taken from it.")
@@ -53,6 +56,7 @@ def train(
     Ctrl-C or SIGTERM saves and stops. Several GPUs: `accelerate launch -m hih_align.cli train ...`.
     """
     from ..annotations import read_dataset
+    from ..evaluate import Where
     from ..journal import RUN_FILE
     from ..recipe import load_recipe, parse_overrides, recipe_from_dict
     from ..trainer import Source
@@ -77,6 +81,7 @@ def train(
     if stored is not None:
         init = init or stored["init"]
         data = data or [f"{source['path']}:{source['weight']}" for source in stored["data"]]
+        val_where = val_where or ((stored["val"] or {}).get("where") if val is None else None)
         val = val or (stored["val"] or {}).get("path")
     elif init is None and recipe == "finetune":
         raise ValueError("init is missing: the recipe finetune starts from trained weights, such as --init HIH_T/300w")
@@ -94,11 +99,14 @@ def train(
         path, weight = parse_source(text)
         return Source(read_dataset(path, target, skip_bad=skip_bad), weight)
 
+    faces = None if val is None else read_dataset(val, target, skip_bad=skip_bad)
+    if faces is not None and val_where is not None:
+        faces = faces.where(Where(val_where))
     result = run(
         chosen,
         [source(text) for text in data],
         out,
-        val=None if val is None else read_dataset(val, target, skip_bad=skip_bad),
+        val=faces,
         init=start,
         resume=resume,
         skip_bad=skip_bad,
