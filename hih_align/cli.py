@@ -25,7 +25,7 @@ from .network import SIZES
 from .released import load_released
 from .schemes import get_scheme
 from .training.commands.calibrate import calibrate
-from .training.commands.data import check
+from .training.commands.data import check, label
 from .training.commands.evaluate import evaluate
 from .training.commands.quantization import quantization
 from .training.commands.train import train
@@ -383,9 +383,9 @@ app.command()(train)
 app.command()(evaluate)
 app.command()(calibrate)
 app.command()(quantization)
-_data = typer.Typer(help="Look at annotated faces.", rich_markup_mode=None)
+_data = typer.Typer(help="Look at annotated faces, or label them.", rich_markup_mode=None)
 _data.command()(check)
-_data.callback()(lambda: None)  # without one, typer would drop the name of a single command
+_data.command()(label)
 app.add_typer(_data, name="data")
 
 

@@ -38,6 +38,8 @@ class Record:
         attributes: what else the file says ("pose", "occlusion", "id", ...).
         key: file and number or id in it, for messages; no two of a dataset alike.
         size: the image's width and height; None where unknown.
+        spread: (K,) float64 deviation of the labels as a share of the box's longer side, where a machine made them and
+            says so; None: made by hand.
     """
 
     image: Path
@@ -47,6 +49,7 @@ class Record:
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
     key: str = ""
     size: tuple[int, int] | None = None
+    spread: NDArray[np.float64] | None = None
 
     @property
     def box(self) -> NDArray[np.float64]:
@@ -221,7 +224,8 @@ def _record(key: str, face: Face, scheme: Scheme, sizes: dict[Path, tuple[int, i
         points = None  # a face with a box only
     if not any(name in boxes for name in _BOX_ORDER):
         raise ValueError("neither points nor a box")
-    return Record(face.image, points, weights, boxes, face.attributes, key, size)
+    spread = None if points is None else face.spread
+    return Record(face.image, points, weights, boxes, face.attributes, key, size, spread)
 
 
 def _side(points: NDArray[np.float64], boxes: Iterable[str], size: tuple[int, int]) -> float:

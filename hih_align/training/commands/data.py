@@ -1,4 +1,4 @@
-"""``hih-align data check``."""
+"""``hih-align data check`` and ``label``."""
 
 from __future__ import annotations
 
@@ -41,3 +41,33 @@ def check(
         contact_sheet(dataset, sheet, faces=faces, suspects=summary.suspects)
     if summary.unreadable or summary.skipped or shared:
         raise typer.Exit(1)
+
+
+def label(
+    model: Annotated[str, typer.Option(help="Size, manifest id, folder or Hub repository.")],
+    data: Annotated[Path, typer.Option(help="Faces with machines' labels (a spread per point) or boxes alone.")],
+    val: Annotated[Path, typer.Option(help="Hand-labelled faces, which tell what the network's spread is worth.")],
+    out: Annotated[Path, typer.Option(help="The COCO file to write.")],
+    val_where: Annotated[str | None, typer.Option(help="Only validation faces whose attribute fits.")] = None,
+    boxes: Annotated[int, typer.Option(min=1, help="Boxes per face; each is used as it is and mirrored.")] = 2,
+    device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:1; CUDA where there is one.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or auto.")] = None,
+    backend: Annotated[str, typer.Option(help="torch, openvino, onnxruntime or auto.")] = "torch",
+) -> None:
+    """Label faces with a network of your own, to train the next one on.
+
+    Machines' labels are averaged with the network's, each by its certainty; points labelled by hand stay.
+    """
+    from ...aligner import FaceAligner
+    from ..annotations import read_dataset
+    from ..evaluate import Where
+    from ..relabel import error_ratio, look, relabel, write_coco
+
+    aligner = FaceAligner.from_pretrained(model, device=device, dtype=dtype, backend=backend)
+    known = read_dataset(val, aligner.scheme)
+    known = known if val_where is None else known.where(Where(val_where))
+    ratio = error_ratio(list(look(aligner, known.records, boxes)), known.records)
+    faces = relabel(aligner, read_dataset(data, aligner.scheme), ratio, boxes)
+    write_coco(faces, aligner.scheme.names, out)
+    made = sum(found is not None for _, found in faces)
+    typer.echo(f"wrote {out}: {made} of {len(faces)} faces labelled; error over spread {ratio:.2f}")

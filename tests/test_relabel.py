@@ -1,0 +1,104 @@
+"""Labels by a network of our own: on a real face, and by hand where arithmetic decides."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import skimage.data
+from hih_align import FaceAligner
+from hih_align.crops import tight_box
+from hih_align.schemes import W300
+from hih_align.training.annotations import Dataset, Record, read_dataset
+from hih_align.training.relabel import GIVEN_RATIO, Label, combine, error_ratio, look, relabel, write_coco
+
+BOX = np.array((177.0, 80, 275, 200))  # of the astronaut
+
+
+@pytest.fixture(scope="module")
+def aligner() -> FaceAligner:
+    return FaceAligner.from_pretrained("HIH_T", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Record:
+    """The astronaut with a box alone."""
+    path = tmp_path_factory.mktemp("faces") / "astronaut.png"
+    PIL.Image.fromarray(skimage.data.astronaut()).save(path)
+    return Record(path, None, None, {"annotated": BOX}, {"id": 7}, "astronaut", (512, 512))
+
+
+@pytest.fixture(scope="module")
+def labels(aligner: FaceAligner, bare: Record) -> list[Label]:
+    points = aligner.align(bare.image, BOX).points.astype(np.float64)
+    labelled = replace(bare, points=points, weights=np.ones(68), boxes={"landmarks": tight_box(points)})
+    return list(look(aligner, [bare, labelled], progress=False))
+
+
+def test_views_agree_on_a_clear_face(aligner: FaceAligner, bare: Record, labels: list[Label]) -> None:
+    """Mirrored views come back to where they were: no point lies off, no spread is large."""
+    expected = aligner.align(bare.image, BOX).points
+    for label in labels:
+        assert np.linalg.norm(label.points - expected, axis=-1).max() < 0.05 * 120
+        assert 0 < label.spread.mean() < 0.01
+
+
+def test_a_wrong_box_is_looked_at_again(aligner: FaceAligner, bare: Record, labels: list[Label]) -> None:
+    tall = replace(bare, boxes={"annotated": np.array((165.0, 40, 290, 205))})
+    (label,) = look(aligner, [tall], progress=False)
+    assert np.linalg.norm(label.points - labels[0].points, axis=-1).mean() < 2
+
+
+def test_combine_weights_by_certainty() -> None:
+    """Equally sure: the middle, and surer by the square root of two. Twice as sure: four times the weight."""
+    zero, one = np.zeros((2, 2)), np.full((2, 2), (0.5, 0.0))
+    given, new = Label(zero, np.array((0.01, 0.01))), Label(one, np.array((0.01, 0.02)))
+    fused = combine(given, new, side=100.0, ratio=GIVEN_RATIO)
+    np.testing.assert_allclose(fused.points[:, 0], (0.25, 0.1))
+    np.testing.assert_allclose(fused.spread, (0.01 / np.sqrt(2), 0.02 / np.sqrt(5)))
+
+
+def test_combine_where_there_was_no_label() -> None:
+    given = Label(np.full((2, 2), np.nan), np.array((0.0, np.nan)))
+    fused = combine(given, Label(np.ones((2, 2)), np.array((0.01, 0.02))), side=100.0, ratio=2 * GIVEN_RATIO)
+    np.testing.assert_allclose(fused.points, 1.0)
+    np.testing.assert_allclose(fused.spread, (0.02, 0.04))
+
+
+def test_combine_doubts_what_is_far_apart() -> None:
+    given, new = Label(np.zeros((1, 2)), np.array((0.01,))), Label(np.array(((30.0, 0.0),)), np.array((0.01,)))
+    fused = combine(given, new, side=100.0, ratio=GIVEN_RATIO)
+    expected = 0.3 / (GIVEN_RATIO * 0.01 * np.sqrt(2)) * 0.01 / np.sqrt(2)
+    np.testing.assert_allclose(fused.spread, expected)
+
+
+def test_error_ratio_reads_labelled_points_alone(bare: Record) -> None:
+    points = np.zeros((2, 2))
+    record = replace(bare, points=points, weights=np.array((1.0, 0.0)), boxes={"annotated": np.array((0.0, 0, 10, 10))})
+    label = Label(np.array(((3.0, 4.0), (1e6, 0.0))), np.array((0.1, 9.0)))
+    assert error_ratio([label], [record]) == pytest.approx(5.0)
+
+
+def test_labels_are_read_back(aligner: FaceAligner, bare: Record, tmp_path: Path) -> None:
+    """Hand-made points stay; a machine's and a missing label are written with their spread."""
+    points = aligner.align(bare.image, BOX).points.astype(np.float64).round(2)
+    hand = replace(bare, points=points, weights=np.ones(68), key="hand")
+    machine = replace(hand, points=points + 1.5, spread=np.full(68, 0.01), key="machine")
+    dataset = Dataset("three", W300, (hand, machine, bare), tmp_path)
+    found = relabel(aligner, dataset, ratio=3.0, progress=False)
+    assert [label is None for _, label in found] == [True, False, False]
+    write_coco(found, W300.names, tmp_path / "labels.json")
+    first, second, third = read_dataset(tmp_path / "labels.json", "300w").records
+    assert first.points is not None
+    np.testing.assert_array_equal(first.points, points)
+    assert first.spread is None
+    for record in (second, third):
+        assert record.points is not None
+        assert record.spread is not None
+        assert record.attributes["id"] is not None
+        assert np.linalg.norm(record.points - points, axis=-1)[record.weights > 0].mean() < 2
+    np.testing.assert_array_equal(second.box, BOX)
+    np.testing.assert_allclose(third.box, tight_box(found[2][1].points), atol=0.02)  # type: ignore[union-attr]
