@@ -27,6 +27,8 @@ from .scores import Calibration
 MANIFEST = "weights_manifest.json"
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+#: The weights that the wheel carries.
+PACKAGED = Path(__file__).parent / "weights"
 #: In a training run's folder, that of its best checkpoint.
 BEST = "best"
 #: Environment variable: a folder with weight files of the manifest.
@@ -267,7 +269,7 @@ def _with_scheme(config: Config, wanted: Scheme | None, name: str) -> Config:
 
 def _folders() -> list[Path]:
     """Where the manifest's files are looked for: the package, ``weights/`` of a checkout, the user's folder."""
-    folders = [Path(__file__).parent / "weights", manifest_path().parent / "weights"]
+    folders = [PACKAGED, manifest_path().parent / "weights"]
     if named := os.environ.get(WEIGHTS_FOLDER):
         folders.append(Path(named))
     return list(dict.fromkeys(folders))
@@ -448,13 +450,13 @@ def save_config(model: str, config: Config) -> Path:
     raise ValueError(f"model is {model!r}, expected a folder with {CONFIG_FILE} or one of {list(read_manifest())}")
 
 
-def record_publication(model: str, repo_id: str, revision: str) -> Path:
-    """Note in a checkout's manifest where a row was published; returns the file written."""
+def record(model: str, **values: Any) -> Path:
+    """Replace values of a checkout's manifest row, such as ``metrics`` or ``revision``; returns the file written."""
     path = manifest_path()
     data = json.loads(path.read_text("utf-8"))
     for item in data["checkpoints"]:
         if item["id"] == model:
-            item |= {"repo_id": repo_id, "revision": revision}
+            item |= values
     _write_json(path, data)
     return path
 

@@ -14,7 +14,16 @@ from typer.core import TyperCommand, TyperGroup
 
 from .aligner import READ_AHEAD, FaceAligner
 from .boxes import read_boxes
-from .checkpoints import Config, Row, local_weights, read_manifest, record_publication, save_checkpoint
+from .checkpoints import (
+    Config,
+    Row,
+    find_checkpoint,
+    load_network,
+    local_weights,
+    read_manifest,
+    record,
+    save_checkpoint,
+)
 from .export import Format
 from .export import export as write_export
 from .files import replacing
@@ -318,6 +327,22 @@ def card(
         temporary.write_text(text, "utf-8")
 
 
+@app.command("ship")
+def ship_command(
+    run: Annotated[str, typer.Argument(help="A run's folder, or that of a checkpoint.")],
+    model: Annotated[str, typer.Option("--as", help="The manifest id that it becomes, such as HIH_S/wflw.")],
+    training: Annotated[str, typer.Option(help="On what, by which command, how long and on what it was trained.")],
+) -> None:
+    """Make a trained network a checkout's checkpoint: float16 weights in their place, hash and config in the manifest.
+
+    Its figures follow: python benchmarks/accuracy.py MODEL --write.
+    """
+    from .publish import ship
+
+    found = find_checkpoint(run)
+    typer.echo(f"wrote {ship(model, load_network(found), found.config, training)}")
+
+
 @app.command("publish")
 def publish_command(
     model: Annotated[str, typer.Argument(help="A manifest id, such as HIH_T/300w.")],
@@ -332,7 +357,7 @@ def publish_command(
     row = _manifest_row(model)
     reports = [path.read_text("utf-8") for path in report or ()]
     revision = publish(row, repo, reports=reports, tags=tag or (), private=private)
-    path = record_publication(row.id, repo, revision)
+    path = record(row.id, repo_id=repo, revision=revision)
     typer.echo(f"{row.id} is at {repo}, revision {revision}; noted in {path}")
 
 

@@ -1,4 +1,4 @@
-"""Model cards, and a manifest's checkpoint on the Hub."""
+"""What becomes of a trained network: a row of the manifest, a model card, a repository on the Hub."""
 
 from __future__ import annotations
 
@@ -9,14 +9,56 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+import torch
 from huggingface_hub import EvalResult, ModelCardData
 
-from . import checkpoints
-from .checkpoints import WEIGHTS_FILE, Row
+from . import checkpoints, files
+from .checkpoints import WEIGHTS_FILE, Config, Row
+from .network import HIHNet
 from .schemes import get_scheme
 
 #: Terms of the weights, beside the manifest of a checkout.
 TERMS_FILE = "LICENSE-WEIGHTS"
+
+
+def ship(model: str, network: HIHNet, config: Config, training: str) -> Path:
+    """Make a network the checkpoint of a checkout's manifest row: float16 weights, hash, config, how it was trained.
+
+    The row's figures and its place on the Hub are dropped: they were another network's.
+
+    Args:
+        model: the row's id, such as "HIH_S/wflw".
+        network, config: as training left them.
+        training: on what it was trained, by which command, how long and on what machine.
+
+    Returns:
+        the file of weights: in the package where the row's file lies there, else in ``weights/`` beside the manifest.
+
+    Raises:
+        ValueError: no such row, or a network of another shape than the row's.
+    """
+    row = checkpoints.read_manifest().get(model)
+    if row is None:
+        raise ValueError(f"model is {model!r}, expected one of {list(checkpoints.read_manifest())}")
+    found, expected = (network.stacks, network.landmarks), (row.config.stacks, len(row.config.scheme))
+    if found != expected:
+        raise ValueError(f"network has {found} stacks and landmarks, {model} has {expected}")
+    path = checkpoints.PACKAGED / row.file
+    if not path.is_file():
+        path = checkpoints.manifest_path().parent / "weights" / row.file
+        path.parent.mkdir(exist_ok=True)
+    checkpoints.save_weights(network, path, torch.float16)
+    checkpoints.record(
+        model,
+        sha256=files.sha256(path),
+        bytes=path.stat().st_size,
+        repo_id=None,
+        revision=None,
+        training=training,
+        metrics=[],
+    )
+    checkpoints.save_config(model, config)
+    return path
 
 
 def model_card(row: Row, reports: Sequence[str] = (), repo_id: str | None = None) -> str:

@@ -175,6 +175,26 @@ def test_expectation_loss_moves_the_decoded_point():
     assert (decimal.grad != 0).any()
 
 
+def test_without_decimals_the_expectation_loss_moves_the_centroid_to_the_pixel():
+    integer, _, points, _ = example(stacks=1)
+    settings = LossSettings(expectation=1.0)
+
+    def distance() -> float:
+        with torch.no_grad():
+            found = heatmaps.centroid(integer[:, -1], settings.decoder.radius, settings.decoder.power)
+        return (found - points.floor()).norm(dim=-1).median().item()
+
+    before = distance()
+    optimizer = torch.optim.Adam([integer], 0.05)
+    for _ in range(40):
+        loss = hih_loss(integer, None, points, torch.ones(3, K), settings)
+        optimizer.zero_grad()
+        loss.total.backward()
+        optimizer.step()
+    assert distance() < 0.3 * before
+    assert loss.total.item() == pytest.approx(sum(part.item() for part in loss.parts.values()), rel=1e-5)
+
+
 def test_expectation_loss_by_hand():
     predicted, target = torch.tensor([[1.0, 2.0]]), torch.tensor([[1.1, 4.0]])
     # 0.5 * 0.1^2 / 0.25 within beta, 2 - 0.125 beyond

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+import torch
 from loopback_hub import LoopbackHub
 from typer.testing import CliRunner
 
-from hih_align import CheckpointError, FaceAligner, WeightsUnavailableError
+from hih_align import CheckpointError, FaceAligner, HIHNet, WeightsUnavailableError
 from hih_align import checkpoints as c
 from hih_align.cli import app
-from hih_align.publish import model_card, publish
+from hih_align.publish import model_card, publish, ship
 
 REPO = "user/hih-t-300w"
 REPORT = "## HIH_T/300w on some faces\n\n| faces | NME |\n| --- | --- |\n| all | 3.20 |\n"
@@ -106,3 +107,32 @@ def test_card_command(row: c.Row, tmp_path: Path) -> None:
     assert result.output.strip() == model_card(row).strip()
     assert CliRunner().invoke(app, ["card", row.id, "--out", str(tmp_path / "card.md")]).exit_code == 0
     assert (tmp_path / "card.md").read_text() == model_card(row)
+
+
+def test_a_trained_network_becomes_a_row(row: c.Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Float16 weights where the manifest looks for them; the old network's figures and place on the Hub are gone."""
+    shutil.copy(c.manifest_path(), tmp_path / c.MANIFEST)
+    monkeypatch.setattr(c, "manifest_path", lambda: tmp_path / c.MANIFEST)
+    monkeypatch.setattr(c, "PACKAGED", tmp_path / "package")
+    network = HIHNet(98, 2)
+    network.requires_grad_(False)
+    config = replace(c.read_manifest()["HIH_S/wflw"].config, refine=0, name="run")
+    c.record("HIH_S/wflw", metrics=[{"value": 1.0}], repo_id="user/old", revision="abc")
+    c.save_checkpoint(tmp_path / "run" / "best", network, config)
+    result = CliRunner().invoke(app, ["ship", str(tmp_path / "run"), "--as", "HIH_S/wflw", "--training", "An hour."])
+    assert result.exit_code == 0, result.output
+    new = c.read_manifest()["HIH_S/wflw"]
+    assert (new.training, new.metrics, new.repo_id, new.revision) == ("An hour.", (), None, None)
+    assert (new.config.refine, new.config.name) == (0, "HIH_S/wflw")
+    path = tmp_path / "weights" / new.file
+    assert new.bytes == path.stat().st_size < 31e6
+    loaded = c.load_network(c.find_checkpoint("HIH_S", "wflw"))  # verifies the hash
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name].float(), value.float(), rtol=1e-3, atol=1e-4)
+
+
+def test_ship_refuses_another_shape(row: c.Row) -> None:
+    with pytest.raises(ValueError, match=r"stacks and landmarks"):
+        ship("HIH_S/wflw", HIHNet(98, 1), row.config, "")
+    with pytest.raises(ValueError, match=r"HIH_X/wflw"):
+        ship("HIH_X/wflw", HIHNet(98, 1), row.config, "")

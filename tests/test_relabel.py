@@ -9,6 +9,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import skimage.data
+
 from hih_align import FaceAligner
 from hih_align.crops import tight_box
 from hih_align.schemes import W300
