@@ -549,15 +549,20 @@ def test_command(faces, start, tmp_path):
     scheme = Path(faces[0].source).parents[1] / "scheme.json"
     sets = ["epochs=1", "batch=2", "stages.0.size=64", "precision=no", "store_side=96"]
     given = ["--recipe", "finetune", "--init", str(start), "--scheme", str(scheme), "--data", f"{faces[0].source}:0.4"]
+    given += ["--val", str(faces[1].source), "--val-where", "id%3!=0"]
     given += ["--out", str(tmp_path / "run"), *(word for item in sets for word in ("--set", item))]
     result = CliRunner().invoke(app, given, catch_exceptions=False)
     assert result.exit_code == 0
     assert str(tmp_path / "run" / "best") in result.output
     assert lines(tmp_path / "run")[0]["steps"] == 1
+    described = json.loads((tmp_path / "run" / "run.json").read_text())["val"]
+    assert (described["faces"], described["where"]) == (2, "id%3!=0")
     assert FaceAligner.from_pretrained(str(tmp_path / "run" / "best")).scheme.id == "corners"
     again = CliRunner().invoke(app, ["--resume", "--out", str(tmp_path / "run")], catch_exceptions=False)
     assert again.exit_code == 0
     assert len(lines(tmp_path / "run")) == 1
+    other = ["id%3==0" if word == "id%3!=0" else word for word in given]
+    assert "differs in val.faces" in str(CliRunner().invoke(app, [*other, "--resume"]).exception)
     moved = CliRunner().invoke(app, [*given, "--resume", "--set", "lr=1"])
     assert "differs in recipe.stages" in str(moved.exception)
     with pytest.raises(ValueError, match="init is missing"):
