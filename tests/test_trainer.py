@@ -438,6 +438,15 @@ def test_ema_averages_weights_and_statistics():
     torch.testing.assert_close(average, before + 0.5 + 0.45)
 
 
+def test_ema_counts_from_the_start_of_each_stage(faces, tmp_path, monkeypatch):
+    """Weights of the stage before, learnt at another resolution, must not linger in the average."""
+    counted: list[int] = []
+    update = EMA.update
+    monkeypatch.setattr(EMA, "update", lambda self, steps: (counted.append(steps), update(self, steps))[1])
+    train(small(), [Source(faces[0])], tmp_path / "run", progress=False)
+    assert counted == [0, 1, 2, 0, 1, 2]
+
+
 def test_normalizers():
     scheme = scheme_from_dict(SCHEME)
     points = np.zeros((3, 4, 2))

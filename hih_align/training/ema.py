@@ -11,8 +11,8 @@ from .variants import Variant
 
 
 class EMA:
-    """Moving average of a model's weights and statistics. Early on it forgets faster, so that it does not hold on to
-    random weights: the decay of update n is at most (1 + n) / (10 + n)."""
+    """Moving average of a model's weights and statistics. Early in a stage it forgets faster, so that it does not hold
+    on to random weights, or to those of another resolution: the decay of update n is at most (1 + n) / (10 + n)."""
 
     def __init__(self, model: Variant, decay: float) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
@@ -23,7 +23,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, steps: int) -> None:
-        """After optimiser step number ``steps``."""
+        """After optimiser step number ``steps`` of a stage, counted from 0."""
         decay = min(self._decay, (1 + steps) / (10 + steps))
         mine, theirs = zip(*self._averaged, strict=True)
         torch._foreach_lerp_(list(mine), [t.detach() for t in theirs], 1 - decay)

@@ -384,7 +384,9 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.ema is not None:
-            self.ema.update(at.steps)
+            # from the stage's start: weights that another resolution was learnt with are forgotten soon
+            first = self._stage(at.epoch)[2]
+            self.ema.update((at.epoch - first) * self._epoch_steps(at.epoch) + step)
         # signals do not reach all processes at once: they agree on one through the losses
         stop = values[0].new_tensor([float(self._stopped)])
         summed = torch.cat((torch.stack(values).sum(0) / self._pieces, stop))
