@@ -116,9 +116,11 @@ def dlib(threads: int) -> Find:
     def find(image: Any, boxes: Any) -> list[Any]:
         found: list[Any] = []
         for x1, y1, x2, y2 in boxes:
-            side = max(x2 - x1, y2 - y1)
-            x, y, half = (x1 + x2) / 2, (y1 + y2) / 2 - SQUARE_UP * side, SQUARE_SIDE * side / 2
-            square = dlib.rectangle(*(round(v) for v in (x - half, y - half, x + half, y + half)))
+            longer = max(x2 - x1, y2 - y1)
+            side = round(SQUARE_SIDE * longer)
+            left = round((x1 + x2 - side) / 2)
+            top = round((y1 + y2 - side) / 2 - SQUARE_UP * longer)
+            square = dlib.rectangle(left, top, left + side - 1, top + side - 1)  # both ends included
             found.append(np.array([(point.x, point.y) for point in predictor(image, square).parts()], float))
         return found
 

@@ -30,14 +30,13 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from competitors import COMPETITORS
 from worker import MATMUL, PLAIN, Contender
 
-#: Sides of the matrices whose product is the yardstick; the fastest counts.
-MATRICES = (1024, 2048, 4096)
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "300w_test_lfpw" / "annotations.json"
 
 
@@ -110,6 +109,7 @@ def take_turns(
     processes: Sequence[Process],
     yardsticks: Sequence[Process],
     settings: Sequence[Setting],
+    matrices: Sequence[int],
     rounds: int,
     seconds: float,
 ) -> tuple[Times, dict[Contender, float]]:
@@ -119,7 +119,7 @@ def take_turns(
     due: dict[tuple[Contender, Setting], int] = {}
     for turn in range(rounds + 1):  # the first warms up
         for yardstick in yardsticks:
-            for side in MATRICES:
+            for side in matrices:
                 fastest = min(yardstick.ask("time", side=side, times=2))
                 peak[yardstick.contender] = max(peak.get(yardstick.contender, 0.0), 2 * side**3 / fastest)
         # forth and back: who comes after whom is not always the same
@@ -229,8 +229,6 @@ def photograph(path: Path) -> None:
 
 
 def machine() -> dict[str, Any]:
-    import torch
-
     cpu = platform.processor() or platform.machine()
     flags = ""
     if Path("/proc/cpuinfo").exists():
@@ -244,7 +242,7 @@ def machine() -> dict[str, Any]:
         "avx512_bf16": "avx512_bf16" in flags.split(),
         "load_before": os.getloadavg()[0],
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": version("torch"),
         "command": " ".join(["python", *sys.argv]),
     }
 
@@ -344,6 +342,7 @@ def main() -> None:
     parser.add_argument("--python", nargs="+", action="extend", default=[], metavar="COMPETITOR=INTERPRETER")
     parser.add_argument("--threads", nargs="+", type=int, default=[os.cpu_count() or 1])
     parser.add_argument("--faces", nargs="+", type=int, default=[1, 8, 64])
+    parser.add_argument("--matrices", nargs="+", type=int, default=[1024, 2048, 4096], help="sides; the fastest counts")
     parser.add_argument("--rounds", type=int, default=5, help="how often each takes its turn")
     parser.add_argument(
         "--seconds", type=float, default=3.0, help="for each contender and setting, in all; at least one call"
@@ -372,7 +371,9 @@ def main() -> None:
         ours = [p.contender for p in processes if p.contender.ours]
         wanted = {yardstick(contender) for contender in ours if contender.precision != "int8"}
         yardsticks = [Process(c, image) for c in sorted(wanted, key=lambda c: c.name)]
-        times, peak = take_turns(processes, yardsticks, settings, arguments.rounds, arguments.seconds)
+        times, peak = take_turns(
+            processes, yardsticks, settings, arguments.matrices, arguments.rounds, arguments.seconds
+        )
         results = [summarize(process, settings, times, peak) for process in processes]
         accuracy = measure_accuracy(processes, times, data) if data else {}
         for process, result in zip(processes, results, strict=True):
