@@ -126,9 +126,12 @@ def main() -> None:
         num_cpus=arguments.threads,
         num_gpus=arguments.gpus,
     )
-    write = faces.write_parquet if arguments.format == "parquet" else faces.write_json
     # writing asks for no CPU: the aligners may hold them all
-    write(folder, filesystem=files, ray_remote_args={"num_cpus": 0})
+    where: dict[str, Any] = {"filesystem": files, "ray_remote_args": {"num_cpus": 0}}
+    if arguments.format == "parquet":
+        faces.write_parquet(folder, **where)
+    else:
+        faces.write_json(folder, **where, double_precision=15)  # pandas' default would cut small scores off
 
 
 if __name__ == "__main__":
