@@ -256,7 +256,7 @@ def test_a_face_is_done_when_its_picture_is(folder: Path, tmp_path: Path, monkey
         write(path, array)
 
     monkeypatch.setattr(hih_align.cli, "write_image", full)
-    one_line(run_align(*words, code=1), "no space left")
+    assert run_align(*words, code=1).stderr.splitlines()[-1] == "hih-align: no space left"
     assert [line["file"] for line in faces_in(points.read_text())] == ["a.png", "a.png"]
     monkeypatch.undo()
     run_align(*words)
