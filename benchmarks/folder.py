@@ -100,11 +100,12 @@ def resident(pid: int) -> float:
     return next((int(line.split()[1]) / 1024 for line in text.splitlines() if line.startswith("VmRSS")), 0.0)
 
 
-def batch_rate(aligner: Any, folder: Path, made: dict[str, list[list[float]]], sample: int) -> float:
+def batch_rate(aligner: Any, folder: Path, made: dict[str, list[list[float]]], sample: int, batch_size: int) -> float:
     """Faces per second of `align_batch`."""
     names = list(made)[:sample]
     begun = time.perf_counter()
-    found = aligner.align_batch([folder / "images" / name for name in names], [made[name] for name in names])
+    images = [folder / "images" / name for name in names]
+    found = aligner.align_batch(images, [made[name] for name in names], batch_size)
     return sum(len(faces) for faces in found) / (time.perf_counter() - begun)
 
 
@@ -116,6 +117,7 @@ def main() -> None:
     parser.add_argument("--backend", default="torch")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--refine", type=int, default=0)
+    parser.add_argument("--batch-size", type=int, default=32, help="of the program and of align_batch")
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
     arguments = parser.parse_args()
 
@@ -126,14 +128,14 @@ def main() -> None:
     aligner = FaceAligner.from_pretrained("HIH_T", device="cpu", backend=arguments.backend, dtype=arguments.dtype)
     aligner.config = replace(aligner.config, refine=arguments.refine)
     options = ["--backend", arguments.backend, "--dtype", arguments.dtype, "--refine", str(arguments.refine)]
-    options += ["--device", "cpu"]
+    options += ["--device", "cpu", "--batch-size", str(arguments.batch_size)]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         made = make(arguments.data, arguments.images, folder)
         faces = {(file, index) for file, boxes in made.items() for index in range(len(boxes))}
-        before = batch_rate(aligner, folder, made, arguments.sample)
+        before = batch_rate(aligner, folder, made, arguments.sample, arguments.batch_size)
         whole = run(folder, options, mark=min(1000, arguments.images // 10))
-        after = batch_rate(aligner, folder, made, arguments.sample)
+        after = batch_rate(aligner, folder, made, arguments.sample, arguments.batch_size)
         (folder / "faces.jsonl").rename(folder / "whole.jsonl")
         run(folder, options, kill_at=len(faces) // 2)
         run(folder, options)

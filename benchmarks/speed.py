@@ -1,13 +1,21 @@
-"""How fast `FaceAligner.align` is, beside the released design run plainly: one command, Markdown and JSON out.
+"""How fast `FaceAligner.align` is, and how accurate, beside the released design run plainly and beside other programs:
+one command, Markdown, JSON and a plot out.
 
-    python benchmarks/speed.py --out benchmarks/results
+    python benchmarks/speed.py --out benchmarks/results --python mediapipe=/path/python --python dlib=/path/python
 
-Every contender (a size, a runtime, a precision, a number of threads) lives in a process of its own, so that thread
-pools do not meet and memory can be told apart. They take turns: each round times every contender once, and drift of the
-machine falls on all alike. Times are of `align` on a 1920 x 1080 array: crop, network, decoder and all.
+Every contender (a size, a runtime, a precision, a number of threads; or another program) lives in a process of its own,
+so that thread pools do not meet and memory can be told apart; `--python` names another interpreter for a program that
+cannot be installed beside ours. They take turns: each round times every contender once, and drift of the machine falls
+on all alike. Times are of `align` on a 1920 x 1080 array: crop, network, decoder and all.
 
 The plain design is the network as released, through the same `align`: float32, eager, contiguous, batch norm not
-folded, all faces at once, the paper's decoder. A size without weights is timed with random ones.
+folded, all faces at once, the paper's decoder, no refining. A size without weights is timed with random ones, and so is
+FAN-4. The others run as their users run them, one pass; MediaPipe and dlib use one thread, and know no batches. See
+`competitors.py` for the boxes that they get. What is not installed is left out, and the tables say so.
+
+NME is in percent of the distance of the outer eye corners, over the faces of `--data`, annotated boxes, at the default
+settings (the plain design's are its own). It is measured once for each network, precision and decoder, by the fastest
+runtime that has them: runtimes agree within 0.02 pixels of a crop (tests/test_backends.py).
 """
 
 from __future__ import annotations
@@ -16,216 +24,66 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-PLAIN = "plain"
-DTYPES = {"fp32": "float32", "bf16": "bfloat16", "int8": None}
-#: Sides of the matrices whose product is the yardstick; the fastest counts.
-MATRICES = (1024, 2048, 4096)
+from competitors import COMPETITORS
+from worker import MATMUL, PLAIN, Contender
 
-
-@dataclass(frozen=True)
-class Contender:
-    """What one process runs: a size, or an exported folder, in a runtime; or matrix products ("matmul")."""
-
-    model: str
-    backend: str
-    precision: str
-    threads: int
-
-    @property
-    def name(self) -> str:
-        return f"{Path(self.model).name} {self.backend} {self.precision}, {self.threads} threads"
-
-
-# the worker
-
-
-def work(contender: Contender) -> None:
-    """Answer the driver's lines, each a request as JSON, until there are no more."""
-    answer(start(contender) if contender.backend != "matmul" else {})
-    for line in sys.stdin:
-        request = json.loads(line)
-        answer({"seconds": TIMERS[contender.backend == "matmul"](contender, **request), "peak_mb": peak_memory()})
-
-
-def answer(data: dict[str, Any]) -> None:
-    print(json.dumps(data), flush=True)
-
-
-def peak_memory() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux has kilobytes
-
-
-STATE: dict[str, Any] = {}
-
-
-def start(contender: Contender) -> dict[str, float]:
-    begun = time.perf_counter()
-    import torch
-
-    torch_there = time.perf_counter()
-    import hih_align
-
-    there = time.perf_counter()
-    torch.set_num_threads(contender.threads)
-    aligner = load(contender)
-    loaded = time.perf_counter()
-    STATE["aligner"], (STATE["image"], STATE["box"]) = aligner, photograph()
-    drawn = time.perf_counter()
-    aligner.align(STATE["image"], STATE["box"], refine=0)
-    first = time.perf_counter() - drawn
-    assert hih_align.__version__
-    return {
-        "import_torch_s": torch_there - begun,
-        "import_hih_align_s": there - torch_there,
-        "load_s": loaded - there,
-        "first_result_s": there - begun + loaded - there + first,
-        "gflop_per_face": flops(aligner) / 1e9,
-        "random_weights": float(STATE["random"]),
-    }
-
-
-def load(contender: Contender) -> Any:
-    from hih_align import FaceAligner, HIHNet, WeightsUnavailableError
-    from hih_align.checkpoints import read_manifest
-    from hih_align.network import SIZES
-
-    plainly = contender.backend == PLAIN
-    kind = plain_aligner() if plainly else FaceAligner
-    backend = "torch" if plainly else contender.backend
-    options: dict[str, Any] = {"device": "cpu", "dtype": DTYPES[contender.precision], "backend": backend}
-    STATE["random"] = False
-    try:
-        return kind.from_pretrained(contender.model, **options)
-    except WeightsUnavailableError:
-        STATE["random"] = True
-        config = read_manifest()[f"{contender.model}/300w"].config
-        return kind(HIHNet(68, SIZES[contender.model]), config, **options)
-
-
-def plain_aligner() -> Any:
-    """The same `align`, around the network as it was released."""
-    import torch
-
-    from hih_align import FaceAligner, heatmaps
-    from hih_align.network import MEAN, STD
-
-    class Plain(FaceAligner):
-        def _make(self) -> Any:
-            network = self.network
-            mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
-
-            def run(crops: Any) -> tuple[Any, Any]:
-                with torch.no_grad():
-                    images = torch.from_numpy(crops).permute(0, 3, 1, 2).contiguous().float() / 255
-                    integer, decimal = network((images - mean) / std)
-                    points = heatmaps.decode(integer[:, -1], decimal) * heatmaps.STRIDE
-                    return points.numpy(), integer[:, -1].amax((-2, -1)).clamp(0, 1).numpy()
-
-            run.dtype = torch.float32  # type: ignore[attr-defined]  # as backends have it
-            return [], run
-
-        def _runtime(self) -> Any:
-            return self._copy[1]
-
-    return Plain
-
-
-def photograph() -> tuple[Any, Any]:
-    """An array of 1920 x 1080 pixels and the box of its face."""
-    import cv2
-    import numpy as np
-    import skimage.data
-
-    scale = 1080 / 512
-    image = np.zeros((1080, 1920, 3), np.uint8)
-    image[:, :1080] = cv2.resize(skimage.data.astronaut(), (1080, 1080))
-    return image, np.array((177.0, 80, 275, 200)) * scale
-
-
-def flops(aligner: Any) -> float:
-    """Of the network, a multiplication and an addition being two."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        aligner.network.predict(torch.zeros(1, 3, 256, 256))
-    return float(counter.get_total_flops())
-
-
-def time_align(contender: Contender, faces: int, refine: int | None, times: int) -> list[float]:
-    import numpy as np
-
-    boxes = STATE["box"] + np.random.default_rng(0).uniform(-8, 8, (faces, 1))
-    seconds = []
-    for _ in range(times):
-        begun = time.perf_counter()
-        STATE["aligner"].align(STATE["image"], boxes[0] if faces == 1 else boxes, refine=refine)
-        seconds.append(time.perf_counter() - begun)
-    return seconds
-
-
-def time_matmul(contender: Contender, side: int, times: int) -> list[float]:
-    import torch
-
-    torch.set_num_threads(contender.threads)
-    a = torch.randn(2, side, side, dtype=getattr(torch, str(DTYPES[contender.precision])))
-    seconds = []
-    with torch.inference_mode():
-        for _ in range(times):
-            begun = time.perf_counter()
-            a[0] @ a[1]
-            seconds.append(time.perf_counter() - begun)
-    return seconds
-
-
-TIMERS: tuple[Callable[..., list[float]], ...] = (time_align, time_matmul)
-
-
-# the driver
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "300w_test_lfpw" / "annotations.json"
 
 
 class Process:
-    """A contender's process."""
+    """A contender's process.
 
-    def __init__(self, contender: Contender) -> None:
+    Raises:
+        RuntimeError: it did not start, or ended: the message is its last line.
+    """
+
+    def __init__(self, contender: Contender, photograph: Path, python: str = sys.executable) -> None:
         self.contender = contender
         environment = os.environ | {"OMP_NUM_THREADS": str(contender.threads)}
-        command = [sys.executable, __file__, "--worker", json.dumps(asdict(contender))]
-        self.pipe = subprocess.Popen(
-            command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+        command = [python, str(Path(__file__).with_name("worker.py")), json.dumps(asdict(contender)), str(photograph)]
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # a pipe that nobody reads would fill up
+        try:
+            self.pipe = subprocess.Popen(
+                command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors
+            )
+        except OSError as error:
+            raise RuntimeError(f"{contender.name}: {error}") from error
         self.started = self.read()
         self.peak_mb = 0.0
 
-    def ask(self, **request: Any) -> list[float]:
+    def ask(self, do: str, **request: Any) -> Any:
         assert self.pipe.stdin is not None
-        self.pipe.stdin.write(json.dumps(request) + "\n")
+        self.pipe.stdin.write(json.dumps({"do": do} | request) + "\n")
         self.pipe.stdin.flush()
-        found = self.read()
-        self.peak_mb = found["peak_mb"]
-        return list(found["seconds"])
+        answer = self.read()
+        self.peak_mb = answer["peak_mb"]
+        return answer["found"]
 
     def read(self) -> dict[str, Any]:
         assert self.pipe.stdout is not None
-        assert self.pipe.stderr is not None
         line = self.pipe.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self.contender.name}: {self.pipe.stderr.read().strip().splitlines()[-1]}")
+            self.pipe.wait()
+            self.errors.seek(0)
+            said = self.errors.read().strip().splitlines()
+            raise RuntimeError(f"{self.contender.name}: {said[-1] if said else 'it ended'}")
         return dict(json.loads(line))
 
     def close(self) -> None:
-        if self.pipe.stdin is not None:
-            self.pipe.stdin.close()
+        assert self.pipe.stdin is not None
+        self.pipe.stdin.close()
         self.pipe.wait()
+        self.errors.close()
 
 
 @dataclass(frozen=True)
@@ -239,64 +97,138 @@ class Setting:
     def name(self) -> str:
         return f"{self.faces} face{'s' * (self.faces > 1)}, refine {'default' if self.refine is None else self.refine}"
 
+    def suits(self, contender: Contender) -> bool:
+        """The released design and the other programs have no refining passes."""
+        return self.refine == 0 or (contender.ours and contender.backend != PLAIN)
 
-def measure(contenders: Sequence[Contender], settings: Sequence[Setting], rounds: int, seconds: float) -> list[Any]:
-    """A dictionary for each contender that could be started."""
-    import numpy as np
 
-    precisions = sorted({(c.precision, c.threads) for c in contenders if c.precision != "int8"})
-    yardsticks = [Process(Contender("torch", "matmul", precision, threads)) for precision, threads in precisions]
-    processes, results = [], []
-    for contender in contenders:
-        try:
-            processes.append(Process(contender))
-        except RuntimeError as error:
-            results.append({"contender": asdict(contender), "error": str(error)})
-            print(error, file=sys.stderr)
-    peak: dict[tuple[str, int], float] = {}
-    times: dict[tuple[int, Setting], list[float]] = {}
+Times = dict[tuple[Contender, Setting], list[float]]
+
+
+def take_turns(
+    processes: Sequence[Process],
+    yardsticks: Sequence[Process],
+    settings: Sequence[Setting],
+    matrices: Sequence[int],
+    rounds: int,
+    seconds: float,
+) -> tuple[Times, dict[Contender, float]]:
+    """Seconds of each call by contender and setting, and operations per second of each yardstick."""
+    peak: dict[Contender, float] = {}
+    times: Times = {}
+    due: dict[tuple[Contender, Setting], int] = {}
     for turn in range(rounds + 1):  # the first warms up
         for yardstick in yardsticks:
-            key = (yardstick.contender.precision, yardstick.contender.threads)
-            for side in MATRICES:
-                fastest = min(yardstick.ask(side=side, times=2))
-                peak[key] = max(peak.get(key, 0.0), 2 * side**3 / fastest)
+            for side in matrices:
+                fastest = min(yardstick.ask("time", side=side, times=2))
+                peak[yardstick.contender] = max(peak.get(yardstick.contender, 0.0), 2 * side**3 / fastest)
         # forth and back: who comes after whom is not always the same
-        order = range(len(processes)) if turn % 2 else reversed(range(len(processes)))
-        for index in order:
+        for process in processes if turn % 2 else reversed(processes):
             for setting in settings:
-                request = {"faces": setting.faces, "refine": setting.refine}
-                (once,) = processes[index].ask(**request, times=1)
-                if turn:
-                    more = max(1, min(50, int(seconds / rounds / once)))
-                    times.setdefault((index, setting), []).extend(processes[index].ask(**request, times=more))
+                if not setting.suits(process.contender):
+                    continue
+                key, refine = (process.contender, setting), setting.refine
+                if not turn:  # a small batch is enough, and tells how long a large one takes
+                    faces = min(setting.faces, 4)
+                    some = process.ask("time", faces=faces, refine=refine, times=2 if faces == 1 else 1)
+                    once = some[-1] * setting.faces / faces
+                    due[key] = max(1, min(50 * rounds, round(seconds / once)))
+                    continue
+                # spread over the rounds; of one call alone, in the middle
+                times_now = sum((2 * i + 1) * rounds // (2 * due[key]) == turn - 1 for i in range(due[key]))
+                if times_now:
+                    found = process.ask("time", faces=setting.faces, refine=refine, times=times_now)
+                    times.setdefault(key, []).extend(found)
         print(f"round {turn} of {rounds}", file=sys.stderr)
-    for index, process in enumerate(processes):
+    return times, peak
+
+
+def measure_accuracy(processes: Sequence[Process], times: Times, data: Path) -> dict[Contender, dict[str, float]]:
+    """NME, and how many of how many faces were found, of each contender that has weights."""
+    groups: dict[tuple[str, ...], list[Process]] = {}
+    for process in processes:
         contender = process.contender
-        measured = {}
-        for setting in settings:
-            ms = 1e3 * np.array(times[index, setting]) / setting.faces
+        if not process.started["random_weights"]:
+            kind = "ours" if contender.ours and contender.backend != PLAIN else contender.backend
+            groups.setdefault((contender.model, kind, contender.precision), []).append(process)
+    found: dict[Contender, dict[str, float]] = {}
+    for group in groups.values():
+        # by any one setting: they are in the same order by all
+        fastest = min(
+            group, key=lambda p: min(s for (c, _), values in times.items() if c == p.contender for s in values)
+        )
+        contender = fastest.contender
+        if contender.ours:
+            measured = fastest.ask("measure", data=str(data), refine=0 if contender.backend == PLAIN else None)
+        else:
+            measured = measure_competitor(fastest, data)
+        found |= {process.contender: measured for process in group}
+        print(f"NME of {contender.name}: {measured['nme']:.2f}", file=sys.stderr)
+    return found
+
+
+def measure_competitor(process: Process, data: Path) -> dict[str, float]:
+    import numpy as np
+
+    from hih_align import metrics
+    from hih_align.training.annotations import read_dataset
+    from hih_align.training.evaluate import face_boxes
+
+    dataset = read_dataset(data, "300w")
+    records = [record for record in dataset.records if record.points is not None]
+    faces = [(str(record.image), box.tolist()) for record, box in zip(records, face_boxes(records), strict=True)]
+    points = process.ask("landmarks", faces=faces)
+    hits = [(p, r) for p, r in zip(points, records, strict=True) if p is not None]
+    if not hits:
+        return {"nme": float("nan"), "found": 0, "faces": len(records)}
+    labelled = np.array([record.weights for _, record in hits]) > 0
+    target = np.where(labelled[..., None], np.array([record.points for _, record in hits]), np.nan)
+    nme = metrics.nme([p for p, _ in hits], target, dataset.scheme.distance(target), labelled)
+    return {"nme": float(np.nanmean(nme)), "found": len(hits), "faces": len(records)}
+
+
+def summarize(
+    process: Process, settings: Sequence[Setting], times: Times, peak: dict[Contender, float]
+) -> dict[str, Any]:
+    """What is reported of a contender, but for its NME."""
+    import numpy as np
+
+    contender = process.contender
+    measured = {}
+    for setting in settings:
+        if setting.suits(contender):
+            ms = 1e3 * np.array(times[contender, setting]) / setting.faces
             low, median, high = (float(v) for v in np.percentile(ms, (25, 50, 75)))
             measured[setting.name] = {"ms_per_face": median, "quartiles": [low, high], "calls": len(ms)}
-        one = measured.get("1 face, refine 0")
-        top = peak.get((contender.precision, contender.threads))
-        share = None
-        if one and top:
-            share = process.started["gflop_per_face"] * 1e9 / (one["ms_per_face"] / 1e3) / top
-        results.append(
-            {"contender": asdict(contender)}
-            | process.started
-            | {"peak_mb": process.peak_mb, "measured": measured, "share_of_matmul": share}
-        )
-        process.close()
-    for yardstick in yardsticks:
-        yardstick.close()
-    return [*results, {"matmul_tflops": {f"{p}, {t} threads": v / 1e12 for (p, t), v in peak.items()}}]
+    one = measured.get(Setting(1, 0).name)
+    top = peak.get(yardstick(contender))
+    work = process.started.get("gflop_per_face")
+    share = work * 1e9 / (one["ms_per_face"] / 1e3) / top if one and top and work else None
+    return (
+        {"contender": asdict(contender), "name": contender.name}
+        | process.started
+        | {"peak_mb": process.peak_mb, "measured": measured, "share_of_matmul": share}
+    )
+
+
+def yardstick(contender: Contender) -> Contender:
+    """The matrix product in the same precision and with as many threads."""
+    return Contender("torch", MATMUL, contender.precision, contender.threads)
+
+
+def photograph(path: Path) -> None:
+    """Write an array of 1920 x 1080 pixels and the box of its face."""
+    import cv2
+    import numpy as np
+    import skimage.data
+
+    scale = 1080 / 512
+    image = np.zeros((1080, 1920, 3), np.uint8)
+    image[:, :1080] = cv2.resize(skimage.data.astronaut(), (1080, 1080))
+    np.savez(path, image=image, box=np.array((177.0, 80, 275, 200)) * scale)
 
 
 def machine() -> dict[str, Any]:
-    import torch
-
     cpu = platform.processor() or platform.machine()
     flags = ""
     if Path("/proc/cpuinfo").exists():
@@ -310,93 +242,160 @@ def machine() -> dict[str, Any]:
         "avx512_bf16": "avx512_bf16" in flags.split(),
         "load_before": os.getloadavg()[0],
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": version("torch"),
         "command": " ".join(["python", *sys.argv]),
     }
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """Tables: how long a face takes, how many times faster than plain; then what else was measured."""
+    """A table: how long a face takes, how many times faster than plain, and what else was measured; then notes."""
     settings = report["settings"]
-    rows = [r for r in report["results"] if "measured" in r]
+    rows = report["results"]
+    about = report["machine"]
     lines = [
-        f"{report['machine']['cpu']}, {report['machine']['cores']} cores, PyTorch {report['machine']['torch']}, "
-        f"{report['machine']['date']}, load before {report['machine']['load_before']:.1f}",
+        f"{about['cpu']}, {about['cores']} cores, PyTorch {about['torch']}, {about['date']}, "
+        f"load before {about['load_before']:.1f}",
         "",
-        f"`{report['machine']['command']}`",
+        f"`{about['command']}`",
         "",
         "Milliseconds a face, median (quartiles), and how many times faster than the plain design at the same batch:",
         "",
-        "| | " + " | ".join(settings) + " | share of matmul | peak MB | load s | first result s |",
-        "| --- |" + " --- |" * (len(settings) + 4),
+        "| | NME | " + " | ".join(settings) + " | share of matmul | peak MB | load s | first result s |",
+        "| --- |" + " --- |" * (len(settings) + 5),
     ]
     for row in rows:
         contender = Contender(**row["contender"])
-        cells = [contender.name + (" (random weights)" if row["random_weights"] else "")]
-        for setting in settings:
-            found = row["measured"][setting]
-            reference = [
-                r["measured"][setting]["ms_per_face"]
-                for r in rows
-                if r["contender"] == asdict(replace(contender, backend=PLAIN, precision="fp32"))
-            ]
-            times = f", {reference[0] / found['ms_per_face']:.2f}x" if reference else ""
-            low, high = found["quartiles"]
-            cells.append(f"{found['ms_per_face']:.1f} ({low:.1f}-{high:.1f}){times}")
-        share = "-" if row["share_of_matmul"] is None else f"{row['share_of_matmul']:.0%}"
-        cells += [share, f"{row['peak_mb']:.0f}", f"{row['load_s']:.1f}", f"{row['first_result_s']:.1f}"]
+        cells = [row["name"] + " (random weights)" * row["random_weights"]]
+        cells.append(f"{row['accuracy']['nme']:.2f}" if row["accuracy"] else "-")
+        cells += [_time(rows, contender, row["measured"].get(setting), setting) for setting in settings]
+        cells.append("-" if row["share_of_matmul"] is None else f"{row['share_of_matmul']:.0%}")
+        cells += [f"{row['peak_mb']:.0f}", f"{row['load_s']:.1f}", f"{row['first_result_s']:.1f}"]
         lines.append("| " + " | ".join(cells) + " |")
-    imports = [(r["import_torch_s"], r["import_hih_align_s"]) for r in rows]
-    torch_s, ours_s = (sorted(values)[len(values) // 2] for values in zip(*imports, strict=True))
-    lines += [
-        "",
-        f"Import of torch {torch_s:.2f} s, of hih_align on top of it {ours_s:.2f} s ({ours_s / torch_s:.0%}). "
-        "Fastest matrix product: "
-        + ", ".join(f"{name} {value:.2f} TFLOP/s" for name, value in report["matmul_tflops"].items())
-        + ".",
-    ]
-    lines += [f"Not run: {r['error']}" for r in report["results"] if "error" in r]
+    lines += ["", *_notes(report)]
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="folder for speed.json and speed.md; made if need be")
-    parser.add_argument("--sizes", nargs="+", default=["HIH_T", "HIH_S", "HIH_B"])
-    parser.add_argument("--backends", nargs="+", default=["torch", "openvino", "onnxruntime"])
-    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16"])
-    parser.add_argument("--int8", nargs="+", default=[], metavar="BACKEND=FOLDER", help="what hih-align export wrote")
-    parser.add_argument("--threads", nargs="+", type=int, default=[os.cpu_count() or 1])
-    parser.add_argument("--faces", nargs="+", type=int, default=[1, 8, 64])
-    parser.add_argument("--rounds", type=int, default=10, help="how often each takes its turn")
-    parser.add_argument("--seconds", type=float, default=10.0, help="for each contender and setting, in all")
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.worker:
-        work(Contender(**json.loads(arguments.worker)))
-        return
-    contenders = []
+def _time(rows: list[Any], contender: Contender, found: Any, setting: str) -> str:
+    if found is None:
+        return "-"
+    plain = asdict(replace(contender, backend=PLAIN, precision="fp32"))
+    reference = [
+        r["measured"][setting]["ms_per_face"] for r in rows if r["contender"] == plain and setting in r["measured"]
+    ]
+    times = f", {reference[0] / found['ms_per_face']:.2f}x" if reference else ""
+    low, high = found["quartiles"]
+    spread = f" ({low:.1f}-{high:.1f})" if found["calls"] > 1 else ""
+    return f"{found['ms_per_face']:.1f}{spread}{times}"
+
+
+def _notes(report: dict[str, Any]) -> list[str]:
+    rows = report["results"]
+    lines = []
+    imports = [(row["import_torch_s"], row["import_s"] - row["import_torch_s"]) for row in rows if "import_s" in row]
+    if imports:
+        torch_s, ours_s = (sorted(values)[len(values) // 2] for values in zip(*imports, strict=True))
+        lines.append(
+            f"Import of torch {torch_s:.2f} s, of hih_align on top of it {ours_s:.2f} s ({ours_s / torch_s:.0%})."
+        )
+    products = ", ".join(f"{name} {value:.2f} TFLOP/s" for name, value in report["matmul_tflops"].items())
+    lines.append(f"Fastest matrix product: {products}.")
+    if report["data"]:
+        lines.append(f"NME: percent of the distance of the outer eye corners, {report['data']}, annotated boxes.")
+    for row in rows:
+        competitor = COMPETITORS.get(row["contender"]["backend"])
+        if competitor is None:
+            continue
+        note = f"{competitor.title}: {competitor.note}"
+        if row["accuracy"] and row["accuracy"]["found"] < row["accuracy"]["faces"]:
+            note += "; it found {found:g} of {faces:g} faces, and its NME is of those".format(**row["accuracy"])
+        lines.append(f"{note}.")
+    return lines + [f"Not run: {error}" for error in report["not_run"]]
+
+
+def contenders(arguments: argparse.Namespace) -> list[Contender]:
+    chosen = []
     for threads in arguments.threads:
         for size in arguments.sizes:
-            contenders.append(Contender(size, PLAIN, "fp32", threads))
+            chosen.append(Contender(size, PLAIN, "fp32", threads))
             for backend in arguments.backends:
-                contenders += [
+                chosen += [
                     Contender(size, backend, precision, threads)
                     for precision in arguments.precisions
                     if (backend, precision) != ("onnxruntime", "bf16")  # which it does not have
                 ]
-        contenders += [Contender(f, b, "int8", threads) for b, _, f in (w.partition("=") for w in arguments.int8)]
+        chosen += [Contender(f, b, "int8", threads) for b, _, f in (w.partition("=") for w in arguments.int8)]
+    for name in arguments.competitors:
+        competitor = COMPETITORS[name]
+        many = [1] if competitor.one_thread else arguments.threads
+        chosen += [Contender(competitor.title, name, "fp32", threads) for threads in many]
+    return chosen
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="folder for speed.json, speed.md and speed.png; made if need be")
+    parser.add_argument("--sizes", nargs="+", default=["HIH_T", "HIH_S", "HIH_B"])
+    parser.add_argument("--backends", nargs="*", default=["torch", "openvino", "onnxruntime"])
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16"])
+    parser.add_argument("--int8", nargs="+", default=[], metavar="BACKEND=FOLDER", help="what hih-align export wrote")
+    parser.add_argument("--competitors", nargs="*", default=list(COMPETITORS), choices=list(COMPETITORS))
+    parser.add_argument("--python", nargs="+", action="extend", default=[], metavar="COMPETITOR=INTERPRETER")
+    parser.add_argument("--threads", nargs="+", type=int, default=[os.cpu_count() or 1])
+    parser.add_argument("--faces", nargs="+", type=int, default=[1, 8, 64])
+    parser.add_argument("--matrices", nargs="+", type=int, default=[1024, 2048, 4096], help="sides; the fastest counts")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each takes its turn")
+    parser.add_argument(
+        "--seconds", type=float, default=3.0, help="for each contender and setting, in all; at least one call"
+    )
+    parser.add_argument(
+        "--data", type=Path, help="annotated faces of 68 points for NME; by default ../shared's LFPW test faces"
+    )
+    arguments = parser.parse_args()
+    python = dict(word.split("=", 1) for word in arguments.python)
+    data = arguments.data or (DATA if DATA.is_file() else None)
     settings = [Setting(faces, refine) for faces in arguments.faces for refine in (0, None)]
     about = machine()
-    *results, yardstick = measure(contenders, settings, arguments.rounds, arguments.seconds)
-    if not any("measured" in result for result in results):
-        sys.exit("nothing could be run")
-    report = {"machine": about, "settings": [s.name for s in settings], "results": results} | yardstick
+    with tempfile.TemporaryDirectory() as folder:
+        image = Path(folder) / "photograph.npz"
+        photograph(image)
+        processes: list[Process] = []
+        not_run = []
+        for contender in contenders(arguments):
+            try:
+                processes.append(Process(contender, image, python.get(contender.backend, sys.executable)))
+            except RuntimeError as error:
+                not_run.append(str(error))
+                print(f"not run: {error}", file=sys.stderr)
+        if not processes:
+            sys.exit("nothing could be run")
+        ours = [p.contender for p in processes if p.contender.ours]
+        wanted = {yardstick(contender) for contender in ours if contender.precision != "int8"}
+        yardsticks = [Process(c, image) for c in sorted(wanted, key=lambda c: c.name)]
+        times, peak = take_turns(
+            processes, yardsticks, settings, arguments.matrices, arguments.rounds, arguments.seconds
+        )
+        results = [summarize(process, settings, times, peak) for process in processes]
+        accuracy = measure_accuracy(processes, times, data) if data else {}
+        for process, result in zip(processes, results, strict=True):
+            result["accuracy"] = accuracy.get(process.contender)
+        for process in [*processes, *yardsticks]:
+            process.close()
+    report = {
+        "machine": about,
+        "settings": [setting.name for setting in settings],
+        "data": data.parent.name if data else None,
+        "results": results,
+        "not_run": not_run,
+        "matmul_tflops": {c.name: value / 1e12 for c, value in peak.items()},
+    }
     print(markdown(report))
     if arguments.out is not None:
+        from plot import draw
+
         arguments.out.mkdir(parents=True, exist_ok=True)
         for name, text in (("speed.json", json.dumps(report, indent=2) + "\n"), ("speed.md", markdown(report))):
             (arguments.out / name).write_text(text, "utf-8")
+        draw(report, arguments.out / "speed.png")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import contextlib
 import json
 import os
 import sys
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +31,7 @@ from .export import export as write_export
 from .files import replacing
 from .heatmaps import Decoder
 from .images import write_image
+from .landmarks import Landmarks
 from .memory import keep_freed_memory
 from .network import SIZES
 from .released import load_released
@@ -206,16 +209,35 @@ def _align_folder(
         if json_path is not None:
             lines = stack.enter_context(json_path.open("a", encoding="utf-8"))
         progress = stack.enter_context(tqdm(total=sum(len(todo[n]) for n in names), unit="face", file=sys.stderr))
-        for name, faces in zip(names, results, strict=True):
+        drawing = None if out is None else stack.enter_context(ThreadPoolExecutor(1, "hih-align-draw"))
+        drawn: deque[tuple[str, Landmarks, Future[None] | None]] = deque()
+
+        def finish() -> None:
+            """The oldest image: its lines say that it is done, so its picture comes first."""
+            name, faces, picture = drawn.popleft()
+            if picture is not None:
+                picture.result()
             for index, face in enumerate(faces):
                 if lines is not None and (name, index) not in done:
                     lines.write(json.dumps({"file": name, "index": index} | face.to_dict()) + "\n")
             if lines is not None:
                 lines.flush()
-            if out is not None:
-                (out / name).parent.mkdir(parents=True, exist_ok=True)
-                write_image(out / name, faces.draw(folder / name))
             progress.update(len(faces))
+
+        for name, faces in zip(names, results, strict=True):
+            if drawing is None or out is None:
+                drawn.append((name, faces, None))
+            else:  # the network goes on meanwhile
+                drawn.append((name, faces, drawing.submit(_draw, folder / name, faces, out / name)))
+            while len(drawn) > (0 if out is None else READ_AHEAD):
+                finish()
+        while drawn:
+            finish()
+
+
+def _draw(photo: Path, faces: Landmarks, out: Path) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_image(out, faces.draw(photo))
 
 
 #: How a line of ours begins: what does not may be a file that somebody needs.

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 import hih_align
+import hih_align.cli
 from hih_align import FaceAligner, Landmarks
 from hih_align.checkpoints import read_manifest
 from hih_align.cli import app
@@ -241,6 +242,26 @@ def test_resuming(folder: Path, expected: Landmarks, tmp_path: Path, kept: int, 
         [line | {"scores": again[line["index"]]} if was else line for line, was in zip(found, earlier, strict=True)],
         expected,
     )
+
+
+def test_a_face_is_done_when_its_picture_is(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be drawn stops the run, and is drawn by the next one."""
+    points, out = tmp_path / "points.jsonl", tmp_path / "drawn"
+    words = [folder, "--boxes", table(tmp_path / "boxes.csv"), "--json", points, "--out", out, "--batch-size", 1]
+    write = hih_align.cli.write_image
+
+    def full(path: Path, array: NDArray[np.uint8]) -> None:
+        if path.name == "b c.png":
+            raise OSError("no space left")
+        write(path, array)
+
+    monkeypatch.setattr(hih_align.cli, "write_image", full)
+    assert run_align(*words, code=1).stderr.splitlines()[-1] == "hih-align: no space left"
+    assert [line["file"] for line in faces_in(points.read_text())] == ["a.png", "a.png"]
+    monkeypatch.undo()
+    run_align(*words)
+    assert [line["file"] for line in faces_in(points.read_text())] == ["a.png", "a.png", "more/b c.png"]
+    assert (out / "more" / "b c.png").is_file()
 
 
 def test_faces_of_another_model_are_not_mixed_in(folder: Path, expected: Landmarks, tmp_path: Path) -> None:

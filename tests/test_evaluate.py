@@ -475,6 +475,22 @@ class TestCommand:
         assert "| kind=odd | 1 |" in result.stdout
         assert json.loads((out / "report.json").read_text())["settings"]["keep"] == "id>1"
 
+    def test_another_runtime(self, three: Dataset, tmp_path: Path) -> None:
+        pytest.importorskip("openvino")
+        arguments = ["evaluate", "--data", str(three.source), "--refine", "0", "--where", "id>2", "--device", "cpu"]
+        here, there = tmp_path / "torch", tmp_path / "openvino"
+        for out, backend in ((here, "torch"), (there, "openvino")):
+            result = CliRunner().invoke(app, [*arguments, "--backend", backend, "--out", str(out)])
+            assert result.exit_code == 0, result.output
+            assert ("float32, openvino, faces" in result.stdout) == (backend == "openvino")
+        reports = [json.loads((out / "report.json").read_text()) for out in (here, there)]
+        assert [report["settings"]["backend"] for report in reports] == ["torch", "openvino"]
+        first, second = (report["overall"]["nme"] for report in reports)
+        assert first == pytest.approx(second, abs=0.02)
+        result = CliRunner().invoke(app, [*arguments, "--backend", "tensorrt"])
+        assert result.exit_code == 1
+        assert "backend is 'tensorrt', expected one of" in result.stderr
+
     def test_bad_requests_are_one_line(self, three: Dataset) -> None:
         result = CliRunner().invoke(app, ["evaluate", "--data", str(three.source), "--where", "id"])
         assert result.exit_code == 1

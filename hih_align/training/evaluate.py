@@ -165,6 +165,7 @@ class Settings:
         mirror: whether averaged with the mirrored face.
         decoder: the decoder's fields.
         dtype: in which the network ran.
+        backend: the runtime that ran it.
         normalizer: what errors are divided by.
         keep: which faces of the dataset, in words; None for all.
     """
@@ -174,6 +175,7 @@ class Settings:
     mirror: bool = False
     decoder: Mapping[str, Any] = field(default_factory=dict)
     dtype: str = "float32"
+    backend: str = "torch"
     normalizer: str = "inter-ocular"
     keep: str | None = None
 
@@ -446,6 +448,7 @@ def evaluate(
         mirror=mirror,
         decoder=asdict(aligner.decoder),
         dtype=str(aligner.dtype).removeprefix("torch."),
+        backend=aligner.backend,
         normalizer=normalizer,
         keep=None if keep is None else getattr(keep, "text", "chosen by a function"),
     )

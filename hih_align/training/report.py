@@ -118,6 +118,8 @@ def markdown(report: Report) -> str:
     s = report.settings
     manner = [f"{s.box.capitalize()} boxes", f"refine {s.refine}", *(["mirrored averaging"] if s.mirror else [])]
     manner += [f"{s.decoder.get('method', 'unknown')} decoder", s.dtype]
+    if s.backend != "torch":
+        manner.append(s.backend)
     if s.keep is not None:
         manner.append(f"faces with {s.keep}" if s.keep != "chosen by a function" else f"faces {s.keep}")
     unit = "longer side of the box" if s.normalizer == "box" else f"{s.normalizer} distance"

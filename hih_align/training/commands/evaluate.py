@@ -52,6 +52,7 @@ def evaluate(
     worst: Annotated[int, typer.Option(min=1, help="Faces on worst.png.")] = 16,
     device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:1; CUDA where there is one.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or auto.")] = None,
+    backend: Annotated[str, typer.Option(help="torch, openvino, onnxruntime or auto.")] = "torch",
     batch_size: Annotated[int, typer.Option(help="Faces that go through the network together.")] = BATCH_SIZE,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad records out, and say so.")] = False,
 ) -> None:
@@ -63,7 +64,7 @@ def evaluate(
     keep = Where(" and ".join(where)) if where else None
     # a bare size has no scheme of its own: it means the data's
     own = scheme if model in SIZES else None
-    aligner = FaceAligner.from_pretrained(model, own, device, dtype, decode=decode)  # type: ignore[arg-type]
+    aligner = FaceAligner.from_pretrained(model, own, device, dtype, backend, decode)  # type: ignore[arg-type]
     dataset = read_dataset(data, scheme or aligner.scheme, format=data_format, skip_bad=skip_bad)
     for message in dataset.skipped:
         typer.echo(f"skipped: {message}", err=True)

@@ -1,0 +1,247 @@
+"""One contender's process: it answers `speed.py`, a line of JSON for a line of JSON.
+
+It may be run by another interpreter than the driver's, which has neither torch nor hih_align: only what a contender
+needs is imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from competitors import COMPETITORS
+
+PLAIN = "plain"
+MATMUL = "matmul"
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "int8": None}
+
+
+@dataclass(frozen=True)
+class Contender:
+    """What one process runs.
+
+    Attributes:
+        model: a size, or an exported folder; of a competitor its title.
+        backend: a runtime, "plain", the name of a competitor, or "matmul", the yardstick.
+        precision: "fp32", "bf16" or "int8".
+        threads: of the process.
+    """
+
+    model: str
+    backend: str
+    precision: str
+    threads: int
+
+    @property
+    def ours(self) -> bool:
+        return self.backend not in (*COMPETITORS, MATMUL)
+
+    @property
+    def name(self) -> str:
+        theirs = self.backend in COMPETITORS
+        what = self.model if theirs else f"{Path(self.model).name} {self.backend} {self.precision}"
+        return f"{what}, {self.threads} thread{'s' * (self.threads > 1)}"
+
+
+class Ours:
+    """`FaceAligner.align`, plain or not."""
+
+    def __init__(self, contender: Contender, photograph: Path) -> None:
+        begun = time.perf_counter()
+        import torch
+
+        torch_there = time.perf_counter()
+        import hih_align
+
+        there = time.perf_counter()
+        assert hih_align.__version__
+        torch.set_num_threads(contender.threads)
+        self.random = False
+        self.aligner = self.load(contender)
+        loaded = time.perf_counter()
+        self.image, self.box = read(photograph)
+        drawn = time.perf_counter()
+        self.aligner.align(self.image, self.box, refine=0)
+        first = time.perf_counter() - drawn
+        self.started = {
+            "import_s": there - begun,
+            "import_torch_s": torch_there - begun,
+            "load_s": loaded - there,
+            "first_result_s": loaded - begun + first,
+            "gflop_per_face": flops(self.aligner) / 1e9,
+            "random_weights": self.random,
+        }
+
+    def load(self, contender: Contender) -> Any:
+        from hih_align import FaceAligner, HIHNet, WeightsUnavailableError
+        from hih_align.checkpoints import read_manifest
+        from hih_align.network import SIZES
+
+        plainly = contender.backend == PLAIN
+        kind = plain_aligner() if plainly else FaceAligner
+        backend = "torch" if plainly else contender.backend
+        options: dict[str, Any] = {"device": "cpu", "dtype": DTYPES[contender.precision], "backend": backend}
+        try:
+            return kind.from_pretrained(contender.model, **options)
+        except WeightsUnavailableError:
+            self.random = True
+            config = read_manifest()[f"{contender.model}/300w"].config
+            return kind(HIHNet(68, SIZES[contender.model]), config, **options)
+
+    def time(self, faces: int, refine: int | None, times: int) -> list[float]:
+        boxes = moved(self.box, faces)
+        seconds = []
+        for _ in range(times):
+            begun = time.perf_counter()
+            self.aligner.align(self.image, boxes[0] if faces == 1 else boxes, refine=refine)
+            seconds.append(time.perf_counter() - begun)
+        return seconds
+
+    def measure(self, data: str, refine: int | None) -> dict[str, float]:
+        """NME in percent of the inter-ocular distance, annotated boxes."""
+        from hih_align.training.annotations import read_dataset
+        from hih_align.training.evaluate import evaluate
+
+        report = evaluate(self.aligner, read_dataset(data, "300w"), refine=refine, progress=False)
+        return {"nme": report.overall.nme, "found": report.overall.measured, "faces": report.overall.measured}
+
+
+class Theirs:
+    """A competitor."""
+
+    def __init__(self, contender: Contender, photograph: Path) -> None:
+        self.image, self.box = read(photograph)  # which imports numpy, as all of them do
+        begun = time.perf_counter()
+        self.find = COMPETITORS[contender.backend].start(contender.threads)
+        loaded = time.perf_counter()
+        self.find(self.image, self.box[None])
+        first = time.perf_counter() - begun
+        random = COMPETITORS[contender.backend].time_only
+        # their import is part of loading
+        self.started = {"load_s": loaded - begun, "first_result_s": first, "random_weights": random}
+
+    def time(self, faces: int, refine: int | None, times: int) -> list[float]:
+        boxes = moved(self.box, faces)
+        seconds = []
+        for _ in range(times):
+            begun = time.perf_counter()
+            self.find(self.image, boxes)
+            seconds.append(time.perf_counter() - begun)
+        return seconds
+
+    def landmarks(self, faces: list[tuple[str, list[float]]]) -> list[Any]:
+        """Of images and a box in each: points (68, 2), or None."""
+        import numpy as np
+        from PIL import Image
+
+        found = []
+        for path, box in faces:
+            with Image.open(path) as image:
+                (points,) = self.find(np.array(image.convert("RGB")), np.array([box]))
+            found.append(None if points is None else points.tolist())
+        return found
+
+
+class Products:
+    """Matrix products by torch: how fast the machine can be."""
+
+    def __init__(self, contender: Contender, photograph: Path) -> None:
+        import torch
+
+        torch.set_num_threads(contender.threads)
+        self.dtype = getattr(torch, str(DTYPES[contender.precision]))
+        self.started: dict[str, Any] = {}
+
+    def time(self, side: int, times: int) -> list[float]:
+        import torch
+
+        a = torch.randn(2, side, side, dtype=self.dtype)
+        seconds = []
+        with torch.inference_mode():
+            for _ in range(times):
+                begun = time.perf_counter()
+                a[0] @ a[1]
+                seconds.append(time.perf_counter() - begun)
+        return seconds
+
+
+def plain_aligner() -> Any:
+    """The same `align`, around the network as it was released."""
+    import torch
+
+    from hih_align import FaceAligner, heatmaps
+    from hih_align.network import MEAN, STD
+
+    class Plain(FaceAligner):
+        def _make(self) -> Any:
+            network = self.network
+            mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+
+            def run(crops: Any) -> tuple[Any, Any]:
+                with torch.no_grad():
+                    images = torch.from_numpy(crops).permute(0, 3, 1, 2).contiguous().float() / 255
+                    integer, decimal = network((images - mean) / std)
+                    points = heatmaps.decode(integer[:, -1], decimal) * heatmaps.STRIDE
+                    return points.numpy(), integer[:, -1].amax((-2, -1)).clamp(0, 1).numpy()
+
+            run.dtype = torch.float32  # type: ignore[attr-defined]  # as backends have it
+            return [], run
+
+        def _runtime(self) -> Any:
+            return self._copy[1]
+
+    return Plain
+
+
+def flops(aligner: Any) -> float:
+    """Of the network, a multiplication and an addition being two."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        aligner.network.predict(torch.zeros(1, 3, 256, 256))
+    return float(counter.get_total_flops())
+
+
+def read(photograph: Path) -> tuple[Any, Any]:
+    """The driver's image and the box (4,) of its face."""
+    import numpy as np
+
+    with np.load(photograph) as file:
+        return file["image"], file["box"]
+
+
+def moved(box: Any, faces: int) -> Any:
+    """(faces, 4): the box, shifted by a few pixels."""
+    import numpy as np
+
+    return box + np.random.default_rng(0).uniform(-8, 8, (faces, 1))
+
+
+def peak_memory() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux has kilobytes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("contender", help="a Contender as JSON")
+    parser.add_argument("photograph", type=Path)
+    arguments = parser.parse_args()
+    contender = Contender(**json.loads(arguments.contender))
+    kind: Any = Ours if contender.ours else Products if contender.backend == MATMUL else Theirs
+    runner = kind(contender, arguments.photograph)
+    print(json.dumps(runner.started), flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        found = getattr(runner, request.pop("do"))(**request)
+        print(json.dumps({"found": found, "peak_mb": peak_memory()}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

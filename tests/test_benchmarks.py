@@ -1,0 +1,191 @@
+"""The benchmarks' commands, on next to nothing: that they measure what they say; not how fast anything is."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+from numpy.typing import NDArray
+
+import hih_align
+from hih_align import FaceAligner
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+#: Stands in for dlib: its predictor "finds" the points of its file.
+DLIB = """
+import json
+class rectangle:
+    def __init__(self, *sides):
+        assert all(isinstance(side, int) for side in sides)
+        self.sides = sides
+class Point:
+    def __init__(self, x, y):
+        self.x, self.y = x, y
+class shape_predictor:
+    def __init__(self, path):
+        with open(path) as file:
+            self.known = json.load(file)
+    def __call__(self, image, square):
+        left, top, right, bottom = square.sides
+        assert right - left == bottom - top
+        self.found = [Point(*p) for p in self.known]
+        return self
+    def parts(self):
+        return self.found
+"""
+
+
+def run(script: str, *words: object, folders: tuple[Path, ...] = ()) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join(map(str, (*folders, Path(hih_align.__file__).parents[1])))
+    return subprocess.run(
+        [sys.executable, str(BENCHMARKS / script), *map(str, words)],
+        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+
+
+@pytest.fixture
+def part(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The benchmarks' modules by name, which are not in a package."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module
+
+
+@pytest.fixture(scope="module")
+def found() -> NDArray[np.float32]:
+    """(68, 2): where HIH_T finds the points of the astronaut."""
+    import skimage.data
+
+    aligner = FaceAligner.from_pretrained("HIH_T", device="cpu")
+    return aligner.align(skimage.data.astronaut(), (177, 80, 275, 200)).points
+
+
+@pytest.fixture
+def data(tmp_path: Path, astronaut: NDArray[np.uint8], found: NDArray[np.float32]) -> Path:
+    """The astronaut, annotated with what HIH_T finds."""
+    (tmp_path / "data" / "images").mkdir(parents=True)
+    PIL.Image.fromarray(astronaut).save(tmp_path / "data" / "images" / "a.png")
+    keypoints = np.column_stack((found, np.full(68, 2))).ravel().tolist()
+    face = {"id": 1, "image_id": 1, "bbox": [177, 80, 98, 120], "keypoints": keypoints}
+    path = tmp_path / "data" / "annotations.json"
+    path.write_text(json.dumps({"images": [{"id": 1, "file_name": "a.png"}], "annotations": [face]}))
+    return path
+
+
+def test_speed(data: Path, found: NDArray[np.float32], tmp_path: Path) -> None:
+    """A table, a file and a plot; NME of ours and of another program's, and why a third was not run."""
+    stub = tmp_path / "stub"
+    (stub / "face_recognition_models" / "models").mkdir(parents=True)
+    (stub / "dlib.py").write_text(DLIB)
+    (stub / "face_recognition_models" / "__init__.py").write_text("raise ImportError('it must not be imported')")
+    points = found.astype(float) + np.array((3, 4))  # five pixels off
+    weights = stub / "face_recognition_models" / "models" / "shape_predictor_68_face_landmarks.dat"
+    weights.write_text(json.dumps(points.tolist()))
+    words = ["--sizes", "HIH_T", "--backends", "torch", "--precisions", "fp32", "--threads", 1, "--faces", 1, 2]
+    words += ["--rounds", 1, "--seconds", 0.01, "--matrices", 64, "--data", data, "--out", tmp_path / "out"]
+    words += ["--competitors", "dlib", "mediapipe", "--python", f"mediapipe={tmp_path / 'python'}"]
+    printed = run("speed.py", *words, folders=(stub,)).stdout
+    assert printed == (tmp_path / "out" / "speed.md").read_text() + "\n"
+    report = json.loads((tmp_path / "out" / "speed.json").read_text())
+    assert len(report["not_run"]) == 1, report["not_run"]
+    plain, ours, dlib = report["results"]
+    settings = [f"{faces}, refine {refine}" for faces in ("1 face", "2 faces") for refine in (0, "default")]
+    assert report["settings"] == settings
+    assert list(ours["measured"]) == settings
+    assert list(plain["measured"]) == list(dlib["measured"]) == settings[::2], "they have no refining"
+    for row in (plain, ours, dlib):
+        assert all(m["ms_per_face"] > 0 and m["calls"] >= 1 for m in row["measured"].values())
+    assert ours["share_of_matmul"] > 0
+    # the annotations are what ours finds at its default settings
+    assert ours["accuracy"] == {"nme": pytest.approx(0, abs=0.01), "found": 1, "faces": 1}
+    assert 0.3 < plain["accuracy"]["nme"] < 5, "the paper's decoder, and no refining"
+    outer = np.linalg.norm(found[36] - found[45])
+    assert dlib["accuracy"]["nme"] == pytest.approx(100 * 5 / outer, rel=1e-3)
+    assert "trained on these very test faces" in printed
+    (error,) = report["not_run"]
+    assert error.startswith("MediaPipe Face Mesh, 1 thread: ")
+    assert f"Not run: {error}" in printed
+    with PIL.Image.open(tmp_path / "out" / "speed.png") as image:
+        assert image.width > 500
+
+
+def test_the_plot(part: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A point for each contender that has weights, dlib's hollow; FAN-4 is a line; fewer threads are not drawn."""
+    from matplotlib.axes import Axes
+
+    def row(backend: str, ms: float, nme: float | None, threads: int = 2, model: str = "HIH_T") -> dict[str, Any]:
+        return {
+            "contender": {"model": model, "backend": backend, "precision": "fp32", "threads": threads},
+            "measured": {"1 face, refine 0": {"ms_per_face": ms}},
+            "accuracy": None if nme is None else {"nme": nme},
+        }
+
+    rows = [row("torch", 50, 3.1), row("torch", 90, 3.1, threads=1), row("plain", 80, 3.5), row("openvino", 60, None)]
+    rows += [row("dlib", 2, 2.0, 1, "dlib"), row("mediapipe", 4, 5.0, 1, "MediaPipe"), row("fan4", 240, None)]
+    rows[0]["measured"]["1 face, refine default"] = {"ms_per_face": 100}
+    points, lines = {}, []
+    plot, line = Axes.plot, Axes.axvline
+
+    def plotted(self: Any, x: float, y: float, *words: Any, **options: Any) -> Any:
+        points[x, y] = options.get("markerfacecolor")
+        return plot(self, x, y, *words, **options)
+
+    def lined(self: Any, x: float, **options: Any) -> Any:
+        lines.append(x)
+        return line(self, x, **options)
+
+    monkeypatch.setattr(Axes, "plot", plotted)
+    monkeypatch.setattr(Axes, "axvline", lined)
+    about = {"cpu": "a CPU", "date": "2026-01-01 00:00 UTC"}
+    part("plot").draw({"results": rows, "machine": about, "data": "faces"}, tmp_path / "plot.png")
+    assert set(points) == {(100, 3.1), (80, 3.5), (2, 2.0), (4, 5.0)}
+    assert [xy for xy, face in points.items() if face == "none"] == [(2, 2.0)]
+    assert lines == [240]
+    assert (tmp_path / "plot.png").stat().st_size > 10_000
+
+
+def test_the_mesh_points(part: Any) -> None:
+    mesh = part("competitors").MESH
+    assert len(mesh) == len(set(mesh)) == 68
+    assert 0 <= min(mesh) <= max(mesh) < 468
+    assert [mesh[i] for i in (8, 30, 36, 39, 42, 45, 48, 54)] == [152, 4, 33, 133, 362, 263, 61, 291]
+
+
+def test_every_call_is_made(part: Any) -> None:
+    """A slow setting is called once, in the middle round; a fast one in every round, as often as its seconds allow."""
+    speed, contender = part("speed"), part("worker").Contender("HIH_T", "torch", "fp32", 1)
+    calls: list[tuple[int, int]] = []
+
+    class Fake:
+        def __init__(self) -> None:
+            self.contender = contender
+
+        def ask(self, do: str, faces: int, refine: int | None, times: int) -> list[float]:
+            calls.append((faces, times))
+            return [0.1 * faces] * times
+
+    settings = [speed.Setting(1, 0), speed.Setting(64, 0)]
+    times, _ = speed.take_turns([Fake()], [], settings, [], 3, 3.0)
+    assert [len(times[contender, setting]) for setting in settings] == [30, 1]
+    assert calls == [(1, 2), (4, 1), (1, 10), (1, 10), (64, 1), (1, 10)]
+
+
+def test_folder(data: Path, tmp_path: Path) -> None:
+    words = ["--images", 8, "--sample", 2, "--batch-size", 2, "--out", tmp_path / "folder.json"]
+    run("folder.py", "--data", data, *words)
+    report = json.loads((tmp_path / "folder.json").read_text())
+    assert report["faces"] == 8
+    assert report["each_face_once_after_kill"] is True
+    assert all(rate > 0 for rate in report["align_batch_faces_per_s"])
