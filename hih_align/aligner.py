@@ -21,8 +21,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from . import backends, checkpoints, crops
-from .backends import Backend, TorchBackend
+from .backends import Backend, CudaBackend, TorchBackend
 from .checkpoints import Config
+from .device_crops import Photograph
 from .heatmaps import Decoder
 from .images import Image, read_image
 from .landmarks import Landmarks
@@ -31,6 +32,9 @@ from .schemes import SCHEMES, Scheme
 
 #: Faces that go through the network together.
 BATCH_SIZE = 32
+
+#: Faces of one image that go through a GPU together: it has more to do before the points are waited for.
+GPU_BATCH_SIZE = 512
 
 #: Images that are being read while the network runs.
 READ_AHEAD = 8
@@ -215,9 +219,10 @@ class FaceAligner:
         pixels = read_image(image)
         boxes, single = _boxes(bbox, pixels)
         passes = self._passes(refine)
-        faces = [_Face(pixels, box) for box in boxes]
-        for start in range(0, len(faces), BATCH_SIZE):
-            self._run(faces[start : start + BATCH_SIZE], passes, mirror)
+        faces = _faces(pixels, boxes)
+        together = GPU_BATCH_SIZE if self.device.type == "cuda" else BATCH_SIZE
+        for start in range(0, len(faces), together):
+            self._run(faces[start : start + together], passes, mirror)
         return self._result(faces, single)
 
     def align_batch(
@@ -270,7 +275,7 @@ class FaceAligner:
             except (TypeError, ValueError) as error:
                 which = repr(os.fspath(image)) if isinstance(image, (str, os.PathLike)) else f"number {index}"
                 raise type(error)(f"{error}; in image {which}") from error
-            faces = [_Face(pixels, box) for box in boxes]
+            faces = _faces(pixels, boxes)
             unfinished.append((faces, single))
             waiting.extend(faces)
             while len(waiting) >= batch_size:
@@ -348,29 +353,36 @@ class FaceAligner:
         """Align faces together, in place."""
         if not faces:
             return
+        images = [face.image for face in faces]
         boxes = [face.box for face in faces]
         for last in range(passes + 1):
-            found, sure = self._pass([face.image for face in faces], boxes, mirror)
+            found, sure = self._pass(images, boxes, mirror)
             if last < passes:
-                boxes = [_next_box(box, p, f.image) for box, p, f in zip(boxes, found, faces, strict=True)]
+                boxes = [_next_box(box, p, i.pixels) for box, p, i in zip(boxes, found, images, strict=True)]
         for face, points, score in zip(faces, found, sure, strict=True):
             face.points, face.scores = points, score
 
     def _pass(
-        self, images: Sequence[NDArray[np.uint8]], boxes: Sequence[NDArray[np.float64]], mirror: bool
+        self, images: Sequence[Photograph], boxes: Sequence[NDArray[np.float64]], mirror: bool
     ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         """One pass over B faces: points (B, K, 2) in pixels of each one's image, scores (B, K)."""
+        order = self.config.scheme.permutation if mirror else None
+        if mirror and order is None:
+            raise ValueError(f"mirror is True, but scheme {self.config.scheme.id!r} has no mirror pairs")
         transforms = [crops.square_crop(box, self.config.crop_ratio) for box in boxes]
-        pixels = np.empty((len(boxes), crops.CROP_SIZE, crops.CROP_SIZE, 3), np.uint8)
-        for image, transform, crop in zip(images, transforms, pixels, strict=True):
-            crops.warp(image, transform.matrix, transform.size, out=crop)
         run = self._runtime()
-        points, sure = run(pixels)
+        if isinstance(run, CudaBackend):
+            points, sure = run.align(images, transforms, mirror)
+            flipped, flipped_sure = points[len(boxes) :], sure[len(boxes) :]
+            points, sure = points[: len(boxes)], sure[: len(boxes)]
+        else:
+            pixels = np.empty((len(boxes), crops.CROP_SIZE, crops.CROP_SIZE, 3), np.uint8)
+            for image, transform, crop in zip(images, transforms, pixels, strict=True):
+                crops.warp(image.pixels, transform.matrix, transform.size, out=crop)
+            points, sure = run(pixels)
+            if mirror:
+                flipped, flipped_sure = run(np.ascontiguousarray(pixels[:, :, ::-1]))
         if mirror:
-            order = self.config.scheme.permutation
-            if order is None:
-                raise ValueError(f"mirror is True, but scheme {self.config.scheme.id!r} has no mirror pairs")
-            flipped, flipped_sure = run(np.ascontiguousarray(pixels[:, :, ::-1]))
             there = np.stack((crops.CROP_SIZE - 1 - flipped[:, order, 0], flipped[:, order, 1]), -1)
             points, sure = np.mean((points, there), 0), np.mean((sure, flipped_sure[:, order]), 0)
         return np.stack([t.to_image(p) for t, p in zip(transforms, points, strict=True)]), sure
@@ -391,7 +403,7 @@ class FaceAligner:
 class _Face:
     """A face on its way through the network."""
 
-    image: NDArray[np.uint8]
+    image: Photograph
     box: NDArray[np.float64]
     points: NDArray[np.float64] | None = None
     scores: NDArray[np.float32] | None = None
@@ -399,6 +411,11 @@ class _Face:
     @property
     def done(self) -> bool:
         return self.points is not None
+
+
+def _faces(pixels: NDArray[np.uint8], boxes: NDArray[np.float64]) -> list[_Face]:
+    image = Photograph(pixels)
+    return [_Face(image, box) for box in boxes]
 
 
 def _pairs(images: Iterable[Image], bboxes: Iterable[ArrayLike]) -> Iterator[tuple[Image, ArrayLike]]:

@@ -1,7 +1,7 @@
 """Where the network runs: a module per runtime, and all of them take crops and give points and scores.
 
-`inference` is what they run; `pytorch`, `onnxruntime` and `openvino` run it. The last two are extras, imported when
-they are asked for.
+`inference` is what they run; `pytorch` (on a CUDA GPU `cuda`), `onnxruntime` and `openvino` run it. The last two are
+extras, imported when they are asked for.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..checkpoints import Config
 from ..network import HIHNet
+from .cuda import CudaBackend
 from .inference import InferenceNet, Runtime
 from .metadata import FILES, check
 from .pytorch import TorchBackend
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from .onnxruntime import OnnxRuntimeBackend
     from .openvino import OpenVINOBackend
 
-__all__ = ["AUTO", "Backend", "Runtime", "TorchBackend", "choose", "make"]
+__all__ = ["AUTO", "Backend", "CudaBackend", "Runtime", "TorchBackend", "choose", "make"]
 
 #: What ``backend="auto"`` looks for on a CPU, the first that is installed; elsewhere it is "torch". Never timed.
 AUTO: tuple[Runtime, ...] = ("openvino", "onnxruntime", "torch")
@@ -106,7 +107,8 @@ def make(
         ValueError: a precision that the runtime does not have; an exported file of other weights or another decoder.
     """
     if name == "torch":
-        return TorchBackend(network, config, device, dtype or torch.float32)
+        kind = CudaBackend if device.type == "cuda" else TorchBackend
+        return kind(network, config, device, dtype or torch.float32)
     path = None if folder is None or not (folder / FILES[name]).is_file() else folder / FILES[name]
     model = path or InferenceNet(network, config)
     backend: OpenVINOBackend | OnnxRuntimeBackend

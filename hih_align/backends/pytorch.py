@@ -1,4 +1,4 @@
-"""PyTorch, on any device: the reference, and the only runtime that the base install has."""
+"""PyTorch, on any device: the reference, and the only runtime that the base install has. `cuda` adds to it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..checkpoints import Config
+from ..device_crops import upload
 from ..memory import raise_trim_threshold
 from ..network import HIHNet
 from .inference import InferenceNet, Runtime
@@ -33,12 +34,7 @@ class TorchBackend:
     def __call__(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """See `Backend`."""
         with torch.inference_mode():
-            found = []
-            for part in self._parts(crops):
-                points, scores = self._model(part)
-                found.append(torch.cat((points, scores[..., None]), -1))
-            together = torch.cat(found).cpu().numpy()  # the one wait for the device
-        return together[..., :2], together[..., 2]
+            return self._read(torch.cat([self._find(part) for part in self._parts(crops)]))
 
     def heatmaps(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Integer (B, K, 64, 64) and decimal (B, K, n, n) heatmaps."""
@@ -46,10 +42,16 @@ class TorchBackend:
             integer, decimal = zip(*(self._model.heatmaps(part) for part in self._parts(crops)), strict=True)
             return torch.cat(integer).cpu().numpy(), torch.cat(decimal).cpu().numpy()
 
+    def _find(self, crops: Tensor) -> Tensor:
+        """(B, 256, 256, 3) uint8 crops -> (B, K, 3) float32 x, y, score, all on the device."""
+        points, scores = self._model(crops)
+        return torch.cat((points, scores[..., None]), -1)
+
+    def _read(self, found: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        together = found.cpu().numpy()  # the one wait for the device
+        return together[..., :2], together[..., 2]
+
     def _parts(self, crops: NDArray[np.uint8]) -> tuple[Tensor, ...]:
-        pixels = torch.from_numpy(crops)
         if self._device.type == "cpu":
-            return torch.split(pixels, CPU_FACES)
-        if self._device.type == "cuda":
-            pixels = pixels.pin_memory()
-        return (pixels.to(self._device, non_blocking=True),)
+            return torch.split(torch.from_numpy(crops), CPU_FACES)
+        return (upload(crops, self._device),)

@@ -1,0 +1,196 @@
+"""How many faces a second a CUDA GPU aligns: one command, Markdown and JSON out.
+
+    python benchmarks/gpu.py --out benchmarks/results
+
+For each size, precision and batch: `FaceAligner.align` on a 1920 x 1080 array with that many boxes (image sent, crops,
+network and decoder replayed as CUDA graphs, points read; refine=0), and the network alone (crops that lie on the GPU,
+decoder included, points not read). All take turns, so that the clock's drift falls on all alike. The yardstick is the
+fastest bfloat16 matrix product measured on the same GPU in the same run: the share is of that, in every precision.
+
+A size without weights is timed with random ones. (The file is not called cuda.py: torch would import it as the package
+of that name.)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from speed import flops, photograph
+
+from hih_align import FaceAligner, HIHNet, WeightsUnavailableError
+from hih_align.backends import CudaBackend
+from hih_align.checkpoints import read_manifest
+from hih_align.network import SIZES
+
+DEVICE = "cuda"
+
+#: Sides of the matrices whose product is the yardstick; the fastest counts.
+MATRICES = (4096, 8192, 16384)
+
+
+def seconds_of(work: Callable[[], object], seconds: float) -> list[float]:
+    """Times of calls, each waited for, for about so many seconds; at least three."""
+    times: list[float] = []
+    started = time.perf_counter()
+    while len(times) < 3 or time.perf_counter() - started < seconds:
+        begun = time.perf_counter()
+        work()
+        torch.cuda.synchronize()
+        times.append(time.perf_counter() - begun)
+    return times
+
+
+def load(size: str, dtype: str) -> tuple[FaceAligner, bool]:
+    """An aligner, and whether its weights are random."""
+    try:
+        return FaceAligner.from_pretrained(size, device=DEVICE, dtype=dtype), False
+    except WeightsUnavailableError:
+        config = read_manifest()[f"{size}/300w"].config
+        return FaceAligner(HIHNet(68, SIZES[size]), config, device=DEVICE, dtype=dtype), True
+
+
+def peak(seconds: float) -> float:
+    """Operations a second of the fastest bfloat16 matrix product."""
+    best = 0.0
+    for side in MATRICES:
+        a, b = (torch.randn(side, side, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
+        out = torch.empty_like(a)
+        times = seconds_of(lambda a=a, b=b, out=out: [torch.mm(a, b, out=out) for _ in range(8)], seconds)  # type: ignore[misc]
+        best = max(best, 8 * 2 * side**3 / min(times[1:]))  # the first warms up
+    return best
+
+
+def works(aligner: FaceAligner, faces: int) -> dict[str, Callable[[], object]]:
+    """What is timed, by its name; after a first call, which captures the graphs."""
+    image, box = photograph()
+    boxes = box + np.random.default_rng(0).uniform(-8, 8, (faces, 1))
+    backend = aligner._runtime()
+    assert isinstance(backend, CudaBackend)
+    crops = torch.randint(256, (faces, 256, 256, 3), dtype=torch.uint8, device=DEVICE)
+
+    def network() -> object:
+        with torch.inference_mode():
+            return backend._graphs(crops)
+
+    def align() -> object:
+        return aligner.align(image, boxes, refine=0)
+
+    found: dict[str, Callable[[], object]] = {"align": align, "network": network}
+    for work in found.values():
+        work()
+    if not backend._graphs._usable:
+        print("CUDA graphs could not be captured: what follows is without them", file=sys.stderr)
+    return found
+
+
+def measure(
+    sizes: list[str], dtypes: list[str], batches: list[int], rounds: int, seconds: float
+) -> tuple[list[dict[str, Any]], float]:
+    """A row for each size, precision and batch, and the yardstick."""
+    rows: list[dict[str, Any]] = []
+    jobs: list[tuple[dict[str, Any], dict[str, Callable[[], object]]]] = []
+    for size in sizes:
+        for dtype in dtypes:
+            aligner, random = load(size, dtype)
+            operations = aligner_flops(aligner)
+            for batch in batches:
+                row = {"size": size, "dtype": dtype, "batch": batch, "random_weights": random, "flop": operations}
+                rows.append(row)
+                jobs.append((row, works(aligner, batch)))
+    times: dict[tuple[int, str], list[float]] = {}
+    fastest = 0.0
+    for turn in range(rounds):
+        fastest = max(fastest, peak(seconds / 10))
+        for index, (_, work) in enumerate(jobs) if turn % 2 else reversed(list(enumerate(jobs))):
+            for name, call in work.items():
+                call()  # warm again after the others
+                times.setdefault((index, name), []).extend(seconds_of(call, seconds / rounds))
+        print(f"round {turn + 1} of {rounds}", file=sys.stderr)
+    for index, row in enumerate(rows):
+        for name in ("align", "network"):
+            low, median, high = (float(v) for v in np.percentile(times[index, name], (25, 50, 75)))
+            row[name] = {
+                "faces_per_second": row["batch"] / median,
+                "ms": 1e3 * median,
+                "quartiles_ms": [1e3 * low, 1e3 * high],
+                "share_of_peak": row["batch"] / median * row["flop"] / fastest,
+            }
+    return rows, fastest
+
+
+def aligner_flops(aligner: FaceAligner) -> float:
+    """Of the network for one face; counted on a copy on the CPU."""
+    copy = HIHNet(aligner.network.landmarks, aligner.network.stacks, aligner.network.decimal_size).eval()
+    return flops(argparse.Namespace(network=copy))
+
+
+def machine() -> dict[str, Any]:
+    properties = torch.cuda.get_device_properties(0)
+    return {
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "gpu": properties.name,
+        "memory_gb": round(properties.total_memory / 1e9, 1),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "command": " ".join(["python", *sys.argv]),
+    }
+
+
+def markdown(report: dict[str, Any]) -> str:
+    about = report["machine"]
+    lines = [
+        f"{about['gpu']}, {about['memory_gb']} GB, CUDA {about['cuda']}, PyTorch {about['torch']}, {about['date']}",
+        "",
+        f"`{about['command']}`",
+        "",
+        "Faces a second, and milliseconds a batch: median (quartiles). Share: of the fastest bfloat16 matrix product "
+        f"measured here, {report['peak_tflops']:.0f} TFLOP/s.",
+        "",
+        "| | batch | `align` faces/s | ms | share | network alone faces/s | ms | share |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in report["results"]:
+        cells = [f"{row['size']} {row['dtype']}" + (" (random weights)" if row["random_weights"] else ""), row["batch"]]
+        for name in ("align", "network"):
+            found = row[name]
+            low, high = found["quartiles_ms"]
+            cells += [f"{found['faces_per_second']:,.0f}", f"{found['ms']:.2f} ({low:.2f}-{high:.2f})"]
+            cells.append(f"{found['share_of_peak']:.0%}")
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="folder for gpu.json and gpu.md; made if need be")
+    parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
+    parser.add_argument("--dtypes", nargs="+", default=["float16", "bfloat16"])
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 64, 512])
+    parser.add_argument("--rounds", type=int, default=5, help="how often each takes its turn")
+    parser.add_argument("--seconds", type=float, default=3.0, help="for each row and column, in all")
+    arguments = parser.parse_args()
+    if not torch.cuda.is_available():
+        sys.exit("benchmarks/gpu.py needs a CUDA GPU, and PyTorch sees none here; benchmarks/speed.py is for CPUs")
+    about = machine()
+    rows, fastest = measure(arguments.sizes, arguments.dtypes, arguments.batches, arguments.rounds, arguments.seconds)
+    report = {"machine": about, "peak_tflops": fastest / 1e12, "results": rows}
+    print(markdown(report))
+    if arguments.out is not None:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        for name, text in (("gpu.json", json.dumps(report, indent=2) + "\n"), ("gpu.md", markdown(report))):
+            (arguments.out / name).write_text(text, "utf-8")
+
+
+if __name__ == "__main__":
+    main()
