@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +13,12 @@ import skimage.data
 
 from hih_align import FaceAligner
 from hih_align.crops import tight_box
-from hih_align.schemes import W300
+from hih_align.images import read_image
+from hih_align.schemes import W300, scheme_from_dict
 from hih_align.training.annotations import Dataset, Record, read_dataset
-from hih_align.training.relabel import GIVEN_RATIO, Label, combine, error_ratio, look, relabel, write_coco
+from hih_align.training.pack import pack
+from hih_align.training.readers import coco
+from hih_align.training.relabel import GIVEN_RATIO, Label, combine, error_ratio, look, relabel
 
 BOX = np.array((177.0, 80, 275, 200))  # of the astronaut
 
@@ -90,16 +94,65 @@ def test_labels_are_read_back(aligner: FaceAligner, bare: Record, tmp_path: Path
     machine = replace(hand, points=points + 1.5, spread=np.full(68, 0.01), key="machine")
     dataset = Dataset("three", W300, (hand, machine, bare), tmp_path)
     found = relabel(aligner, dataset, ratio=3.0, progress=False)
-    assert [label is None for _, label in found] == [True, False, False]
-    write_coco(found, W300.names, tmp_path / "labels.json")
+    assert [face.spread is None for face in found] == [True, False, False]
+    coco.write(found, W300, tmp_path / "labels.json")
     first, second, third = read_dataset(tmp_path / "labels.json", "300w").records
     assert first.points is not None
     np.testing.assert_array_equal(first.points, points)
     assert first.spread is None
-    for record in (second, third):
+    for record, made in ((second, found[1]), (third, found[2])):
         assert record.points is not None
         assert record.spread is not None
+        assert made.points is not None
         assert record.attributes["id"] is not None
+        np.testing.assert_allclose(record.points[record.weights > 0], made.points[record.weights > 0], atol=0.01)
         assert np.linalg.norm(record.points - points, axis=-1)[record.weights > 0].mean() < 2
     np.testing.assert_array_equal(second.box, BOX)
-    np.testing.assert_allclose(third.box, tight_box(found[2][1].points), atol=0.02)  # type: ignore[union-attr]
+    assert found[2].points is not None
+    np.testing.assert_allclose(third.box, tight_box(found[2].points), atol=0.02)
+
+
+def test_unsure_points_are_written_as_such(bare: Record, tmp_path: Path) -> None:
+    spread = np.array((0.01, 0.03, 0.05, 0.01))
+    points = np.array(((200.0, 100), (240, 100), (220, 150), (0, 0)))
+    weights = np.array((1.0, 1, 1, 0))
+    record = replace(bare, points=points, weights=weights, spread=spread)
+    scheme = scheme_from_dict({"id": "four", "names": ["a", "b", "c", "d"]})
+    coco.write([record], scheme, tmp_path / "a.json")
+    (annotation,) = json.loads((tmp_path / "a.json").read_text())["annotations"]
+    assert annotation["keypoints"][2::3] == [2, 1, 0, 0]
+    assert annotation["spread"] == spread.tolist()
+
+
+@pytest.mark.parametrize("side", [64, 512])
+def test_packed_faces_are_the_same_faces(bare: Record, labels: list[Label], tmp_path: Path, side: int) -> None:
+    """Reduced, or at their own size: points stand on the same pixels, to what JPEG leaves of them."""
+    record = replace(bare, points=labels[0].points, weights=np.ones(68))
+    dataset = Dataset("one", W300, (record, bare), tmp_path)
+    size = pack(dataset, tmp_path / "packed", side=side, margin=2.0, progress=False)
+    first, second = read_dataset(tmp_path / "packed" / "annotations.json", "300w").records
+    assert size == sum(r.image.stat().st_size for r in (first, second))
+    assert first.size == (min(side, 240),) * 2
+    assert second.points is None
+    assert first.points is not None
+    scale = min(side, 240) / 240
+    crop, original = read_image(first.image).astype(int), read_image(bare.image)
+    np.testing.assert_allclose(first.points, (labels[0].points - first_corner(scale)) * scale, atol=0.02)
+    if scale == 1:  # the crop may lie half a pixel off, so single patches differ a little
+        here, there = (
+            [patch(image, p) for p in points] for image, points in ((crop, first.points), (original, labels[0].points))
+        )
+        assert np.abs(np.subtract(here, there)).mean() < 3
+        assert np.abs(np.subtract(here, np.roll(there, 1))).mean() > 10  # of another point
+    np.testing.assert_allclose(first.box[2:] - first.box[:2], (BOX[2:] - BOX[:2]) * scale, atol=0.02)
+
+
+def patch(image: np.ndarray, point: np.ndarray) -> float:
+    """Mean of 5 x 5 pixels around a point."""
+    x, y = point.round().astype(int)
+    return float(image[y - 2 : y + 3, x - 2 : x + 3].mean())
+
+
+def first_corner(scale: float) -> np.ndarray:
+    """Where the packed picture's first pixel has its centre, in the photograph: it is 240 px wide, around the box."""
+    return (BOX[:2] + BOX[2:]) / 2 - 120 + 0.5 / scale

@@ -7,28 +7,21 @@ by its certainty. Points that were labelled by hand stay.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from .. import files
 from ..aligner import READ_AHEAD, FaceAligner
 from ..crops import tight_box
 from ..images import read_image
-from .annotations import Dataset, Record
+from .annotations import Dataset, Record, spread_weights
 from .evaluate import jitter
 
 #: Expected error over spread of the labels that come with ``shared/data``.
 GIVEN_RATIO = 2.3
-
-#: Beyond this spread a point counts as not labelled, beyond half of it as less sure (COCO's visibility 1).
-UNKNOWN = 0.04
 
 
 @dataclass(frozen=True)
@@ -126,8 +119,8 @@ def combine(given: Label, new: Label, side: float, ratio: float) -> Label:
 
 def relabel(
     aligner: FaceAligner, dataset: Dataset, ratio: float, boxes: int = 2, progress: bool = True
-) -> list[tuple[Record, Label | None]]:
-    """Every face with its new label; None where its label was made by hand.
+) -> list[Record]:
+    """The faces with new labels, and their spreads, where no hand made theirs.
 
     Args:
         aligner: in the dataset's scheme.
@@ -137,54 +130,19 @@ def relabel(
     """
     machine = [r for r in dataset.records if r.points is None or r.spread is not None]
     new = dict(zip(map(id, machine), look(aligner, machine, boxes, progress), strict=True))
-    found: list[tuple[Record, Label | None]] = []
-    for record in dataset.records:
-        label = new.get(id(record))
-        if label is not None and record.points is not None and record.spread is not None and record.weights is not None:
-            spread = np.where(record.weights > 0, record.spread, 0.0)
-            label = combine(Label(record.points, spread), label, float((record.box[2:] - record.box[:2]).max()), ratio)
-        elif label is not None:
-            label = Label(label.points, label.spread * ratio / GIVEN_RATIO)
-        found.append((record, label))
-    return found
+    return [_labelled(record, new[id(record)], ratio) if id(record) in new else record for record in dataset.records]
 
 
-def write_coco(faces: Sequence[tuple[Record, Label | None]], names: Sequence[str], path: Path) -> None:
-    """COCO keypoint JSON with ``spread`` per point, images by their full paths; written atomically."""
-    numbers = {image: n for n, image in enumerate(dict.fromkeys(record.image for record, _ in faces))}
-    annotations = []
-    for n, (record, label) in enumerate(faces):
-        spread: NDArray[np.float64] | None = None
-        if label is None:
-            assert record.points is not None  # a face without points was labelled
-            assert record.weights is not None
-            points, seen = record.points, np.where(record.weights > 0, 2, 0)
-        else:
-            points, spread = label.points, label.spread
-            seen = np.where(spread <= UNKNOWN / 2, 2, np.where(spread <= UNKNOWN, 1, 0))
-        shown = np.where(seen[:, None] > 0, points, 0.0)
-        box = tight_box(points) if record.points is None else record.box
-        annotation: dict[str, Any] = {
-            "id": n,
-            "image_id": numbers[record.image],
-            "category_id": 1,
-            "bbox": [round(float(v), 2) for v in (*box[:2], *(box[2:] - box[:2]))],
-            "keypoints": [v for (x, y), s in zip(shown, seen, strict=True) for v in (*_round(x, y), int(s))],
-            "num_keypoints": int((seen > 0).sum()),
-            "attributes": dict(record.attributes),
-        }
-        if spread is not None:
-            annotation["spread"] = [round(float(v), 5) for v in spread]
-        annotations.append(annotation)
-    images = [{"id": n, "file_name": str(image.resolve())} for image, n in numbers.items()]
-    category = {"id": 1, "name": "face", "keypoints": list(names)}
-    data = {"images": images, "annotations": annotations, "categories": [category]}
-    with files.replacing(path) as temporary:
-        temporary.write_text(json.dumps(data), "utf-8")
-
-
-def _round(x: float, y: float) -> tuple[float, float]:
-    return round(float(x), 2), round(float(y), 2)
+def _labelled(record: Record, new: Label, ratio: float) -> Record:
+    boxes = dict(record.boxes)
+    if record.points is None or record.spread is None or record.weights is None:
+        label = Label(new.points, new.spread * ratio / GIVEN_RATIO)
+        boxes["annotated"] = tight_box(label.points)
+    else:
+        given = Label(record.points, np.where(record.weights > 0, record.spread, 0.0))
+        label = combine(given, new, float((record.box[2:] - record.box[:2]).max()), ratio)
+    weights = spread_weights(label.spread)
+    return replace(record, points=label.points, weights=weights, boxes=boxes, spread=label.spread)
 
 
 def _width(record: Record) -> int:

@@ -1,4 +1,4 @@
-"""``hih-align data check`` and ``label``."""
+"""``hih-align data check``, ``label`` and ``pack``."""
 
 from __future__ import annotations
 
@@ -61,13 +61,33 @@ def label(
     from ...aligner import FaceAligner
     from ..annotations import read_dataset
     from ..evaluate import Where
-    from ..relabel import error_ratio, look, relabel, write_coco
+    from ..readers import coco
+    from ..relabel import error_ratio, look, relabel
 
     aligner = FaceAligner.from_pretrained(model, device=device, dtype=dtype, backend=backend)
     known = read_dataset(val, aligner.scheme)
     known = known if val_where is None else known.where(Where(val_where))
     ratio = error_ratio(list(look(aligner, known.records, boxes)), known.records)
     faces = relabel(aligner, read_dataset(data, aligner.scheme), ratio, boxes)
-    write_coco(faces, aligner.scheme.names, out)
-    made = sum(found is not None for _, found in faces)
+    coco.write(faces, aligner.scheme, out)
+    made = sum(face.spread is not None for face in faces)
     typer.echo(f"wrote {out}: {made} of {len(faces)} faces labelled; error over spread {ratio:.2f}")
+
+
+def pack(
+    data: Annotated[Path, typer.Argument(help="Annotation file or folder.")],
+    scheme: Annotated[str, typer.Option(help="The data's landmarks: an id such as 'wflw', or a scheme file.")],
+    out: Annotated[Path, typer.Option(help="Folder to be made: annotations.json and images/.")],
+    side: Annotated[
+        int, typer.Option(min=32, help="Pixels of a face's picture; smaller faces are not enlarged.")
+    ] = 256,
+    margin: Annotated[float, typer.Option(min=1.0, help="That picture's side over the longer side of the box.")] = 1.8,
+    quality: Annotated[int, typer.Option(min=50, max=100, help="Of the JPEGs.")] = 90,
+) -> None:
+    """Cut the faces out, each into a small JPEG of its own: to take them to another machine, with all their labels."""
+    from ..annotations import read_dataset
+    from ..pack import pack as cut
+
+    dataset = read_dataset(data, scheme)
+    size = cut(dataset, out, side=side, margin=margin, quality=quality)
+    typer.echo(f"wrote {out}: {len(dataset)} faces, {size / 2**20:.1f} MiB")

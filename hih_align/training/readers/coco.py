@@ -15,23 +15,30 @@ What differs in practice:
   null.
 - Roboflow (https://roboflow.com/formats/coco-keypoint): ``_annotations.coco.json`` among the images; category 0 is a
   placeholder without keypoints.
-- ``shared/data``: ``spread`` per point, ``rect`` (x1, y1, x2, y2) and ``attributes`` on the image, keypoints all 0 for
-  a face that has only a box.
+- ``shared/data``: ``spread`` per point (as `write` has it), ``rect`` (x1, y1, x2, y2) and ``attributes`` on the image,
+  keypoints all 0 for a face that has only a box.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ... import files
 from ...schemes import Scheme
 from .face import Attribute, Entry, Face, find_image, numbers, read_text
+
+if TYPE_CHECKING:
+    from ..annotations import Record
+
+#: Beyond this spread a machine's point is written as not labelled, beyond half of it as less sure (v = 1).
+UNKNOWN = 0.04
 
 _OF_THE_FORMAT = {"id", "file_name", "width", "height", "license", "flickr_url", "coco_url", "date_captured"}
 
@@ -67,6 +74,41 @@ def read(path: Path, scheme: Scheme) -> Iterator[Entry]:
             continue
         key = f"{path}#{annotation.get('id', n)}"
         yield key, partial(_face, annotation, images, categories.get(category, {}), folders, scheme)
+
+
+def write(records: Sequence[Record], scheme: Scheme, path: Path) -> None:
+    """A COCO file of faces, with ``spread`` where a machine labelled them; written atomically.
+
+    Photographs are named as seen from the file's folder where they lie in it, else by their full path.
+    """
+    folder = path.parent.resolve()
+    numbers = {image: n for n, image in enumerate(dict.fromkeys(record.image.resolve() for record in records))}
+    annotations = []
+    for n, record in enumerate(records):
+        x1, y1, x2, y2 = (float(v) for v in record.box)
+        annotation: dict[str, Any] = {"id": n, "image_id": numbers[record.image.resolve()], "category_id": 1}
+        annotation |= {"bbox": _rounded((x1, y1, x2 - x1, y2 - y1)), "attributes": dict(record.attributes)}
+        if record.points is not None and record.weights is not None:
+            seen = np.where(record.weights > 0, 2, 0)
+            if record.spread is not None:
+                sure = np.where(record.spread > UNKNOWN / 2, 1, 2)
+                seen = np.where(record.spread > UNKNOWN, 0, np.minimum(seen, sure))
+                annotation["spread"] = [round(float(v), 5) for v in np.nan_to_num(record.spread)]
+            rows = np.column_stack((np.where(seen[:, None] > 0, record.points, 0.0), seen))
+            annotation |= {"keypoints": _rounded(rows.ravel()), "num_keypoints": int((seen > 0).sum())}
+        annotations.append(annotation)
+    images = [
+        {"id": n, "file_name": str(image.relative_to(folder) if image.is_relative_to(folder) else image)}
+        for image, n in numbers.items()
+    ]
+    category = {"id": 1, "name": "face", "keypoints": list(scheme.names)}
+    data = {"images": images, "annotations": annotations, "categories": [category]}
+    with files.replacing(path) as temporary:
+        temporary.write_text(json.dumps(data), "utf-8")
+
+
+def _rounded(values: Any) -> list[float]:
+    return [round(float(value), 2) for value in values]
 
 
 def _load(path: Path) -> dict[str, Any]:
