@@ -127,32 +127,26 @@ def test_unsure_points_are_written_as_such(bare: Record, tmp_path: Path) -> None
 @pytest.mark.parametrize("side", [64, 512])
 def test_packed_faces_are_the_same_faces(bare: Record, labels: list[Label], tmp_path: Path, side: int) -> None:
     """Reduced, or at their own size: points stand on the same pixels, to what JPEG leaves of them."""
-    record = replace(bare, points=labels[0].points, weights=np.ones(68))
-    dataset = Dataset("one", W300, (record, bare), tmp_path)
+    box = BOX - (0, 0, 1, 1)  # its crop of 238 pixels begins at a whole one, (107, 21)
+    record = replace(bare, points=labels[0].points, weights=np.ones(68), boxes={"annotated": box})
+    dataset = Dataset("two", W300, (record, bare), tmp_path)
     size = pack(dataset, tmp_path / "packed", side=side, margin=2.0, progress=False)
     first, second = read_dataset(tmp_path / "packed" / "annotations.json", "300w").records
     assert size == sum(r.image.stat().st_size for r in (first, second))
-    assert first.size == (min(side, 240),) * 2
+    assert first.size == (min(side, 238),) * 2
     assert second.points is None
     assert first.points is not None
-    scale = min(side, 240) / 240
-    crop, original = read_image(first.image).astype(int), read_image(bare.image)
-    np.testing.assert_allclose(first.points, (labels[0].points - first_corner(scale)) * scale, atol=0.02)
-    if scale == 1:  # the crop may lie half a pixel off, so single patches differ a little
-        here, there = (
-            [patch(image, p) for p in points] for image, points in ((crop, first.points), (original, labels[0].points))
-        )
-        assert np.abs(np.subtract(here, there)).mean() < 3
-        assert np.abs(np.subtract(here, np.roll(there, 1))).mean() > 10  # of another point
-    np.testing.assert_allclose(first.box[2:] - first.box[:2], (BOX[2:] - BOX[:2]) * scale, atol=0.02)
+    scale = min(side, 238) / 238
+    edge = np.array((107, 21)) - 0.5  # of the crop's first pixel
+    np.testing.assert_allclose(first.points, (labels[0].points - edge) * scale - 0.5, atol=0.02)
+    np.testing.assert_allclose(first.box[2:] - first.box[:2], (box[2:] - box[:2]) * scale, atol=0.02)
+    if scale == 1:
+        crop, photograph = read_image(first.image), read_image(bare.image)
+        for here, there in zip(first.points.round(), labels[0].points.round(), strict=True):
+            assert abs(patch(crop, here) - patch(photograph, there)) < 3
 
 
 def patch(image: np.ndarray, point: np.ndarray) -> float:
     """Mean of 5 x 5 pixels around a point."""
-    x, y = point.round().astype(int)
+    x, y = point.astype(int)
     return float(image[y - 2 : y + 3, x - 2 : x + 3].mean())
-
-
-def first_corner(scale: float) -> np.ndarray:
-    """Where the packed picture's first pixel has its centre, in the photograph: it is 240 px wide, around the box."""
-    return (BOX[:2] + BOX[2:]) / 2 - 120 + 0.5 / scale
