@@ -24,7 +24,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from speed import flops, photograph
+from speed import photograph
+from worker import flops
 
 from hih_align import FaceAligner, HIHNet, WeightsUnavailableError
 from hih_align.backends import CudaBackend

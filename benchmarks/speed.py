@@ -216,8 +216,8 @@ def yardstick(contender: Contender) -> Contender:
     return Contender("torch", MATMUL, contender.precision, contender.threads)
 
 
-def photograph(path: Path) -> None:
-    """Write an array of 1920 x 1080 pixels and the box of its face."""
+def photograph() -> tuple[Any, Any]:
+    """An array of 1920 x 1080 pixels and the box of its face."""
     import cv2
     import numpy as np
     import skimage.data
@@ -225,7 +225,15 @@ def photograph(path: Path) -> None:
     scale = 1080 / 512
     image = np.zeros((1080, 1920, 3), np.uint8)
     image[:, :1080] = cv2.resize(skimage.data.astronaut(), (1080, 1080))
-    np.savez(path, image=image, box=np.array((177.0, 80, 275, 200)) * scale)
+    return image, np.array((177.0, 80, 275, 200)) * scale
+
+
+def write_photograph(path: Path) -> None:
+    """For the workers, some of which have other libraries."""
+    import numpy as np
+
+    image, box = photograph()
+    np.savez(path, image=image, box=box)
 
 
 def machine() -> dict[str, Any]:
@@ -357,7 +365,7 @@ def main() -> None:
     about = machine()
     with tempfile.TemporaryDirectory() as folder:
         image = Path(folder) / "photograph.npz"
-        photograph(image)
+        write_photograph(image)
         processes: list[Process] = []
         not_run = []
         for contender in contenders(arguments):
