@@ -27,8 +27,6 @@ from .scores import Calibration
 MANIFEST = "weights_manifest.json"
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-#: The weights that the wheel carries.
-PACKAGED = Path(__file__).parent / "weights"
 #: In a training run's folder, that of its best checkpoint.
 BEST = "best"
 #: Environment variable: a folder with weight files of the manifest.
@@ -267,9 +265,14 @@ def _with_scheme(config: Config, wanted: Scheme | None, name: str) -> Config:
     raise ValueError(f"scheme is {wanted.id!r}, but {name} was trained for {config.scheme.id!r}")
 
 
+def packaged_weights() -> Path:
+    """The folder of the weights that the wheel carries."""
+    return Path(__file__).parent / "weights"
+
+
 def _folders() -> list[Path]:
     """Where the manifest's files are looked for: the package, ``weights/`` of a checkout, the user's folder."""
-    folders = [PACKAGED, manifest_path().parent / "weights"]
+    folders = [packaged_weights(), manifest_path().parent / "weights"]
     if named := os.environ.get(WEIGHTS_FOLDER):
         folders.append(Path(named))
     return list(dict.fromkeys(folders))

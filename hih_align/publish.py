@@ -43,7 +43,7 @@ def ship(model: str, network: HIHNet, config: Config, training: str) -> Path:
     found, expected = (network.stacks, network.landmarks), (row.config.stacks, len(row.config.scheme))
     if found != expected:
         raise ValueError(f"network has {found} stacks and landmarks, {model} has {expected}")
-    path = checkpoints.PACKAGED / row.file
+    path = checkpoints.packaged_weights() / row.file
     if not path.is_file():
         path = checkpoints.manifest_path().parent / "weights" / row.file
         path.parent.mkdir(exist_ok=True)

@@ -113,7 +113,7 @@ def test_a_trained_network_becomes_a_row(row: c.Row, tmp_path: Path, monkeypatch
     """Float16 weights where the manifest looks for them; the old network's figures and place on the Hub are gone."""
     shutil.copy(c.manifest_path(), tmp_path / c.MANIFEST)
     monkeypatch.setattr(c, "manifest_path", lambda: tmp_path / c.MANIFEST)
-    monkeypatch.setattr(c, "PACKAGED", tmp_path / "package")
+    monkeypatch.setattr(c, "packaged_weights", lambda: tmp_path / "package")
     network = HIHNet(98, 2)
     network.requires_grad_(False)
     config = replace(c.read_manifest()["HIH_S/wflw"].config, refine=0, name="run")
