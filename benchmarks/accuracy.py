@@ -47,12 +47,15 @@ NME = "NME inter-ocular"
 LFPW = "300w_test_lfpw/annotations.json"
 DEV = "wflw_dev/annotations.json"
 REPORTED = ("--where", "id%3!=0")
+BY_ATTRIBUTE = ("--subsets", "attributes")
 NO_REFINE, ARGMAX, MIRROR = ("--refine", "0"), ("--decode", "argmax"), ("--mirror", "")
 
 
-def _figures(data: str, *always: tuple[str, str], boxes: tuple[str, ...], profiles: str) -> list[Figure]:
+def _figures(
+    data: str, *always: tuple[str, str], report: tuple[tuple[str, str], ...] = (), boxes: tuple[str, ...], profiles: str
+) -> list[Figure]:
     return [
-        Figure(data, NME, always),
+        Figure(data, NME, (*always, *report)),
         Figure(data, f"{NME}, the paper's argmax", (*always, ARGMAX, NO_REFINE)),
         Figure(data, f"{NME}, no refining", (*always, NO_REFINE)),
         Figure(data, f"{NME}, mirrored too", (*always, MIRROR)),
@@ -64,7 +67,13 @@ def _figures(data: str, *always: tuple[str, str], boxes: tuple[str, ...], profil
 #: By scheme; the first is the one that the report shows, with FR10, AUC10 and the scores' calibration error.
 FIGURES = {
     "300w": _figures(LFPW, boxes=("jitter", "square"), profiles="cfp68_val/annotations.json"),
-    "wflw": _figures(DEV, REPORTED, boxes=("jitter", "square", "rect"), profiles="cfp68_val/annotations_wflw98.json"),
+    "wflw": _figures(
+        DEV,
+        REPORTED,
+        report=(BY_ATTRIBUTE,),
+        boxes=("jitter", "square", "rect"),
+        profiles="cfp68_val/annotations_wflw98.json",
+    ),
 }
 
 
@@ -84,7 +93,7 @@ def measure(model: str, figure: Figure, root: Path) -> Any:
         mirror="--mirror" in options,
         normalizer=options.get("--normalizer", "inter-ocular"),
         keep=Where(options["--where"]) if "--where" in options else None,
-        subsets=["attributes"] if figure.data == DEV else (),
+        subsets=options["--subsets"].split(",") if "--subsets" in options else (),
     )
 
 

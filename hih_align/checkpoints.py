@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -438,28 +438,37 @@ def write_config(folder: Path, config: Config) -> None:
 
 
 def save_config(model: str, config: Config) -> Path:
-    """Replace the config of a folder or, in a checkout, of a manifest row; returns the file written."""
+    """Replace the config of a folder or, in a checkout, of a manifest row; returns the file written.
+
+    Raises:
+        ValueError: neither.
+    """
     folder = _own(Path(model))
     if (folder / CONFIG_FILE).is_file():
         write_config(folder, config)
         return folder / CONFIG_FILE
-    path = manifest_path()
-    data = json.loads(path.read_text("utf-8"))
-    for item in data["checkpoints"]:
-        if item["id"] == model:
-            item["config"] = {key: value for key, value in config.to_dict().items() if key in item["config"]}
-            _write_json(path, data)
-            return path
-    raise ValueError(f"model is {model!r}, expected a folder with {CONFIG_FILE} or one of {list(read_manifest())}")
+    values = config.to_dict()
+    return _edit(
+        model, lambda row: row.update(config={key: value for key, value in values.items() if key in row["config"]})
+    )
 
 
 def record(model: str, **values: Any) -> Path:
-    """Replace values of a checkout's manifest row, such as ``metrics`` or ``revision``; returns the file written."""
+    """Replace values of a checkout's manifest row, such as ``metrics`` or ``revision``; returns the file written.
+
+    Raises:
+        ValueError: no such row.
+    """
+    return _edit(model, lambda row: row.update(values))
+
+
+def _edit(model: str, change: Callable[[dict[str, Any]], None]) -> Path:
     path = manifest_path()
     data = json.loads(path.read_text("utf-8"))
-    for item in data["checkpoints"]:
-        if item["id"] == model:
-            item |= values
+    row = next((item for item in data["checkpoints"] if item["id"] == model), None)
+    if row is None:
+        raise ValueError(f"model is {model!r}, expected a folder with {CONFIG_FILE} or one of {list(read_manifest())}")
+    change(row)
     _write_json(path, data)
     return path
 

@@ -189,3 +189,66 @@ def test_folder(data: Path, tmp_path: Path) -> None:
     assert report["faces"] == 8
     assert report["each_face_once_after_kill"] is True
     assert all(rate > 0 for rate in report["align_batch_faces_per_s"])
+
+
+def test_a_figures_command_is_what_was_measured(part: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The `hih-align evaluate` that stands beside a figure asks for the very same evaluation."""
+    import shlex
+
+    from typer.testing import CliRunner
+
+    from hih_align.cli import app
+    from hih_align.training import annotations
+    from hih_align.training import evaluate as evaluation
+    from hih_align.training.commands import evaluate as command_module
+
+    accuracy = part("accuracy")
+    asked: list[dict[str, Any]] = []
+
+    class AskedError(Exception):
+        pass
+
+    def load(model: str, scheme: Any = None, device: Any = None, *rest: Any, decode: Any = None, **more: Any) -> Any:
+        asked.append({"model": model, "decode": decode or next((r for r in rest if r in ("argmax",)), None)})
+        return type("Aligner", (), {"scheme": model.partition("/")[2]})()
+
+    def read(path: Any, scheme: Any, **more: Any) -> Any:
+        asked[-1] |= {"data": Path(path), "scheme": scheme}
+        return type("Data", (), {"skipped": ()})()
+
+    def evaluate(aligner: Any, dataset: Any, **options: Any) -> Any:
+        plain = {"refine": None, "mirror": False, "box": "annotated", "normalizer": "inter-ocular"} | options
+        plain["subsets"] = list(plain["subsets"])
+        plain["keep"] = getattr(plain["keep"], "text", None)
+        plain.pop("batch_size", None)
+        asked[-1] |= plain
+        raise AskedError
+
+    monkeypatch.setattr(FaceAligner, "from_pretrained", load)
+    for module, name in ((annotations, "read_dataset"), (command_module, "read_dataset")):
+        monkeypatch.setattr(module, name, read)
+    for module, name in ((evaluation, "evaluate"), (command_module, "run")):
+        monkeypatch.setattr(module, name, evaluate)
+    for scheme, figures in accuracy.FIGURES.items():
+        for figure in figures:
+            asked.clear()
+            with pytest.raises(AskedError):
+                accuracy.measure(f"HIH_T/{scheme}", figure, Path("/faces"))
+            words = shlex.split(figure.command(f"HIH_T/{scheme}", "/faces"))
+            assert words[0] == "hih-align"
+            assert isinstance(CliRunner().invoke(app, words[1:]).exception, AskedError)
+            assert asked[0] == asked[1], words
+
+
+def test_tables_beside_the_paper(part: Any) -> None:
+    """A trained model's row stands under the paper's, an untrained one has none; what was not measured says so."""
+    accuracy = part("accuracy")
+    values = {"nme": 5.123, "fr10": 6.5, "auc10": 0.4321}
+    summary = {"full_set": {"estimate": values}, "subsets": dict.fromkeys(accuracy.SUBSETS, values)}
+    text = accuracy.tables({}, {"HIH_S/wflw": summary, "HIH_T/300w": {"overall": values}})
+    lines = text.splitlines()
+    assert "| HIH_T, ours | not measured here | 5.12 | not measured here | not measured here |" in lines
+    at = lines.index("| HIH_S, the paper | 4.13 | 7.20 | 4.18 | 4.38 | 3.90 | 4.98 | 4.71 |")
+    assert lines[at + 1] == "| HIH_S, ours | " + " | ".join(["5.12"] * 7) + " |"
+    assert "| HIH_S, ours | " + " | ".join(["0.432"] * 7) + " |" in lines
+    assert "HIH_B, ours" not in text

@@ -131,6 +131,13 @@ def test_a_trained_network_becomes_a_row(row: c.Row, tmp_path: Path, monkeypatch
         torch.testing.assert_close(loaded.state_dict()[name].float(), value.float(), rtol=1e-3, atol=1e-4)
 
 
+def test_record_refuses_an_unknown_row() -> None:
+    before = c.manifest_path().read_bytes()
+    with pytest.raises(ValueError, match=r"HIH_X/wflw"):
+        c.record("HIH_X/wflw", metrics=[])
+    assert c.manifest_path().read_bytes() == before
+
+
 def test_ship_refuses_another_shape(row: c.Row) -> None:
     with pytest.raises(ValueError, match=r"stacks and landmarks"):
         ship("HIH_S/wflw", HIHNet(98, 1), row.config, "")

@@ -35,8 +35,8 @@ class LossSettings:
         gate: the decimal loss of a landmark counts only where its integer maximum is within so many heatmap pixels
             of the label's, per axis; None: always.
         expectation: weight of the smooth L1 distance, in heatmap pixels, between the expectation decoder's output
-            and the landmark; without decimal heatmaps, between the centroid and the landmark's pixel. Heatmaps' mean
-            squares are small: 3e-5 makes its gradient half as long as theirs.
+            and the landmark; without decimal heatmaps, between the centroid and the landmark's pixel. Its gradient is
+            larger than that of heatmaps' mean squares by far: the recipe ``wild`` has 3e-5.
         beta: where that distance turns from square to linear, heatmap pixels.
         decoder: the decoder that the term trains.
     """
