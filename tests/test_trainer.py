@@ -478,7 +478,6 @@ def test_warm_start_for_other_landmarks_and_stacks():
     torch.manual_seed(0)
     source = HIHNet(98, 1)
     model = HIH(HIHNet(68, 2))
-    fresh = {name: value.clone() for name, value in model.network.state_dict().items()}
     report = warm_start(model, Start(source, WFLW, "test"), W300)
     have, want = model.network.state_dict(), source.state_dict()
     assert torch.equal(have["trunk.stem.0.conv.weight"], want["trunk.stem.0.conv.weight"])
@@ -492,11 +491,42 @@ def test_warm_start_for_other_landmarks_and_stacks():
     )
     assert torch.equal(have["decimal_head.predict.bias"][36], want["decimal_head.predict.bias"][60])
     second = "trunk.stacks.1."
-    assert torch.equal(have[second + "predict.weight"], fresh[second + "predict.weight"])
-    assert all(name.startswith("network." + second) for name in report.fresh)
+    assert torch.equal(have[second + "predict.weight"][16], want[first + "predict.weight"][32])
+    assert not report.fresh
     assert not report.unused
     assert not report.rows  # each of the 68 is one of the 98
-    assert "fresh: trunk.stacks.1" in report.summary()
+    assert report.copies == {1: 0}
+    assert "stack 2 starts as stack 1" in report.summary()
+
+
+@pytest.mark.parametrize("stacks", [2, 4])
+def test_deeper_models_start_as_good_as_their_source(stacks):
+    torch.manual_seed(0)
+    source, model = HIHNet(5, 1).eval(), HIH(HIHNet(5, stacks)).eval()
+    scheme = scheme_from_dict({"id": "five", "names": list("abcde")})
+    with torch.no_grad():
+        for module in source.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):  # signal as strong as a trained network's
+                module.weight.uniform_(0.5, 1.0)
+                module.bias.uniform_(0.0, 0.2)
+        report = warm_start(model, Start(source, scheme, "test"), scheme)
+        assert report.copies == dict.fromkeys(range(1, stacks), 0)
+        images = torch.randn(2, 3, 64, 64)
+        (integer, decimal), (got_integer, got_decimal) = source(images), model.network(images)
+
+    def apart(a, b):
+        return float((a - b).norm() / (b - b.mean()).norm())
+
+    for stack in range(stacks):
+        assert apart(got_integer[:, stack], integer[:, 0]) < 0.1
+    assert apart(got_decimal, decimal) < 0.1
+    # and the fusion can learn: ReLU would pass nothing back to weights of 0
+    model.network.train()
+    got = model.network(images)
+    (got[0].square().sum() + got[1].square().sum()).backward()
+    for stack in model.network.trunk.stacks:
+        assert stack.merge_feature.bn.weight.grad.abs().max() > 0
+        assert stack.merge_heatmaps.bn.weight.grad.abs().max() > 0
 
 
 def test_warm_start_keeps_fresh_rows_where_a_landmark_is_new():

@@ -32,6 +32,14 @@ _LANDMARKS = [
     (re.compile(r"(^|\.)trunk\.stacks\.\d+\.merge_heatmaps\.conv\.weight$"), 1),
 ]
 
+# a tensor of a stack, and what its stack adds to what it was given: there the batch norms that follow the convolutions
+_STACK = re.compile(r"(^|\.)trunk\.stacks\.(\d+)\.")
+_FUSION = re.compile(r"(?:^|\.)trunk\.stacks\.(\d+)\.merge_(?:feature|heatmaps)\.bn\.(?:weight|bias)$")
+
+# What a stack put in before the last one adds at first, as a part of what it would: little enough for the next to see
+# almost what it was trained on, and more than nothing, at which ReLU has no gradient.
+_QUIET = 0.03
+
 # a tensor's part of the network, for people
 _GROUP = re.compile(r"^(?:network\.)?(trunk\.stacks\.\d+(?:\.predict)?|trunk\.stem|[^.]+(?:\.[^.]+)?).*$")
 
@@ -64,12 +72,14 @@ class WarmStart:
     Attributes:
         kept: taken over whole.
         rows: taken over for some landmarks: how many of how many.
+        copies: number of each stack beyond the source's -> the source's stack that it started from.
         fresh: left as they were: no such tensor in the start weights, or of another shape.
         unused: of the start weights, without a place here.
     """
 
     kept: tuple[str, ...] = field(repr=False)
     rows: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    copies: Mapping[int, int] = field(default_factory=dict)
     fresh: tuple[str, ...] = field(default=(), repr=False)
     unused: tuple[str, ...] = ()
 
@@ -79,6 +89,7 @@ class WarmStart:
         if self.rows:
             had, of = next(iter(self.rows.values()))
             lines[0] += f", {len(self.rows)} for {had} of {of} landmarks"
+        lines += [f"stack {new + 1} starts as stack {old + 1}" for new, old in self.copies.items()]
         for what, names in (("fresh", self.fresh), ("unused", self.unused)):
             if names:
                 groups = Counter(_GROUP.sub(r"\1", name) for name in names)
@@ -159,22 +170,33 @@ def warm_start(model: nn.Module, start: Start, scheme: Scheme) -> WarmStart:
         scheme: the model's landmarks.
 
     A tensor of the same name and shape is copied. Of the tensors with one row per landmark, the rows of landmarks
-    that both schemes have are (see `same_points`). Stacks beyond the source's stay as they are.
+    that both schemes have are (see `same_points`).
+
+    A model of more stacks than the source's begins as good as the source: its last stack is the source's last, whose
+    features the subpixel head knows; the stacks between are copies of it too, and first add 3 % of their fusion
+    (`network.Stack`) to the features, so that the stack behind sees nearly what it was trained on. What each adds
+    grows in training (as in Net2Net, Chen et al., 2016, and progressive stacking, Gong et al., 2019).
     """
     prefix = "network." if isinstance(getattr(model, "network", None), HIHNet) else ""
     have = {prefix + name: value for name, value in start.network.state_dict().items()}
+    unused = dict.fromkeys(have)
     points = same_points(start.scheme, scheme)
     if points is None and start.scheme is None and start.landmarks == len(scheme):
         points = np.arange(len(scheme))
+    last = len(cast("StackedHourglass", getattr(model, "network", model).trunk).stacks) - 1
     kept, fresh, rows = [], [], {}
     with torch.no_grad():
         for name, value in model.state_dict().items():
-            source = have.pop(name, None)
+            origin = _STACK.sub(lambda m: f"{m[1]}trunk.stacks.{min(int(m[2]), start.stacks - 1)}.", name)
+            source = have.get(origin)
+            unused.pop(origin, None)
             axis = next((axis for pattern, axis in _LANDMARKS if pattern.search(name)), None)
             if source is None or (axis is None and source.shape != value.shape):
                 fresh.append(name)
             elif axis is None:
                 value.copy_(source)
+                if (fusion := _FUSION.search(name)) and start.stacks - 1 <= int(fusion[1]) < last:
+                    value.mul_(_QUIET)
                 kept.append(name)
             else:
                 count = _copy_rows(value, source, axis, points)
@@ -184,7 +206,8 @@ def warm_start(model: nn.Module, start: Start, scheme: Scheme) -> WarmStart:
                     rows[name] = (count, value.shape[axis])
                 else:
                     fresh.append(name)
-    return WarmStart(tuple(kept), rows, tuple(fresh), tuple(have))
+    copies = dict.fromkeys(range(start.stacks, last + 1), start.stacks - 1)
+    return WarmStart(tuple(kept), rows, copies, tuple(fresh), tuple(unused))
 
 
 def _copy_rows(target: Tensor, source: Tensor, axis: int, points: NDArray[np.intp] | None) -> int:
