@@ -305,6 +305,9 @@ def _notes(report: dict[str, Any]) -> list[str]:
         lines.append(
             f"Import of torch {torch_s:.2f} s, of hih_align on top of it {ours_s:.2f} s ({ours_s / torch_s:.0%})."
         )
+    outside = [f"{row['name']} {row['outside_network']:.1%}" for row in rows if "outside_network" in row]
+    if outside:
+        lines.append(f"Share of `align`'s time outside the network, one face, refine 0: {'; '.join(outside)}.")
     products = ", ".join(f"{name} {value:.2f} TFLOP/s" for name, value in report["matmul_tflops"].items())
     lines.append(f"Fastest matrix product: {products}.")
     if report["data"]:
@@ -383,6 +386,9 @@ def main() -> None:
             processes, yardsticks, settings, arguments.matrices, arguments.rounds, arguments.seconds
         )
         results = [summarize(process, settings, times, peak) for process in processes]
+        for process, result in zip(processes, results, strict=True):
+            if process.contender.backend == "torch":
+                result["outside_network"] = process.ask("outside", times=4 * arguments.rounds + 1)
         accuracy = measure_accuracy(processes, times, data) if data else {}
         for process, result in zip(processes, results, strict=True):
             result["accuracy"] = accuracy.get(process.contender)

@@ -103,6 +103,26 @@ class Ours:
             seconds.append(time.perf_counter() - begun)
         return seconds
 
+    def outside(self, times: int) -> float:
+        """Share of `align`'s time, one face and one pass, that is not the network's: crop, normalisation, decoder and
+        the result; of PyTorch, whose network can be timed alone. The median of so many calls."""
+        network = self.aligner._runtime()._model.network
+        predict, inside = network.predict, []
+
+        def timed(images: Any) -> Any:
+            begun = time.perf_counter()
+            heatmaps = predict(images)
+            inside.append(time.perf_counter() - begun)
+            return heatmaps
+
+        network.predict = timed
+        try:
+            whole = self.time(1, 0, times)
+        finally:
+            del network.predict
+        assert len(inside) == times
+        return sorted(1 - part / call for part, call in zip(inside, whole, strict=True))[times // 2]
+
     def measure(self, data: str, refine: int | None) -> dict[str, float]:
         """NME in percent of the inter-ocular distance, annotated boxes."""
         from hih_align.training.annotations import read_dataset

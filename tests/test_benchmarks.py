@@ -7,12 +7,14 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL.Image
 import pytest
+import torch
 from numpy.typing import NDArray
 
 import hih_align
@@ -108,6 +110,8 @@ def test_speed(data: Path, found: NDArray[np.float32], tmp_path: Path) -> None:
     for row in (plain, ours, dlib):
         assert all(m["ms_per_face"] > 0 and m["calls"] >= 1 for m in row["measured"].values())
     assert ours["share_of_matmul"] > 0
+    assert f"outside the network, one face, refine 0: {ours['name']} {ours['outside_network']:.1%}." in printed
+    assert "outside_network" not in plain
     # the annotations are what ours finds at its default settings
     assert ours["accuracy"] == {"nme": pytest.approx(0, abs=0.01), "found": 1, "faces": 1}
     assert 0.3 < plain["accuracy"]["nme"] < 5, "the paper's decoder, and no refining"
@@ -119,6 +123,23 @@ def test_speed(data: Path, found: NDArray[np.float32], tmp_path: Path) -> None:
     assert f"Not run: {error}" in printed
     with PIL.Image.open(tmp_path / "out" / "speed.png") as image:
         assert image.width > 500
+
+
+def test_time_outside_the_network(part: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part("speed").write_photograph(tmp_path / "photograph.npz")
+    worker = part("worker")
+    threads = torch.get_num_threads()
+    ours = worker.Ours(worker.Contender("HIH_T", "torch", "fp32", threads), tmp_path / "photograph.npz")
+    assert 0 < ours.outside(3) < 0.5
+    network = ours.time(1, 0, 3)
+    warp = hih_align.crops.warp
+
+    def slowly(*given: Any, **options: Any) -> Any:
+        time.sleep(4 * max(network))
+        return warp(*given, **options)
+
+    monkeypatch.setattr(hih_align.crops, "warp", slowly)
+    assert 0.5 < ours.outside(3) < 1
 
 
 def test_the_plot(part: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
