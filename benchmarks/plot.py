@@ -47,7 +47,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(8, 4.8), layout="constrained")
     axes = figure.add_subplot()
     axes.set(xscale="log", xlabel="milliseconds a face, one face at a time", ylabel="NME, % of inter-ocular distance")
-    sizes: dict[str, list[tuple[float, float]]] = {}
+    sizes: dict[str, str] = {}  # and their colours
     used: dict[tuple[str, str], None] = {}
     for contender, row, ms in rows:
         competitor = COMPETITORS.get(contender.backend)
@@ -75,26 +75,12 @@ def draw(report: dict[str, Any], path: Path) -> None:
             text = competitor.title + (f"\n({competitor.note})" if competitor.hollow else "")
             axes.annotate(text, (ms, nme), xytext=(8, 0), textcoords="offset points", va="center", fontsize=8)
             continue
-        of_size = sizes.setdefault(Path(contender.model).name, [])
-        colour = COLOURS[list(sizes).index(Path(contender.model).name) % len(COLOURS)]
+        colour = sizes.setdefault(row["size"], COLOURS[len(sizes) % len(COLOURS)])
         kind = (contender.backend, contender.precision)
         used[kind] = None
         axes.plot(ms, nme, MARKERS.get(kind, "P"), color=colour, markersize=7)
-        if contender.backend != PLAIN:
-            of_size.append((ms, nme))
-    for index, (name, points) in enumerate(sizes.items()):
-        if points:
-            axes.annotate(
-                name,
-                min(points),  # its fastest
-                xytext=(-8, 0),
-                textcoords="offset points",
-                ha="right",
-                va="center",
-                color=COLOURS[index % len(COLOURS)],
-                weight="bold",
-            )
-    handles = [
+    handles = [Line2D([], [], color=colour, linewidth=6, label=size) for size, colour in sizes.items()]
+    handles += [
         Line2D([], [], color="0.4", linestyle="", marker=MARKERS.get(kind, "P"), label=" ".join(kind)) for kind in used
     ]
     if handles:

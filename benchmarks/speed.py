@@ -204,8 +204,10 @@ def summarize(
     top = peak.get(yardstick(contender))
     work = process.started.get("gflop_per_face")
     share = work * 1e9 / (one["ms_per_face"] / 1e3) / top if one and top and work else None
+    # an exported folder by what is in it
+    name = replace(contender, model=process.started.get("size", contender.model)).name
     return (
-        {"contender": asdict(contender), "name": contender.name}
+        {"contender": asdict(contender), "name": name}
         | process.started
         | {"peak_mb": process.peak_mb, "measured": measured, "share_of_matmul": share}
     )
@@ -272,10 +274,9 @@ def markdown(report: dict[str, Any]) -> str:
         "| --- |" + " --- |" * (len(settings) + 5),
     ]
     for row in rows:
-        contender = Contender(**row["contender"])
         cells = [row["name"] + " (random weights)" * row["random_weights"]]
         cells.append(f"{row['accuracy']['nme']:.2f}" if row["accuracy"] else "-")
-        cells += [_time(rows, contender, row["measured"].get(setting), setting) for setting in settings]
+        cells += [_time(rows, row, setting) for setting in settings]
         cells.append("-" if row["share_of_matmul"] is None else f"{row['share_of_matmul']:.0%}")
         cells += [f"{row['peak_mb']:.0f}", f"{row['load_s']:.1f}", f"{row['first_result_s']:.1f}"]
         lines.append("| " + " | ".join(cells) + " |")
@@ -283,17 +284,18 @@ def markdown(report: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _time(rows: list[Any], contender: Contender, found: Any, setting: str) -> str:
+def _time(rows: list[Any], row: dict[str, Any], setting: str) -> str:
+    found = row["measured"].get(setting)
     if found is None:
         return "-"
-    plain = asdict(replace(contender, backend=PLAIN, precision="fp32"))
-    reference = [
-        r["measured"][setting]["ms_per_face"] for r in rows if r["contender"] == plain and setting in r["measured"]
-    ]
-    times = f", {reference[0] / found['ms_per_face']:.2f}x" if reference else ""
     low, high = found["quartiles"]
-    spread = f" ({low:.1f}-{high:.1f})" if found["calls"] > 1 else ""
-    return f"{found['ms_per_face']:.1f}{spread}{times}"
+    text = f"{found['ms_per_face']:.1f}" + f" ({low:.1f}-{high:.1f})" * (found["calls"] > 1)
+    threads = row["contender"]["threads"]
+    for plain in rows:
+        kind = (plain["contender"]["backend"], plain["contender"]["threads"], plain.get("size"))
+        if kind == (PLAIN, threads, row.get("size")) and setting in plain["measured"]:
+            text += f", {plain['measured'][setting]['ms_per_face'] / found['ms_per_face']:.2f}x"
+    return text
 
 
 def _notes(report: dict[str, Any]) -> list[str]:

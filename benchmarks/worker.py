@@ -70,6 +70,7 @@ class Ours:
         self.aligner.align(self.image, self.box, refine=0)
         first = time.perf_counter() - drawn
         self.started = {
+            "size": self.aligner.config.name.partition("/")[0],
             "import_s": there - begun,
             "import_torch_s": torch_there - begun,
             "load_s": loaded - there,

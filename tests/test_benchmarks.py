@@ -125,6 +125,19 @@ def test_speed(data: Path, found: NDArray[np.float32], tmp_path: Path) -> None:
         assert image.width > 500
 
 
+def test_what_was_exported_is_compared_with_its_size(part: Any) -> None:
+    def row(size: str, backend: str, threads: int, ms: float) -> dict[str, Any]:
+        measured = {"1 face, refine 0": {"ms_per_face": ms, "quartiles": [ms, ms], "calls": 1}}
+        return {"contender": {"backend": backend, "threads": threads}, "size": size, "measured": measured}
+
+    rows = [row("HIH_S", "plain", 2, 90), row("HIH_T", "plain", 1, 80), row("HIH_T", "plain", 2, 60)]
+    exported = row("HIH_T", "openvino", 2, 12)
+    assert part("speed")._time([*rows, exported], exported, "1 face, refine 0") == "12.0, 5.00x"
+    assert part("speed")._time(rows, exported, "64 faces, refine 0") == "-"
+    other = row("mine", "torch", 2, 12)
+    assert part("speed")._time([*rows, other], other, "1 face, refine 0") == "12.0"
+
+
 def test_time_outside_the_network(part: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     part("speed").write_photograph(tmp_path / "photograph.npz")
     worker = part("worker")
@@ -149,6 +162,7 @@ def test_the_plot(part: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     def row(backend: str, ms: float, nme: float | None, threads: int = 2, model: str = "HIH_T") -> dict[str, Any]:
         return {
             "contender": {"model": model, "backend": backend, "precision": "fp32", "threads": threads},
+            "size": model,
             "measured": {"1 face, refine 0": {"ms_per_face": ms}},
             "accuracy": None if nme is None else {"nme": nme},
         }
