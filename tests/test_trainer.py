@@ -529,6 +529,13 @@ def test_deeper_models_start_as_good_as_their_source(stacks):
         assert stack.merge_heatmaps.bn.weight.grad.abs().max() > 0
 
 
+def test_stacks_of_another_width_are_no_copies():
+    start = Start(HIHNet(68, 1), W300, "test")
+    report = warm_start(build("baseline", 68, 2), start, W300)  # of 280 channels
+    assert any("stacks.1" in name for name in report.fresh)
+    assert report.copies == {}
+
+
 def test_warm_start_keeps_fresh_rows_where_a_landmark_is_new():
     torch.manual_seed(0)
     source, target = HIHNet(68, 1), HIHNet(98, 1)

@@ -206,7 +206,8 @@ def warm_start(model: nn.Module, start: Start, scheme: Scheme) -> WarmStart:
                     rows[name] = (count, value.shape[axis])
                 else:
                     fresh.append(name)
-    copies = dict.fromkeys(range(start.stacks, last + 1), start.stacks - 1)
+    anew = {int(found[2]) for name in fresh if (found := _STACK.search(name))}
+    copies = {i: start.stacks - 1 for i in range(start.stacks, last + 1) if i not in anew}
     return WarmStart(tuple(kept), rows, copies, tuple(fresh), tuple(unused))
 
 
