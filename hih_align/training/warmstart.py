@@ -172,8 +172,8 @@ def warm_start(model: nn.Module, start: Start, scheme: Scheme) -> WarmStart:
     A tensor of the same name and shape is copied. Of the tensors with one row per landmark, the rows of landmarks
     that both schemes have are (see `same_points`).
 
-    A model of more stacks than the source's begins as good as the source: its last stack is the source's last, whose
-    features the subpixel head knows; the stacks between are copies of it too, and first add 3 % of their fusion
+    A model of more stacks than the source's begins about as good as the source: its last stack is the source's last,
+    whose features the subpixel head knows; the stacks between are copies of it too, and first add 3 % of their fusion
     (`network.Stack`) to the features, so that the stack behind sees nearly what it was trained on. What each adds
     grows in training (as in Net2Net, Chen et al., 2016, and progressive stacking, Gong et al., 2019).
     """
