@@ -24,7 +24,7 @@ from . import backends, checkpoints, crops
 from .backends import Backend, CudaBackend, TorchBackend
 from .checkpoints import Config
 from .device_crops import Photograph
-from .heatmaps import Decoder
+from .heatmaps import STRIDE, Decoder
 from .images import Image, read_image
 from .landmarks import Landmarks
 from .network import HIHNet
@@ -383,7 +383,7 @@ class FaceAligner:
             if mirror:
                 flipped, flipped_sure = run(np.ascontiguousarray(pixels[:, :, ::-1]))
         if mirror:
-            there = np.stack((crops.CROP_SIZE - 1 - flipped[:, order, 0], flipped[:, order, 1]), -1)
+            there = unmirrored(flipped[:, order], crops.CROP_SIZE, self.decoder.shift[0] * STRIDE)
             points, sure = np.mean((points, there), 0), np.mean((sure, flipped_sure[:, order]), 0)
         return np.stack([t.to_image(p) for t, p in zip(transforms, points, strict=True)]), sure
 
@@ -493,6 +493,17 @@ def _boxes(bbox: ArrayLike | None, image: NDArray[np.uint8]) -> tuple[NDArray[np
 def _touches(box: Sequence[float], width: int, height: int) -> bool:
     # pixels reach half a pixel beyond their centres
     return box[2] > -0.5 and box[3] > -0.5 and box[0] < width - 0.5 and box[1] < height - 0.5
+
+
+def unmirrored(points: NDArray[Any], width: int, shift: float | NDArray[np.float64]) -> NDArray[Any]:
+    """Points (..., 2) found in a mirrored picture, where they lie in the picture itself.
+
+    Args:
+        points: already in the order of the picture itself (`Scheme.permutation`).
+        width: of the picture, pixels.
+        shift: what `Decoder.shift` adds to x, in pixels of the picture, one or (..., 1): it went the wrong way here.
+    """
+    return np.stack((width - 1 - points[..., 0] + 2 * shift, points[..., 1]), -1)
 
 
 def _next_box(box: NDArray[np.float64], points: NDArray[np.float64], image: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@ Everything is batched torch on the device of its input; leading dimensions are f
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -117,6 +118,8 @@ class Decoder:
         temperature: of the decimal heatmap's softmax.
         bin_offset: where in its cell a decimal label stands, in cells: 0 for labels that were rounded, 0.5 (the
             cell's centre) for labels that were floored.
+        shift: (x, y) heatmap pixels, added to what is found: where a set's annotators put their points, as far as a
+            network that learned from mirrored faces too cannot know it. `calibrate` chooses it.
     """
 
     method: Method = "expectation"
@@ -124,10 +127,14 @@ class Decoder:
     power: float = 3.0
     temperature: float = 0.35
     bin_offset: float = 0.0
+    shift: tuple[float, float] = (0.0, 0.0)
 
     def __post_init__(self) -> None:
         if self.method not in ("argmax", "expectation"):
             raise ValueError(f"decode is {self.method!r}, expected 'argmax' or 'expectation'")
+        if not (isinstance(self.shift, (tuple, list)) and len(self.shift) == 2 and all(map(math.isfinite, self.shift))):
+            raise ValueError(f"shift is {self.shift!r}, expected finite x, y in heatmap pixels")
+        object.__setattr__(self, "shift", tuple(map(float, self.shift)))  # JSON has lists
         if (self.radius or 0) < 0 or self.power <= 0 or self.temperature <= 0:
             raise ValueError(f"radius, power, temperature out of range in {self}")
 
@@ -163,7 +170,8 @@ def decode(integer: Tensor, decimal: Tensor, decoder: Decoder = ARGMAX) -> Tenso
         cell = expectation(decimal, decoder.temperature)
     x, y = (cell + decoder.bin_offset).unbind(-1)
     # by numbers, not by a tensor of them: that would make a GPU wait
-    return pixel + torch.stack((x / decimal.shape[-1], y / decimal.shape[-2]), -1)
+    right, down = decoder.shift
+    return pixel + torch.stack((x / decimal.shape[-1] + right, y / decimal.shape[-2] + down), -1)
 
 
 def peak(maps: Tensor) -> Tensor:

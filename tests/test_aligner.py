@@ -403,6 +403,14 @@ def test_mirror_averages_both_views(small: FaceAligner, noise: Array) -> None:
     assert np.abs(mean.points - face.points).max() > 0.1
 
 
+@pytest.mark.parametrize("mirror", [False, True])
+def test_a_decoders_shift_points_the_same_way_mirrored_or_not(small: FaceAligner, noise: Array, mirror: bool) -> None:
+    shifted = FaceAligner(small.network, small.config, device="cpu", decode=replace(small.decoder, shift=(0.5, -0.25)))
+    expected, got = (a.align(noise, (40, 50, 140, 150), refine=0, mirror=mirror).points for a in (small, shifted))
+    pixel = 1.25 * 100 / 64  # image pixels per heatmap pixel
+    np.testing.assert_allclose(got - expected, np.broadcast_to((0.5 * pixel, -0.25 * pixel), got.shape), atol=1e-3)
+
+
 def test_mirror_keeps_the_place(dots: FaceAligner, w300: FaceAligner, astronaut: Array) -> None:
     # found exactly in both views; for dots, which say what they are by colour, no two are exchanged
     for box in ((40, 50, 140, 150), (40.3, 50.6, 101.1, 150.2), (30, 60, 91, 120)):
@@ -788,7 +796,10 @@ def test_saved_and_loaded_is_the_same(w300: FaceAligner, astronaut: Array, tmp_p
 
 
 def test_the_decoder_chosen_is_saved(w300: FaceAligner, tmp_path: Path) -> None:
-    for decoder in (Decoder("argmax"), Decoder("expectation", radius=2, power=1.5, temperature=0.5, bin_offset=0.25)):
+    for decoder in (
+        Decoder("argmax"),
+        Decoder("expectation", radius=2, power=1.5, temperature=0.5, bin_offset=0.25, shift=(0.25, -0.5)),
+    ):
         replaced = FaceAligner(w300.network, w300.config, device="cpu", decode=decoder)
         replaced.save_pretrained(tmp_path)
         assert FaceAligner.from_pretrained(tmp_path).decoder == decoder

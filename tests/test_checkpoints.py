@@ -230,7 +230,7 @@ FULL = Config(
     name="mine/2",
     crop_ratio=1.4,
     rounding="floor",
-    decoder=Decoder("argmax", radius=3, power=1.5, temperature=0.5, bin_offset=0.5),
+    decoder=Decoder("argmax", radius=3, power=1.5, temperature=0.5, bin_offset=0.5, shift=(0.25, -0.125)),
     refine=2,
     calibration={"argmax": Calibration(2.0, -1.0)},
 )

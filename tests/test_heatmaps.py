@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -450,6 +451,20 @@ def test_encode_refuses_rounding() -> None:
 def test_decode_refuses_maps_that_do_not_belong_together(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
     with pytest.raises(ValueError, match=r"^integer .* and decimal .* heatmaps"):
         decode(torch.zeros(shapes[0]), torch.zeros(shapes[1]))
+
+
+@pytest.mark.parametrize("decoder", [Decoder("argmax"), LOCAL, GLOBAL], ids=("argmax", "local", "global"))
+def test_a_shift_is_added_to_what_is_found(decoder: Decoder) -> None:
+    encoded = encode(torch.rand(2, 5, 2, generator=torch.Generator().manual_seed(0)) * 60 + 2)
+    expected = decode(encoded.integer, encoded.decimal, decoder) + torch.tensor((0.25, -0.125))
+    got = decode(encoded.integer, encoded.decimal, replace(decoder, shift=(0.25, -0.125)))
+    torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("wrong", [None, 0.5, (1.0,), (0.0, float("nan")), (0.0, 1.0, 2.0)])
+def test_a_shift_has_x_and_y(wrong: Any) -> None:
+    with pytest.raises(ValueError, match=r"^shift is .*, expected finite x, y in heatmap pixels"):
+        Decoder(shift=wrong)
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,21 @@ def test_a_wrong_box_is_looked_at_again(aligner: FaceAligner, bare: Record, labe
     assert np.linalg.norm(label.points - labels[0].points, axis=-1).mean() < 2
 
 
+def test_a_decoders_shift_moves_labels_and_leaves_spreads(aligner: FaceAligner, bare: Record) -> None:
+    """Mirrored views are moved the same way as the others, each by its own box."""
+    points = aligner.align(bare.image, BOX).points.astype(np.float64)
+    labelled = replace(bare, points=points, weights=np.ones(68), boxes={"landmarks": tight_box(points)})
+    found = []
+    for shift in ((0.0, 0.0), (0.5, -0.25)):
+        moved = FaceAligner(aligner.network, aligner.config, device="cpu", decode=replace(aligner.decoder, shift=shift))
+        found += list(look(moved, [labelled], progress=False))
+    side = (labelled.box[2:] - labelled.box[:2]).max()  # the views' boxes are within 15 % of it
+    by = (found[1].points - found[0].points) / (1.25 * side / 64)
+    assert np.ptp(by, axis=0).max() < 1e-3
+    np.testing.assert_allclose(by[0], (0.5, -0.25), rtol=0.15)
+    assert np.abs(found[1].spread - found[0].spread).max() < 0.001
+
+
 def test_combine_weights_by_certainty() -> None:
     """Equally sure: the middle, and surer by the square root of two. Twice as sure: four times the weight."""
     zero, one = np.zeros((2, 2)), np.full((2, 2), (0.5, 0.0))

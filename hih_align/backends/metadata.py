@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 
 from ..checkpoints import CheckpointError, Config
 from ..crops import CROP_SIZE
+from ..heatmaps import Decoder
 from ..network import HIHNet
 from .inference import Runtime
 
@@ -88,8 +88,8 @@ def check(description: Mapping[str, Any], source: Path, network: HIHNet, config:
     """
     method = config.decoder.method
     held = description["config"]
-    wanted = {"decoder": asdict(config.decoder), "calibration": config.to_dict()["calibration"].get(method)}
-    found = {"decoder": held["decoder"], "calibration": held["calibration"].get(method)}
+    wanted = {"decoder": config.decoder, "calibration": config.to_dict()["calibration"].get(method)}
+    found = {"decoder": Decoder(**held["decoder"]), "calibration": held["calibration"].get(method)}
     for name, value in wanted.items():
         if found[name] != value:
             raise ValueError(f"{source} was exported with {name} {found[name]}, wanted {value}: export it again")

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ..aligner import READ_AHEAD, FaceAligner
-from ..crops import tight_box
+from ..aligner import READ_AHEAD, FaceAligner, unmirrored
+from ..crops import CROP_SIZE, tight_box
+from ..heatmaps import STRIDE
 from ..images import read_image
 from .annotations import Dataset, Record, spread_weights
 from .evaluate import jitter
@@ -72,10 +73,12 @@ def look(aligner: FaceAligner, records: Sequence[Record], boxes: int = 2, progre
             yield np.stack((edge - given[:, 2], given[:, 1], edge - given[:, 0], given[:, 3]), -1)
 
     views = aligner.stream(images(), wanted(), refine=0)
-    for record, box in zip(tqdm(records, "label", unit="face", disable=not progress), own, strict=True):
+    bar = tqdm(records, "label", unit="face", disable=not progress)
+    for record, box, used in zip(bar, own, moved, strict=True):
         straight = next(views).points.astype(np.float64)
-        mirrored = next(views).points[:, order].astype(np.float64)
-        mirrored[..., 0] = _width(record) - 1 - mirrored[..., 0]
+        side = aligner.config.crop_ratio * (used[:, 2:] - used[:, :2]).max(-1)  # of the crops, (boxes,)
+        shift = aligner.decoder.shift[0] * STRIDE / CROP_SIZE * side
+        mirrored = unmirrored(next(views).points[:, order].astype(np.float64), _width(record), shift[:, None])
         points = np.concatenate((straight, mirrored))
         mean = points.mean(0)
         spread = np.sqrt(np.square(points - mean).sum(-1).mean(0)) / (box[2:] - box[:2]).max()
