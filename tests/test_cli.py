@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 import hih_align
 import hih_align.cli
-from hih_align import FaceAligner, Landmarks
+from hih_align import FaceAligner, Landmarks, checkpoints
 from hih_align.checkpoints import read_manifest
 from hih_align.cli import app
 
@@ -329,7 +329,6 @@ def one_line(result: Result, message: str) -> None:
         (["{tmp}/photo.png", "--bbox", "nan", 20, 27, 140], "bbox 0 is .* expected finite"),
         (["{tmp}/photo.png", "--bbox", *BOX, "--model", "HIH_X"], "model is 'HIH_X', expected one of"),
         (["{tmp}/photo.png", "--bbox", *BOX, "--model", "./HIH_X"], "model: no such folder: ./HIH_X"),
-        (["{tmp}/photo.png", "--bbox", *BOX, "--model", "HIH_B"], r"HIH_B/300w is not published"),
         (["{tmp}/photo.png", "--bbox", *BOX, "--scheme", "68"], "scheme is '68', expected one of"),
         (["{tmp}/photo.png", "--bbox", *BOX, "--device", "gpu"], "device is 'gpu'"),
         (["{tmp}/photo.png", "--bbox", *BOX, "--dtype", "int3"], "dtype is 'int3'"),
@@ -359,6 +358,21 @@ def test_errors(photo: Path, folder: Path, tmp_path: Path, words: list[Any], mes
         words += ["--refine", "0"]
     one_line(run("align", *words, "--device", "cpu", code=1) if "--device" not in words
              else run("align", *words, code=1), message)  # fmt: skip
+
+
+def without_weights(monkeypatch: pytest.MonkeyPatch, folder: Path, **change: object) -> None:
+    """A manifest whose first checkpoint, HIH_T/300w, has no file anywhere."""
+    data = json.loads(checkpoints.manifest_path().read_text("utf-8"))
+    data["checkpoints"][0] |= change
+    (folder / "weights_manifest.json").write_text(json.dumps(data))
+    monkeypatch.setattr(checkpoints, "manifest_path", lambda: folder / "weights_manifest.json")
+    monkeypatch.setattr(checkpoints, "packaged_weights", lambda: folder / "weights")
+    monkeypatch.delenv("HIH_ALIGN_WEIGHTS", raising=False)
+
+
+def test_weights_that_cannot_be_had(photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_weights(monkeypatch, tmp_path)
+    one_line(run("align", photo, "--bbox", *BOX, "--model", "HIH_T", code=1), "HIH_T/300w is not published: wanted")
 
 
 def test_a_bad_box_in_a_folder_names_its_photograph(folder: Path, tmp_path: Path) -> None:
@@ -413,9 +427,17 @@ def test_models() -> None:
     assert [row.split()[0] for row in rows] == list(manifest)
     for text, row in zip(rows, manifest.values(), strict=True):
         assert text.split()[1:3] == [row.scheme, str(row.landmarks)]
-        if row.sha256 is None:
-            assert "not trained yet" in text
     assert "HIH_T_300w.safetensors" in rows[0]
+
+
+@pytest.mark.parametrize(
+    ("sha256", "where"), [(None, "not trained yet"), ("0" * 64, "not published")], ids=("untrained", "trained")
+)
+def test_models_says_what_cannot_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sha256: str | None, where: str
+) -> None:
+    without_weights(monkeypatch, tmp_path, sha256=sha256)
+    assert where in run("models").stdout.splitlines()[1]
 
 
 @pytest.mark.parametrize("half", [[], ["--half"]])
