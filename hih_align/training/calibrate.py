@@ -60,7 +60,7 @@ class _Seen:
     pixels: NDArray[np.float64]  # (N,) image pixels per heatmap pixel
 
     def shifted(self, decoder: Decoder) -> NDArray[np.float64]:
-        """(N, K, 2) points of a candidate with another shift than none."""
+        """(N, K, 2) points of a candidate, moved by its shift."""
         return self.points[replace(decoder, shift=(0.0, 0.0))] + np.multiply.outer(self.pixels, decoder.shift)[:, None]
 
 
@@ -74,8 +74,8 @@ def calibrate(aligner: FaceAligner, dataset: Dataset, *, keep: Callable[[Record]
 
     The decoder is the one of a grid (`RADII`, `POWERS`, `TEMPERATURES`) with the least mean NME, with the shift of all
     points that suits it best where that lowers the mean by more than `WORTH`. A refining pass is taken while it lowers
-    the mean over `BOXES` by more than `WORTH`. The calibrations, one per decoder method, are
-    logistic curves by maximum likelihood of a labelled point's error being below `TOLERANCE` of the annotated box.
+    the mean over `BOXES` by more than `WORTH`. The calibrations, one per decoder method, are logistic curves by maximum
+    likelihood of a labelled point's error being below `TOLERANCE` of the annotated box.
 
     Raises:
         ValueError: another scheme, or no face left.
