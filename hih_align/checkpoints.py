@@ -96,7 +96,7 @@ class Config:
             "decimal_size": self.decimal_size,
             "crop_ratio": self.crop_ratio,
             "rounding": self.rounding,
-            "decoder": asdict(self.decoder),
+            "decoder": {**asdict(self.decoder), "shift": list(self.decoder.shift)},
             "refine": self.refine,
             "calibration": {method: asdict(c) for method, c in self.calibration.items()},
             "output": self.output,
