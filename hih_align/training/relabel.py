@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ..aligner import READ_AHEAD, FaceAligner, unmirrored
-from ..crops import CROP_SIZE, tight_box
+from ..crops import square_crop, tight_box
 from ..heatmaps import STRIDE
 from ..images import read_image
 from .annotations import Dataset, Record, spread_weights
@@ -76,9 +76,9 @@ def look(aligner: FaceAligner, records: Sequence[Record], boxes: int = 2, progre
     bar = tqdm(records, "label", unit="face", disable=not progress)
     for record, box, used in zip(bar, own, moved, strict=True):
         straight = next(views).points.astype(np.float64)
-        side = aligner.config.crop_ratio * (used[:, 2:] - used[:, :2]).max(-1)  # of the crops, (boxes,)
-        shift = aligner.decoder.shift[0] * STRIDE / CROP_SIZE * side
-        mirrored = unmirrored(next(views).points[:, order].astype(np.float64), _width(record), shift[:, None])
+        scale = np.array([[square_crop(b, aligner.config.crop_ratio).scale] for b in used])  # (boxes, 1)
+        shift = aligner.decoder.shift[0] * STRIDE / scale
+        mirrored = unmirrored(next(views).points[:, order].astype(np.float64), _width(record), shift)
         points = np.concatenate((straight, mirrored))
         mean = points.mean(0)
         spread = np.sqrt(np.square(points - mean).sum(-1).mean(0)) / (box[2:] - box[:2]).max()
