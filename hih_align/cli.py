@@ -37,7 +37,7 @@ from .network import SIZES
 from .released import load_released
 from .schemes import get_scheme
 from .training.commands.calibrate import calibrate
-from .training.commands.data import check, label, pack
+from .training.commands.data import check, harmonize, label, pack
 from .training.commands.evaluate import evaluate
 from .training.commands.quantization import quantization
 from .training.commands.train import train
@@ -430,9 +430,10 @@ app.command()(train)
 app.command()(evaluate)
 app.command()(calibrate)
 app.command()(quantization)
-_data = typer.Typer(help="Look at annotated faces, label or pack them.", rich_markup_mode=None)
+_data = typer.Typer(help="Look at annotated faces, label, harmonize or pack them.", rich_markup_mode=None)
 _data.command()(check)
 _data.command()(label)
+_data.command()(harmonize)
 _data.command()(pack)
 app.add_typer(_data, name="data")
 

@@ -19,6 +19,7 @@ from ..crops import square_crop, tight_box
 from ..heatmaps import STRIDE
 from ..images import read_image
 from .annotations import Dataset, Record, spread_weights
+from .conventions import moved, offset, reference_shape
 from .evaluate import jitter
 
 #: Expected error over spread of the labels that come with ``shared/data``.
@@ -125,6 +126,9 @@ def relabel(
 ) -> list[Record]:
     """The faces with new labels, and their spreads, where no hand made theirs.
 
+    A network that has learned from several sources lies between their conventions. Where enough faces have machines'
+    labels its own are moved onto those labels' convention first, so that labelling again and again does not drift.
+
     Args:
         aligner: in the dataset's scheme.
         dataset: faces of which some have machines' labels (`Record.spread`) or only a box.
@@ -132,7 +136,14 @@ def relabel(
         boxes, progress: see `look`.
     """
     machine = [r for r in dataset.records if r.points is None or r.spread is not None]
-    new = dict(zip(map(id, machine), look(aligner, machine, boxes, progress), strict=True))
+    found = list(look(aligner, machine, boxes, progress))
+    if found:
+        points = np.stack([label.points for label in found])
+        mean = reference_shape(points, aligner.scheme)
+        by = offset(points, machine, mean, aligner.scheme)
+        points = moved(points, np.ones(points.shape[:2], np.bool_), by, mean)
+        found = [Label(p, label.spread) for p, label in zip(points, found, strict=True)]
+    new = dict(zip(map(id, machine), found, strict=True))
     return [_labelled(record, new[id(record)], ratio) if id(record) in new else record for record in dataset.records]
 
 

@@ -37,6 +37,29 @@ def mean_shape(points: NDArray[np.float64], labelled: NDArray[np.bool_], rounds:
     return np.stack((mean.real, mean.imag), -1)
 
 
+def upright(mean: NDArray[np.float64], permutation: NDArray[np.intp]) -> NDArray[np.float64]:
+    """A mean shape turned so that its paired landmarks lie level, left on the left, and averaged with its mirror image.
+
+    Args:
+        mean: (K, 2) as `mean_shape` returns it; a landmark without a mean, or whose partner has none, becomes NaN.
+        permutation: `Scheme.permutation`.
+    """
+    m = mean @ np.array([1, 1j])
+    left = np.arange(len(m)) < permutation
+    m = m * np.exp(-1j * np.angle(np.nansum((m[permutation] - m)[left])))
+    m = _unit((m - m.conj()[permutation]) / 2)
+    return np.stack((m.real, m.imag), -1)
+
+
+def turns(
+    points: NDArray[np.float64], labelled: NDArray[np.bool_], mean: NDArray[np.float64]
+) -> NDArray[np.complex128]:
+    """(N,) complex factors that scale and turn faces to fit a mean shape: times x + iy of a difference in the face's
+    pixels, that difference in the mean shape's units. 0 for a face of fewer than two points."""
+    m = mean @ np.array([1, 1j])
+    return _turns(_complex(points, labelled), labelled * ~np.isnan(m), m)[:, 0]
+
+
 def distances(
     points: NDArray[np.float64], labelled: NDArray[np.bool_], mean: NDArray[np.float64]
 ) -> NDArray[np.float64]:
@@ -140,11 +163,19 @@ def _unit(mean: _Complex) -> _Complex:
 def _align(z: _Complex, w: NDArray[Any], mean: _Complex) -> _Complex:
     """(N, K) each moved, turned and scaled to fit ``mean`` (K,) best where ``w`` (N, K) > 0."""
     z, mean = np.nan_to_num(z), np.nan_to_num(mean)
-    total = np.maximum(w.sum(1, keepdims=True), 1e-12)
-    middle, target = (w * z).sum(1, keepdims=True) / total, (w * mean).sum(1, keepdims=True) / total
-    d = z - middle
+    return _turns(z, w, mean) * (z - _middle(z, w)) + _middle(mean, w)
+
+
+def _turns(z: _Complex, w: NDArray[Any], mean: _Complex) -> _Complex:
+    """(N, 1) the factors of `_align`, by least squares."""
+    z, mean = np.nan_to_num(z), np.nan_to_num(mean)
+    d = z - _middle(z, w)
     size = np.maximum((w * abs(d) ** 2).sum(1, keepdims=True), 1e-12)
-    return (w * d.conj() * (mean - target)).sum(1, keepdims=True) / size * d + target
+    return (w * d.conj() * (mean - _middle(mean, w))).sum(1, keepdims=True) / size
+
+
+def _middle(z: _Complex, w: NDArray[Any]) -> _Complex:
+    return (w * z).sum(1, keepdims=True) / np.maximum(w.sum(1, keepdims=True), 1e-12)
 
 
 def _distances(z: _Complex, w: NDArray[Any], mean: _Complex) -> NDArray[np.float64]:

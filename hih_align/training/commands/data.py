@@ -1,4 +1,4 @@
-"""``hih-align data check``, ``label`` and ``pack``."""
+"""``hih-align data check``, ``label``, ``harmonize`` and ``pack``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
 
@@ -72,6 +73,49 @@ def label(
     coco.write(faces, aligner.scheme, out)
     made = sum(face.spread is not None for face in faces)
     typer.echo(f"wrote {out}: {made} of {len(faces)} faces labelled; error over spread {ratio:.2f}")
+
+
+def harmonize(
+    model: Annotated[str, typer.Option(help="Size, manifest id, folder or Hub repository: the yardstick.")],
+    onto: Annotated[Path, typer.Option(help="Faces labelled in the wanted convention.")],
+    data: Annotated[Path, typer.Option(help="Faces whose labels shall move.")],
+    out: Annotated[Path, typer.Option(help="The COCO file to write.")],
+    like: Annotated[
+        Path | None, typer.Option(help="Measure the data's convention on these faces instead, labelled alike.")
+    ] = None,
+    sample: Annotated[int, typer.Option(min=50, help="Faces to measure a convention on; evenly taken.")] = 600,
+    device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:1; CUDA where there is one.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or auto.")] = None,
+    backend: Annotated[str, typer.Option(help="torch, openvino, onnxruntime or auto.")] = "torch",
+) -> None:
+    """Move labels to where another source has the same landmarks, to train on both together.
+
+    How far the sources' labels lie from the points of one network, in the median over faces, tells how far they lie
+    apart.
+    """
+    from ...aligner import FaceAligner
+    from ..annotations import Record, read_dataset
+    from ..conventions import harmonized
+    from ..readers import coco
+
+    aligner = FaceAligner.from_pretrained(model, device=device, dtype=dtype, backend=backend)
+    faces = read_dataset(data, aligner.scheme).records
+
+    def some(records: tuple[Record, ...]) -> tuple[Record, ...]:
+        labelled = [record for record in records if record.points is not None]
+        return tuple(labelled[i] for i in np.linspace(0, len(labelled) - 1, min(sample, len(labelled))).astype(int))
+
+    reference = some(read_dataset(onto, aligner.scheme).records)
+    own = some(faces if like is None else read_dataset(like, aligner.scheme).records)
+    moved, by = harmonized(aligner, reference, own, faces)
+    coco.write(moved, aligner.scheme, out)
+    far = 100 * np.linalg.norm(by, axis=-1)
+    known = np.flatnonzero(np.isfinite(far))
+    typer.echo(f"wrote {out}: {len(known)} of {len(far)} landmarks of {len(moved)} faces moved")
+    typer.echo("furthest, % of the mean face's radius:")
+    for k in known[far[known].argsort()[::-1][:8]]:
+        x, y = 100 * by[k]
+        typer.echo(f"  {aligner.scheme.names[k]}  {x:+.1f} right  {y:+.1f} down")
 
 
 def pack(
