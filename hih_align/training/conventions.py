@@ -1,18 +1,20 @@
 """Where two sources put the same landmark, and labels moved from one source's convention to the other's.
 
 Data sets of the same landmarks disagree on where some of them lie: how far up the jaw line begins, which spot of the
-inner lip is "left of the middle". A network that learns from both ends between them, off by some per cent of the face
-from either. A network's own points are a yardstick that both sources can be held to: the median over faces of label
-minus found is the source's offset, and the difference of two offsets is what a label has to be moved by.
+inner lip is "left of the middle", what becomes of the contour that is turned away. A network that learns from both ends
+between them, off by some per cent of the face from either. A network's own points are a yardstick that both sources can
+be held to: how far labels lie from it, in the typical face of a pose, is the source's offset, and the difference of two
+offsets is what a label has to be moved by.
 
-Offsets are (K, 2) in the frame of an upright mean face (`shapes.upright`), in units of its root mean square radius.
-They are the same for left and right, and for every pose: meant for differences of a few per cent.
+Offsets are (3, K, 2): times 1, yaw and yaw² (`Frame.terms`) and summed they are shifts in the frame of an upright mean
+face, in units of its root mean square radius. They are the same for a face and its mirror image. Meant for differences
+of a few per cent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,119 +23,158 @@ from tqdm import tqdm
 from ..aligner import READ_AHEAD, FaceAligner
 from ..schemes import Scheme
 from .annotations import Record
-from .shapes import mean_shape, turns, upright
+from .shapes import aligned, mean_shape, turns, upright
 
 #: A landmark that fewer faces have labelled has no offset.
 LEAST_FACES = 50
+#: Yaw is cut off here, in its deviations: there are few faces beyond, and a square grows fast.
+_FURTHEST = 2.5
+#: Of the faces' number, added to the squares of yaw's terms: where all faces look straight on they are 0.
+_RIDGE = 0.01
+#: Differences below this count by their squares, in the mean face's radii; above, by themselves (a median).
+_SMALL = 0.01
+
+_Floats = NDArray[np.float64]
 
 
-def reference_shape(points: NDArray[np.float64], scheme: Scheme) -> NDArray[np.float64]:
-    """The mean face, (K, 2), that offsets are told in.
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """The mean face in which offsets are told, and how faces differ from it by turning left and right.
 
-    Args:
-        points: (N, K, 2) pixels, of faces of all poses.
-        scheme: says which landmarks change places when a face is mirrored.
-
-    Raises:
-        ValueError: a scheme without mirror pairs.
+    Attributes:
+        mean: (K, 2) upright and symmetrical, of root mean square radius 1.
+        axis: (K, 2) what a yaw of 1 does to it, the main way in which faces are not symmetrical. Its sign is free.
+        permutation: (K,) `Scheme.permutation`.
     """
-    if scheme.permutation is None:
-        raise ValueError(f"scheme {scheme.id!r} has no mirror pairs")
-    return upright(mean_shape(points, np.ones(points.shape[:2], np.bool_)), scheme.permutation)
+
+    mean: _Floats
+    axis: _Floats
+    permutation: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, points: _Floats, scheme: Scheme) -> Frame:
+        """From (N, K, 2) points of faces of all poses, in pixels.
+
+        Raises:
+            ValueError: a scheme without mirror pairs.
+        """
+        order = scheme.permutation
+        if order is None:
+            raise ValueError(f"scheme {scheme.id!r} has no mirror pairs")
+        everything = np.ones(points.shape[:2], np.bool_)
+        mean = upright(mean_shape(points, everything), order)
+        bent = _bent(points, mean, order)
+        _, sizes, axes = np.linalg.svd(bent.reshape(len(bent), -1), full_matrices=False)
+        deviation = sizes[0] / np.sqrt(len(bent))
+        return cls(mean, axes[0].reshape(mean.shape) * deviation, order)
+
+    def terms(self, points: _Floats) -> _Floats:
+        """(N, K, 2) points of faces -> (N, 3): 1, yaw and yaw², yaw in deviations of the faces that made the frame."""
+        bent = _bent(points, self.mean, self.permutation)
+        yaw = (bent * self.axis).sum((1, 2)) / max(float(np.square(self.axis).sum()), 1e-12)
+        yaw = np.clip(yaw, -_FURTHEST, _FURTHEST)
+        return np.stack((np.ones_like(yaw), yaw, yaw**2), -1)
 
 
-def offset(
-    found: NDArray[np.float64], records: Sequence[Record], mean: NDArray[np.float64], scheme: Scheme
-) -> NDArray[np.float64]:
+def offset(found: _Floats, records: Sequence[Record], frame: Frame) -> _Floats:
     """How far, and in which direction, a source's labels lie from what a network finds.
 
     Args:
         found: (N, K, 2) pixels, the network's points.
         records: the N faces; those without points do not count, labels count by their weight.
-        mean: `reference_shape`.
-        scheme: as there.
+        frame: see there.
 
     Returns:
-        (K, 2), the weighted median over faces and their mirror images; NaN where fewer than `LEAST_FACES` faces have
-        the landmark or its partner labelled.
+        (3, K, 2), by least absolute differences over faces and their mirror images; NaN where fewer than `LEAST_FACES`
+        faces have the landmark or its partner labelled.
     """
-    order = scheme.permutation
-    assert order is not None  # reference_shape has seen to it
     known = [(f, r.points, r.weights) for f, r in zip(found, records, strict=True) if r.points is not None]
     if not known:
-        return np.full_like(mean, np.nan)
+        return np.full((3, *frame.mean.shape), np.nan)
     points = np.stack([f for f, _, _ in known])
     weights = np.stack([w for _, _, w in known if w is not None])
     labels = np.where(weights[..., None] > 0, np.stack([p for _, p, _ in known]), points)
-    turn = turns(points, np.ones(weights.shape, np.bool_), mean)
-    apart = turn[:, None] * ((labels - points) @ np.array([1, 1j]))
-    both = np.concatenate((apart, -apart.conj()[:, order]))
-    share = np.concatenate((weights, weights[:, order]))
+    order = frame.permutation
+    apart = _turns(points, frame)[:, None] * ((labels - points) @ np.array([1, 1j]))
+    apart = np.concatenate((apart, -apart.conj()[:, order]))
+    terms = frame.terms(points)
+    terms = np.concatenate((terms, terms * (1, -1, 1)))
+    fit = _least_absolute(terms, apart, np.concatenate((weights, weights[:, order])))
     counts = (weights > 0).sum(0)
     enough = np.minimum(counts, counts[order]) >= LEAST_FACES
-    middle = np.stack((_median(both.real, share), _median(both.imag, share)), -1)
-    return np.where(enough[:, None], middle, np.nan)
+    return np.where(enough[:, None], np.stack((fit.real, fit.imag), -1), np.nan)
 
 
-def moved(
-    points: NDArray[np.float64], labelled: NDArray[np.bool_], by: NDArray[np.float64], mean: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def moved(points: _Floats, found: _Floats, by: _Floats, frame: Frame) -> _Floats:
     """Faces' points moved by an offset.
 
     Args:
         points: (N, K, 2) pixels; anything where not labelled.
-        labelled: (N, K); a face of fewer than two labelled points stays.
-        by: (K, 2) as `offset` returns it, or a difference of two; landmarks at NaN stay.
-        mean: `reference_shape`.
+        found: (N, K, 2) pixels, what a network finds there: it tells pose, scale and roll.
+        by: (3, K, 2) as `offset` returns it, or a difference of two; landmarks at NaN stay.
+        frame: see there.
     """
-    turn = turns(points, labelled, mean)
-    step = np.nan_to_num(by) @ np.array([1, 1j]) / np.where(turn == 0, np.inf, turn)[:, None]
+    turn = _turns(found, frame)
+    step = frame.terms(found) @ (np.nan_to_num(by) @ np.array([1, 1j])) / np.where(turn == 0, np.inf, turn)[:, None]
     return points + np.stack((step.real, step.imag), -1)
 
 
 def harmonized(
     aligner: FaceAligner, reference: Sequence[Record], like: Sequence[Record], data: Sequence[Record]
-) -> tuple[list[Record], NDArray[np.float64]]:
+) -> tuple[list[Record], _Floats]:
     """Faces whose labels are moved onto the convention of a reference.
 
     Args:
         aligner: the yardstick, best one that has learned from all of these sources; in their scheme.
         reference: faces labelled in the wanted convention.
-        like: faces labelled in the convention of ``data``, often the same. Where a network errs on a kind of face, such
-            as babies, take faces of another kind that were labelled by the same rules.
+        like: faces labelled in the convention of ``data``, often some of them. Where a network errs on a kind of face,
+            such as babies, take faces of another kind that were labelled by the same rules.
         data: the faces to be moved.
 
     Returns:
-        The faces (those without points as they are), and the (K, 2) shift in units of the mean face's root mean square
-        radius, NaN where a landmark stays.
+        The faces (those without points as they are), and by how much: (3, K, 2), NaN where a landmark stays.
 
     Raises:
         ValueError: a scheme without mirror pairs.
     """
-    anchor, own = _find(aligner, reference), _find(aligner, like)
-    mean = reference_shape(anchor, aligner.scheme)
-    by = offset(anchor, reference, mean, aligner.scheme) - offset(own, like, mean, aligner.scheme)
+    anchor = _find(aligner, reference)
+    frame = Frame.of(anchor, aligner.scheme)
+    by = offset(anchor, reference, frame) - offset(_find(aligner, like), like, frame)
     faces = []
-    for record in data:
-        if record.points is not None and record.weights is not None:
-            labelled = record.weights > 0
-            where = np.where(labelled[:, None], record.points, 0.0)
-            points = moved(where[None], labelled[None], by, mean)[0]
-            record = replace(record, points=points)
-        faces.append(record)
+    for record, found in zip(data, _find(aligner, data), strict=True):
+        points = record.points
+        if points is not None and record.weights is not None:
+            points = np.where(record.weights[:, None] > 0, points, 0.0)
+            points = moved(points[None], found[None], by, frame)[0]
+        faces.append(replace(record, points=points))
     return faces, by
 
 
-def _find(aligner: FaceAligner, records: Sequence[Record]) -> NDArray[np.float64]:
+def _find(aligner: FaceAligner, records: Sequence[Record]) -> _Floats:
     faces = aligner.stream([r.image for r in records], [r.box for r in records], refine=0, read_ahead=READ_AHEAD)
     bar = tqdm(faces, "look", total=len(records), unit="face")
     return np.stack([face.points.astype(np.float64) for face in bar])
 
 
-def _median(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N, K) -> (K,) weighted medians; 0 where all weights are."""
-    order = values.argsort(0)
-    values, weights = np.take_along_axis(values, order, 0), np.take_along_axis(weights, order, 0)
-    sums = weights.cumsum(0)
-    at = (sums >= sums[-1:] / 2).argmax(0)
-    return np.where(sums[-1] > 0, np.take_along_axis(values, at[None], 0)[0], 0.0)
+def _turns(points: _Floats, frame: Frame) -> NDArray[np.complex128]:
+    return turns(points, np.ones(points.shape[:2], np.bool_), frame.mean)
+
+
+def _bent(points: _Floats, mean: _Floats, order: NDArray[np.intp]) -> _Floats:
+    """(N, K, 2) what is not symmetrical in the faces, once aligned to the mean."""
+    shapes = aligned(points, np.ones(points.shape[:2], np.bool_), mean)
+    return (shapes - shapes[:, order] * (-1, 1)) / 2
+
+
+def _least_absolute(terms: _Floats, values: NDArray[np.complex128], weights: _Floats) -> NDArray[np.complex128]:
+    """(N, T) terms, (N, K) values and weights -> (T, K) coefficients, by iteratively reweighted least squares."""
+    ridge = _RIDGE * np.diag([0.0] + [1.0] * (terms.shape[1] - 1))
+    fit = np.zeros((terms.shape[1], values.shape[1]), np.complex128)
+    for k in range(values.shape[1]):
+        w = weights[:, k]
+        for _ in range(20):
+            weighted = terms * w[:, None]
+            normal = weighted.T @ terms + ridge * w.sum() + 1e-9 * np.eye(len(ridge))
+            fit[:, k] = np.linalg.solve(normal, weighted.T @ values[:, k])
+            w = weights[:, k] / np.maximum(abs(values[:, k] - terms @ fit[:, k]), _SMALL)
+    return fit

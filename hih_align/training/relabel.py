@@ -19,7 +19,7 @@ from ..crops import square_crop, tight_box
 from ..heatmaps import STRIDE
 from ..images import read_image
 from .annotations import Dataset, Record, spread_weights
-from .conventions import moved, offset, reference_shape
+from .conventions import Frame, moved, offset
 from .evaluate import jitter
 
 #: Expected error over spread of the labels that come with ``shared/data``.
@@ -139,9 +139,8 @@ def relabel(
     found = list(look(aligner, machine, boxes, progress))
     if found:
         points = np.stack([label.points for label in found])
-        mean = reference_shape(points, aligner.scheme)
-        by = offset(points, machine, mean, aligner.scheme)
-        points = moved(points, np.ones(points.shape[:2], np.bool_), by, mean)
+        frame = Frame.of(points, aligner.scheme)
+        points = moved(points, points, offset(points, machine, frame), frame)
         found = [Label(p, label.spread) for p, label in zip(points, found, strict=True)]
     new = dict(zip(map(id, machine), found, strict=True))
     return [_labelled(record, new[id(record)], ratio) if id(record) in new else record for record in dataset.records]

@@ -51,6 +51,13 @@ def upright(mean: NDArray[np.float64], permutation: NDArray[np.intp]) -> NDArray
     return np.stack((m.real, m.imag), -1)
 
 
+def aligned(points: NDArray[np.float64], labelled: NDArray[np.bool_], mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, K, 2) faces moved, scaled and turned to fit a mean shape best."""
+    m = mean @ np.array([1, 1j])
+    z = _align(_complex(points, labelled), labelled * ~np.isnan(m), m)
+    return np.stack((z.real, z.imag), -1)
+
+
 def turns(
     points: NDArray[np.float64], labelled: NDArray[np.bool_], mean: NDArray[np.float64]
 ) -> NDArray[np.complex128]:

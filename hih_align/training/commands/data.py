@@ -90,8 +90,8 @@ def harmonize(
 ) -> None:
     """Move labels to where another source has the same landmarks, to train on both together.
 
-    How far the sources' labels lie from the points of one network, in the median over faces, tells how far they lie
-    apart.
+    How far the sources' labels lie from the points of one network, in the typical face of a pose, tells how far they
+    lie apart.
     """
     from ...aligner import FaceAligner
     from ..annotations import Record, read_dataset
@@ -109,12 +109,12 @@ def harmonize(
     own = some(faces if like is None else read_dataset(like, aligner.scheme).records)
     moved, by = harmonized(aligner, reference, own, faces)
     coco.write(moved, aligner.scheme, out)
-    far = 100 * np.linalg.norm(by, axis=-1)
+    far = 100 * np.linalg.norm(by[0], axis=-1)
     known = np.flatnonzero(np.isfinite(far))
     typer.echo(f"wrote {out}: {len(known)} of {len(far)} landmarks of {len(moved)} faces moved")
-    typer.echo("furthest, % of the mean face's radius:")
+    typer.echo("furthest, in a face seen from the front, % of the mean face's radius:")
     for k in known[far[known].argsort()[::-1][:8]]:
-        x, y = 100 * by[k]
+        x, y = 100 * by[0, k]
         typer.echo(f"  {aligner.scheme.names[k]}  {x:+.1f} right  {y:+.1f} down")
 
 
