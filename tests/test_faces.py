@@ -148,7 +148,8 @@ def test_streams_what_it_would_store(photograph: Path) -> None:
     streamed = StreamingFaces(dataset(*records), side=96, margin=1.8)
     assert len(streamed) == len(store) == 5
     assert (streamed.margin, streamed.crops) == (store.margin, store.crops)
-    loader: DataLoader[Face] = DataLoader(streamed, batch_size=3, num_workers=2, multiprocessing_context="fork")
+    # not forked: the tests before have started threads of several runtimes, and a fork among them may take all down
+    loader: DataLoader[Face] = DataLoader(streamed, batch_size=3, num_workers=2, multiprocessing_context="spawn")
     start = 0
     for batch in loader:
         expected = store.gather(torch.arange(start, min(start + 3, 5)))
