@@ -120,16 +120,21 @@ def moved(points: _Floats, found: _Floats, by: _Floats, frame: Frame) -> _Floats
 
 
 def harmonized(
-    aligner: FaceAligner, reference: Sequence[Record], like: Sequence[Record], data: Sequence[Record]
+    aligner: FaceAligner,
+    reference: Sequence[Record],
+    like: Sequence[Record],
+    data: Sequence[Record],
+    progress: bool = True,
 ) -> tuple[list[Record], _Floats]:
     """Faces whose labels are moved onto the convention of a reference.
 
     Args:
-        aligner: the yardstick, best one that has learned from all of these sources; in their scheme.
+        aligner: the yardstick, at best one that has learned from all of these sources; in their scheme.
         reference: faces labelled in the wanted convention.
         like: faces labelled in the convention of ``data``, often some of them. Where a network errs on a kind of face,
             such as babies, take faces of another kind that were labelled by the same rules.
         data: the faces to be moved.
+        progress: draw progress bars on stderr.
 
     Returns:
         The faces (those without points as they are), and by how much: (3, K, 2), NaN where a landmark stays.
@@ -137,11 +142,11 @@ def harmonized(
     Raises:
         ValueError: a scheme without mirror pairs.
     """
-    anchor = _find(aligner, reference)
+    anchor = _find(aligner, reference, progress)
     frame = Frame.of(anchor, aligner.scheme)
-    by = offset(anchor, reference, frame) - offset(_find(aligner, like), like, frame)
+    by = offset(anchor, reference, frame) - offset(_find(aligner, like, progress), like, frame)
     faces = []
-    for record, found in zip(data, _find(aligner, data), strict=True):
+    for record, found in zip(data, _find(aligner, data, progress), strict=True):
         points = record.points
         if points is not None and record.weights is not None:
             points = np.where(record.weights[:, None] > 0, points, 0.0)
@@ -150,9 +155,9 @@ def harmonized(
     return faces, by
 
 
-def _find(aligner: FaceAligner, records: Sequence[Record]) -> _Floats:
+def _find(aligner: FaceAligner, records: Sequence[Record], progress: bool) -> _Floats:
     faces = aligner.stream([r.image for r in records], [r.box for r in records], refine=0, read_ahead=READ_AHEAD)
-    bar = tqdm(faces, "look", total=len(records), unit="face")
+    bar = tqdm(faces, "look", total=len(records), unit="face", disable=not progress)
     return np.stack([face.points.astype(np.float64) for face in bar])
 
 
