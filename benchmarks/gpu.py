@@ -114,6 +114,7 @@ def measure(
         for index, (_, work) in enumerate(jobs) if turn % 2 else reversed(list(enumerate(jobs))):
             for name, call in work.items():
                 call()  # warm again after the others
+                torch.cuda.synchronize()
                 times.setdefault((index, name), []).extend(seconds_of(call, seconds / rounds))
         print(f"round {turn + 1} of {rounds}", file=sys.stderr)
     for index, row in enumerate(rows):

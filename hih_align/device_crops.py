@@ -7,6 +7,7 @@ computed on the CPU and sent through pinned memory, and nothing is read back.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,9 +41,9 @@ class Photograph:
         return self._sent
 
 
-def upload(array: NDArray[np.uint8] | NDArray[np.float32], device: torch.device) -> Tensor:
+def upload(array: NDArray[Any], device: torch.device) -> Tensor:
     """A copy of ``array``, with any strides, on ``device``; the CPU does not wait for a GPU."""
-    dtype = torch.uint8 if array.dtype == np.uint8 else torch.float32
+    dtype = torch.from_numpy(np.empty(0, array.dtype)).dtype
     pinned = device.type == "cuda"
     staged = torch.empty(array.shape, dtype=dtype, pin_memory=pinned)
     np.copyto(staged.numpy(), array)

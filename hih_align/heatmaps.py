@@ -84,8 +84,8 @@ def encode(
     height, width = size
     if points.dtype != torch.float64:  # whose points just below the border or a pixel would be rounded across it
         points = points.float()
-    limit = points.new_tensor([width, height])
-    mask = ((points >= 0) & (points < limit)).all(-1)  # NaN compares False
+    x, y = points.unbind(-1)
+    mask = (x >= 0) & (x < width) & (y >= 0) & (y < height)  # NaN compares False
     points = torch.where(mask[..., None], points, torch.zeros_like(points))
     pixel, cell = split(points, decimal_size, rounding)
     integer = _gaussian(pixel, points, (height, width), integer_sigma)

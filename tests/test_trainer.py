@@ -25,6 +25,7 @@ from hih_align.memory import keep_freed_memory
 from hih_align.network import HIHNet
 from hih_align.schemes import COFW, W300, WFLW, scheme_from_dict
 from hih_align.training.annotations import Dataset, read_dataset
+from hih_align.training.augment import _noise
 from hih_align.training.curve import curve_figure
 from hih_align.training.ema import EMA
 from hih_align.training.evaluate import evaluate
@@ -372,6 +373,25 @@ def test_batches_are_made_ahead_in_order():
     second.close()
     assert torch.get_num_threads() == 2
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_steps_do_not_wait_for_the_gpu(faces, tmp_path):
+    """Nothing within a step stalls the GPU: neither the batch that is made, nor the loss that is looked at."""
+
+    class Watched(Trainer):
+        def _step(self, *args, **kwargs):
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                super()._step(*args, **kwargs)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+
+    recipe = small(augmentation="wild", precision="bf16")
+    trainer = Watched(recipe, [Source(faces[0])], tmp_path / "run", val=faces[1], progress=False)
+    _noise(trainer.accelerator.device)  # sent once for all
+    assert trainer.run().steps == 6
+    assert all(np.isfinite(line["loss"]) for line in lines(tmp_path / "run"))
 
 
 def test_a_competitor_starts_another(faces, tmp_path):

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ..crops import CROP_SIZE, REDUCE_ABOVE
+from ..device_crops import upload
 from ..network import MEAN, STD
 from .faces import MARGIN
 
@@ -259,20 +260,20 @@ def augment(
     drawn = _draw(settings, seeds.cpu().numpy(), permutation is not None)
     affine = _matrices(drawn, side, crop_ratio, margin, size)
     device = images.device
-    cast = torch.from_numpy(affine.astype(np.float32)).to(device)
+    cast = _numbers(affine, device)
     middle = (side - 1) / 2  # a point's distance from it is small, so float32 is exact enough
     x, y = (points.float() - middle).unbind(-1)
     a = cast[:, :, :, None]
     moved = torch.stack([a[:, n, 0] * x + a[:, n, 1] * y + a[:, n, 2] for n in (0, 1)], -1)
     weights = weights.float()
     if permutation is not None:
-        swap = torch.as_tensor(np.array(permutation, np.int64))
+        swap = np.array(permutation, np.int64)
         if swap.shape != points.shape[1:2]:
             raise ValueError(f"permutation has shape {tuple(swap.shape)}, expected ({points.shape[1]},)")
-        order = torch.where(torch.from_numpy(drawn.mirror)[:, None], swap, torch.arange(len(swap))).to(device)
+        order = upload(np.where(drawn.mirror[:, None], swap, np.arange(len(swap))), device)
         moved = moved.gather(1, order[..., None].expand_as(moved))
         weights = weights.gather(1, order)
-    mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (MEAN, STD))
+    mean, std = (_numbers(np.array(v), device)[:, None, None] for v in (MEAN, STD))
     output = torch.empty(count, 3, size, size, device=device)
     # one by one on a CPU: a face stays in its cache, and the batch cannot change the order of any sum
     step = 1 if device.type == "cpu" else max(count, 1)
@@ -488,7 +489,7 @@ def _matrices(drawn: _Drawn, side: int, crop_ratio: float, margin: float, size: 
 
 
 def _numbers(values: Floats, device: torch.device) -> Tensor:
-    return torch.from_numpy(values.astype(np.float32)).to(device)
+    return upload(values.astype(np.float32), device)
 
 
 def _apply(x: Tensor, drew: Bools, effect: Callable[..., Tensor], *arrays: NDArray[np.generic]) -> Tensor:
@@ -498,7 +499,7 @@ def _apply(x: Tensor, drew: Bools, effect: Callable[..., Tensor], *arrays: NDArr
     if drew.all():
         return effect(x, *arrays)
     rows = np.flatnonzero(drew)
-    index = torch.from_numpy(rows).to(x.device)
+    index = upload(rows, x.device)
     x[index] = effect(x[index], *(array[rows] for array in arrays))
     return x
 
@@ -538,7 +539,7 @@ def _sample(images: Tensor, block: int, x: Tensor, rows: NDArray[np.intp], backw
     left, top = low
     part = images[:, top : top + height, left : left + width]
     if len(rows) < len(images):
-        part = part[torch.from_numpy(rows).to(images.device)]
+        part = part[upload(rows, images.device)]
     pixels = part.float() if block == 1 else _average(part, block)
     # align_corners=False: -1 and 1 are the outer edges of the first and the last pixel
     extent = np.array([width, height], np.float64)[:, None]
@@ -575,7 +576,7 @@ def _occlude(x: Tensor, drawn: _Drawn, pictures: Tensor, own: bool) -> Tensor:
     donor = np.arange(len(x)) if own else (drawn.piece_donor * len(pictures)).astype(np.int64)
 
     def paste(part: Tensor, at: Floats, origin: Floats, which: NDArray[np.int64]) -> Tensor:
-        return _paste(part, at, origin, pictures[torch.from_numpy(which).to(pictures.device)])
+        return _paste(part, at, origin, pictures[upload(which, pictures.device)])
 
     return _apply(x, drawn.piece, paste, drawn.piece_at, drawn.piece_from, donor)
 

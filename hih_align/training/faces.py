@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..crops import Crop, square_crop, warp
+from ..device_crops import upload
 from ..images import read_image
 from ..schemes import Scheme
 from .annotations import Attribute, Dataset, Record
@@ -176,7 +177,7 @@ class FaceStore:
 
     def gather(self, indices: Tensor) -> Face:
         """Faces by (B,) int64 indices, as a batch on the store's device."""
-        rows = indices.to(self.device)
+        rows = upload(indices.numpy(), self.device)
         return Face(self.images[rows], self.points[rows], self.weights[rows])
 
 

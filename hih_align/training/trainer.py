@@ -124,9 +124,13 @@ class _Progress:
 
 
 class _Pending(NamedTuple):
-    """A step whose loss has not been looked at yet: reading it at once would stall a GPU."""
+    """A step whose loss has not been looked at yet: reading it at once would stall a GPU.
+
+    ``values`` are on the CPU, once ``copied`` has happened on the GPU that they come from.
+    """
 
     values: Tensor
+    copied: torch.cuda.Event | None
     names: list[str]
     rows: Indices
     epoch: int
@@ -388,18 +392,24 @@ class Trainer:
             first = self._stage(at.epoch)[2]
             self.ema.update((at.epoch - first) * self._epoch_steps(at.epoch) + step)
         # signals do not reach all processes at once: they agree on one through the losses
-        stop = values[0].new_tensor([float(self._stopped)])
+        stop = values[0].new_full((1,), float(self._stopped))
         summed = torch.cat((torch.stack(values).sum(0) / self._pieces, stop))
         if accelerator.num_processes > 1:
             summed = accelerator.reduce(summed, "sum")
+        copied = None
+        if summed.is_cuda:  # asked for now and read a step later, when no step has to be waited for
+            summed, copied = summed.to("cpu", non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
+            copied.record()
         self._settle()
-        self._pending = _Pending(summed, names, rows, at.epoch, step)
+        self._pending = _Pending(summed, copied, names, rows, at.epoch, step)
 
     def _settle(self) -> None:
         """Look at the last step's losses."""
         pending, self._pending = self._pending, None
         if pending is None:
             return
+        if pending.copied is not None:
+            pending.copied.synchronize()
         *values, stop = pending.values.tolist()
         self._agreed |= stop > 0
         if not all(math.isfinite(value) for value in values):
