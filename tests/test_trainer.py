@@ -186,6 +186,16 @@ def test_curve_shows_every_epoch(uninterrupted):
         np.testing.assert_allclose(drawn[:, 1], [line[key] for line in lines(uninterrupted)])
 
 
+def test_curve_joins_validations_that_are_epochs_apart():
+    epochs = [{"seconds": 60, "stage": 0, "size": 64, "loss": 1.0} for _ in range(5)]
+    for number, nme in ((1, 8.0), (3, 6.0)):
+        epochs[number]["nme"] = nme
+    above, below = curve_figure(epochs).axes
+    np.testing.assert_allclose(above.lines[0].get_xydata(), [(2, 8), (4, 6)])
+    assert len(below.lines[0].get_xydata()) == 5
+    curve_figure(epochs[:1])  # nothing was validated yet
+
+
 def test_best_is_the_epoch_of_the_lowest_nme_of_its_stage(uninterrupted):
     assert lines(uninterrupted)[-1]["best"] == lines(uninterrupted)[-1]["nme"]
     best = load_network(find_checkpoint(str(uninterrupted / "best")))

@@ -33,9 +33,9 @@ def curve_figure(epochs: Sequence[Mapping[str, Any]]) -> Figure:
         members = [place for place, _ in stage]
         of = [epochs[place] for place in members]
         at, colour = minutes[members], f"C{number}"
-        above.plot(
-            at, [epoch.get("nme", np.nan) for epoch in of], color=colour, marker=".", label=f"{of[0]['size']} px"
-        )
+        validated = [place for place in members if "nme" in epochs[place]]  # by the recipe's `validate_every`
+        nme = [epochs[place]["nme"] for place in validated]
+        above.plot(minutes[validated], nme, color=colour, marker=".", label=f"{of[0]['size']} px")
         below.plot(at, [epoch["loss"] for epoch in of], color=colour, marker=".")
         for axes in (above, below):
             axes.axvspan(begun, at[-1], color=colour, alpha=0.06, linewidth=0)

@@ -177,7 +177,7 @@ class FaceStore:
 
     def gather(self, indices: Tensor) -> Face:
         """Faces by (B,) int64 indices, as a batch on the store's device."""
-        rows = upload(indices.numpy(), self.device)
+        rows = upload(indices.cpu().numpy(), self.device)
         return Face(self.images[rows], self.points[rows], self.weights[rows])
 
 
