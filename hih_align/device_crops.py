@@ -7,7 +7,6 @@ computed on the CPU and sent through pinned memory, and nothing is read back.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .crops import REDUCE_ABOVE, Crop
+from .transfer import upload
 
 #: Faces that are cut out together: what they need meanwhile is 2 MB each.
 TOGETHER = 64
@@ -39,15 +39,6 @@ class Photograph:
         if self._sent is None or self._sent.device != device:
             self._sent = upload(self.pixels, device)
         return self._sent
-
-
-def upload(array: NDArray[Any], device: torch.device) -> Tensor:
-    """A copy of ``array``, with any strides, on ``device``; the CPU does not wait for a GPU."""
-    dtype = torch.from_numpy(np.empty(0, array.dtype)).dtype
-    pinned = device.type == "cuda"
-    staged = torch.empty(array.shape, dtype=dtype, pin_memory=pinned)
-    np.copyto(staged.numpy(), array)
-    return staged.to(device, non_blocking=pinned)  # torch keeps pinned memory until the copy is done
 
 
 def warp(photographs: Sequence[Photograph], transforms: Sequence[Crop], device: torch.device) -> Tensor:

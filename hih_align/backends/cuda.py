@@ -19,8 +19,9 @@ from torch import Tensor
 
 from ..checkpoints import Config
 from ..crops import Crop
-from ..device_crops import Photograph, upload, warp
+from ..device_crops import Photograph, warp
 from ..network import HIHNet
+from ..transfer import upload
 from .pytorch import TorchBackend
 
 #: Batches that graphs are captured for. Others are filled up to the next, or cut into several of the largest.

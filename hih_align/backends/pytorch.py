@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..checkpoints import Config
-from ..device_crops import upload
 from ..memory import raise_trim_threshold
 from ..network import HIHNet
+from ..transfer import upload
 from .inference import InferenceNet, Runtime
 
 #: On a CPU the activations of more faces at once only leave its caches, and each face takes longer. And a face's points

@@ -22,8 +22,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ..crops import CROP_SIZE, REDUCE_ABOVE
-from ..device_crops import upload
 from ..network import MEAN, STD
+from ..transfer import upload
 from .faces import MARGIN
 
 Floats = NDArray[np.float64]

@@ -21,9 +21,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..crops import Crop, square_crop, warp
-from ..device_crops import upload
 from ..images import read_image
 from ..schemes import Scheme
+from ..transfer import upload
 from .annotations import Attribute, Dataset, Record
 
 #: Side of a stored face in pixels: at margin 2 a face of 192 px, where 256 px crops at ratio 1.25 show one of 205.
