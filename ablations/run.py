@@ -27,10 +27,11 @@ import typer
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from hih_align import files, heatmaps
-from hih_align.heatmaps import Decoder
+from hih_align import files
+from hih_align.data.annotations import read_dataset
+from hih_align.method import heatmaps
+from hih_align.method.heatmaps import Decoder
 from hih_align.schemes import scheme_from_dict
-from hih_align.training.annotations import read_dataset
 from hih_align.training.journal import METRICS_FILE, RUN_FILE
 from hih_align.training.recipe import recipe_from_dict
 from hih_align.training.trainer import Source, Trainer

@@ -80,8 +80,8 @@ FIGURES = {
 def measure(model: str, figure: Figure, root: Path) -> Any:
     """The report behind a figure."""
     from hih_align import FaceAligner
-    from hih_align.training.annotations import read_dataset
-    from hih_align.training.evaluate import Where, evaluate
+    from hih_align.data.annotations import read_dataset
+    from hih_align.evaluation.evaluate import Where, evaluate
 
     options = dict(figure.options)
     aligner = FaceAligner.from_pretrained(model, device="cpu", decode=options.get("--decode"))  # type: ignore[arg-type]
@@ -183,8 +183,8 @@ def main() -> None:
     parser.add_argument("--sheets", type=Path, help="folder for the pictures of the worst 16 faces")
     arguments = parser.parse_args()
 
-    from hih_align.checkpoints import read_manifest, record
-    from hih_align.training.report import as_dict, write_report
+    from hih_align.evaluation.report import as_dict, write_report
+    from hih_align.hub.checkpoints import read_manifest, record
 
     for model in arguments.models:
         name = model.replace("/", "_")

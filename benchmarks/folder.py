@@ -122,7 +122,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     from hih_align import FaceAligner
-    from hih_align.memory import keep_freed_memory
+    from hih_align.runtime.memory import keep_freed_memory
 
     keep_freed_memory()  # as the program does
     aligner = FaceAligner.from_pretrained("HIH_T", device="cpu", backend=arguments.backend, dtype=arguments.dtype)

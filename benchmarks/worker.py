@@ -81,8 +81,8 @@ class Ours:
 
     def load(self, contender: Contender) -> Any:
         from hih_align import FaceAligner, HIHNet, WeightsUnavailableError
-        from hih_align.checkpoints import read_manifest
-        from hih_align.network import SIZES
+        from hih_align.hub.checkpoints import read_manifest
+        from hih_align.method.network import SIZES
 
         plainly = contender.backend == PLAIN
         kind = plain_aligner() if plainly else FaceAligner
@@ -126,8 +126,8 @@ class Ours:
 
     def measure(self, data: str, refine: int | None) -> dict[str, float]:
         """NME in percent of the inter-ocular distance, annotated boxes."""
-        from hih_align.training.annotations import read_dataset
-        from hih_align.training.evaluate import evaluate
+        from hih_align.data.annotations import read_dataset
+        from hih_align.evaluation.evaluate import evaluate
 
         report = evaluate(self.aligner, read_dataset(data, "300w"), refine=refine, progress=False)
         return {"nme": report.overall.nme, "found": report.overall.measured, "faces": report.overall.measured}
@@ -196,8 +196,9 @@ def plain_aligner() -> Any:
     """The same `align`, around the network as it was released."""
     import torch
 
-    from hih_align import FaceAligner, heatmaps
-    from hih_align.network import MEAN, STD
+    from hih_align import FaceAligner
+    from hih_align.method import heatmaps
+    from hih_align.method.network import MEAN, STD
 
     class Plain(FaceAligner):
         def _make(self) -> Any:

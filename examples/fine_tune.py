@@ -22,11 +22,11 @@ import typer
 
 from hih_align import FaceAligner
 from hih_align.crops import square_crop, warp
+from hih_align.data.annotations import Dataset, read_dataset
+from hih_align.evaluation.evaluate import evaluate
 from hih_align.images import write_image
-from hih_align.memory import keep_freed_memory
+from hih_align.runtime.memory import keep_freed_memory
 from hih_align.schemes import W300, get_scheme
-from hih_align.training.annotations import Dataset, read_dataset
-from hih_align.training.evaluate import evaluate
 from hih_align.training.finetune import fine_tune
 from hih_align.training.recipe import load_recipe
 from hih_align.training.trainer import Source, train

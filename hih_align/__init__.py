@@ -1,11 +1,11 @@
 """Facial landmarks at subpixel accuracy: Heatmap in Heatmap (arXiv 2104.03100)."""
 
-from . import metrics
 from .aligner import FaceAligner, Heatmaps
-from .checkpoints import CheckpointError, Config, WeightsUnavailableError
-from .heatmaps import Decoder
+from .evaluation import metrics
+from .hub.checkpoints import CheckpointError, Config, WeightsUnavailableError
 from .landmarks import Landmarks
-from .network import HIHNet
+from .method.heatmaps import Decoder
+from .method.network import HIHNet
 from .schemes import SCHEMES, Scheme, load_scheme
 
 __version__ = "0.1.0"

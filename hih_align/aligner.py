@@ -20,14 +20,16 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from . import backends, checkpoints, crops
-from .backends import Backend, CudaBackend, TorchBackend
-from .checkpoints import Config
-from .device_crops import Photograph
-from .heatmaps import STRIDE, Decoder
+from . import crops
+from . import runtime as backends
+from .hub import checkpoints
+from .hub.checkpoints import Config
 from .images import Image, read_image
 from .landmarks import Landmarks
-from .network import HIHNet
+from .method.heatmaps import STRIDE, Decoder
+from .method.network import HIHNet
+from .runtime import Backend, CudaBackend, TorchBackend
+from .runtime.device_crops import Photograph
 from .schemes import SCHEMES, Scheme
 
 #: Faces that go through the network together.
@@ -339,7 +341,7 @@ class FaceAligner:
             ValueError: a malformed repo_id.
             OSError: if the Hub refuses or cannot be reached (huggingface_hub's own errors).
         """
-        from .publish import upload
+        from .hub.publish import upload
 
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)

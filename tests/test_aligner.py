@@ -27,11 +27,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hih_align import SCHEMES, Config, Decoder, FaceAligner, HIHNet, Landmarks, Scheme, metrics
+from hih_align import SCHEMES, Config, Decoder, FaceAligner, HIHNet, Landmarks, Scheme
 from hih_align.crops import tight_box
-from hih_align.heatmaps import Rounding
-from hih_align.network import MEAN, STD, DecimalHead, Residual, StackedHourglass, Unit
-from hih_align.released import load_released
+from hih_align.evaluation import metrics
+from hih_align.method.heatmaps import Rounding
+from hih_align.method.network import MEAN, STD, DecimalHead, Residual, StackedHourglass, Unit
+from hih_align.method.released import load_released
 
 #: The astronaut's face, brow to chin and jaw to jaw.
 BOX = np.array((177.0, 80.0, 275.0, 200.0))

@@ -232,10 +232,10 @@ def test_a_figures_command_is_what_was_measured(part: Any, monkeypatch: pytest.M
 
     from typer.testing import CliRunner
 
-    from hih_align.cli import app
-    from hih_align.training import annotations
-    from hih_align.training import evaluate as evaluation
-    from hih_align.training.commands import evaluate as command_module
+    from hih_align.cli import evaluate as command_module
+    from hih_align.cli.app import app
+    from hih_align.data import annotations
+    from hih_align.evaluation import evaluate as evaluation
 
     accuracy = part("accuracy")
     asked: list[dict[str, Any]] = []

@@ -11,17 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hih_align.schemes import (
-    COFW,
-    SCHEMES,
-    W300,
-    WFLW,
-    Scheme,
-    conversion,
-    get_scheme,
-    load_scheme,
-    scheme_from_dict,
-)
+from hih_align.schemes import COFW, SCHEMES, W300, WFLW, Scheme, conversion, get_scheme, load_scheme, scheme_from_dict
 
 BUILT_IN = pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
 

@@ -22,9 +22,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ..crops import CROP_SIZE, REDUCE_ABOVE
-from ..network import MEAN, STD
-from ..transfer import upload
-from .faces import MARGIN
+from ..data.faces import MARGIN
+from ..method.network import MEAN, STD
+from ..runtime.transfer import upload
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

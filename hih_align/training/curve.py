@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .report import blank_figure
+from ..evaluation.report import blank_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..aligner import FaceAligner
+from ..data.annotations import Dataset, read_dataset
 from ..schemes import Scheme, get_scheme
-from .annotations import Dataset, read_dataset
 from .recipe import load_recipe
 from .trainer import Source, train
 from .warmstart import load_start

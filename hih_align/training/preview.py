@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..heatmaps import STRIDE, Rounding, encode
-from ..network import MEAN, STD
+from ..method.heatmaps import STRIDE, Rounding, encode
+from ..method.network import MEAN, STD
 from ..schemes import Scheme
 from .augment import Batch
 

@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 
 from ..crops import CROP_SIZE, square_crop, tight_box
+from ..data.annotations import Dataset
+from ..evaluation.metrics import nme
 from ..files import replacing
-from ..heatmaps import ARGMAX, STRIDE, decode, encode
-from ..metrics import nme
-from .annotations import Dataset
+from ..method.heatmaps import ARGMAX, STRIDE, decode, encode
 
 #: The paper's figures by scheme and decimal size, 0 for none: Sec. IV-B and Tab. IX.
 PAPER: Mapping[str, Mapping[int, float]] = {

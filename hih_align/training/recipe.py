@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
-from ..heatmaps import Decoder
+from ..method.heatmaps import Decoder
+from ..method.losses import LossSettings
 from ..schemes import SCHEMES
 from .augment import PRESETS, Augmentation
-from .losses import LossSettings
 from .variants import VariantName, stacks_of
 
 T = TypeVar("T")

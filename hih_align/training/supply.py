@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .annotations import Dataset
-from .faces import LIMIT, Face, FaceStore, StreamingFaces, store_bytes
+from ..data.annotations import Dataset
+from ..data.faces import LIMIT, Face, FaceStore, StreamingFaces, store_bytes
 from .recipe import Recipe
 from .sampling import Indices
 

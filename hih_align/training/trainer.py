@@ -31,15 +31,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .. import files, heatmaps, metrics
-from ..checkpoints import BEST, WEIGHTS_FILE, Config, save_checkpoint, save_weights
-from ..network import HIHNet
+from .. import files
+from ..data.annotations import Dataset
+from ..data.check import require_disjoint
+from ..data.faces import LIMIT, Face
+from ..evaluation import metrics
+from ..hub.checkpoints import BEST, WEIGHTS_FILE, Config, save_checkpoint, save_weights
+from ..method import heatmaps
+from ..method.network import HIHNet
 from ..schemes import Scheme
-from .annotations import Dataset
 from .augment import Augmentation, Batch, augment, sample_seeds
-from .check import require_disjoint
 from .ema import EMA
-from .faces import LIMIT, Face
 from .journal import RUN_FILE, Journal
 from .preview import draw_points, pixels, preview
 from .recipe import Recipe, Stage, recipe_from_dict

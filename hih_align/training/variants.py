@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import heatmaps
-from ..heatmaps import Decoder
-from ..network import SIZES, DownBlock, HIHNet, StackedHourglass, Unit
-from .losses import Loss, LossSettings, hih_loss, integer_parts, weighted_mean
+from ..method import heatmaps
+from ..method.heatmaps import Decoder
+from ..method.losses import Loss, LossSettings, hih_loss, integer_parts, weighted_mean
+from ..method.network import SIZES, DownBlock, HIHNet, StackedHourglass, Unit
 
 VariantName = Literal["hih", "baseline", "wsm", "dark", "wov", "wom"]
 

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from .. import checkpoints
-from ..network import HIHNet, StackedHourglass
-from ..released import load_released
+from ..hub import checkpoints
+from ..method.network import HIHNet, StackedHourglass
+from ..method.released import load_released
 from ..schemes import COFW, W300, WFLW, Scheme, conversion, scheme_from_dict
 from .journal import RUN_FILE
 from .variants import Variant, build

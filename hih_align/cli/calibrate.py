@@ -1,0 +1,30 @@
+"""`hih-align calibrate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..aligner import FaceAligner
+from ..data.annotations import read_dataset
+from ..evaluation.calibrate import calibrate as choose
+from ..evaluation.calibrate import markdown
+from ..evaluation.evaluate import Where
+from ..hub.checkpoints import save_config
+
+
+def calibrate(
+    model: Annotated[str, typer.Option(help="Manifest id of a checkout, or a folder.")],
+    data: Annotated[Path, typer.Option(help="Validation faces, in the model's scheme.")],
+    where: Annotated[str | None, typer.Option(help="Only faces whose attribute fits, such as 'id%3==0'.")] = None,
+    device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:1; CUDA where there is one.")] = None,
+    write: Annotated[bool, typer.Option("--write", help="Store what was chosen in the model's config.")] = False,
+) -> None:
+    """Choose a network's decoder, refining passes and score calibration on validation faces."""
+    aligner = FaceAligner.from_pretrained(model, device=device)
+    chosen = choose(aligner, read_dataset(data, aligner.scheme), keep=None if where is None else Where(where))
+    typer.echo(markdown(chosen))
+    if write:
+        typer.echo(f"wrote {save_config(model, chosen.config)}")

@@ -1,0 +1,142 @@
+"""``hih-align train``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ..schemes import Scheme
+    from ..training.trainer import Source
+
+
+def train(
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="A recipe file, a packaged recipe (modern/t, paper/300w, finetune, ...), or a scheme (300w, wflw, "
+            "cofw): modern/SIZE for it."
+        ),
+    ] = None,
+    size: Annotated[str | None, typer.Option(help="T, S or B, in place of the recipe's.")] = None,
+    init: Annotated[
+        str | None, typer.Option(help="Start weights: HIH_T/300w, a run's best/, a released .pth, user/repo.")
+    ] = None,
+    scheme: Annotated[
+        str | None, typer.Option(help="Landmarks: 300w, wflw, cofw, or a .json or .yaml file; else the recipe's.")
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATH[:WEIGHT]", help="Training faces; WEIGHT is how many times an epoch shows them. Repeatable."
+        ),
+    ] = None,
+    val: Annotated[str | None, typer.Option(metavar="PATH", help="Faces that choose best/.")] = None,
+    val_where: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Only validation faces whose attribute fits, as of evaluate.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; runs/RECIPE-SIZE by default.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out; what is not given again is taken from it.")
+    ] = False,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A recipe's key, such as losses.alpha=0.05. Repeatable."),
+    ] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad records and photographs out.")] = False,
+    workers: Annotated[int, typer.Option(help="Decoding threads.")] = 2,
+    memory: Annotated[float, typer.Option(help="GiB of decoded faces to keep on the device.")] = 8.0,
+) -> None:
+    """Train a network.
+
+    The run's folder gets best/ (what `--model` takes everywhere), metrics.jsonl, tensorboard/ and what --resume needs.
+    Ctrl-C or SIGTERM saves and stops. Several GPUs: `accelerate launch -m hih_align.cli train ...`.
+    """
+    from ..data.annotations import read_dataset
+    from ..evaluation.evaluate import Where
+    from ..training.journal import RUN_FILE
+    from ..training.recipe import load_recipe, parse_overrides, recipe_from_dict
+    from ..training.trainer import Source
+    from ..training.trainer import train as run
+    from ..training.warmstart import Start, load_start
+
+    if out is None:
+        if recipe is None:
+            raise ValueError("recipe is missing: --recipe 300w, for instance (or --resume --out FOLDER)")
+        out = Path("runs") / "-".join(filter(None, [Path(recipe).stem, size and size.upper()]))
+    stored = None
+    if resume and (out / RUN_FILE).is_file():
+        stored = json.loads((out / RUN_FILE).read_text("utf-8"))
+    if recipe is not None:
+        chosen = load_recipe(recipe, size, parse_overrides(overrides or []))
+    elif stored is None:
+        raise ValueError("recipe is missing: --recipe 300w, for instance")
+    elif size or overrides:
+        raise ValueError("resume: --size and --set change nothing in a run under way; with --recipe they are compared")
+    else:
+        chosen = recipe_from_dict(stored["recipe"], str(out))
+    if stored is not None:
+        init = init or stored["init"]
+        data = data or [f"{source['path']}:{source['weight']}" for source in stored["data"]]
+        val_where = val_where or ((stored["val"] or {}).get("where") if val is None else None)
+        val = val or (stored["val"] or {}).get("path")
+    elif init is None and recipe == "finetune":
+        raise ValueError("init is missing: the recipe finetune starts from trained weights, such as --init HIH_T/300w")
+    if not data:
+        raise ValueError("data is missing: --data PATH, once or several times")
+    target = _scheme(scheme or (None if stored else chosen.scheme), stored)
+    start: Start | str | None = init
+    if init is not None and stored is None:
+        start = load_start(init, target)
+        target = target or start.scheme
+    if target is None:
+        raise ValueError("scheme is missing: --scheme 300w, wflw, cofw or a file")
+
+    def source(text: str) -> Source:
+        path, weight = parse_source(text)
+        return Source(read_dataset(path, target, skip_bad=skip_bad), weight)
+
+    faces = None if val is None else read_dataset(val, target, skip_bad=skip_bad)
+    if faces is not None and val_where is not None:
+        faces = faces.where(Where(val_where))
+    result = run(
+        chosen,
+        [source(text) for text in data],
+        out,
+        val=faces,
+        init=start,
+        resume=resume,
+        skip_bad=skip_bad,
+        limit=int(memory * 2**30),
+        workers=workers,
+    )
+    if not result.completed:
+        typer.echo(f"stopped after {result.steps} steps; go on with: hih-align train --resume --out {out}", err=True)
+        return
+    measured = "" if result.nme is None else f", validation NME {result.nme:.3f}"
+    typer.echo(f"{out / 'best'}{measured}")
+
+
+def parse_source(text: str) -> tuple[str, float]:
+    """``PATH`` or ``PATH:WEIGHT``; a colon that no number follows is part of the path."""
+    path, separator, weight = text.rpartition(":")
+    if separator and not Path(text).exists():
+        try:
+            return path, float(weight)
+        except ValueError:
+            pass
+    return text, 1.0
+
+
+def _scheme(name: str | None, stored: dict[str, object] | None) -> Scheme | None:
+    from ..schemes import SCHEMES, get_scheme, scheme_from_dict
+
+    if name is not None:
+        return get_scheme(name)
+    if stored is None:
+        return None
+    scheme = scheme_from_dict(stored["scheme"])  # type: ignore[arg-type]
+    return SCHEMES[scheme.id] if SCHEMES.get(scheme.id) == scheme else scheme

@@ -1,0 +1,1 @@
+"""Annotated faces: records, readers, checks, packing, labelling and label conventions."""

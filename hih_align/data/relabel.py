@@ -1,0 +1,163 @@
+"""Labels by a network of our own, for faces that no hand has labelled (noisy students label again).
+
+A face is looked at several times: with its box moved and scaled, and mirrored. The mean of what is found is the label,
+the deviation (``spread``) says how sure it is. Where the face has a machine's label already the two are averaged, each
+by its certainty. Points that were labelled by hand stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from ..aligner import READ_AHEAD, FaceAligner, unmirrored
+from ..crops import square_crop, tight_box
+from ..evaluation.evaluate import jitter
+from ..images import read_image
+from ..method.heatmaps import STRIDE
+from .annotations import Dataset, Record, spread_weights
+from .conventions import Frame, moved, offset
+
+#: Expected error over spread of the labels that come with ``shared/data``.
+GIVEN_RATIO = 2.3
+
+
+@dataclass(frozen=True)
+class Label:
+    """``points`` (K, 2) float64 pixels of the image, ``spread`` (K,) as a share of the box's longer side."""
+
+    points: NDArray[np.float64]
+    spread: NDArray[np.float64]
+
+
+def look(aligner: FaceAligner, records: Sequence[Record], boxes: int = 2, progress: bool = True) -> Iterator[Label]:
+    """What the network finds on faces, and how far its views of a face are apart.
+
+    Args:
+        aligner: of a scheme that says which landmarks change places when a face is mirrored.
+        records: the faces. One without points is first looked for in its box: such boxes are often wrong.
+        boxes: boxes per face, half as far from the face's own as `evaluate.jitter` moves them; each is used twice, as
+            it is and mirrored.
+        progress: draw a progress bar on stderr.
+
+    The spread is the root of the mean squared distance from the views' mean.
+
+    Raises:
+        ValueError: a scheme without mirror pairs.
+    """
+    order = aligner.scheme.permutation
+    if order is None:
+        raise ValueError(f"scheme {aligner.scheme.id!r} has no mirror pairs")
+    own = np.array([record.box for record in records], np.float64)
+    unlabelled = [i for i, record in enumerate(records) if record.points is None]
+    found = aligner.stream(
+        [records[i].image for i in unlabelled], [own[i] for i in unlabelled], refine=1, read_ahead=READ_AHEAD
+    )
+    for i, face in zip(tqdm(unlabelled, "find", unit="face", disable=not progress), found, strict=True):
+        own[i] = tight_box(face.points)
+    moved = np.stack([(own + jitter(own, seed=view)) / 2 for view in range(boxes)], 1)  # (N, boxes, 4)
+
+    def images() -> Iterator[NDArray[np.uint8]]:
+        for record in records:
+            image = read_image(record.image)
+            yield image
+            yield np.ascontiguousarray(image[:, ::-1])
+
+    def wanted() -> Iterator[NDArray[np.float64]]:
+        for record, given in zip(records, moved, strict=True):
+            edge = _width(record) - 1
+            yield given
+            yield np.stack((edge - given[:, 2], given[:, 1], edge - given[:, 0], given[:, 3]), -1)
+
+    views = aligner.stream(images(), wanted(), refine=0)
+    bar = tqdm(records, "label", unit="face", disable=not progress)
+    for record, box, used in zip(bar, own, moved, strict=True):
+        straight = next(views).points.astype(np.float64)
+        scale = np.array([[square_crop(b, aligner.config.crop_ratio).scale] for b in used])  # (boxes, 1)
+        shift = aligner.decoder.shift[0] * STRIDE / scale
+        mirrored = unmirrored(next(views).points[:, order].astype(np.float64), _width(record), shift)
+        points = np.concatenate((straight, mirrored))
+        mean = points.mean(0)
+        spread = np.sqrt(np.square(points - mean).sum(-1).mean(0)) / (box[2:] - box[:2]).max()
+        yield Label(mean, spread)
+
+
+def error_ratio(labels: Sequence[Label], records: Sequence[Record]) -> float:
+    """Mean error over mean spread, on labelled faces: what a spread is worth."""
+    errors, spreads = [], []
+    for label, record in zip(labels, records, strict=True):
+        if record.points is None or record.weights is None:
+            continue
+        known = record.weights > 0
+        side = (record.box[2:] - record.box[:2]).max()
+        errors.append(np.linalg.norm(label.points - record.points, axis=-1)[known] / side)
+        spreads.append(label.spread[known])
+    return float(np.concatenate(errors).mean() / np.concatenate(spreads).mean())
+
+
+def combine(given: Label, new: Label, side: float, ratio: float) -> Label:
+    """Two independent machines' labels of a face.
+
+    Args:
+        given, new: the labels; a spread of 0 or NaN in ``given`` stands for none.
+        side: the longer side of the face's box, pixels.
+        ratio: expected error over spread of ``new``; that of ``given``, and of what is returned, is `GIVEN_RATIO`.
+
+    The mean is weighted by the inverse of the squared expected errors. Where the two lie further apart than these
+    explain, the expected error grows in proportion.
+    """
+    first, second = GIVEN_RATIO * given.spread, ratio * new.spread
+    known = np.nan_to_num(first) > 0
+    first = np.where(known, first, np.inf)
+    share = np.where(known, second**2 / np.where(known, first**2 + second**2, 1.0), 0.0)  # of the given label
+    points = new.points + share[:, None] * np.where(known[:, None], given.points - new.points, 0.0)
+    error = second * np.sqrt(1 - share)
+    apart = np.linalg.norm(np.where(known[:, None], given.points - new.points, 0.0), axis=-1) / side
+    error = error * np.maximum(1.0, apart / np.sqrt(np.where(known, first**2, np.inf) + second**2))
+    return Label(points, error / GIVEN_RATIO)
+
+
+def relabel(
+    aligner: FaceAligner, dataset: Dataset, ratio: float, boxes: int = 2, progress: bool = True
+) -> list[Record]:
+    """The faces with new labels, and their spreads, where no hand made theirs.
+
+    A network that has learned from several sources lies between their conventions. Where enough faces have machines'
+    labels its own are moved onto those labels' convention first, so that labelling again and again does not drift.
+
+    Args:
+        aligner: in the dataset's scheme.
+        dataset: faces of which some have machines' labels (`Record.spread`) or only a box.
+        ratio: expected error over spread of the network's labels, see `error_ratio`.
+        boxes, progress: see `look`.
+    """
+    machine = [r for r in dataset.records if r.points is None or r.spread is not None]
+    found = list(look(aligner, machine, boxes, progress))
+    if found:
+        points = np.stack([label.points for label in found])
+        frame = Frame.of(points, aligner.scheme)
+        points = moved(points, points, offset(points, machine, frame), frame)
+        found = [Label(p, label.spread) for p, label in zip(points, found, strict=True)]
+    new = dict(zip(map(id, machine), found, strict=True))
+    return [_labelled(record, new[id(record)], ratio) if id(record) in new else record for record in dataset.records]
+
+
+def _labelled(record: Record, new: Label, ratio: float) -> Record:
+    boxes = dict(record.boxes)
+    if record.points is None or record.spread is None or record.weights is None:
+        label = Label(new.points, new.spread * ratio / GIVEN_RATIO)
+        boxes["annotated"] = tight_box(label.points)
+    else:
+        given = Label(record.points, np.where(record.weights > 0, record.spread, 0.0))
+        label = combine(given, new, float((record.box[2:] - record.box[:2]).max()), ratio)
+    weights = spread_weights(label.spread)
+    return replace(record, points=label.points, weights=weights, boxes=boxes, spread=label.spread)
+
+
+def _width(record: Record) -> int:
+    assert record.size is not None  # read_dataset fills it in
+    return record.size[0]

@@ -1,0 +1,1 @@
+"""How accurate a network is: metrics, evaluation, reports and calibration."""

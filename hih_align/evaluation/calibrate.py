@@ -1,0 +1,219 @@
+"""What is chosen for a network after training, on validation faces: decoder, refining passes, and score calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from ..aligner import FaceAligner
+from ..crops import Crop
+from ..data.annotations import Dataset, Record
+from ..hub.checkpoints import Config
+from ..images import read_image
+from ..method import heatmaps
+from ..method.heatmaps import ARGMAX, Decoder
+from ..scores import TOLERANCE, Calibration
+from . import metrics
+from .evaluate import Box, evaluate, face_boxes
+
+#: The boxes that settings are chosen for, in equal parts: exact ones, and those of careless callers.
+BOXES: tuple[Box, ...] = ("annotated", "jitter")
+
+RADII = (4, None)
+POWERS = (2.0, 2.5, 3.0, 4.0, 5.0)
+TEMPERATURES = (0.25, 0.35, 0.5, 1.0)
+PASSES = (0, 1)
+
+#: A refining pass doubles the time, and a shift is a guess about labels: each has to take this share off the error.
+WORTH = 0.01
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Settings, and what each candidate reached on the validation faces.
+
+    Attributes:
+        config: the model's, with the best decoder, refining passes and calibrations.
+        decoders: mean NME by decoder, over the faces and both kinds of `BOXES`, without refining; those of the grid
+            without and with the shift that suits each best.
+        passes: mean NME by number of refining passes, for each of `BOXES`, with the best decoder.
+        faces: how many faces these were.
+    """
+
+    config: Config
+    decoders: dict[Decoder, float]
+    passes: dict[int, dict[str, float]]
+    faces: int
+
+
+@dataclass
+class _Seen:
+    """What is kept of the faces' heatmaps: every candidate's points and the heights of the maxima."""
+
+    points: dict[Decoder, NDArray[np.float64]]  # (N, K, 2) image pixels
+    heights: NDArray[np.float64]  # (N, K)
+    pixels: NDArray[np.float64]  # (N,) image pixels per heatmap pixel
+
+    def shifted(self, decoder: Decoder) -> NDArray[np.float64]:
+        """(N, K, 2) points of a candidate, moved by its shift."""
+        return self.points[replace(decoder, shift=(0.0, 0.0))] + np.multiply.outer(self.pixels, decoder.shift)[:, None]
+
+
+def calibrate(aligner: FaceAligner, dataset: Dataset, *, keep: Callable[[Record], bool] | None = None) -> Chosen:
+    """Choose decoder, refining passes and score calibration.
+
+    Args:
+        aligner: the model, in the dataset's scheme.
+        dataset: validation faces; those without a labelled inter-ocular distance count for the scores alone.
+        keep: chooses among them, such as ``Where("id%3==0")``.
+
+    The decoder is the one of a grid (`RADII`, `POWERS`, `TEMPERATURES`) with the least mean NME, with the shift of all
+    points that suits it best where that lowers the mean by more than `WORTH`. A refining pass is taken while it lowers
+    the mean over `BOXES` by more than `WORTH`. The calibrations, one per decoder method, are logistic curves by maximum
+    likelihood of a labelled point's error being below `TOLERANCE` of the annotated box.
+
+    Raises:
+        ValueError: another scheme, or no face left.
+    """
+    if aligner.scheme.id != dataset.scheme.id or aligner.config.output is not None:
+        raise ValueError(f"scheme of the data is {dataset.scheme.id!r}, expected the model's, {aligner.scheme.id!r}")
+    complete = [record for record in dataset.records if record.points is not None]
+    chosen = [i for i, record in enumerate(complete) if keep is None or keep(record)]
+    if not chosen:
+        raise ValueError(f"dataset {dataset.name!r} has no face with points that was chosen")
+    records = [complete[i] for i in chosen]
+    target = np.stack([record.points for record in records if record.points is not None])
+    labelled = np.stack([record.weights > 0 for record in records if record.weights is not None])
+    norm = _norm(dataset, target, labelled)
+    candidates = [
+        Decoder("expectation", radius, power, temperature, aligner.config.bin_offset)
+        for radius, power, temperature in product(RADII, POWERS, TEMPERATURES)
+    ]
+    argmax = replace(ARGMAX, bin_offset=aligner.config.bin_offset)
+    seen = [_look(aligner, records, face_boxes(complete, box)[chosen], [argmax, *candidates]) for box in BOXES]
+
+    def error(decoder: Decoder) -> float:
+        return float(np.mean([np.nanmean(metrics.nme(s.shifted(decoder), target, norm, labelled)) for s in seen]))
+
+    errors = {decoder: error(decoder) for decoder in (argmax, *candidates)}
+    shifted = [_shift(decoder, error) for decoder in tqdm(candidates, unit="decoder", desc="shift")]
+    errors |= {decoder: error(decoder) for decoder in shifted}
+    best, moved = (min(some, key=errors.__getitem__) for some in (candidates, shifted))
+    if errors[moved] < (1 - WORTH) * errors[best]:
+        best = moved
+
+    longer = np.array([(record.box[2:] - record.box[:2]).max() for record in records])
+    curves: dict[str, Calibration] = {
+        decoder.method: _fit(
+            np.concatenate([s.heights[labelled] for s in seen]),
+            np.concatenate([_close(s.shifted(decoder), target, longer)[labelled] for s in seen]),
+        )
+        for decoder in (argmax, best)
+    }
+    config = replace(aligner.config, decoder=best, calibration=curves)
+    passes = _passes(FaceAligner(aligner.network, config, device=aligner.device, dtype=aligner.dtype), dataset, keep)
+    refine = 0
+    for more in PASSES[1:]:
+        if _mean(passes[more]) < (1 - WORTH) * _mean(passes[refine]):
+            refine = more
+    return Chosen(replace(config, refine=refine), errors, passes, len(records))
+
+
+def _norm(dataset: Dataset, target: NDArray[np.float64], labelled: NDArray[np.bool_]) -> NDArray[np.float64]:
+    groups = dataset.scheme.normalizers["inter-ocular"]
+    known = labelled[:, [i for group in groups for i in group]].all(-1)
+    return np.where(known, dataset.scheme.distance(np.where(labelled[..., None], target, 0.0)), np.nan)
+
+
+def _look(
+    aligner: FaceAligner, records: Sequence[Record], boxes: NDArray[np.float64], decoders: Sequence[Decoder]
+) -> _Seen:
+    points: dict[Decoder, list[NDArray[np.float64]]] = {decoder: [] for decoder in decoders}
+    heights, pixels = [], []
+    for record, box in zip(tqdm(records, unit="face", desc="heatmaps"), boxes, strict=True):
+        found = aligner.heatmaps(read_image(record.image), box)
+        integer, decimal = torch.from_numpy(found.integer), torch.from_numpy(found.decimal)
+        heights.append(found.integer.max((-2, -1)))
+        pixels.append(heatmaps.STRIDE / found.transform.scale)
+        for decoder in decoders:
+            points[decoder].append(_place(heatmaps.decode(integer, decimal, decoder), found.transform))
+    found_points = {decoder: np.stack(p) for decoder, p in points.items()}
+    return _Seen(found_points, np.stack(heights).astype(np.float64), np.array(pixels))
+
+
+def _shift(decoder: Decoder, error: Callable[[Decoder], float]) -> Decoder:
+    """The decoder with the shift of least error, a mean of distances and so convex in it; to 0.01 heatmap pixels."""
+    from scipy.optimize import minimize
+
+    found = minimize(
+        lambda shift: error(replace(decoder, shift=tuple(shift))),
+        np.zeros(2),
+        method="Nelder-Mead",
+        options={"initial_simplex": [(0, 0), (0.2, 0), (0, 0.2)], "xatol": 0.005, "fatol": 1e-4},
+    )
+    x, y = np.round(found.x, 2).tolist()
+    return replace(decoder, shift=(x, y))
+
+
+def _place(points: torch.Tensor, transform: Crop) -> NDArray[np.float64]:
+    return transform.to_image(points.numpy() * heatmaps.STRIDE)
+
+
+def _close(
+    points: NDArray[np.float64], target: NDArray[np.float64], longer: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(N, K) 1.0 where the error is below the scores' tolerance, else 0.0."""
+    distance = np.linalg.norm(points - np.nan_to_num(target), axis=-1)
+    return (distance < TOLERANCE * longer[:, None]).astype(np.float64)
+
+
+def _fit(height: NDArray[np.float64], close: NDArray[np.float64]) -> Calibration:
+    """Logistic regression of ``close`` (0 or 1) on ``height``, by maximum likelihood with a trace of L2."""
+    from scipy.optimize import minimize
+
+    def loss(parameters: NDArray[np.float64]) -> float:
+        z = parameters[0] * height + parameters[1]
+        return float(np.mean(np.logaddexp(0, z) - close * z) + 1e-6 * parameters[0] ** 2)
+
+    slope, bias = minimize(loss, np.zeros(2), method="BFGS").x
+    return Calibration(round(float(slope), 3), round(float(bias), 3))
+
+
+def _passes(
+    aligner: FaceAligner, dataset: Dataset, keep: Callable[[Record], bool] | None
+) -> dict[int, dict[str, float]]:
+    return {
+        refine: {
+            box: float(np.nanmean(evaluate(aligner, dataset, box=box, refine=refine, keep=keep).nme)) for box in BOXES
+        }
+        for refine in PASSES
+    }
+
+
+def _mean(by_box: dict[str, float]) -> float:
+    return sum(by_box.values()) / len(by_box)
+
+
+def markdown(chosen: Chosen) -> str:
+    """What was chosen and why, as Markdown."""
+    best = chosen.config.decoder
+    unmoved = min(e for d, e in chosen.decoders.items() if d.method == "expectation" and d.shift == (0.0, 0.0))
+    argmax = next(error for decoder, error in chosen.decoders.items() if decoder.method == "argmax")
+    lines = [
+        f"{chosen.config.name}, {chosen.faces} validation faces, mean NME over {' and '.join(BOXES)} boxes",
+        "",
+        f"- argmax {argmax:.3f}; best {chosen.decoders[best]:.3f} with {best} (without a shift {unmoved:.3f})",
+        *(
+            f"- refine={n}: " + ", ".join(f"{box} {error:.3f}" for box, error in by_box.items())
+            for n, by_box in chosen.passes.items()
+        ),
+        f"- chosen: refine={chosen.config.refine}",
+        *(f"- scores, {method}: {curve}" for method, curve in chosen.config.calibration.items()),
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""The paper in one room: network, heatmaps, losses, and the layout of the authors' checkpoints."""

@@ -1,0 +1,134 @@
+"""`crops.warp` on the device where the network runs: photographs are sent there once, and faces cut out of them there.
+
+The same pixels to 1 or 2 grey levels, for crops without rotation. Nothing here waits for the device: numbers are
+computed on the CPU and sent through pinned memory, and nothing is read back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..crops import REDUCE_ABOVE, Crop
+from .transfer import upload
+
+#: Faces that are cut out together: what they need meanwhile is 2 MB each.
+TOGETHER = 64
+
+
+class Photograph:
+    """An image that is sent to a device when it is first needed there, and stays there as long as this object lives.
+
+    Not thread-safe: each call of an aligner has its own.
+
+    Attributes:
+        pixels: (H, W, 3) uint8 RGB, with any strides; not to be changed.
+    """
+
+    def __init__(self, pixels: NDArray[np.uint8]) -> None:
+        self.pixels = pixels
+        self._sent: Tensor | None = None
+
+    def on(self, device: torch.device) -> Tensor:
+        """(H, W, 3) uint8 on ``device``."""
+        if self._sent is None or self._sent.device != device:
+            self._sent = upload(self.pixels, device)
+        return self._sent
+
+
+def warp(photographs: Sequence[Photograph], transforms: Sequence[Crop], device: torch.device) -> Tensor:
+    """Crops of B faces, black outside their photographs.
+
+    Args:
+        photographs: of each face. Neighbours that share one are cut out together.
+        transforms: of each face; all of one ``size``.
+        device: where the crops are made.
+
+    Returns:
+        (B, size, size, 3) uint8 on ``device``.
+    """
+    size = transforms[0].size
+    plan = _Plan(photographs, transforms)
+    crops = torch.empty(len(transforms), size, size, 3, dtype=torch.uint8, device=device)
+    grids = upload(plan.grids, device)
+    for first, last in plan.groups():
+        low, high = plan.low[first], plan.high[first]
+        if (high <= low).any():
+            crops[first:last] = 0
+            continue
+        part = photographs[first].on(device)[low[1] : high[1], low[0] : high[0]]
+        source = _reduce(part, *plan.small[first].tolist()) if plan.reduced[first] else part.permute(2, 0, 1).float()
+        across, down = grids[first:last].unbind(1)
+        shape = (last - first, size, size)
+        grid = torch.stack((across[:, None, :].expand(shape), down[:, :, None].expand(shape)), -1)
+        # align_corners=False: -1 and 1 are the outer edges of the first and the last pixel
+        sampled = F.grid_sample(source.expand(last - first, -1, -1, -1), grid, align_corners=False)
+        crops[first:last] = sampled.round_().permute(0, 2, 3, 1)
+    return crops
+
+
+class _Plan:
+    """Where each face's pixels come from, worked out for B faces at once, as `crops.warp` does for one.
+
+    Attributes:
+        reduced: (B,) bool: those that are reduced by area averaging first.
+        low, high: (B, 2) x, y: the part of the photograph that is read; faces of a group share it.
+        small: (B, 2) width, height of that part when it is reduced.
+        grids: (B, 2, size) float32: where in its part each column and each row is looked up, from -1 to 1.
+    """
+
+    def __init__(self, photographs: Sequence[Photograph], transforms: Sequence[Crop]) -> None:
+        self._photographs = photographs
+        centre = np.array([(t.x, t.y) for t in transforms])
+        pitch = np.array([t.side / t.size for t in transforms])[:, None]  # image pixels per crop pixel
+        extent = np.array([photograph.pixels.shape[1::-1] for photograph in photographs])
+        size = transforms[0].size
+        places = (np.arange(size) - (size - 1) / 2) * pitch[:, :, None] + centre[:, :, None]
+        shrink = np.where(pitch > REDUCE_ABOVE, pitch, 1.0)
+        margin = 2 * shrink + 1
+        self.reduced = shrink[:, 0] > 1
+        self.low = np.clip(np.floor(places[:, :, 0] - margin), 0, extent).astype(np.int64)
+        self.high = np.clip(np.ceil(places[:, :, -1] + margin) + 1, 0, extent).astype(np.int64)
+        for first, last in self.groups():
+            seen = (self.high[first:last] > self.low[first:last]).all(1)
+            if last - first > 1 and seen.any():
+                self.low[first:last] = self.low[first:last][seen].min(0)
+                self.high[first:last] = self.high[first:last][seen].max(0)
+        count = np.maximum(self.high - self.low, 1)
+        self.small = np.maximum(np.round(count / shrink), 1).astype(np.int64)
+        # of the part, whether reduced or not: both have their outer edges at the same places
+        edges = 2 * (places - self.low[:, :, None] + 0.5) / count[:, :, None] - 1
+        self.grids = edges.astype(np.float32)
+
+    def groups(self) -> Iterator[tuple[int, int]]:
+        """First and last + 1 of the faces that are cut out together."""
+        first, count = 0, len(self._photographs)
+        for last in range(1, count + 1):
+            if (
+                last == count
+                or last - first == TOGETHER
+                or self.reduced[first]
+                or self.reduced[last]
+                or self._photographs[last] is not self._photographs[first]
+            ):
+                yield first, last
+                first = last
+
+
+def _reduce(part: Tensor, width: int, height: int) -> Tensor:
+    """(H, W, 3) uint8 -> (3, height, width) float32 of whole numbers: OpenCV's ``INTER_AREA``."""
+    rows = _shares(part.shape[0], height, part.device) @ part.float().flatten(1)
+    columns = rows.view(height, -1, 3).transpose(1, 2) @ _shares(part.shape[1], width, part.device).T
+    return columns.round_().transpose(0, 1)
+
+
+def _shares(count: int, fewer: int, device: torch.device) -> Tensor:
+    """(fewer, count): how much of each pixel is in the mean that replaces it."""
+    edges = torch.arange(fewer + 1, device=device) * (count / fewer)
+    covered = (edges[:, None] - torch.arange(count, device=device)).clamp_(0, 1)  # by all means up to an edge
+    return covered.diff(dim=0).mul_(fewer / count)

@@ -1,0 +1,244 @@
+"""A model as a file of another runtime, decoder included: crops in, points and scores out.
+
+The folder written is a checkpoint like any other, with the runtime's file beside it: ``model.onnx``, ``model.xml`` and
+``model.bin``, or ``model.pt2``. `FaceAligner.from_pretrained` takes it, and with its backend runs that file; other
+programs need that file alone, whose own metadata say what goes in and out (`backends.metadata.describe`).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .. import crops
+from .. import runtime as backends
+from ..aligner import FaceAligner
+from ..hub.checkpoints import save_checkpoint
+from ..images import read_image
+from .inference import InferenceNet, Runtime, program
+from .metadata import DTYPES, FILES, INPUT, KEY, describe
+
+if TYPE_CHECKING:
+    from ..data.annotations import Dataset
+
+Format = Literal["onnx", "openvino", "torch"]
+
+#: What each format's runtimes can compute in.
+PRECISIONS: dict[Format, tuple[str, ...]] = {
+    "onnx": ("fp32", "fp16", "int8"),
+    "openvino": ("fp32", "bf16", "fp16", "int8"),
+    "torch": ("fp32", "bf16", "fp16"),
+}
+
+#: By how much, in percent points, the validation NME of an int8 network may grow.
+WORSE = 0.05
+
+#: Faces on which an int8 network's ranges are found.
+CALIBRATION_FACES = 300
+
+_BACKENDS: dict[Format, Runtime] = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
+
+
+class AccuracyError(ValueError):
+    """An int8 network that lost too much."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written.
+
+    Attributes:
+        folder: the checkpoint.
+        file: the runtime's file in it.
+        before, after: validation NME in percent, of the network and of its int8 copy; None for other precisions.
+    """
+
+    folder: Path
+    file: Path
+    before: float | None = None
+    after: float | None = None
+
+
+def export(
+    aligner: FaceAligner,
+    out: str | os.PathLike[str],
+    format: Format,
+    precision: str = "fp32",
+    *,
+    calibration: Dataset | None = None,
+    validation: Dataset | None = None,
+) -> Export:
+    """Write a model for another runtime.
+
+    Args:
+        aligner: the model, with its decoder.
+        out: folder to be made; an empty one may exist. It appears whole or not at all.
+        format: "onnx", "openvino" or "torch" (a `torch.export` program).
+        precision: "fp32", "bf16", "fp16" or "int8", see `PRECISIONS`. Of OpenVINO, bf16 is what it computes in, and
+            fp16 what it stores; pixels and points are exact in each.
+        calibration: training faces for int8, of which `CALIBRATION_FACES` are taken.
+        validation: other faces for int8; the NME on them may grow by less than `WORSE`.
+
+    Raises:
+        ValueError: an unknown format or precision, missing datasets, a folder that is not empty.
+        FileNotFoundError: the folder's own folder does not exist.
+        ImportError: the runtime is not installed; the message names the extra.
+        AccuracyError: int8 lost too much; nothing is written.
+    """
+    if format not in get_args(Format):
+        raise ValueError(f"format is {format!r}, expected one of {list(get_args(Format))}")
+    if precision not in PRECISIONS[format]:
+        raise ValueError(f"precision is {precision!r}, expected one of {list(PRECISIONS[format])} for {format}")
+    backends.choose(_BACKENDS[format], torch.device("cpu"))
+    target = Path(out)
+    if not target.absolute().parent.is_dir():
+        raise FileNotFoundError(f"out: {target} is in a folder that does not exist")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f"out: {target} exists, expected the name of a new folder")
+    if precision == "int8" and (calibration is None or validation is None):
+        raise ValueError("precision is 'int8', which needs calibration and validation faces")
+    config = replace(aligner.config, decoder=aligner.decoder)
+    dtype = DTYPES[precision] if precision in ("bf16", "fp16") and format != "openvino" else torch.float32
+    model = InferenceNet(aligner.network, config, dtype).cpu()
+    about = describe(aligner.network, config, precision)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.absolute().parent))
+    try:
+        if format == "torch":
+            file = temporary / "model.pt2"
+            torch.export.save(program(model), file, extra_files={KEY: about})
+        else:
+            file = temporary / FILES[_BACKENDS[format]]
+            faces = None if calibration is None or precision != "int8" else calibration_crops(aligner, calibration)
+            (_write_onnx if format == "onnx" else _write_openvino)(model, file, precision, about, faces)
+        save_checkpoint(temporary, aligner.network, config, torch.float32)
+        before, after = None, None
+        if validation is not None and precision == "int8":
+            small = FaceAligner.from_pretrained(temporary, device="cpu", backend=_BACKENDS[format])
+            before, after = _nme(aligner, validation), _nme(small, validation)
+            if not after - before < WORSE:
+                raise AccuracyError(
+                    f"precision is 'int8', with which the NME on {validation.name} grows from {before:.3f} to "
+                    f"{after:.3f}; less than {WORSE} more is accepted: nothing is written"
+                )
+        with suppress(FileNotFoundError):
+            target.rmdir()
+        os.chmod(temporary, 0o777 & ~_umask())  # mkdtemp's 0700 is no mode for a result
+        os.rename(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return Export(target, target / file.name, before, after)
+
+
+def calibration_crops(aligner: FaceAligner, dataset: Dataset, count: int = CALIBRATION_FACES) -> NDArray[np.uint8]:
+    """(N, 256, 256, 3) crops of at most ``count`` faces, evenly chosen."""
+    chosen = np.unique(np.linspace(0, len(dataset) - 1, count).round().astype(int))
+    result = np.empty((len(chosen), crops.CROP_SIZE, crops.CROP_SIZE, 3), np.uint8)
+    for index, crop in zip(chosen, result, strict=True):
+        record = dataset.records[index]
+        where = crops.square_crop(record.box, aligner.config.crop_ratio)
+        crops.warp(read_image(record.image), where.matrix, where.size, out=crop)
+    return result
+
+
+def _nme(aligner: FaceAligner, dataset: Dataset) -> float:
+    from ..evaluation.evaluate import evaluate
+
+    return float(np.nanmean(evaluate(aligner, dataset, progress=False).nme))  # in percent
+
+
+def _write_onnx(model: InferenceNet, path: Path, precision: str, about: str, faces: NDArray[np.uint8] | None) -> None:
+    import onnx
+
+    from .onnxruntime import convert
+
+    graph = convert(model)
+    if faces is not None:
+        graph = _quantize_onnx(graph, path, faces)
+    onnx.helper.set_model_props(graph, {KEY: about})
+    onnx.save(graph, path)
+
+
+def _quantize_onnx(graph: Any, path: Path, faces: NDArray[np.uint8]) -> Any:
+    """int8 convolutions; what is before and after them has none, and stays in float32."""
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Faces(CalibrationDataReader):  # type: ignore[misc]  # untyped
+        def __init__(self) -> None:
+            self.rest = iter(faces)
+
+        def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+            crop = next(self.rest, None)
+            return None if crop is None else {INPUT: crop[None]}
+
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        onnx.save(graph, Path(folder) / "float.onnx")
+        quantize_static(
+            Path(folder) / "float.onnx",
+            Path(folder) / "int8.onnx",
+            Faces(),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["Conv"],
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+        return onnx.load(Path(folder) / "int8.onnx")
+
+
+def _write_openvino(
+    model: InferenceNet, path: Path, precision: str, about: str, faces: NDArray[np.uint8] | None
+) -> None:
+    import openvino as ov
+
+    from .openvino import convert
+
+    graph = convert(model)
+    if faces is not None:
+        graph = _quantize_openvino(graph, faces)
+    graph.set_rt_info(about, KEY)
+    ov.save_model(graph, path, compress_to_fp16=precision == "fp16")
+
+
+def _quantize_openvino(graph: Any, faces: NDArray[np.uint8]) -> Any:
+    """int8 between the first convolution and the last ones; normalisation and decoder stay in float32."""
+    try:
+        import nncf
+    except ImportError as error:
+        raise ImportError("precision is 'int8', which needs nncf: pip install 'hih-align[int8]'") from error
+    return nncf.quantize(
+        graph,
+        nncf.Dataset([crop[None] for crop in faces]),
+        preset=nncf.QuantizationPreset.MIXED,
+        subset_size=len(faces),
+        ignored_scope=nncf.IgnoredScope(names=_around(graph)),
+    )
+
+
+def _around(graph: Any) -> list[str]:
+    """Names of the operations after the last convolutions: the decoder."""
+    names: dict[str, None] = {}
+    waiting = list(graph.get_results())
+    while waiting:
+        node = waiting.pop()
+        if node.get_type_name() == "Convolution" or node.get_friendly_name() in names:
+            continue
+        if node.get_type_name() not in ("Result", "Constant", "Parameter"):
+            names[node.get_friendly_name()] = None
+        waiting.extend(value.get_node() for value in node.input_values())
+    return list(names)
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask

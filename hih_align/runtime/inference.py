@@ -1,0 +1,81 @@
+"""What every runtime runs: pixels of crops -> points and scores, in one module without a parameter to train."""
+
+from __future__ import annotations
+
+import copy
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from .. import scores
+from ..crops import CROP_SIZE
+from ..hub.checkpoints import Config
+from ..method import heatmaps
+from ..method.network import MEAN, STD, HIHNet, Unit
+
+Runtime = Literal["torch", "onnxruntime", "openvino"]
+
+
+class InferenceNet(nn.Module):
+    """A copy of a network for inference: normalisation before it, batch norm folded into its convolutions, decoder
+    and scores after it.
+
+    Args:
+        network: copied; stays as it is.
+        config: whose decoder and calibration are used.
+        dtype: of the network's weights and activations; pixels are normalised and heatmaps decoded in float32.
+    """
+
+    def __init__(self, network: HIHNet, config: Config, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.network = folded(network).to(dtype)
+        self.decoder = config.decoder
+        self.calibration = config.calibration.get(config.decoder.method)
+        self.dtype = dtype
+        # a row of pixels at once: three channels alone would be too short a loop
+        mean, std = (torch.tensor(values).repeat(CROP_SIZE) for values in (MEAN, STD))
+        self.register_buffer("scale", 1 / (255 * std))
+        self.register_buffer("shift", -mean / std)
+        self.requires_grad_(False).eval()
+
+    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        """Points and scores.
+
+        Args:
+            crops: (B, 256, 256, 3) uint8 RGB.
+
+        Returns:
+            points (B, K, 2) float32, (x, y) in crop pixels, and scores (B, K) float32 in [0, 1].
+        """
+        integer, decimal = self.heatmaps(crops)
+        points = heatmaps.decode(integer, decimal, self.decoder) * heatmaps.STRIDE
+        return points, scores.score(integer, self.calibration)
+
+    def heatmaps(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 256, 256, 3) uint8 crops -> float32 integer (B, K, 64, 64) and decimal (B, K, n, n) heatmaps."""
+        rows = crops.flatten(2).float()
+        pixels = torch.addcmul(self.get_buffer("shift"), rows, self.get_buffer("scale")).to(self.dtype)
+        # in memory a pixel's channels stay beside each other: channels_last
+        integer, decimal = self.network.predict(pixels.view(-1, CROP_SIZE, CROP_SIZE, 3).permute(0, 3, 1, 2))
+        return integer.float().contiguous(), decimal.float().contiguous()  # reductions over maps are faster so
+
+
+def program(model: InferenceNet) -> torch.export.ExportedProgram:
+    """The module as a graph, with a batch of any size."""
+    # an example of one would be taken for a constant
+    example = torch.zeros(2, CROP_SIZE, CROP_SIZE, 3, dtype=torch.uint8)
+    return torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+
+
+def folded(network: HIHNet) -> HIHNet:
+    """A float32 copy in eval mode whose batch norms are part of the convolutions before them."""
+    result = copy.deepcopy(network).float().eval()
+    for unit in result.modules():
+        if isinstance(unit, Unit):
+            unit.conv = fuse_conv_bn_eval(unit.conv, unit.bn)
+            unit.bn = nn.Identity()  # type: ignore[assignment]  # nothing is left to do
+            if isinstance(unit.relu, nn.ReLU):
+                unit.relu = nn.ReLU(inplace=True)
+    return result

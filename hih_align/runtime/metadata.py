@@ -1,0 +1,97 @@
+"""What an exported file says of itself, so that it can be run and trusted without its checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..crops import CROP_SIZE
+from ..hub.checkpoints import CheckpointError, Config
+from ..method.heatmaps import Decoder
+from ..method.network import HIHNet
+from .inference import Runtime
+
+#: Key of the description in a file's own metadata.
+KEY = "hih_align"
+
+#: Names of an exported graph's input and outputs.
+INPUT, OUTPUTS = "crops", ("points", "scores")
+
+#: The file of each runtime in an exported folder.
+FILES: dict[Runtime, str] = {"openvino": "model.xml", "onnxruntime": "model.onnx"}
+
+#: Precisions by their name in files and on the command line.
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
+
+
+def describe(network: HIHNet, config: Config, precision: str) -> str:
+    """JSON: the checkpoint's config, what goes in and comes out, the precision, and a hash of the weights."""
+    points = len(config.scheme)
+    return json.dumps(
+        {
+            "config": config.to_dict(),
+            "precision": precision,
+            "input": {
+                "name": INPUT,
+                "shape": ["batch", CROP_SIZE, CROP_SIZE, 3],
+                "dtype": "uint8",
+                "content": "RGB crops, as hih_align.crops makes them; not normalised",
+            },
+            "outputs": [
+                {
+                    "name": OUTPUTS[0],
+                    "shape": ["batch", points, 2],
+                    "dtype": "float32",
+                    "content": "x, y in crop pixels, 0 at the centre of the first",
+                },
+                {"name": OUTPUTS[1], "shape": ["batch", points], "dtype": "float32", "content": "scores, 0 to 1"},
+            ],
+            "weights": fingerprint(network),
+        }
+    )
+
+
+def fingerprint(network: HIHNet) -> str:
+    """SHA-256 of the weights in float32."""
+    digest = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def parse(text: str, source: Path) -> Mapping[str, Any]:
+    """The description that ``source`` holds.
+
+    Raises:
+        CheckpointError: it is none.
+    """
+    try:
+        data = json.loads(text)
+        if data["precision"] not in DTYPES:
+            raise ValueError(f"precision is {data['precision']!r}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{source} was not written by hih-align export: {error!r}") from error
+    return data
+
+
+def check(description: Mapping[str, Any], source: Path, network: HIHNet, config: Config) -> None:
+    """Refuse an exported file that would not do what is asked for.
+
+    Raises:
+        ValueError: it holds other weights, another decoder or another calibration.
+    """
+    method = config.decoder.method
+    held = description["config"]
+    wanted = {"decoder": config.decoder, "calibration": config.to_dict()["calibration"].get(method)}
+    found = {"decoder": Decoder(**held["decoder"]), "calibration": held["calibration"].get(method)}
+    for name, value in wanted.items():
+        if found[name] != value:
+            raise ValueError(f"{source} was exported with {name} {found[name]}, wanted {value}: export it again")
+    if description["weights"] != fingerprint(network):
+        raise ValueError(f"{source} was exported from other weights than those beside it: export it again")

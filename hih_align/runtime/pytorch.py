@@ -1,0 +1,57 @@
+"""PyTorch, on any device: the reference, and the only runtime that the base install has. `cuda` adds to it."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..hub.checkpoints import Config
+from ..method.network import HIHNet
+from .inference import InferenceNet, Runtime
+from .memory import raise_trim_threshold
+from .transfer import upload
+
+#: On a CPU the activations of more faces at once only leave its caches, and each face takes longer. And a face's points
+#: do not depend on its neighbours.
+CPU_FACES = 1
+
+
+class TorchBackend:
+    """See `Backend`."""
+
+    name: Runtime = "torch"
+
+    def __init__(self, network: HIHNet, config: Config, device: torch.device, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self._device = device
+        self._model = InferenceNet(network, config, dtype).to(device)
+        if device.type == "cpu":
+            raise_trim_threshold()
+        self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+
+    def __call__(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """See `Backend`."""
+        with torch.inference_mode():
+            return self._read(torch.cat([self._find(part) for part in self._parts(crops)]))
+
+    def heatmaps(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Integer (B, K, 64, 64) and decimal (B, K, n, n) heatmaps."""
+        with torch.inference_mode():
+            integer, decimal = zip(*(self._model.heatmaps(part) for part in self._parts(crops)), strict=True)
+            return torch.cat(integer).cpu().numpy(), torch.cat(decimal).cpu().numpy()
+
+    def _find(self, crops: Tensor) -> Tensor:
+        """(B, 256, 256, 3) uint8 crops -> (B, K, 3) float32 x, y, score, all on the device."""
+        points, scores = self._model(crops)
+        return torch.cat((points, scores[..., None]), -1)
+
+    def _read(self, found: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        together = found.cpu().numpy()  # the one wait for the device
+        return together[..., :2], together[..., 2]
+
+    def _parts(self, crops: NDArray[np.uint8]) -> tuple[Tensor, ...]:
+        if self._device.type == "cpu":
+            return torch.split(torch.from_numpy(crops), CPU_FACES)
+        return (upload(crops, self._device),)

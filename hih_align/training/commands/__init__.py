@@ -1,1 +1,0 @@
-"""The functions behind the training part of the `hih-align` command."""

@@ -1,0 +1,164 @@
+"""Labels moved between conventions: on real faces whose labels were moved by a known amount."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from hih_align import FaceAligner
+from hih_align.cli.app import app
+from hih_align.data.annotations import Dataset, Record, read_dataset
+from hih_align.data.conventions import LEAST_FACES, Frame, harmonized, moved, offset
+from hih_align.data.readers import coco
+from hih_align.data.relabel import relabel
+from hih_align.schemes import W300, scheme_from_dict
+
+FACES = 60
+
+
+@pytest.fixture(scope="module")
+def aligner() -> FaceAligner:
+    # in bfloat16 where the CPU has it: it is the network's points on hundreds of faces that take the time here
+    return FaceAligner.from_pretrained("HIH_T", device="cpu", dtype="auto")
+
+
+@pytest.fixture(scope="module")
+def faces(shared: Path) -> list[Record]:
+    return list(read_dataset(shared / "data" / "300w_val" / "annotations.json", W300).records[:FACES])
+
+
+def stacked(records: list[Record]) -> np.ndarray:
+    return np.stack([r.points for r in records if r.points is not None])
+
+
+@pytest.fixture(scope="module")
+def frame(faces: list[Record]) -> Frame:
+    return Frame.of(stacked(faces), W300)
+
+
+@pytest.fixture(scope="module")
+def known(frame: Frame) -> np.ndarray:
+    """An offset of up to 5 % of the face's radius and 3 % more for each yaw of 1, the same for mirrored faces."""
+    by = np.random.default_rng(0).uniform(-0.05, 0.05, (3, 68, 2)) * np.array((1, 0.6, 0))[:, None, None]
+    mirrored = by[:, frame.permutation] * (-1, 1) * np.array((1, -1, 1))[:, None, None]
+    return (by + mirrored) / 2
+
+
+def elsewhere(records: list[Record], by: np.ndarray, frame: Frame) -> list[Record]:
+    points = stacked(records)
+    points = moved(points, points, by, frame)
+    return [replace(record, points=p) for record, p in zip(records, points, strict=True)]
+
+
+def test_the_mean_face_is_upright_and_symmetrical(frame: Frame) -> None:
+    order, mean = frame.permutation, frame.mean
+    np.testing.assert_allclose(mean[order] * (-1, 1), mean, atol=1e-9)
+    assert mean[36, 0] < mean[45, 0]  # left is the picture's left
+    assert mean[8, 1] > mean[27, 1]  # the chin is below the eyes
+    assert np.square(mean).sum(-1).mean() == pytest.approx(1)
+
+
+def test_yaw_moves_the_nose_across(faces: list[Record], frame: Frame) -> None:
+    """And is turned round by a mirror, whatever the face's scale, place and roll."""
+    points = stacked(faces)
+    terms = frame.terms(points)
+    nose = (points[:, 30] - points[:, [36, 45]].mean(1))[:, 0] / np.ptp(points[..., 0], axis=1)
+    assert abs(np.corrcoef(terms[:, 1], nose)[0, 1]) > 0.9
+    assert np.square(terms[:, 1]).mean() == pytest.approx(1, rel=0.1)
+    np.testing.assert_allclose(terms[:, 2], terms[:, 1] ** 2)
+    mirrored = points[:, frame.permutation] * (-1, 1)
+    np.testing.assert_allclose(frame.terms(mirrored), terms * (1, -1, 1), atol=1e-9)
+    turned = 3 * points @ np.array([[0.8, 0.6], [-0.6, 0.8]]) + 50
+    np.testing.assert_allclose(frame.terms(turned), terms, atol=1e-9)
+
+
+def test_moves_follow_scale_and_roll(frame: Frame) -> None:
+    """A face of 50 pixels' radius that lies on its side: right in the mean face is down in the image."""
+    lying = (50 * np.stack((-frame.mean[:, 1], frame.mean[:, 0]), -1) + 100)[None]
+    by = np.zeros((3, 68, 2))
+    by[0, 30] = 0.1, 0.0
+    by[:, 8] = np.nan
+    step = moved(lying, lying, by, frame)[0] - lying[0]
+    np.testing.assert_allclose(step[30], (0, 5), atol=1e-9)
+    assert not np.delete(step, 30, axis=0).any()
+
+
+def test_an_offset_is_found_again(faces: list[Record], frame: Frame, known: np.ndarray) -> None:
+    found = offset(stacked(faces), elsewhere(faces, known, frame), frame)
+    np.testing.assert_allclose(found, known, atol=0.002)
+
+
+def test_wrong_labels_do_not_bend_an_offset(faces: list[Record], frame: Frame, known: np.ndarray) -> None:
+    some = elsewhere(faces, known, frame)
+    some[::10] = [replace(r, points=r.points + 40) for r in some[::10] if r.points is not None]
+    found = offset(stacked(faces), some, frame)
+    assert np.abs(found - known)[0].mean() < 0.01
+
+
+def test_few_labels_tell_nothing(faces: list[Record], frame: Frame, known: np.ndarray) -> None:
+    """Nor do labels of no weight, wherever they lie; a landmark counts with its partner."""
+    some = elsewhere(faces, known, frame)
+    for n, record in enumerate(some):
+        assert record.weights is not None
+        assert record.points is not None
+        weights, points = record.weights.copy(), record.points.copy()
+        if n >= LEAST_FACES - 1:
+            weights[0] = 0
+            points[0] = np.nan
+        some[n] = replace(record, weights=weights, points=points)
+    found = offset(stacked(faces), some, frame)
+    assert np.isnan(found[:, [0, 16]]).all()
+    assert np.isfinite(np.delete(found, [0, 16], axis=1)).all()
+    bare = [replace(record, points=None, weights=None) for record in faces]
+    assert np.isnan(offset(stacked(faces), bare, frame)).all()
+
+
+def test_a_scheme_without_mirror_pairs() -> None:
+    scheme = scheme_from_dict({"id": "four", "names": ["a", "b", "c", "d"]})
+    with pytest.raises(ValueError, match="four"):
+        Frame.of(np.zeros((3, 4, 2)), scheme)
+
+
+def test_labels_come_back_through_a_network(
+    aligner: FaceAligner, faces: list[Record], frame: Frame, known: np.ndarray
+) -> None:
+    """Labels of another convention are moved back, by what the network finds on either."""
+    other = elsewhere(faces, known, frame)
+    other[0] = replace(other[0], points=None, weights=None)
+    back, by = harmonized(aligner, faces, other, other, progress=False)
+    assert back[0].points is None
+    np.testing.assert_allclose(by[0], -known[0], atol=0.02)
+    radius = np.sqrt(np.square(stacked(faces[1:]) - stacked(faces[1:]).mean(1, keepdims=True)).sum(-1).mean(-1))
+    off = [np.linalg.norm(stacked(some[1:]) - stacked(faces[1:]), axis=-1).mean(1) / radius for some in (other, back)]
+    assert off[1].mean() < 0.25 * off[0].mean()
+
+
+def test_labelling_again_keeps_the_labels_convention(
+    aligner: FaceAligner, faces: list[Record], frame: Frame, known: np.ndarray
+) -> None:
+    """A network that puts its points elsewhere does not draw machines' labels there."""
+    spread = np.full(68, 0.005)
+    given = [replace(record, spread=spread) for record in elsewhere(faces, known, frame)]
+    new = relabel(aligner, Dataset("given", W300, tuple(given), Path()), ratio=3.0, boxes=1, progress=False)
+    drift = offset(stacked(given), new, frame)
+    assert np.abs(drift[0]).mean() < 0.15 * np.abs(known[0]).mean()
+
+
+def test_the_command(faces: list[Record], frame: Frame, known: np.ndarray, tmp_path: Path) -> None:
+    coco.write(elsewhere(faces, known, frame), W300, tmp_path / "other.json")
+    coco.write(faces, W300, tmp_path / "onto.json")
+    out = tmp_path / "moved.json"
+    arguments = ["data", "harmonize", "--model", "HIH_T", "--device", "cpu", "--dtype", "auto", "--sample", "60"]
+    arguments += ["--onto", str(tmp_path / "onto.json"), "--data", str(tmp_path / "other.json"), "--out", str(out)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "68 of 68 landmarks of 60 faces moved" in result.output
+    assert json.loads(out.read_text())["annotations"][0]["num_keypoints"] == 68
+    other, found = (list(read_dataset(path, W300).records) for path in (tmp_path / "other.json", out))
+    off = [np.linalg.norm(stacked(some) - stacked(faces), axis=-1).mean() for some in (other, found)]
+    assert off[1] < 0.25 * off[0]

@@ -1,0 +1,167 @@
+"""Labels by a network of our own: on a real face, and by hand where arithmetic decides."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import skimage.data
+
+from hih_align import FaceAligner
+from hih_align.crops import tight_box
+from hih_align.data.annotations import Dataset, Record, read_dataset
+from hih_align.data.pack import pack
+from hih_align.data.readers import coco
+from hih_align.data.relabel import GIVEN_RATIO, Label, combine, error_ratio, look, relabel
+from hih_align.images import read_image
+from hih_align.schemes import W300, scheme_from_dict
+
+BOX = np.array((177.0, 80, 275, 200))  # of the astronaut
+
+
+@pytest.fixture(scope="module")
+def aligner() -> FaceAligner:
+    return FaceAligner.from_pretrained("HIH_T", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Record:
+    """The astronaut with a box alone."""
+    path = tmp_path_factory.mktemp("faces") / "astronaut.png"
+    PIL.Image.fromarray(skimage.data.astronaut()).save(path)
+    return Record(path, None, None, {"annotated": BOX}, {"id": 7}, "astronaut", (512, 512))
+
+
+@pytest.fixture(scope="module")
+def labels(aligner: FaceAligner, bare: Record) -> list[Label]:
+    points = aligner.align(bare.image, BOX).points.astype(np.float64)
+    labelled = replace(bare, points=points, weights=np.ones(68), boxes={"landmarks": tight_box(points)})
+    return list(look(aligner, [bare, labelled], progress=False))
+
+
+def test_views_agree_on_a_clear_face(aligner: FaceAligner, bare: Record, labels: list[Label]) -> None:
+    """Mirrored views come back to where they were: no point lies off, no spread is large."""
+    expected = aligner.align(bare.image, BOX).points
+    for label in labels:
+        assert np.linalg.norm(label.points - expected, axis=-1).max() < 0.05 * 120
+        assert 0 < label.spread.mean() < 0.01
+
+
+def test_a_wrong_box_is_looked_at_again(aligner: FaceAligner, bare: Record, labels: list[Label]) -> None:
+    tall = replace(bare, boxes={"annotated": np.array((165.0, 40, 290, 205))})
+    (label,) = look(aligner, [tall], progress=False)
+    assert np.linalg.norm(label.points - labels[0].points, axis=-1).mean() < 2
+
+
+def test_a_decoders_shift_moves_labels_and_leaves_spreads(aligner: FaceAligner, bare: Record) -> None:
+    """Mirrored views are moved the same way as the others, each by its own box."""
+    points = aligner.align(bare.image, BOX).points.astype(np.float64)
+    labelled = replace(bare, points=points, weights=np.ones(68), boxes={"landmarks": tight_box(points)})
+    found = []
+    for shift in ((0.0, 0.0), (0.5, -0.25)):
+        moved = FaceAligner(aligner.network, aligner.config, device="cpu", decode=replace(aligner.decoder, shift=shift))
+        found += list(look(moved, [labelled], progress=False))
+    side = (labelled.box[2:] - labelled.box[:2]).max()  # the views' boxes are within 15 % of it
+    by = (found[1].points - found[0].points) / (1.25 * side / 64)
+    assert np.ptp(by, axis=0).max() < 1e-3
+    np.testing.assert_allclose(by[0], (0.5, -0.25), rtol=0.15)
+    assert np.abs(found[1].spread - found[0].spread).max() < 0.001
+
+
+def test_combine_weights_by_certainty() -> None:
+    """Equally sure: the middle, and surer by the square root of two. Twice as sure: four times the weight."""
+    zero, one = np.zeros((2, 2)), np.full((2, 2), (0.5, 0.0))
+    given, new = Label(zero, np.array((0.01, 0.01))), Label(one, np.array((0.01, 0.02)))
+    fused = combine(given, new, side=100.0, ratio=GIVEN_RATIO)
+    np.testing.assert_allclose(fused.points[:, 0], (0.25, 0.1))
+    np.testing.assert_allclose(fused.spread, (0.01 / np.sqrt(2), 0.02 / np.sqrt(5)))
+
+
+def test_combine_where_there_was_no_label() -> None:
+    given = Label(np.full((2, 2), np.nan), np.array((0.0, np.nan)))
+    fused = combine(given, Label(np.ones((2, 2)), np.array((0.01, 0.02))), side=100.0, ratio=2 * GIVEN_RATIO)
+    np.testing.assert_allclose(fused.points, 1.0)
+    np.testing.assert_allclose(fused.spread, (0.02, 0.04))
+
+
+def test_combine_doubts_what_is_far_apart() -> None:
+    given, new = Label(np.zeros((1, 2)), np.array((0.01,))), Label(np.array(((30.0, 0.0),)), np.array((0.01,)))
+    fused = combine(given, new, side=100.0, ratio=GIVEN_RATIO)
+    expected = 0.3 / (GIVEN_RATIO * 0.01 * np.sqrt(2)) * 0.01 / np.sqrt(2)
+    np.testing.assert_allclose(fused.spread, expected)
+
+
+def test_error_ratio_reads_labelled_points_alone(bare: Record) -> None:
+    points = np.zeros((2, 2))
+    record = replace(bare, points=points, weights=np.array((1.0, 0.0)), boxes={"annotated": np.array((0.0, 0, 10, 10))})
+    label = Label(np.array(((3.0, 4.0), (1e6, 0.0))), np.array((0.1, 9.0)))
+    assert error_ratio([label], [record]) == pytest.approx(5.0)
+
+
+def test_labels_are_read_back(aligner: FaceAligner, bare: Record, tmp_path: Path) -> None:
+    """Hand-made points stay; a machine's and a missing label are written with their spread."""
+    points = aligner.align(bare.image, BOX).points.astype(np.float64).round(2)
+    hand = replace(bare, points=points, weights=np.ones(68), key="hand")
+    machine = replace(hand, points=points + 1.5, spread=np.full(68, 0.01), key="machine")
+    dataset = Dataset("three", W300, (hand, machine, bare), tmp_path)
+    found = relabel(aligner, dataset, ratio=3.0, progress=False)
+    assert [face.spread is None for face in found] == [True, False, False]
+    coco.write(found, W300, tmp_path / "labels.json")
+    first, second, third = read_dataset(tmp_path / "labels.json", "300w").records
+    assert first.points is not None
+    np.testing.assert_array_equal(first.points, points)
+    assert first.spread is None
+    for record, made in ((second, found[1]), (third, found[2])):
+        assert record.points is not None
+        assert record.spread is not None
+        assert made.points is not None
+        assert record.attributes["id"] is not None
+        np.testing.assert_allclose(record.points[record.weights > 0], made.points[record.weights > 0], atol=0.01)
+        assert np.linalg.norm(record.points - points, axis=-1)[record.weights > 0].mean() < 2
+    np.testing.assert_array_equal(second.box, BOX)
+    assert found[2].points is not None
+    np.testing.assert_allclose(third.box, tight_box(found[2].points), atol=0.02)
+
+
+def test_unsure_points_are_written_as_such(bare: Record, tmp_path: Path) -> None:
+    spread = np.array((0.01, 0.03, 0.05, 0.01))
+    points = np.array(((200.0, 100), (240, 100), (220, 150), (0, 0)))
+    weights = np.array((1.0, 1, 1, 0))
+    record = replace(bare, points=points, weights=weights, spread=spread)
+    scheme = scheme_from_dict({"id": "four", "names": ["a", "b", "c", "d"]})
+    coco.write([record], scheme, tmp_path / "a.json")
+    (annotation,) = json.loads((tmp_path / "a.json").read_text())["annotations"]
+    assert annotation["keypoints"][2::3] == [2, 1, 0, 0]
+    assert annotation["spread"] == spread.tolist()
+
+
+@pytest.mark.parametrize("side", [64, 512])
+def test_packed_faces_are_the_same_faces(bare: Record, labels: list[Label], tmp_path: Path, side: int) -> None:
+    """Reduced, or at their own size: points stand on the same pixels, to what JPEG leaves of them."""
+    box = BOX - (0, 0, 1, 1)  # its crop of 238 pixels begins at a whole one, (107, 21)
+    record = replace(bare, points=labels[0].points, weights=np.ones(68), boxes={"annotated": box})
+    dataset = Dataset("two", W300, (record, bare), tmp_path)
+    size = pack(dataset, tmp_path / "packed", side=side, margin=2.0, progress=False)
+    first, second = read_dataset(tmp_path / "packed" / "annotations.json", "300w").records
+    assert size == sum(r.image.stat().st_size for r in (first, second))
+    assert first.size == (min(side, 238),) * 2
+    assert second.points is None
+    assert first.points is not None
+    scale = min(side, 238) / 238
+    edge = np.array((107, 21)) - 0.5  # of the crop's first pixel
+    np.testing.assert_allclose(first.points, (labels[0].points - edge) * scale - 0.5, atol=0.02)
+    np.testing.assert_allclose(first.box[2:] - first.box[:2], (box[2:] - box[:2]) * scale, atol=0.02)
+    if scale == 1:
+        crop, photograph = read_image(first.image), read_image(bare.image)
+        for there in labels[0].points.round():  # to 0.02 the same points might be rounded to pixels apart
+            assert abs(patch(crop, there - (107, 21)) - patch(photograph, there)) < 3
+
+
+def patch(image: np.ndarray, point: np.ndarray) -> float:
+    """Mean of 5 x 5 pixels around a point."""
+    x, y = point.astype(int)
+    return float(image[y - 2 : y + 3, x - 2 : x + 3].mean())

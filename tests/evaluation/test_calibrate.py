@@ -1,0 +1,127 @@
+"""`calibrate` on a few real validation faces."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hih_align import FaceAligner
+from hih_align.data.annotations import Dataset, read_dataset
+from hih_align.evaluation.calibrate import BOXES, WORTH, Chosen, _fit, calibrate, markdown
+from hih_align.evaluation.evaluate import evaluate
+from hih_align.hub.checkpoints import read_config, save_config
+from hih_align.method.heatmaps import Decoder
+
+
+@pytest.fixture(scope="module")
+def aligner() -> FaceAligner:
+    return FaceAligner.from_pretrained("HIH_T")
+
+
+@pytest.fixture(scope="module")
+def faces(shared: Path) -> Dataset:
+    whole = read_dataset(shared / "data/300w_val/annotations.json", "300w")
+    return replace(whole, records=whole.records[:6])
+
+
+@pytest.fixture(scope="module")
+def chosen(aligner: FaceAligner, faces: Dataset) -> Chosen:
+    return calibrate(aligner, faces)
+
+
+def test_the_best_decoder_is_chosen(chosen: Chosen) -> None:
+    best = chosen.config.decoder
+    assert best.method == "expectation"
+    ours = {decoder: error for decoder, error in chosen.decoders.items() if decoder.method == "expectation"}
+    unmoved = min(error for decoder, error in ours.items() if decoder.shift == (0.0, 0.0))
+    assert chosen.decoders[best] == (min(ours.values()) if min(ours.values()) < (1 - WORTH) * unmoved else unmoved)
+    assert len(set(chosen.decoders.values())) > 10, "the candidates hardly differ: they were not tried"
+    assert chosen.faces == 6
+
+
+def test_errors_are_those_of_evaluate(chosen: Chosen, aligner: FaceAligner, faces: Dataset) -> None:
+    shifted = min((d for d in chosen.decoders if d.shift != (0.0, 0.0)), key=chosen.decoders.__getitem__)
+    for decoder in (Decoder("expectation", 4, 2.0, 1.0), shifted):
+        with_it = FaceAligner(aligner.network, aligner.config, decode=decoder)
+        reports = [evaluate(with_it, faces, box=box, refine=0, progress=False) for box in BOXES]
+        assert chosen.decoders[decoder] == pytest.approx(np.mean([r.nme.mean() for r in reports]), abs=1e-3)
+
+
+def test_labels_that_lie_beside_what_is_found_shift_the_decoder(aligner: FaceAligner, faces: Dataset) -> None:
+    """By as much as they lie beside it, on top of what suits them where they are."""
+    found = {}
+    for by in (0.0, 0.8):  # heatmap pixels
+        records = [
+            replace(r, points=r.points + np.array((by * 1.25 * (r.box[2:] - r.box[:2]).max() / 64, 0.0)))
+            for r in faces.records
+            if r.points is not None
+        ]
+        found[by] = calibrate(aligner, replace(faces, records=tuple(records))).config.decoder.shift
+    assert found[0.8][0] - found[0.0][0] == pytest.approx(0.8, abs=0.15)
+    assert found[0.8][1] == pytest.approx(found[0.0][1], abs=0.15)
+
+
+def test_refining_has_to_pay(chosen: Chosen) -> None:
+    mean = {n: np.mean(list(by_box.values())) for n, by_box in chosen.passes.items()}
+    assert chosen.config.refine == int(mean[1] < (1 - WORTH) * mean[0])
+
+
+def test_calibration_recovers_a_known_curve() -> None:
+    rng = np.random.default_rng(0)
+    height = rng.uniform(0, 1, 40000)
+    close = (rng.uniform(size=height.shape) < 1 / (1 + np.exp(-(8 * height - 3)))).astype(float)
+    curve = _fit(height, close)
+    assert curve.slope == pytest.approx(8, abs=0.3)
+    assert curve.bias == pytest.approx(-3, abs=0.15)
+
+
+def test_both_decoders_are_calibrated_upwards(chosen: Chosen) -> None:
+    assert set(chosen.config.calibration) == {"argmax", "expectation"}
+    assert all(curve.slope > 0 for curve in chosen.config.calibration.values())
+
+
+def test_choice_is_stored_in_a_folder(chosen: Chosen, aligner: FaceAligner, tmp_path: Path) -> None:
+    aligner.save_pretrained(tmp_path)
+    config = replace(chosen.config, refine=3)
+    assert save_config(str(tmp_path), config) == tmp_path / "config.json"
+    assert read_config(tmp_path / "config.json") == config
+    assert FaceAligner.from_pretrained(tmp_path).config.refine == 3
+
+
+def test_choice_is_stored_in_the_manifest_and_nothing_else_changes(
+    chosen: Chosen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hih_align.hub import checkpoints
+
+    before = json.loads(checkpoints.manifest_path().read_text("utf-8"))
+    copy = tmp_path / "weights_manifest.json"
+    copy.write_text(json.dumps(before), "utf-8")
+    monkeypatch.setattr(checkpoints, "manifest_path", lambda: copy)
+    save_config("HIH_T/300w", replace(chosen.config, refine=5))
+    after = json.loads(copy.read_text("utf-8"))
+    assert checkpoints.read_manifest()["HIH_T/300w"].config == replace(chosen.config, refine=5)
+    for old, new in zip(before["checkpoints"], after["checkpoints"], strict=True):
+        assert {k: v for k, v in old.items() if k != "config"} == {k: v for k, v in new.items() if k != "config"}
+        assert (old == new) == (old["id"] != "HIH_T/300w")
+    with pytest.raises(ValueError, match=r"model is 'HIH_X'"):
+        save_config("HIH_X", chosen.config)
+
+
+def test_other_landmarks_are_refused(faces: Dataset) -> None:
+    with pytest.raises(ValueError, match=r"scheme of the data is '300w'"):
+        calibrate(FaceAligner.from_pretrained("HIH_T", "wflw"), faces)
+
+
+def test_no_face_left_is_an_error(aligner: FaceAligner, faces: Dataset) -> None:
+    with pytest.raises(ValueError, match="no face"):
+        calibrate(aligner, faces, keep=lambda record: False)
+
+
+def test_the_summary_names_what_was_chosen(chosen: Chosen) -> None:
+    text = markdown(chosen)
+    assert f"refine={chosen.config.refine}" in text
+    assert "6 validation faces" in text

@@ -1,0 +1,361 @@
+"""Models on the Hub: the real huggingface_hub client against the server of loopback_hub.py."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from huggingface_hub import constants
+from loopback_hub import LoopbackHub, Request
+from numpy.typing import NDArray
+from test_checkpoints import Install
+
+from hih_align import CheckpointError, Config, Decoder, FaceAligner, HIHNet, Scheme, WeightsUnavailableError
+from hih_align.hub import checkpoints as c
+
+REPO = "user/name"
+BOX = (177, 80, 275, 200)
+#: Several of the client's chunks; not weights, where they are only fetched.
+BLOB = bytes(range(256)) * 1200
+SHA256 = hashlib.sha256(BLOB).hexdigest()
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[LoopbackHub]:
+    with LoopbackHub() as server:
+        server.connect(monkeypatch, tmp_path / "home")
+        yield server
+
+
+@pytest.fixture(scope="module")
+def row() -> c.Row:
+    return c.read_manifest()["HIH_T/300w"]
+
+
+@pytest.fixture(scope="module")
+def model(row: c.Row) -> dict[str, bytes]:
+    """What a repository of HIH_T/300w holds."""
+    path = c.local_weights(row)
+    assert path is not None
+    return {"config.json": config_bytes(row.config), "model.safetensors": path.read_bytes()}
+
+
+def config_bytes(config: Config) -> bytes:
+    return json.dumps(config.to_dict()).encode()
+
+
+def stand_in(row: c.Row, **files: bytes) -> dict[str, bytes]:
+    return {"config.json": config_bytes(row.config), "model.safetensors": BLOB} | files
+
+
+def transfers(hub: LoopbackHub, name: str = "model.safetensors") -> list[Request]:
+    """Answered requests for a file's bytes."""
+    return [r for r in hub.requests if r.method == "GET" and r.status in (200, 206) and r.path.endswith(name)]
+
+
+# any repository by its id
+
+
+def test_first_download_and_second_load_with_the_server_gone(
+    hub: LoopbackHub, model: dict[str, bytes], tmp_path: Path, astronaut: NDArray[np.uint8]
+) -> None:
+    hub.add_repo(REPO, model)
+    first = FaceAligner.from_pretrained(REPO, device="cpu")
+    assert len(transfers(hub)) == len(transfers(hub, "config.json")) == 1
+    (cached,) = (tmp_path / "home" / "hub").rglob("model.safetensors")
+    assert cached.read_bytes() == model["model.safetensors"]
+    hub.stop()
+    asked = len(hub.requests)
+    second = FaceAligner.from_pretrained(REPO, device="cpu")
+    assert len(hub.requests) == asked
+    assert second.config == first.config
+    shipped = FaceAligner.from_pretrained("HIH_T", device="cpu").align(astronaut, BOX, refine=0)
+    np.testing.assert_array_equal(second.align(astronaut, BOX, refine=0).points, shipped.points)
+
+
+def test_a_cached_model_is_not_sent_again(hub: LoopbackHub, row: c.Row) -> None:
+    hub.add_repo(REPO, stand_in(row))
+    paths = {c.find_checkpoint(REPO).weights for _ in range(3)}
+    assert len(paths) == 1
+    assert paths.pop().read_bytes() == BLOB
+    assert len(transfers(hub)) == 1
+    # local_files_only does not even ask
+    hub.requests.clear()
+    assert c.find_checkpoint(REPO, local_files_only=True).config == row.config
+    assert hub.requests == []
+
+
+def test_revisions(hub: LoopbackHub, row: c.Row) -> None:
+    old = hub.add_repo(REPO, stand_in(row), tags=["v1"])
+    new = {"config.json": config_bytes(Config(row.config.scheme, 1, name="newer")), "model.safetensors": b"newer"}
+    hub.add_commit(REPO, new)
+    hub.add_commit(REPO, {"config.json": config_bytes(Config(row.config.scheme, 1, name="tried"))}, revision="try/this")
+    for revision, name in ((None, "newer"), ("main", "newer"), ("v1", row.config.name), (old, row.config.name)):
+        found = c.find_checkpoint(REPO, revision=revision)
+        assert found.config.name == name
+        assert found.weights.read_bytes() == (b"newer" if name == "newer" else BLOB)
+    with pytest.raises(ValueError, match=r"'user/name' at revision 'try/this' on the Hub has no model\.safetensors"):
+        c.find_checkpoint(REPO, revision="try/this")
+
+
+def test_cache_dir(hub: LoopbackHub, row: c.Row, tmp_path: Path) -> None:
+    hub.add_repo(REPO, stand_in(row))
+    found = c.find_checkpoint(REPO, cache_dir=tmp_path / "mine")
+    assert found.weights.is_relative_to(tmp_path / "mine")
+    assert not (tmp_path / "home" / "hub").exists()
+    with pytest.raises(WeightsUnavailableError):
+        c.find_checkpoint(REPO, local_files_only=True)
+    assert c.find_checkpoint(REPO, cache_dir=str(tmp_path / "mine"), local_files_only=True).weights == found.weights
+
+
+def test_a_wrong_scheme_costs_no_download(hub: LoopbackHub, row: c.Row) -> None:
+    hub.add_repo(REPO, stand_in(row))
+    with pytest.raises(ValueError, match="scheme is 'wflw', but user/name was trained for '300w'"):
+        FaceAligner.from_pretrained(REPO, scheme="wflw")
+    assert transfers(hub) == []
+    for options in ({"dtype": "float7"}, {"device": "gpu"}, {"backend": "other"}, {"scheme": "other"}):
+        hub.requests.clear()
+        with pytest.raises(ValueError, match=next(iter(options))):
+            FaceAligner.from_pretrained(REPO, **options)  # type: ignore[arg-type]
+        assert hub.requests == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model.safetensors": BLOB}, "damaged or not a safetensors file"),
+        ({"config.json": b"{}"}, r"config\.json is not a hih-align config: 'model' is missing"),
+        ({"config.json": b'{"model_type": "bert"}'}, r"config\.json is not a hih-align config"),
+        ({"config.json": b"<html>"}, r"config\.json is not JSON"),
+    ],
+)
+def test_repositories_of_something_else(hub: LoopbackHub, row: c.Row, change: dict[str, bytes], message: str) -> None:
+    hub.add_repo(REPO, stand_in(row) | change)
+    with pytest.raises(CheckpointError, match=message):
+        FaceAligner.from_pretrained(REPO)
+
+
+# a row of the manifest that is published
+
+
+@pytest.fixture
+def published(hub: LoopbackHub, row: c.Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoopbackHub:
+    """HIH_T/300w is not in the installation, but on the Hub, at a commit that is not the last."""
+    commit = hub.add_repo(REPO, stand_in(row))
+    hub.add_commit(REPO, {"model.safetensors": b"newer"})
+    Install(tmp_path, monkeypatch).manifest(sha256=SHA256, bytes=len(BLOB), repo_id=REPO, revision=commit)
+    return hub
+
+
+def test_a_published_row(published: LoopbackHub, row: c.Row) -> None:
+    for name in ("HIH_T", "HIH_T/300w"):
+        found = c.find_checkpoint(name)
+        assert found.weights.read_bytes() == BLOB
+        assert found.config == row.config  # the manifest's
+    assert len(transfers(published)) == 1
+    assert transfers(published, "config.json") == []
+    published.stop()
+    assert c.find_checkpoint("HIH_T").weights.read_bytes() == BLOB
+
+
+def test_a_local_file_goes_before_the_hub(published: LoopbackHub, tmp_path: Path) -> None:
+    path = Install.put(tmp_path / "site" / "weights", BLOB)
+    assert c.find_checkpoint("HIH_T").weights == path
+    assert published.requests == []
+
+
+def test_a_corrupted_download_is_fetched_again(published: LoopbackHub) -> None:
+    published.corrupt_next("model.safetensors")
+    assert c.find_checkpoint("HIH_T").weights.read_bytes() == BLOB
+    assert len(transfers(published)) == 2
+    assert c.find_checkpoint("HIH_T").weights.read_bytes() == BLOB
+    assert len(transfers(published)) == 2
+
+
+def test_a_corrupted_cache_is_mended(published: LoopbackHub) -> None:
+    path = c.find_checkpoint("HIH_T").weights
+    path.resolve().write_bytes(BLOB[:-1] + b"!")
+    with pytest.raises(CheckpointError, match=r"damaged or not the published file.* delete it"):
+        c.find_checkpoint("HIH_T", local_files_only=True)
+    assert c.find_checkpoint("HIH_T").weights.read_bytes() == BLOB
+    assert len(transfers(published)) == 2
+
+
+def test_a_file_that_stays_corrupted_is_refused(published: LoopbackHub) -> None:
+    published.corrupt_next()
+    published.corrupt_next()
+    with pytest.raises(CheckpointError, match=f"damaged or not the published file.*expected {SHA256}"):
+        FaceAligner.from_pretrained("HIH_T")
+    assert len(transfers(published)) == 2
+
+
+def test_another_revision_than_the_published_is_refused(published: LoopbackHub) -> None:
+    with pytest.raises(CheckpointError, match=hashlib.sha256(b"newer").hexdigest()):
+        c.find_checkpoint("HIH_T", revision="main")
+
+
+# transfers that go wrong
+
+
+def test_a_truncated_transfer_is_resumed(published: LoopbackHub) -> None:
+    published.truncate_next(150_000, "model.safetensors")
+    assert c.find_checkpoint("HIH_T").weights.read_bytes() == BLOB
+    first, second = transfers(published)
+    assert (first.status, second.status) == (200, 206)
+    assert second.headers["range"] == f"bytes={2 * 64 * 1024}-"  # the whole chunks of 150 000 bytes
+
+
+def test_a_transfer_that_breaks_off_for_good(hub: LoopbackHub, row: c.Row) -> None:
+    hub.add_repo(REPO, stand_in(row))
+    hub.truncate_next(150_000, "model.safetensors")
+    for _ in range(12):
+        hub.truncate_next(1000, "model.safetensors")  # less than a chunk: the client makes no headway, and gives up
+    with pytest.raises(WeightsUnavailableError, match=r"model\.safetensors of 'user/name' cannot be fetched"):
+        c.find_checkpoint(REPO)
+    hub._faults.clear()
+    assert c.find_checkpoint(REPO).weights.read_bytes() == BLOB
+
+
+@pytest.mark.parametrize("name", [REPO, "HIH_T"])
+def test_no_server_and_nothing_cached(published: LoopbackHub, name: str) -> None:
+    published.stop()
+    with pytest.raises(WeightsUnavailableError, match=r"'user/name'.* is neither a folder here nor in the Hub's cache"):
+        FaceAligner.from_pretrained(name)
+    with pytest.raises(OSError, match="local_files_only"):
+        FaceAligner.from_pretrained(name, local_files_only=True)
+
+
+def test_offline_mode(hub: LoopbackHub, row: c.Row, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.add_repo(REPO, stand_in(row))
+    hub.add_repo("user/other", stand_in(row))
+    c.find_checkpoint(REPO)
+    hub.requests.clear()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert c.find_checkpoint(REPO).weights.read_bytes() == BLOB
+    with pytest.raises(WeightsUnavailableError, match="HF_HUB_OFFLINE"):
+        c.find_checkpoint("user/other")
+    assert hub.requests == []
+
+
+def test_not_found(hub: LoopbackHub, row: c.Row) -> None:
+    hub.add_repo(REPO, stand_in(row))
+    hub.add_repo("user/readme", {"README.md": b"# hello\n"})
+    hub.add_repo("user/half", {"config.json": config_bytes(row.config)})
+    for name, options, message in (
+        ("user/other", {}, "model is 'user/other': no such folder here, and no such repository on the Hub"),
+        (REPO, {"revision": "v9"}, "revision is 'v9', which 'user/name' does not have on the Hub"),
+        ("user/readme", {}, r"'user/readme' on the Hub has no config\.json; not a hih-align repository"),
+        ("user/half", {}, r"'user/half' on the Hub has no model\.safetensors"),
+        ("user/a--b", {}, "model is 'user/a--b'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            FaceAligner.from_pretrained(name, **options)
+
+
+def test_a_private_repository(hub: LoopbackHub, row: c.Row, tmp_path: Path) -> None:
+    hub.add_repo(REPO, stand_in(row), private=True)
+    with pytest.raises(WeightsUnavailableError, match="'user/name' is not on the Hub, or private: pass token"):
+        FaceAligner.from_pretrained(REPO)
+    with pytest.raises(WeightsUnavailableError, match="the Hub answers 401 for 'user/name': the token is not valid"):
+        FaceAligner.from_pretrained(REPO, token="hf_wrong")
+    with pytest.raises(OSError, match="token"):
+        FaceAligner.from_pretrained(REPO, token=True)  # nobody is logged in
+    assert c.find_checkpoint(REPO, token=hub.token).weights.read_bytes() == BLOB
+    (tmp_path / "home" / "token").write_text(hub.token)
+    hub.add_commit(REPO, {"model.safetensors": b"newer"})
+    assert c.find_checkpoint(REPO).weights.read_bytes() == b"newer"  # logged in
+    with pytest.raises(WeightsUnavailableError, match="private"):
+        c.find_checkpoint(REPO, token=False, cache_dir=tmp_path / "other")
+
+
+# publishing
+
+
+def test_push_to_hub_and_load_back(hub: LoopbackHub, tmp_path: Path, astronaut: NDArray[np.uint8]) -> None:
+    torch.manual_seed(0)
+    scheme = Scheme(id="mine", names=("a", "b", "c"), mirror=((0, 1),))
+    aligner = FaceAligner(
+        HIHNet(3, 1), Config(scheme, 1, name="mine/1", refine=0), device="cpu", decode=Decoder("argmax")
+    )
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "token").write_text(hub.token)
+    url = aligner.push_to_hub(REPO, commit_message="The first")
+    assert url == f"{hub.url}/{REPO}/commit/{hub.commit_id(REPO)}"
+    assert set(hub.list_files(REPO)) == {".gitattributes", "config.json", "model.safetensors"}
+    again = FaceAligner.from_pretrained(REPO, device="cpu")
+    assert (again.scheme, again.decoder, again.config.name) == (scheme, Decoder("argmax"), "mine/1")
+    np.testing.assert_array_equal(
+        again.align(astronaut, BOX).points,
+        aligner.align(astronaut, BOX).points,
+    )
+    # once more, to a repository that is there: only the config has changed
+    hub.requests.clear()
+    FaceAligner(aligner.network, aligner.config, device="cpu").push_to_hub(REPO, token=hub.token)
+    assert "PUT" not in {request.method for request in hub.requests}
+    assert FaceAligner.from_pretrained(REPO, device="cpu").decoder == aligner.config.decoder
+
+
+@pytest.fixture(scope="module")
+def tiny_upload() -> FaceAligner:
+    return FaceAligner(HIHNet(1, 1), Config(Scheme(id="one", names=("a",)), 1), device="cpu")
+
+
+def test_push_where_one_may_not(hub: LoopbackHub, row: c.Row, tiny_upload: FaceAligner) -> None:
+    hub.add_repo(REPO, stand_in(row))
+    for token in (None, "hf_wrong"):
+        for repo in (REPO, "user/new"):
+            with pytest.raises(OSError, match="401"):
+                tiny_upload.push_to_hub(repo, token=token)
+    assert hub.read(REPO, "model.safetensors") == BLOB
+    with pytest.raises(ValueError, match="repo"):
+        tiny_upload.push_to_hub("not a repo id", token=hub.token)
+    with pytest.raises(OSError, match="404"):
+        tiny_upload.push_to_hub(REPO, revision="no-such-branch", token=hub.token)
+    hub.stop()
+    with pytest.raises(OSError, match="repo_id: 'user/name' cannot be uploaded"):
+        tiny_upload.push_to_hub(REPO, token=hub.token)
+
+
+def test_push_a_private_repository(hub: LoopbackHub, tiny_upload: FaceAligner) -> None:
+    tiny_upload.push_to_hub(REPO, private=True, token=hub.token)
+    with pytest.raises(WeightsUnavailableError, match="private"):
+        c.find_checkpoint(REPO)
+    assert c.find_checkpoint(REPO, token=hub.token).config == tiny_upload.config
+
+
+# the command, as its own process: the client reads its settings from the environment
+
+
+def test_the_command_downloads(
+    hub: LoopbackHub, model: dict[str, bytes], tmp_path: Path, astronaut: NDArray[np.uint8]
+) -> None:
+    hub.add_repo(REPO, model, private=True)
+    PIL.Image.fromarray(astronaut).save(tmp_path / "a.png")
+    env = hub.client_env(tmp_path / "process") | {"PYTHONPATH": str(Path(c.__file__).parents[2])}
+    words = ["align", str(tmp_path / "a.png"), "--bbox", *map(str, BOX), "--model", REPO, "--refine", "0"]
+
+    def run(**more: Any) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "hih_align.cli", *words, "--device", "cpu"]
+        return subprocess.run(command, env=env | more, capture_output=True, text=True, timeout=300, check=False)
+
+    refused = run()
+    assert refused.returncode == 1
+    assert refused.stdout == ""
+    assert "'user/name' is not on the Hub, or private" in refused.stderr.splitlines()[-1]
+    first = run(HF_TOKEN=hub.token)
+    assert first.returncode == 0, first.stderr
+    assert len(transfers(hub)) == 1
+    hub.stop()
+    second = run(HF_HUB_OFFLINE="1")
+    assert (second.returncode, second.stdout) == (0, first.stdout), second.stderr
+    expected = FaceAligner.from_pretrained("HIH_T", device="cpu").align(astronaut, BOX, refine=0)
+    np.testing.assert_allclose(json.loads(first.stdout)["points"], expected.points, atol=1e-3)

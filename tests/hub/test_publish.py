@@ -1,0 +1,145 @@
+"""Model cards and publishing: the real huggingface_hub client against the server of loopback_hub.py."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import torch
+from loopback_hub import LoopbackHub
+from typer.testing import CliRunner
+
+from hih_align import CheckpointError, FaceAligner, HIHNet, WeightsUnavailableError
+from hih_align.cli.app import app
+from hih_align.hub import checkpoints as c
+from hih_align.hub.publish import model_card, publish, ship
+
+REPO = "user/hih-t-300w"
+REPORT = "## HIH_T/300w on some faces\n\n| faces | NME |\n| --- | --- |\n| all | 3.20 |\n"
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[LoopbackHub]:
+    with LoopbackHub() as server:
+        server.connect(monkeypatch, tmp_path / "home")
+        monkeypatch.setenv("HF_TOKEN", server.token)
+        yield server
+
+
+@pytest.fixture
+def row() -> c.Row:
+    return c.read_manifest()["HIH_T/300w"]
+
+
+@pytest.mark.parametrize("name", c.read_manifest())
+def test_card_tells_what_the_manifest_does(name: str) -> None:
+    row = c.read_manifest()[name]
+    card = huggingface_hub.ModelCard(model_card(row, [REPORT], "user/repo"))
+    assert (card.data.license, card.data.license_name) == ("other", row.license)
+    assert card.data.library_name == "hih-align"
+    assert [result.metric_value for result in card.data.eval_results or []] == [m["value"] for m in row.metrics]
+    assert f"# {row.id}" in card.text
+    assert row.terms in card.text
+    assert (row.training or "Not trained yet.") in card.text
+    assert 'from_pretrained("user/repo")' in card.text
+    assert "\n### HIH_T/300w on some faces" in card.text
+    for metric in row.metrics:
+        assert f"| `{metric['dataset']}` | {metric['metric']} | {metric['value']:g} | {metric['date']} |" in card.text
+        assert metric["command"] in card.text
+
+
+def test_published_checkpoint_is_found_by_its_row(
+    hub: LoopbackHub, row: c.Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "package").mkdir()
+    for name in (c.MANIFEST, "LICENSE-WEIGHTS"):
+        shutil.copy(c.manifest_path().parent / name, tmp_path / "package" / name)
+    monkeypatch.setattr(c, "manifest_path", lambda: tmp_path / "package" / c.MANIFEST)
+    (tmp_path / "report.md").write_text(REPORT)
+    words = ["publish", row.id, "--repo", REPO, "--report", str(tmp_path / "report.md"), "--tag", "v1", "--tag", "v1.0"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    revision = hub.commit_id(REPO)
+    assert revision in result.output
+    files = {".gitattributes", "README.md", "LICENSE-WEIGHTS", "config.json", "model.safetensors"}
+    assert set(hub.list_files(REPO)) == files
+    path = c.local_weights(row)
+    assert path is not None
+    assert hub.read(REPO, "model.safetensors") == path.read_bytes()
+    assert json.loads(hub.read(REPO, "config.json")) == row.config.to_dict()
+    assert hub.read(REPO, "README.md").decode() == model_card(row, [REPORT], REPO)
+    refs = huggingface_hub.HfApi().list_repo_refs(REPO)
+    assert {tag.name: tag.target_commit for tag in refs.tags} == {"v1": revision, "v1.0": revision}
+
+    # whoever has that manifest and no file gets it from there
+    written = c.read_manifest(tmp_path / "package" / c.MANIFEST)
+    assert (written[row.id].repo_id, written[row.id].revision) == (REPO, revision)
+    others = {name: other for name, other in c.read_manifest().items() if name != row.id}
+    assert {name: other for name, other in written.items() if name != row.id} == others
+    monkeypatch.setattr(c, "local_weights", lambda row: None)
+    assert c.find_checkpoint(row.id).weights.read_bytes() == path.read_bytes()
+    assert FaceAligner.from_pretrained(REPO, device="cpu").config.name == row.id
+
+
+def test_what_cannot_be_published(hub: LoopbackHub, row: c.Row) -> None:
+    untrained = replace(row, sha256=None)
+    with pytest.raises(WeightsUnavailableError, match="HIH_T/300w are not on this machine"):
+        publish(untrained, REPO)
+    with pytest.raises(CheckpointError, match="SHA-256"):
+        publish(replace(row, sha256="0" * 64), REPO)
+    with pytest.raises(OSError, match="401"):
+        publish(row, REPO, token="hf_wrong")
+    result = CliRunner().invoke(app, ["publish", "HIH_X/300w", "--repo", REPO])
+    assert result.exit_code == 1
+    assert "model is 'HIH_X/300w', expected one of" in result.output
+    with pytest.raises(huggingface_hub.errors.RepositoryNotFoundError):
+        huggingface_hub.HfApi().model_info(REPO)
+
+
+def test_card_command(row: c.Row, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["card", row.id])
+    assert result.exit_code == 0
+    assert result.output.strip() == model_card(row).strip()
+    assert CliRunner().invoke(app, ["card", row.id, "--out", str(tmp_path / "card.md")]).exit_code == 0
+    assert (tmp_path / "card.md").read_text() == model_card(row)
+
+
+def test_a_trained_network_becomes_a_row(row: c.Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Float16 weights where the manifest looks for them; the old network's figures and place on the Hub are gone."""
+    shutil.copy(c.manifest_path(), tmp_path / c.MANIFEST)
+    monkeypatch.setattr(c, "manifest_path", lambda: tmp_path / c.MANIFEST)
+    monkeypatch.setattr(c, "packaged_weights", lambda: tmp_path / "package")
+    network = HIHNet(98, 2)
+    network.requires_grad_(False)
+    config = replace(c.read_manifest()["HIH_S/wflw"].config, refine=0, name="run")
+    c.record("HIH_S/wflw", metrics=[{"value": 1.0}], repo_id="user/old", revision="abc")
+    c.save_checkpoint(tmp_path / "run" / "best", network, config)
+    result = CliRunner().invoke(app, ["ship", str(tmp_path / "run"), "--as", "HIH_S/wflw", "--training", "An hour."])
+    assert result.exit_code == 0, result.output
+    new = c.read_manifest()["HIH_S/wflw"]
+    assert (new.training, new.metrics, new.repo_id, new.revision) == ("An hour.", (), None, None)
+    assert (new.config.refine, new.config.name) == (0, "HIH_S/wflw")
+    path = tmp_path / "weights" / new.file
+    assert new.bytes == path.stat().st_size < 31e6
+    loaded = c.load_network(c.find_checkpoint("HIH_S", "wflw"))  # verifies the hash
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name].float(), value.float(), rtol=1e-3, atol=1e-4)
+
+
+def test_record_refuses_an_unknown_row() -> None:
+    before = c.manifest_path().read_bytes()
+    with pytest.raises(ValueError, match=r"HIH_X/wflw"):
+        c.record("HIH_X/wflw", metrics=[])
+    assert c.manifest_path().read_bytes() == before
+
+
+def test_ship_refuses_another_shape(row: c.Row) -> None:
+    with pytest.raises(ValueError, match=r"stacks and landmarks"):
+        ship("HIH_S/wflw", HIHNet(98, 1), row.config, "")
+    with pytest.raises(ValueError, match=r"HIH_X/wflw"):
+        ship("HIH_X/wflw", HIHNet(98, 1), row.config, "")

@@ -1,0 +1,207 @@
+"""`network`: sizes, shapes, and that every weight counts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hih_align.method.network import DOWN_STEPS, SIZES, HIHNet
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def network(landmarks: int, stacks: int, decimal_size: int = 8) -> HIHNet:
+    torch.manual_seed(0)
+    return HIHNet(landmarks, stacks, decimal_size).eval()
+
+
+@pytest.mark.parametrize(("size", "millions"), [("HIH_T", 10.37), ("HIH_S", 14.47), ("HIH_B", 22.68)])
+def test_parameter_count_is_the_papers(size: str, millions: float) -> None:
+    """The authors count the shortcuts that their residuals of equal width store and never use: one of 128 channels in
+    the stem, 14 of 256 a stack (13 in the hourglass, one after)."""
+    stacks = SIZES[size]
+    with torch.device("meta"):
+        ours = sum(p.numel() for p in HIHNet(98, stacks).parameters())
+
+    def shortcut(channels: int) -> int:
+        return channels**2 + 2 * channels
+
+    assert round((ours + shortcut(128) + 14 * stacks * shortcut(256)) / 1e6, 2) == millions
+
+
+def test_sizes() -> None:
+    assert SIZES == {"HIH_T": 1, "HIH_S": 2, "HIH_B": 4}
+
+
+# 256 px: the shapes that the paper gives
+
+
+@pytest.mark.parametrize("stacks", SIZES.values())
+def test_shapes(stacks: int) -> None:
+    net = network(5, stacks)
+    assert net.stacks == stacks
+    with torch.inference_mode():
+        integer, decimal = net(noise(1, 3, 256, 256))
+    assert integer.shape == (1, stacks, 5, 64, 64)
+    assert decimal.shape == (1, 5, 8, 8)
+
+
+@pytest.mark.parametrize("decimal_size", [4, 8, 16])
+def test_decimal_sizes(decimal_size: int) -> None:
+    net = network(3, 1, decimal_size)
+    assert net.decimal_size == decimal_size
+    assert len(net.decimal_head.down) == DOWN_STEPS[decimal_size] == {4: 3, 8: 2, 16: 1}[decimal_size]
+    with torch.inference_mode():
+        assert net(noise(1, 3, 256, 256))[1].shape == (1, 3, decimal_size, decimal_size)
+
+
+@pytest.mark.parametrize("landmarks", [1, 5, 29, 68, 98, 468])
+def test_any_number_of_landmarks(landmarks: int) -> None:
+    net = network(landmarks, 2)
+    assert net.landmarks == landmarks
+    with torch.inference_mode():
+        integer, decimal = net(noise(2, 3, 64, 64))
+    assert integer.shape == (2, 2, landmarks, 16, 16)
+    assert decimal.shape[:2] == (2, landmarks)
+
+
+@pytest.mark.parametrize("decimal_size", [4, 8, 16])
+@pytest.mark.parametrize(("h", "w"), [(64, 64), (128, 128), (192, 192), (64, 256), (192, 128), (320, 64)])
+def test_any_multiple_of_64(h: int, w: int, decimal_size: int) -> None:
+    """Integer maps at a quarter, decimal maps in proportion to 256 px, as near as the rounding of strides allows."""
+    net = network(2, 1, decimal_size)
+    with torch.inference_mode():
+        integer, decimal = net(noise(1, 3, h, w))
+    assert integer.shape == (1, 1, 2, h // 4, w // 4)
+    assert decimal.shape == (1, 2, decimal_size * h // 256, decimal_size * w // 256)
+
+
+# what comes out
+
+
+@pytest.mark.parametrize("stacks", [1, 2, 4])
+def test_predict_is_the_last_stack(stacks: int) -> None:
+    net = network(4, stacks)
+    images = noise(2, 3, 64, 128)
+    with torch.inference_mode():
+        integer, decimal = net(images)
+        last, same = net.predict(images)
+    assert torch.equal(last, integer[:, -1])
+    assert torch.equal(same, decimal)
+    assert last.shape == (2, 4, 16, 32)
+
+
+def test_stacks_come_in_order() -> None:
+    """Each stack's maps depend on its own and earlier stacks' weights, on no later one's."""
+    net = network(4, 3)
+    images = noise(1, 3, 64, 64)
+    with torch.inference_mode():
+        before = net(images)[0]
+        for index in reversed(range(3)):
+            predict = net.trunk.stacks[index].predict
+            assert isinstance(predict, nn.Conv2d)
+            predict.bias.add_(1)  # type: ignore[union-attr]
+            after = net(images)[0]
+            changed = [not torch.equal(after[:, i], before[:, i]) for i in range(3)]
+            assert changed == [i >= index for i in range(3)]
+            predict.bias.sub_(1)  # type: ignore[union-attr]
+            before = net(images)[0]
+
+
+def test_faces_of_a_batch_do_not_mix() -> None:
+    net = network(4, 2)
+    images = noise(3, 3, 64, 128)
+    with torch.inference_mode():
+        whole = net(images)
+        for i in range(3):
+            for a, b in zip(net(images[i : i + 1]), whole, strict=True):
+                torch.testing.assert_close(a[0], b[i], rtol=1e-4, atol=1e-4)
+    with torch.inference_mode():
+        assert net(images[:0])[0].shape == (0, 2, 4, 16, 32)
+
+
+@pytest.mark.parametrize("stacks", [1, 2, 4])
+@pytest.mark.parametrize("decimal_size", [4, 8, 16])
+def test_no_dead_parameters(stacks: int, decimal_size: int) -> None:
+    net = network(3, stacks, decimal_size)
+    integer, decimal = net(noise(1, 3, 128, 128))
+    ((integer * noise(*integer.shape, seed=1)).sum() + (decimal * noise(*decimal.shape, seed=2)).sum()).backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.any(), name
+
+
+def test_every_module_runs() -> None:
+    net = network(3, 2)
+    idle = {name for name, module in net.named_modules() if not list(module.children())}
+    for name, module in net.named_modules():
+        module.register_forward_hook(lambda *_, name=name: idle.discard(name))
+    with torch.inference_mode():
+        net.predict(noise(1, 3, 64, 64))
+    assert not idle
+
+
+def test_training_mode_learns() -> None:
+    """A few steps on two images: the loss falls, the running statistics move."""
+    net = network(2, 1).train()
+    images, target = noise(2, 3, 64, 64), torch.zeros(2, 1, 2, 16, 16)
+    target[..., 5, 9] = 1
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+    losses = []
+    for _ in range(5):
+        integer, decimal = net(images)
+        loss = (integer - target).square().mean() + decimal.square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.75 * losses[0]
+    assert all(value.any() for name, value in net.named_buffers() if name.endswith("running_mean"))
+
+
+def test_channels_last() -> None:
+    net, images = network(4, 2), noise(2, 3, 64, 128)
+    with torch.inference_mode():
+        expected = net(images)
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for a, b in zip(net(images.contiguous(memory_format=torch.channels_last)), expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_stays_on_its_device() -> None:
+    with torch.device("meta"):
+        net = HIHNet(3, 2).eval()
+    integer, decimal = net(torch.zeros(1, 3, 64, 64, device="meta"))
+    assert integer.device.type == decimal.device.type == "meta"
+
+
+# bad input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0, 1, 8), "landmarks is 0, expected at least 1"),
+        ((-3, 1, 8), "landmarks is -3"),
+        ((68, 0, 8), "stacks is 0, expected at least 1"),
+        ((68, 1, 5), r"decimal_size is 5, expected one of \[4, 8, 16\]"),
+        ((68, 1, 32), "decimal_size is 32"),
+    ],
+)
+def test_refuses_sizes(arguments: tuple[int, int, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        HIHNet(*arguments)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(3, 64, 64), (1, 1, 64, 64), (1, 4, 64, 64), (1, 64, 64, 3), (1, 3, 65, 64), (1, 3, 64, 96), (1, 3, 32, 64)],
+)
+def test_refuses_images(shape: tuple[int, ...]) -> None:
+    net = network(2, 1)
+    for call in (net, net.predict):
+        with pytest.raises(ValueError, match=r"^images has shape .* multiples of 64"):
+            call(torch.zeros(shape))

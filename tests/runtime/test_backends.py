@@ -1,0 +1,286 @@
+"""`hih_align.runtime`: what runs is a private copy, and every runtime finds the same."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from hih_align import Config, FaceAligner, HIHNet, Scheme
+from hih_align import runtime as backends
+from hih_align.crops import square_crop, warp
+from hih_align.method import heatmaps
+from hih_align.method.network import MEAN, STD
+from hih_align.runtime.inference import InferenceNet, folded
+
+Array = NDArray[Any]
+
+BOXES = np.array([(177.0, 80, 275, 200), (150, 60, 300, 230), (190, 90, 270, 190)])
+RUNTIMES = ["openvino", "onnxruntime"]
+
+
+def needs(runtime: str) -> None:
+    for module in backends._NEEDS.get(runtime, ()):
+        pytest.importorskip(module)
+
+
+@pytest.fixture(scope="module")
+def w300() -> FaceAligner:
+    return FaceAligner.from_pretrained("HIH_T", device="cpu")
+
+
+@pytest.fixture
+def own() -> FaceAligner:
+    """One that a test may change."""
+    torch.manual_seed(0)
+    return FaceAligner(HIHNet(3, 1), Config(Scheme(id="three", names=("a", "b", "c")), 1), device="cpu")
+
+
+@pytest.fixture
+def crop(astronaut: Array) -> Array:
+    transform = square_crop(BOXES[0])
+    return warp(astronaut, transform.matrix, transform.size)
+
+
+# the private copy
+
+
+def test_the_copy_computes_what_the_network_does(w300: FaceAligner, crop: Array) -> None:
+    """Against the network itself, and the normalisation written out."""
+    pixels = torch.from_numpy(crop).permute(2, 0, 1).float() / 255
+    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
+    with torch.inference_mode():
+        integer, decimal = w300.network.predict(((pixels - mean) / std)[None])
+        points, scores = InferenceNet(w300.network, w300.config)(torch.from_numpy(crop)[None])
+        expected = heatmaps.STRIDE * heatmaps.decode(integer, decimal, w300.decoder)
+    np.testing.assert_allclose(points, expected, atol=2e-3)
+    curve = w300.config.calibration["expectation"]
+    height = integer.amax((-2, -1)).numpy()
+    np.testing.assert_allclose(scores, 1 / (1 + np.exp(-(curve.slope * height + curve.bias))), atol=1e-4)
+
+
+def test_folding_leaves_no_batch_norm_and_the_network_as_it_is(own: FaceAligner) -> None:
+    for module in own.network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -1, 1)  # type: ignore[arg-type]
+            nn.init.uniform_(module.running_var, 0.5, 2)  # type: ignore[arg-type]
+            nn.init.uniform_(module.weight, -1, 1)
+            nn.init.uniform_(module.bias, -1, 1)
+    before = {name: value.clone() for name, value in own.network.state_dict().items()}
+    copy = folded(own.network)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in copy.modules())
+    images = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        for got, expected in zip(copy.predict(images), own.network.predict(images), strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+    after = own.network.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_the_network_stays_trainable_whatever_runs(w300: FaceAligner, astronaut: Array, tmp_path: Path) -> None:
+    half = FaceAligner.from_pretrained("HIH_T", dtype="bfloat16", device="cpu")
+    half.align(astronaut, BOXES[0])
+    assert half.dtype is torch.bfloat16
+    assert any(isinstance(module, nn.BatchNorm2d) for module in half.network.modules())
+    half.network.train()
+    sum(maps.sum() for maps in half.network(torch.rand(2, 3, 64, 64))).backward()
+    assert all(p.dtype is torch.float32 and p.grad is not None for p in half.network.parameters())
+    # and what is saved is what was loaded, not what bfloat16 left of it
+    half = FaceAligner.from_pretrained("HIH_T", dtype="bfloat16", device="cpu")
+    half.save_pretrained(tmp_path)
+    saved = FaceAligner.from_pretrained(tmp_path, device="cpu").network.state_dict()
+    assert all(torch.equal(value, saved[name]) for name, value in w300.network.state_dict().items())
+
+
+def test_training_mode_does_not_reach_the_copy(own: FaceAligner, astronaut: Array) -> None:
+    expected = own.align(astronaut, BOXES[0])
+    own.network.train()
+    np.testing.assert_array_equal(own.align(astronaut, BOXES[0]).points, expected.points)
+
+
+def _step(network: HIHNet) -> None:
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.05)
+    network(torch.rand(1, 3, 64, 64))[0].square().mean().backward()
+    optimizer.step()
+
+
+def _move(network: HIHNet) -> None:
+    network.bfloat16().float()
+
+
+def _replace(network: HIHNet) -> None:
+    network.load_state_dict({n: v * 0.9 for n, v in network.state_dict().items()}, assign=True)
+
+
+def _load(network: HIHNet) -> None:
+    network.load_state_dict({n: v * 0.9 for n, v in network.state_dict().items()})
+
+
+def _statistics(network: HIHNet) -> None:
+    network.train()
+    with torch.no_grad():
+        network(torch.rand(2, 3, 64, 64))
+    network.eval()
+
+
+@pytest.mark.parametrize("change", [_step, _move, _load, _replace, _statistics])
+def test_a_changed_network_is_followed(own: FaceAligner, astronaut: Array, change: Any) -> None:
+    before = own.align(astronaut, BOXES[0])
+    change(own.network)
+    after = own.align(astronaut, BOXES[0])
+    assert (after.points != before.points).any()
+    fresh = FaceAligner(own.network, own.config, device="cpu").align(astronaut, BOXES[0])
+    np.testing.assert_array_equal(after.points, fresh.points)
+    assert own._runtime() is own._runtime()  # once
+
+
+def test_threads_see_one_new_copy(own: FaceAligner, astronaut: Array) -> None:
+    _step(own.network)
+    seen: list[Any] = []
+    threads = [threading.Thread(target=lambda: seen.append(own._runtime())) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({id(runtime) for runtime in seen}) == 1
+
+
+@pytest.mark.parametrize("runtime", ["torch", *RUNTIMES])
+def test_pickled(w300: FaceAligner, astronaut: Array, runtime: str) -> None:
+    needs(runtime)
+    aligner = w300 if runtime == "torch" else FaceAligner.from_pretrained("HIH_T", backend=runtime, device="cpu")
+    again = pickle.loads(pickle.dumps(aligner))
+    assert (again.backend, again.dtype, again.config) == (runtime, torch.float32, w300.config)
+    np.testing.assert_array_equal(again.align(astronaut, BOXES).points, aligner.align(astronaut, BOXES).points)
+
+
+# every runtime finds the same
+
+
+@pytest.fixture(scope="module", params=RUNTIMES)
+def runtime(request: pytest.FixtureRequest) -> str:
+    needs(request.param)
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def converted(runtime: str) -> FaceAligner:
+    return FaceAligner.from_pretrained("HIH_T", backend=runtime, device="cpu")
+
+
+def test_a_converted_network_finds_the_same(
+    w300: FaceAligner, converted: FaceAligner, runtime: str, astronaut: Array
+) -> None:
+    assert (converted.backend, converted.dtype, converted.device.type) == (runtime, torch.float32, "cpu")
+    for options in ({"refine": 0}, {"refine": 1}, {"refine": 0, "mirror": True}):
+        found, expected = (aligner.align(astronaut, BOXES, **options) for aligner in (converted, w300))
+        scale = 256 / (1.25 * 170)  # the largest box: image pixels to crop pixels
+        np.testing.assert_allclose(found.points, expected.points, atol=0.02 / scale)
+        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-3)
+    # neighbours change nothing
+    np.testing.assert_array_equal(
+        converted.align(astronaut, BOXES, refine=0).points,
+        [converted.align(astronaut, box, refine=0).points for box in BOXES],
+    )
+    # heatmaps are had all the same, and the network is the trainable one
+    np.testing.assert_allclose(
+        converted.heatmaps(astronaut, BOXES[0]).integer, w300.heatmaps(astronaut, BOXES[0]).integer, atol=1e-4
+    )
+    assert torch.equal(next(converted.network.parameters()), next(w300.network.parameters()))
+
+
+def test_a_converted_network_in_eight_threads(converted: FaceAligner, astronaut: Array) -> None:
+    expected = converted.align(astronaut, BOXES, refine=0).points
+    found: list[Array] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(converted.align(astronaut, BOXES, refine=0).points))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 8
+    for points in found:
+        np.testing.assert_array_equal(points, expected)
+
+
+def sure(maps: Array) -> Array:
+    """Where the largest value exceeds the second by more than 1e-3: (..., h, w) -> (...)."""
+    two = np.sort(maps.reshape(*maps.shape[:-2], -1), -1)[..., -2:]
+    return np.asarray(two[..., 1] - two[..., 0] > 1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("decode", [None, "argmax"])
+def test_runtimes_agree_on_300w_val(runtime: str, shared: Path, decode: Any) -> None:
+    """The whole of it: points to 0.02 crop pixels and scores to 1e-3; argmax exactly, wherever it is sure."""
+    data = json.loads((shared / "data" / "300w_val" / "annotations.json").read_text())
+    names = {image["id"]: image["file_name"] for image in data["images"]}
+    aligners = [
+        FaceAligner.from_pretrained("HIH_T", device="cpu", backend=b, decode=decode) for b in ("torch", runtime)
+    ]
+    assert len(data["annotations"]) > 200
+    for face in data["annotations"]:
+        x, y, width, height = face["bbox"]
+        image = shared / "data" / "300w_val" / "images" / names[face["image_id"]]
+        box = (x, y, x + width, y + height)
+        expected, found = (aligner.align(image, box, refine=0) for aligner in aligners)
+        distance = np.abs(found.points - expected.points).max(-1) * 256 / (1.25 * max(width, height))
+        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-3)
+        if decode is None:
+            assert distance.max() < 0.02, image
+        else:
+            maps = aligners[0].heatmaps(image, box)
+            known = sure(maps.integer) & sure(maps.decimal)
+            assert known.mean() > 0.8
+            assert distance[known].max() < 0.01, image  # a cell is half a crop pixel
+
+
+def test_bfloat16_of_openvino(w300: FaceAligner, astronaut: Array) -> None:
+    needs("openvino")
+    half = FaceAligner.from_pretrained("HIH_T", backend="openvino", dtype="bfloat16", device="cpu")
+    assert half.dtype is torch.bfloat16
+    found, expected = (aligner.align(astronaut, BOXES, refine=0).points for aligner in (half, w300))
+    distance = np.linalg.norm(found - expected, axis=-1)
+    assert distance.mean() < 0.1  # its coordinates are not bfloat16, which would be off by one
+    assert distance.max() < 1
+
+
+# which runtime
+
+
+def test_auto_is_the_first_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    here = {"openvino", "onnxruntime", "torch"}
+    monkeypatch.setattr(backends, "_installed", lambda name: name in here)
+    for expected in ("openvino", "onnxruntime", "torch"):
+        assert backends.choose("auto", cpu) == expected
+        here.discard(expected)
+    here |= {"openvino", "onnxruntime", "torch"}
+    assert backends.choose("auto", torch.device("cuda")) == "torch"
+    with pytest.raises(ValueError, match="device is 'cuda', but backend 'openvino' runs on the CPU"):
+        backends.choose("openvino", torch.device("cuda"))
+
+
+@pytest.mark.parametrize(("runtime", "extra"), [("openvino", "openvino"), ("onnxruntime", "onnx")])
+def test_a_runtime_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, runtime: str, extra: str) -> None:
+    monkeypatch.setattr(backends, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=rf"{runtime}.*pip install 'hih-align\[{extra}\]'"):
+        FaceAligner.from_pretrained("HIH_T", backend=runtime)
+    assert FaceAligner.from_pretrained("HIH_T", backend="auto", device="cpu").backend == "torch"
+
+
+def test_dtypes_that_a_runtime_lacks() -> None:
+    for name, dtype in (("openvino", "float16"), ("onnxruntime", "bfloat16")):
+        needs(name)
+        with pytest.raises(ValueError, match=f"dtype is torch.{dtype}, expected .* with backend '{name}'"):
+            FaceAligner.from_pretrained("HIH_T", backend=name, dtype=dtype)

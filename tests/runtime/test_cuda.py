@@ -1,0 +1,373 @@
+"""`backends.cuda`: batches are filled up, cut and put together as if there were no graphs, and nothing depends on them.
+
+Most of it runs without a GPU: what would be captured is called instead. The rest says so when it is skipped.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hih_align import SCHEMES, Config, FaceAligner, HIHNet
+from hih_align import runtime as backends
+from hih_align.crops import Crop, square_crop, warp
+from hih_align.method.network import DecimalHead, Residual, StackedHourglass, Unit
+from hih_align.runtime import device_crops
+from hih_align.runtime.cuda import SIZES, CudaBackend, CudaGraphs
+from hih_align.runtime.device_crops import Photograph
+
+Array = NDArray[Any]
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+#: The astronaut's face three times; and a box that is none, but large enough to be reduced first.
+FACES = np.array([(177.0, 80, 275, 200), (150, 60, 300, 230), (190, 90, 270, 190)])
+BOXES = np.vstack((FACES, (20, 20, 480, 470)))
+
+
+class Called:
+    """A recorder whose graphs are calls; their result is overwritten, as that of graphs is."""
+
+    def __init__(self) -> None:
+        self.recorded: list[int] = []
+        self.replayed: list[int] = []
+        self.inside = False
+        self.fails_at = -1
+        self.found: list[Tensor] = []
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        assert not self.inside  # one thread at a time
+        self.inside = True
+        try:
+            yield
+        finally:
+            self.inside = False
+
+    def record(self, function: Callable[[Tensor], Tensor], pixels: Tensor) -> Callable[[], Tensor]:
+        assert self.inside
+        if len(self.recorded) == self.fails_at:
+            raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
+        self.recorded.append(len(pixels))
+
+        def replay() -> Tensor:
+            assert self.inside
+            self.replayed.append(len(pixels))
+            for old in self.found:
+                old.fill_(-1)
+            found = function(pixels).clone()
+            self.found.append(found)
+            return found
+
+        return replay
+
+
+def double(batch: Tensor) -> Tensor:
+    return 2 * batch.float().flatten(1)[:, :3]
+
+
+def batch(count: int) -> Tensor:
+    return torch.arange(3.0 * count).view(count, 3, 1)
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (1, [1]),
+        (2, [2]),
+        (3, [4]),
+        (5, [8]),
+        (33, [64]),
+        (64, [64]),
+        (65, [64, 1]),
+        (512, [64] * 8),
+        (150, [64, 64, 32]),
+    ],
+)
+def test_batches_are_filled_up_and_cut(count: int, expected: list[int]) -> None:
+    recorder = Called()
+    graphs = CudaGraphs(double, recorder)
+    for _ in range(2):  # from graphs that were just captured, and again
+        torch.testing.assert_close(graphs(batch(count)), double(batch(count)))
+    assert recorder.replayed == expected * 2
+    assert sorted(recorder.recorded) == sorted(set(expected))  # each once
+
+
+def test_a_smaller_batch_does_not_see_the_one_before() -> None:
+    graphs = CudaGraphs(double, Called())
+    first = graphs(batch(8) + 5)
+    second = graphs(batch(5))
+    torch.testing.assert_close(second, double(batch(5)))
+    torch.testing.assert_close(first, double(batch(8) + 5))  # nor is that one overwritten
+
+
+@pytest.mark.parametrize("fails_at", [0, 1])
+def test_without_graphs_where_they_cannot_be_had(fails_at: int) -> None:
+    """Said once, remembered, and the same results: whether the first capture fails or a later one."""
+    recorder = Called()
+    recorder.fails_at = fails_at
+    graphs = CudaGraphs(double, recorder)
+    with pytest.warns(RuntimeWarning, match=r"CUDA graphs cannot be used.*not permitted") as said:
+        found = graphs(batch(65))
+    assert len(said) == 1
+    torch.testing.assert_close(found, double(batch(65)))
+    assert recorder.recorded == [64][:fails_at]
+    assert recorder.replayed == [64][:fails_at]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for count in (65, 5):
+            torch.testing.assert_close(graphs(batch(count)), double(batch(count)))
+
+
+def test_what_is_wrong_without_graphs_too_is_raised() -> None:
+    def broken(pixels: Tensor) -> Tensor:
+        raise ValueError("no such layer")
+
+    class Recording(Called):
+        def record(self, function: Callable[[Tensor], Tensor], pixels: Tensor) -> Callable[[], Tensor]:
+            function(pixels)
+            raise AssertionError
+
+    graphs = CudaGraphs(broken, Recording())
+    with pytest.warns(RuntimeWarning, match="no such layer"), pytest.raises(ValueError, match="no such layer"):
+        graphs(batch(2))
+
+
+def test_graphs_in_eight_threads() -> None:
+    recorder = Called()
+    graphs = CudaGraphs(double, recorder)
+    start, wrong = threading.Barrier(8), []
+
+    def work(number: int) -> None:
+        start.wait()
+        for turn in range(30):
+            given = batch(1 + (number + turn) % 9) + number
+            if not torch.equal(graphs(given), double(given)):
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert len(recorder.replayed) == 8 * 30
+    assert sorted(recorder.recorded) == [1, 2, 4, 8, 16]
+
+
+# the way of a face, with a backend that takes the CPU for a GPU
+
+
+def small_aligner(device: str = "cpu") -> FaceAligner:
+    """HIHNet's parts, narrow and untrained: fast, and what it finds depends on every pixel."""
+    torch.manual_seed(0)
+    network = HIHNet(68, 1)
+    network.trunk = StackedHourglass(68, 1, channels=16)
+    network.trunk.stem = nn.Sequential(Unit(3, 16, 7, stride=4), Residual(16, 16))
+    network.decimal_head = DecimalHead(68, 8, channels=16, width=16)
+    return FaceAligner(network, Config(SCHEMES["300w"], stacks=1, name="small", refine=1), device=device)
+
+
+def pretending(aligner: FaceAligner, recorder: Called) -> FaceAligner:
+    state, _ = aligner._copy
+    backend = CudaBackend(aligner.network, aligner.config, CPU, torch.float32, recorder)
+    aligner._copy = state, backend
+    return aligner
+
+
+@pytest.fixture(scope="module")
+def plain() -> FaceAligner:
+    return small_aligner()
+
+
+@pytest.fixture(scope="module")
+def w300() -> FaceAligner:
+    return FaceAligner.from_pretrained("HIH_T", device="cpu")
+
+
+@pytest.mark.parametrize("options", [{"refine": 1}, {"refine": 0, "mirror": True}])
+def test_faces_by_way_of_the_device(w300: FaceAligner, astronaut: Array, options: dict[str, Any]) -> None:
+    """As they are found on the CPU: the crops differ by a grey level here and there."""
+    recorder = Called()
+    aligner = pretending(FaceAligner.from_pretrained("HIH_T", device="cpu"), recorder)
+    expected, found = (a.align(astronaut, FACES, **options) for a in (w300, aligner))
+    assert np.linalg.norm(found.points - expected.points, axis=-1).max() < 0.05
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-3)
+    np.testing.assert_array_equal(found.bbox, expected.bbox)
+    # one replay a pass, both ways round at once
+    assert recorder.replayed == ([8] if "mirror" in options else [4, 4])
+
+
+def test_a_large_face_by_way_of_the_device(w300: FaceAligner, astronaut: Array) -> None:
+    image = cv2.resize(astronaut, (2048, 2048), interpolation=cv2.INTER_CUBIC)
+    aligner = pretending(FaceAligner.from_pretrained("HIH_T", device="cpu"), Called())
+    expected, found = (a.align(image, 4 * FACES[0], refine=0) for a in (w300, aligner))
+    assert np.linalg.norm(found.points - expected.points, axis=-1).max() < 4 * 0.05
+
+
+def test_faces_of_many_images_share_batches(w300: FaceAligner, astronaut: Array) -> None:
+    """Each in its own place; and an image without faces among them."""
+    recorder = Called()
+    aligner = pretending(FaceAligner.from_pretrained("HIH_T", device="cpu"), recorder)
+    images = [np.roll(astronaut, 20 * n, 1) for n in range(4)]
+    boxes = [FACES, FACES[0] + np.array((20, 0, 20, 0)), np.zeros((0, 4)), FACES[:1] + np.array((60, 0, 60, 0))]
+    several = aligner.align_batch(images, boxes, batch_size=3, refine=0)
+    assert recorder.replayed == [4, 2]  # 3 faces, and the last 2
+    for found, expected in zip(several, w300.align_batch(images, boxes, refine=0), strict=True):
+        assert (found.several, found.points.shape) == (expected.several, expected.points.shape)
+        assert not found.points.size or np.abs(found.points - expected.points).max() < 0.05
+
+
+def test_crops_and_heatmaps_of_one_s_own(plain: FaceAligner, astronaut: Array) -> None:
+    """`Backend`'s own way in, and heatmaps, which take no graph."""
+    backend = CudaBackend(plain.network, plain.config, CPU, torch.float32, Called())
+    transforms = [square_crop(box) for box in BOXES]
+    crops = np.stack([warp(astronaut, t.matrix, t.size) for t in transforms])
+    for got, expected in zip(backend(crops), plain._runtime()(crops), strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-3)
+    for got, expected in zip(backend.heatmaps(crops), plain._runtime().heatmaps(crops), strict=True):  # type: ignore[attr-defined]
+        np.testing.assert_allclose(got, expected, atol=1e-4)
+    with torch.autocast("cpu"):  # which a graph would remember
+        inside = backend.align([Photograph(astronaut)] * 4, transforms)
+    np.testing.assert_array_equal(inside[0], backend.align([Photograph(astronaut)] * 4, transforms)[0])
+
+
+def test_only_cuda_has_it(plain: FaceAligner, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not isinstance(plain._runtime(), CudaBackend)
+    made = []
+    monkeypatch.setattr(backends, "CudaBackend", lambda *given: made.append(given))
+    backends.make("torch", plain.network, plain.config, torch.device("cuda"), None)
+    assert made[0][2:] == (torch.device("cuda"), torch.float32)
+
+
+def test_the_benchmark_says_that_it_needs_cuda(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is CUDA here")
+    script = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu.py"
+    done = subprocess.run([sys.executable, script, "--out", tmp_path / "out"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "needs a CUDA GPU" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_benchmark_counts_and_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What can be seen of it without a GPU: every number of a row, from a small network on the CPU."""
+    folder = Path(__file__).resolve().parents[2] / "benchmarks"
+    monkeypatch.syspath_prepend(folder)
+    benchmark = importlib.import_module("gpu")
+    monkeypatch.setattr(benchmark, "DEVICE", "cpu")
+    monkeypatch.setattr(benchmark, "MATRICES", (64,))
+    monkeypatch.setattr(benchmark, "load", lambda size, dtype: (pretending(small_aligner(), Called()), True))
+    monkeypatch.setattr(benchmark, "aligner_flops", lambda aligner: 1e6)
+    about = {"gpu": "none", "memory_gb": 1, "cuda": "13", "torch": "2", "date": "today", "command": "python"}
+    monkeypatch.setattr(benchmark, "machine", lambda: about)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    options = "--sizes HIH_T --dtypes float16 --batches 1 3 --rounds 1 --seconds 0"
+    monkeypatch.setattr(sys, "argv", ["gpu.py", *options.split(), "--out", str(tmp_path)])
+    benchmark.main()
+    report = json.loads((tmp_path / "gpu.json").read_text())
+    assert [(row["size"], row["dtype"], row["batch"]) for row in report["results"]] == [
+        ("HIH_T", "float16", 1),
+        ("HIH_T", "float16", 3),
+    ]
+    for row in report["results"]:
+        for name in ("align", "network"):
+            rate = row[name]["faces_per_second"]
+            assert rate == pytest.approx(row["batch"] / row[name]["ms"] * 1e3)
+            assert row[name]["share_of_peak"] == pytest.approx(rate * 1e6 / (report["peak_tflops"] * 1e12))
+    text = (tmp_path / "gpu.md").read_text()
+    assert "| HIH_T float16 (random weights) | 3 |" in text
+    assert text in capsys.readouterr().out
+
+
+# with a GPU
+
+
+@pytest.fixture
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convolutions in float32 and not in TF32, which is off by up to 1e-3."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+@needs_cuda
+def test_graphs_compute_what_the_network_does(astronaut: Array, exact: None) -> None:
+    backend = FaceAligner.from_pretrained("HIH_T", device="cuda")._runtime()
+    assert isinstance(backend, CudaBackend)
+    boxes = FACES[0] + np.random.default_rng(0).uniform(-8, 8, (SIZES[-1] + 3, 1))
+    with torch.inference_mode():
+        crops = device_crops.warp([Photograph(astronaut)] * len(boxes), [square_crop(b) for b in boxes], CUDA)
+        for count in (1, 2, 3, 33, len(crops), 1):
+            found = backend._graphs(crops[:count])
+            # in other batches other kernels may run, which sum in another order
+            torch.testing.assert_close(found, backend._find(crops[:count]), rtol=0, atol=0.02)
+    assert backend._graphs._usable
+
+
+@needs_cuda
+@pytest.mark.parametrize(("dtype", "limit"), [("float32", 0.05), ("float16", 1.0), ("bfloat16", 2.0)])
+def test_cuda_finds_what_the_cpu_does(astronaut: Array, exact: None, dtype: str, limit: float) -> None:
+    """In float32 to 0.05 px; no graph was given up."""
+    expected = FaceAligner.from_pretrained("HIH_T", device="cpu")
+    aligner = FaceAligner.from_pretrained("HIH_T", device="cuda", dtype=dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for options in ({"refine": 0}, {"refine": 1, "mirror": True}):
+            found, there = (a.align(astronaut, FACES, **options) for a in (aligner, expected))
+            assert np.linalg.norm(found.points - there.points, axis=-1).max() < limit
+            one = aligner.align(astronaut, FACES[0], **options)
+            assert np.linalg.norm(one.points - there.points[0], axis=-1).max() < limit
+        many = aligner.align_batch([astronaut] * 40, [FACES] * 40, batch_size=70, refine=0)
+        first = aligner.align(astronaut, FACES, refine=0)
+        assert all(np.abs(each.points - first.points).max() < limit for each in many)
+
+
+@needs_cuda
+def test_eight_threads_on_cuda(astronaut: Array, exact: None) -> None:
+    """A new aligner: its graphs are captured while other threads send and read."""
+    aligner = FaceAligner.from_pretrained("HIH_T", device="cuda")
+    expected = FaceAligner.from_pretrained("HIH_T", device="cuda").align(astronaut, FACES, refine=0).points
+    wrong: list[float] = []
+
+    def work(number: int) -> None:
+        stream = torch.cuda.Stream() if number % 2 else torch.cuda.current_stream()
+        with torch.cuda.stream(stream):
+            for turn in range(10):
+                count = 1 + (number + turn) % 3
+                found = aligner.align(astronaut, FACES[:count], refine=0).points
+                wrong.append(float(np.abs(found - expected[:count]).max()))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(wrong) == 80
+    assert max(wrong) < 0.05
+    assert aligner._runtime()._graphs._usable  # type: ignore[attr-defined]
+
+
+@needs_cuda
+@pytest.mark.parametrize("side", [60, 250, 700])
+def test_crops_on_cuda(astronaut: Array, side: float) -> None:
+    transform = Crop(200.3, 260.8, side)
+    got = device_crops.warp([Photograph(astronaut)] * 2, [transform] * 2, CUDA).cpu().numpy().astype(int)
+    assert np.abs(got - warp(astronaut, transform.matrix, transform.size)).max() <= 2

@@ -1,0 +1,121 @@
+"""`device_crops`: the pixels that `crops.warp` gives, by torch; on the CPU here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from hih_align import crops
+from hih_align.crops import Crop, square_crop
+from hih_align.runtime import device_crops
+from hih_align.runtime.device_crops import Photograph, warp
+
+Array = NDArray[Any]
+
+CPU = torch.device("cpu")
+#: Grey levels. OpenCV before 5 looks up at the nearest 1/32 of a pixel, see `test_crops.GRAIN`.
+LIMIT = 1 if int(cv2.__version__.split(".")[0]) >= 5 else 9
+
+
+def compare(images: list[Array], transforms: list[Crop]) -> None:
+    found = warp([Photograph(image) for image in images], transforms, CPU)
+    assert found.dtype is torch.uint8
+    for image, transform, got in zip(images, transforms, found.numpy(), strict=True):
+        off = np.abs(got.astype(int) - crops.warp(image, transform.matrix, transform.size))
+        assert off.max() <= LIMIT, transform
+        # reduced exactly by half, a quarter of the pixels lie between two grey levels, and OpenCV rounds them up
+        assert off.mean() < (0.2 if LIMIT == 1 else 0.6), transform
+
+
+def resized(image: Array, width: int, height: int) -> Array:
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+@pytest.mark.parametrize("scale", [0.3, 1, 2.6, 4])
+def test_faces_of_a_photograph(astronaut: Array, astronaut_box: Any, scale: float) -> None:
+    """From 36 px to 480 px: looked up directly, and reduced first."""
+    image = resized(astronaut, round(512 * scale), round(512 * scale))
+    boxes = np.array(astronaut_box) * scale + np.random.default_rng(0).uniform(-20, 20, (4, 4)) * scale
+    compare([image] * 4, [square_crop(box) for box in boxes])
+
+
+@settings(max_examples=20)
+@given(st.floats(-0.3, 1.3), st.floats(-0.3, 1.3), st.floats(8, 1500), st.sampled_from([256, 128]))
+def test_anywhere(x: float, y: float, side: float, size: int) -> None:
+    """Any place, partly or wholly outside, any size, on the hardest picture: noise."""
+    noise = np.random.default_rng(0).integers(0, 256, (170, 230, 3), dtype=np.uint8)
+    compare([noise], [Crop(x * 230, y * 170, side, size)])
+
+
+@pytest.mark.parametrize("side", [383.9, 384, 384.1, 512, 768])
+def test_reduction_starts_where_it_does_on_the_cpu(side: float) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (600, 600, 3), dtype=np.uint8)
+    compare([noise], [Crop(300.3, 299.6, side)])
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 300), (300, 1), (3, 2)])
+def test_tiny_images(height: int, width: int) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    compare([image] * 3, [Crop(width / 2, height / 2, side) for side in (4, 300, 5000)])
+
+
+def test_wide_images() -> None:
+    image = np.zeros((40, 40000, 3), np.uint8)
+    image[:, 39000:] = np.random.default_rng(0).integers(0, 256, (40, 1000, 3))
+    compare([image] * 3, [Crop(39700.3, 20.6, side) for side in (30, 300, 20000)])
+
+
+def test_strides_of_any_kind(astronaut: Array) -> None:
+    """BGR turned around, flipped, a read-only part: none is a tensor without a copy."""
+    part = astronaut[20:300, 100:400]
+    part.flags.writeable = False
+    images = [astronaut[:, :, ::-1], astronaut[::-1, ::2], part]
+    compare(images, [Crop(120, 90, 150)] * 3)
+
+
+def test_mixed_batches(astronaut: Array) -> None:
+    """Neighbours of one photograph are cut out together, unless they are reduced; each gets its own pixels."""
+    large = resized(astronaut, 1100, 900)
+    images = [Photograph(astronaut), Photograph(large)]
+    which = [0, 0, 1, 0, 1, 1, 1, 1, 0]
+    sides = [150, 60, 700, 300, 100, 90, 800, 120, 200]
+    transforms = [Crop(150 + 12.3 * n, 180 - 7.7 * n, side) for n, side in enumerate(sides)]
+    transforms[1] = Crop(-900, 50, 100)  # wholly outside, beside one that is not
+    transforms[3] = Crop(5000, 5000, 300)  # alone
+    found = warp([images[n] for n in which], transforms, CPU).numpy().astype(int)
+    for n, transform, got in zip(which, transforms, found, strict=True):
+        assert np.abs(got - crops.warp(images[n].pixels, transform.matrix, 256)).max() <= LIMIT
+    assert not found[1].any()
+    assert not found[3].any()
+
+
+def test_no_more_than_so_many_together(astronaut: Array, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_crops, "TOGETHER", 2)
+    compare([astronaut] * 5, [Crop(100 + 20.4 * n, 150, 120) for n in range(5)])
+    photograph = Photograph(astronaut)
+    plan = device_crops._Plan([photograph] * 5, [Crop(100, 150, 120)] * 5)
+    assert list(plan.groups()) == [(0, 2), (2, 4), (4, 5)]
+
+
+def test_a_photograph_is_sent_once(astronaut: Array, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[int, ...]] = []
+
+    def counting(array: Any, device: torch.device) -> torch.Tensor:
+        sent.append(array.shape)
+        return upload(array, device)
+
+    upload = device_crops.upload
+    monkeypatch.setattr(device_crops, "upload", counting)
+    photograph = Photograph(astronaut)
+    for _ in range(3):
+        warp([photograph] * 2, [Crop(200, 150, 100), Crop(250, 150, 450)], CPU)
+    assert sent.count(astronaut.shape) == 1
+    assert len(sent) == 4  # and the places, each time
+    assert not np.shares_memory(photograph.on(CPU).numpy(), astronaut)

@@ -1,0 +1,206 @@
+"""`hih_align.runtime.export`: files for other runtimes, that say what they are."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from typer.testing import CliRunner
+
+from hih_align import CheckpointError, FaceAligner
+from hih_align import runtime as backends
+from hih_align.cli.app import app
+from hih_align.crops import square_crop, warp
+from hih_align.data.annotations import Dataset, read_dataset
+from hih_align.runtime import export
+from hih_align.runtime.metadata import FILES, KEY, fingerprint
+
+Array = NDArray[Any]
+
+BOX = np.array((177.0, 80, 275, 200))
+RUNTIMES = {"openvino": "openvino", "onnx": "onnxruntime"}
+
+
+@pytest.fixture(scope="module")
+def w300() -> FaceAligner:
+    return FaceAligner.from_pretrained("HIH_T", device="cpu")
+
+
+@pytest.fixture(scope="module", params=RUNTIMES)
+def exported(request: pytest.FixtureRequest, w300: FaceAligner, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    for module in backends._NEEDS[RUNTIMES[request.param]]:
+        pytest.importorskip(module)
+    folder = tmp_path_factory.mktemp("exported") / request.param
+    made = export.export(w300, folder, request.param)
+    assert (made.folder, made.file) == (folder, folder / FILES[RUNTIMES[request.param]])  # type: ignore[index]
+    assert [path for path in folder.parent.iterdir() if path != folder] == []  # nothing temporary
+    return folder
+
+
+def crops_of(image: Array) -> Array:
+    transforms = [square_crop(BOX + shift) for shift in (0, 7, -9)]
+    return np.stack([warp(image, t.matrix, t.size) for t in transforms])
+
+
+def test_a_folder_is_a_checkpoint_and_its_file_is_run(
+    w300: FaceAligner, exported: Path, astronaut: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = RUNTIMES[exported.name]
+    monkeypatch.setattr(backends, "InferenceNet", None)  # nothing is converted
+    aligner = FaceAligner.from_pretrained(exported, backend=runtime, device="cpu")
+    monkeypatch.undo()
+    expected = w300.align(astronaut, BOX)
+    found = aligner.align(astronaut, BOX)
+    np.testing.assert_allclose(found.points, expected.points, atol=0.01)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-3)
+    again = FaceAligner.from_pretrained(exported, device="cpu")
+    np.testing.assert_array_equal(again.align(astronaut, BOX).points, expected.points)
+
+
+def run_alone(exported: Path, crops: Array) -> tuple[Any, Any, str]:
+    """Points, scores and description, without hih_align."""
+    if exported.name == "onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(exported / "model.onnx", providers=["CPUExecutionProvider"])
+        points, scores = session.run(["points", "scores"], {"crops": crops})
+        return points, scores, session.get_modelmeta().custom_metadata_map[KEY]
+    import openvino
+
+    model = openvino.Core().read_model(exported / "model.xml")
+    # not what the CPU likes best, which may be bfloat16
+    compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    found = compiled({"crops": crops})
+    return found["points"], found["scores"], str(model.get_rt_info(KEY).value)
+
+
+def test_a_file_alone_is_enough(w300: FaceAligner, exported: Path, astronaut: Array) -> None:
+    """Any batch; and its metadata say what goes in and out."""
+    crops = crops_of(astronaut)
+    expected = w300._runtime()(crops)
+    for count in (1, 3):
+        points, scores, text = run_alone(exported, crops[:count])
+        np.testing.assert_allclose(points, expected[0][:count], atol=0.02)
+        np.testing.assert_allclose(scores, expected[1][:count], atol=1e-3)
+    about = json.loads(text)
+    assert about["config"]["scheme"] == "300w"
+    assert about["config"]["crop_ratio"] == w300.config.crop_ratio
+    assert about["input"]["shape"] == ["batch", 256, 256, 3]
+    assert [output["name"] for output in about["outputs"]] == ["points", "scores"]
+    assert (about["precision"], about["weights"]) == ("fp32", fingerprint(w300.network))
+
+
+def test_a_file_that_does_not_fit_is_refused(exported: Path, tmp_path: Path) -> None:
+    runtime: Any = RUNTIMES[exported.name]
+    with pytest.raises(ValueError, match=r"was exported with decoder .* export it again"):
+        FaceAligner.from_pretrained(exported, backend=runtime, decode="argmax", device="cpu")
+    # other weights: what fine-tuning leaves in the same folder
+    other = FaceAligner.from_pretrained(exported, device="cpu")
+    with torch.no_grad():
+        other.network.decimal_head.predict.bias.add_(1)  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match="was exported from other weights"):
+        FaceAligner(other.network, other.config, backend=runtime, exported=exported, device="cpu")
+    # no file of ours
+    (tmp_path / FILES[runtime]).write_text("nonsense")
+    with pytest.raises(CheckpointError, match=f"{FILES[runtime]} cannot be read"):
+        FaceAligner(other.network, other.config, backend=runtime, exported=tmp_path, device="cpu")
+
+
+def test_a_torch_program(w300: FaceAligner, astronaut: Array, tmp_path: Path) -> None:
+    made = export.export(w300, tmp_path / "torch", "torch")
+    extra = {KEY: ""}
+    module = torch.export.load(made.file, extra_files=extra).module()
+    assert json.loads(extra[KEY])["precision"] == "fp32"
+    crops = crops_of(astronaut)
+    for count in (1, 3):
+        points, scores = module(torch.from_numpy(crops[:count]))
+        expected = w300._runtime()(crops[:count])
+        np.testing.assert_allclose(points, expected[0], atol=0.01)
+        np.testing.assert_allclose(scores, expected[1], atol=1e-3)
+
+
+def test_bad_exports(w300: FaceAligner, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    for arguments, error, message in [
+        ((tmp_path / "a", "tflite"), ValueError, "format is 'tflite', expected one of"),
+        ((tmp_path / "a", "torch", "int8"), ValueError, "precision is 'int8', expected one of"),
+        ((tmp_path / "a", "torch", "half"), ValueError, "precision is 'half', expected one of"),
+        ((tmp_path / "full", "torch"), ValueError, "full exists, expected the name of a new folder"),
+        ((tmp_path / "full" / "notes.txt", "torch"), ValueError, "notes.txt exists"),
+        ((tmp_path / "no" / "a", "torch"), FileNotFoundError, "is in a folder that does not exist"),
+    ]:
+        with pytest.raises(error, match=message):
+            export.export(w300, *arguments)  # type: ignore[arg-type]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["full", "notes.txt"]
+
+
+def test_nothing_is_left_of_a_failed_export(w300: FaceAligner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(export, "save_checkpoint", full)
+    with pytest.raises(OSError, match="No space"):
+        export.export(w300, tmp_path / "out", "torch")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command(tmp_path: Path) -> None:
+    arguments = ["export", "HIH_T", "--format", "torch", "--precision", "bf16", "--out", str(tmp_path / "half")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert str(tmp_path / "half" / "model.pt2") in result.output
+    assert sorted(path.name for path in (tmp_path / "half").iterdir()) == [
+        "config.json",
+        "model.pt2",
+        "model.safetensors",
+    ]
+    assert CliRunner().invoke(app, arguments).exit_code == 1  # it is there
+    without = CliRunner().invoke(app, ["export", "HIH_T", "--format", "onnx", "--precision", "int8", "--out", "x"])
+    assert without.exit_code == 1
+
+
+# int8
+
+
+def few(dataset: Dataset, count: int) -> Dataset:
+    return replace(dataset, records=dataset.records[:: len(dataset) // count][:count])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", RUNTIMES)
+def test_int8(w300: FaceAligner, shared: Path, tmp_path: Path, format: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (*backends._NEEDS[RUNTIMES[format]], *(["nncf"] if format == "openvino" else [])):
+        pytest.importorskip(module)
+    data = shared / "data"
+    train, val = (
+        few(read_dataset(data / name / "annotations.json", "300w"), count)
+        for name, count in (("300w_train", 32), ("300w_val", 24))
+    )
+    with pytest.raises(ValueError, match="needs calibration and validation faces"):
+        export.export(w300, tmp_path / "out", format, "int8", calibration=train)
+    monkeypatch.setattr(export, "WORSE", -10.0)
+    with pytest.raises(export.AccuracyError, match=r"the NME on 300w_val grows from .* to .*nothing is written"):
+        export.export(w300, tmp_path / "out", format, "int8", calibration=train, validation=val)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(export, "WORSE", 1.0)
+    made = export.export(w300, tmp_path / "out", format, "int8", calibration=train, validation=val)
+    assert made.before is not None
+    assert made.after is not None
+    assert made.after - made.before < 0.5
+    small = FaceAligner.from_pretrained(tmp_path / "out", backend=RUNTIMES[format], device="cpu")
+    assert small.dtype is torch.int8
+    assert (
+        (tmp_path / "out" / FILES[RUNTIMES[format]])
+        .with_suffix(".bin" if format == "openvino" else ".onnx")
+        .stat(  # type: ignore[index]
+        )
+        .st_size
+        < 12e6
+    )

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("yaml")
+
+from hih_align.method.losses import LossSettings
+from hih_align.training.augment import Augmentation
+from hih_align.training.recipe import (
+    Stage,
+    load_recipe,
+    parse_overrides,
+    recipe_from_dict,
+    recipe_names,
+    write_recipe,
+)
+
+
+def test_packaged_recipes():
+    assert {"paper/wflw", "paper/300w", "paper/cofw", "modern/t", "modern/s", "modern/b", "finetune"} <= set(
+        recipe_names()
+    )
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        assert recipe_from_dict(recipe.to_dict()) == recipe
+
+
+@pytest.mark.parametrize(("scheme", "sigma"), [("wflw", 1.5), ("300w", 1.0), ("cofw", 1.5)])
+@pytest.mark.parametrize(("size", "alpha"), [("T", 0.1), ("S", 0.05), ("B", 0.05)])
+def test_paper_recipes_are_sec_iv_a_3(scheme, sigma, size, alpha):
+    recipe = load_recipe(f"paper/{scheme}", size)
+    assert recipe.scheme == scheme
+    assert recipe.size == size
+    assert recipe.losses == LossSettings(integer_sigma=sigma, alpha=alpha)
+    assert recipe.losses.temperature == 1  # Eq. 5 as printed
+    assert recipe.augmentation == Augmentation.paper()
+    assert recipe.decoder.method == "argmax"
+    assert recipe.optimizer == "adam"
+    (stage,) = recipe.stages
+    assert (stage.epochs, stage.batch, stage.size) == (60, 16, 256)
+    steps = 100
+    rates = [stage.rate(epoch * steps, steps) for epoch in (0, 29, 30, 49, 50, 59)]
+    assert rates == pytest.approx([5e-6, 5e-6, 5e-7, 5e-7, 5e-8, 5e-8])
+
+
+def test_scheme_and_size_name_a_modern_recipe():
+    recipe = load_recipe("300w", "HIH_T")
+    assert recipe.scheme == "300w"
+    assert recipe.size == "T"
+    assert load_recipe("300w") == recipe
+    assert load_recipe("wflw", "b").stages == load_recipe("modern/b").stages
+    with pytest.raises(ValueError, match="size is 'XL'"):
+        load_recipe("300w", "XL")
+    with pytest.raises(ValueError, match="recipe is 'nope'"):
+        load_recipe("nope")
+
+
+def test_own_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("stages: [{epochs: 3, lr: 1e-4}]\naugmentation: {preset: paper, mirror: 0}\nprecision: no\n")
+    recipe = load_recipe(str(path))
+    assert recipe.stages == (Stage(3, lr=1e-4),)  # YAML reads 1e-4 as text
+    assert recipe.augmentation.mirror == 0
+    assert recipe.augmentation.rotate == Augmentation.paper().rotate
+    assert recipe.precision == "no"
+    write_recipe(recipe, tmp_path / "again.yaml")
+    assert load_recipe(str(tmp_path / "again.yaml")) == recipe
+    with pytest.raises(FileNotFoundError, match=r"gone\.yaml"):
+        load_recipe(str(tmp_path / "gone.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stages: [{epochs: 3}]\nlossses: {}", "unknown keys.*lossses"),
+        ("stages: [{epochs: 3}]\nlosses: {alfa: 1}", r"losses has unknown keys.*alfa.*alpha"),
+        ("stages: [{epochs: three}]", r"stages\.0\.epochs is 'three', expected an integer"),
+        ("stages: [{epochs: 2.5}]", r"stages\.0\.epochs is 2\.5, expected an integer"),
+        ("stages: [{lr: 1}]", r"stages\.0 lacks \['epochs'\]"),
+        ("stages: {epochs: 3}", "stages is .* expected a list"),
+        ("stages: []", "stages is empty"),
+        ("size: T", "lacks"),
+        ("stages: [{epochs: 1, size: 100}]", "size is 100, expected a multiple of 64"),
+        ("stages: [{epochs: 1}]\noptimizer: sgd", "optimizer is 'sgd', expected one of"),
+        ("stages: [{epochs: 1}]\naugmentation: wilder", "augmentation is 'wilder', expected one of"),
+        ("stages: [{epochs: 1}]\naugmentation: {mirror: 2}", "mirror is 2.0, expected a probability"),
+        ("stages: [{epochs: 1}]\nchannels_last: 1", "channels_last is 1, expected true or false"),
+        ("- a", "holds list, expected a mapping"),
+        ("a: [", "is not YAML"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, text, message):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_recipe(str(path))
+
+
+def test_overrides():
+    given = ["losses.alpha=0.07", "stages.1.epochs=2", "lr=2e-4", "augmentation.zoom=[0.9, 1.1]", "clip=null"]
+    recipe = load_recipe("300w", "T", parse_overrides(given))
+    plain = load_recipe("300w", "T")
+    assert recipe.losses.alpha == 0.07
+    assert recipe.losses.temperature == plain.losses.temperature
+    assert [stage.epochs for stage in recipe.stages] == [plain.stages[0].epochs, 2]
+    assert {stage.lr for stage in recipe.stages} == {2e-4}
+    assert recipe.augmentation.zoom == (0.9, 1.1)
+    assert recipe.augmentation.mirror == plain.augmentation.mirror
+    assert recipe.clip is None
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("losses.alfa=1", "alfa"),
+        ("stages.7.epochs=1", "'7' is no index"),
+        ("size.big=1", "nothing to set in it"),
+        ("alpha", "expected key=value"),
+        ("losses.alpha=[", "not YAML"),
+    ],
+)
+def test_wrong_overrides(given, message):
+    with pytest.raises(ValueError, match=message):
+        load_recipe("300w", "T", parse_overrides([given]))
+
+
+def test_rates():
+    stage = Stage(10, lr=1.0, schedule="cosine", warmup=2, final=0.1)
+    rates = [stage.rate(step, 5) for step in range(50)]
+    assert rates[:10] == pytest.approx([0.1 * n for n in range(1, 11)])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[30] == pytest.approx(0.1 + 0.9 * 0.5)  # half way
+    assert 0.1 < rates[-1] < 0.11
+    assert Stage(3, lr=0.5, schedule="constant").rate(7, 5) == 0.5
