@@ -7,21 +7,18 @@ import os
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
 from . import crops
 from . import runtime as backends
+from .boxes import check_boxes, next_box
 from .hub import checkpoints
 from .hub.checkpoints import Config
 from .images import Image, read_image
@@ -30,7 +27,9 @@ from .method.heatmaps import STRIDE, Decoder
 from .method.network import HIHNet
 from .runtime import Backend, CudaBackend, TorchBackend
 from .runtime.device_crops import Photograph
+from .runtime.placement import choose_device, choose_dtype
 from .schemes import SCHEMES, Scheme
+from .stream import pairs, reading
 
 #: Faces that go through the network together.
 BATCH_SIZE = 32
@@ -43,11 +42,6 @@ READ_AHEAD = 8
 
 Decode = Literal["argmax", "expectation"]
 _State = list[tuple[int, int]]
-
-_NO_BOX = (
-    "bbox is None, expected x1, y1, x2, y2 of a face: hih-align aligns faces that a detector has found; "
-    "the README shows boxes from OpenCV's YuNet, MediaPipe and InsightFace"
-)
 
 
 @dataclass(frozen=True)
@@ -102,13 +96,13 @@ class FaceAligner:
             exported: a folder that `hih-align export` wrote; its file for ``backend``, if it has one, is what runs.
         """
         self.config = config
-        self.device = _device(device, backend)
+        self.device = choose_device(device, backend)
         self.backend = backends.choose(backend, self.device)
         self.decoder = _decoder(decode, config)
         self.network = network.to(self.device).eval()
         self.scheme = config.scheme if config.output is None else SCHEMES[config.output]
         self._exported = None if exported is None else Path(exported)
-        self._asked = _dtype(dtype, self.device, self.backend)
+        self._asked = choose_dtype(dtype, self.device, self.backend)
         self._start()
 
     def _start(self) -> None:
@@ -180,8 +174,8 @@ class FaceAligner:
             WeightsUnavailableError: weights that cannot be had (an `OSError`).
             ImportError: a backend that is not installed.
         """
-        place = _device(device, backend)
-        _dtype(dtype, place, backends.choose(backend, place))  # before a download, not after
+        place = choose_device(device, backend)
+        choose_dtype(dtype, place, backends.choose(backend, place))  # before a download, not after
         found = checkpoints.find_checkpoint(
             model,
             scheme,
@@ -219,7 +213,7 @@ class FaceAligner:
             ValueError, TypeError, FileNotFoundError: bad input; the message names the argument.
         """
         pixels = read_image(image)
-        boxes, single = _boxes(bbox, pixels)
+        boxes, single = check_boxes(bbox, pixels)
         passes = self._passes(refine)
         faces = _faces(pixels, boxes)
         together = GPU_BATCH_SIZE if self.device.type == "cuda" else BATCH_SIZE
@@ -270,10 +264,10 @@ class FaceAligner:
         passes = self._passes(refine)
         waiting: list[_Face] = []  # no batch has taken them yet
         unfinished: deque[tuple[list[_Face], bool]] = deque()  # images in order, results not given yet
-        for index, (image, bbox, read) in enumerate(_reading(_pairs(images, bboxes), read_ahead)):
+        for index, (image, bbox, read) in enumerate(reading(pairs(images, bboxes), read_ahead)):
             try:
                 pixels = read()
-                boxes, single = _boxes(bbox, pixels)
+                boxes, single = check_boxes(bbox, pixels)
             except (TypeError, ValueError) as error:
                 which = repr(os.fspath(image)) if isinstance(image, (str, os.PathLike)) else f"number {index}"
                 raise type(error)(f"{error}; in image {which}") from error
@@ -298,7 +292,7 @@ class FaceAligner:
             image, bbox: as in `align`, ``bbox`` (4,).
         """
         pixels = read_image(image)
-        boxes, single = _boxes(bbox, pixels)
+        boxes, single = check_boxes(bbox, pixels)
         if not single:
             raise ValueError(f"bbox has shape {boxes.shape}, expected (4,): one face")
         transform = crops.square_crop(boxes[0], self.config.crop_ratio)
@@ -360,7 +354,7 @@ class FaceAligner:
         for last in range(passes + 1):
             found, sure = self._pass(images, boxes, mirror)
             if last < passes:
-                boxes = [_next_box(box, p, i.pixels) for box, p, i in zip(boxes, found, images, strict=True)]
+                boxes = [next_box(box, p, i.pixels) for box, p, i in zip(boxes, found, images, strict=True)]
         for face, points, score in zip(faces, found, sure, strict=True):
             face.points, face.scores = points, score
 
@@ -385,7 +379,7 @@ class FaceAligner:
             if mirror:
                 flipped, flipped_sure = run(np.ascontiguousarray(pixels[:, :, ::-1]))
         if mirror:
-            there = unmirrored(flipped[:, order], crops.CROP_SIZE, self.decoder.shift[0] * STRIDE)
+            there = crops.unmirrored(flipped[:, order], crops.CROP_SIZE, self.decoder.shift[0] * STRIDE)
             points, sure = np.mean((points, there), 0), np.mean((sure, flipped_sure[:, order]), 0)
         return np.stack([t.to_image(p) for t, p in zip(transforms, points, strict=True)]), sure
 
@@ -420,101 +414,6 @@ def _faces(pixels: NDArray[np.uint8], boxes: NDArray[np.float64]) -> list[_Face]
     return [_Face(image, box) for box in boxes]
 
 
-def _pairs(images: Iterable[Image], bboxes: Iterable[ArrayLike]) -> Iterator[tuple[Image, ArrayLike]]:
-    for name, given in (("images", images), ("bboxes", bboxes)):
-        if isinstance(given, (str, os.PathLike)) or not isinstance(given, Iterable):
-            raise TypeError(f"{name} is {type(given).__name__}, expected a list, or another iterable")
-    missing = object()
-    for index, (image, bbox) in enumerate(zip_longest(images, bboxes, fillvalue=missing)):
-        if image is missing or bbox is missing:
-            kind = "bboxes" if bbox is missing else "images"
-            raise ValueError(f"{kind} has {index} entries and the other one more, expected one of bboxes per image")
-        yield image, bbox  # type: ignore[misc]  # the sentinel is gone
-
-
-def _reading(
-    pairs: Iterable[tuple[Image, ArrayLike]], ahead: int
-) -> Iterator[tuple[Image, ArrayLike, Callable[[], NDArray[np.uint8]]]]:
-    """Images and boxes with what gives the pixels; up to ``ahead`` files are being read meanwhile."""
-    if not ahead:
-        yield from ((image, bbox, partial(read_image, image)) for image, bbox in pairs)
-        return
-    # half of the cores: the network needs the others
-    pool = ThreadPoolExecutor(min(ahead, max(1, (os.cpu_count() or 1) // 2)), "hih-align-read")
-    try:
-        waiting: deque[tuple[Image, ArrayLike, Callable[[], NDArray[np.uint8]]]] = deque()
-        for image, bbox in pairs:
-            file = isinstance(image, (str, os.PathLike))
-            waiting.append((image, bbox, pool.submit(read_image, image).result if file else partial(read_image, image)))
-            while waiting and (len(waiting) > ahead or not isinstance(waiting[0][0], (str, os.PathLike))):
-                yield waiting.popleft()
-        while waiting:
-            yield waiting.popleft()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _boxes(bbox: ArrayLike | None, image: NDArray[np.uint8]) -> tuple[NDArray[np.float64], bool]:
-    """Checked (N, 4) boxes, and whether it was one of shape (4,)."""
-    if bbox is None:
-        raise ValueError(_NO_BOX)
-    if isinstance(bbox, Tensor):
-        bbox = bbox.detach().cpu()
-        bbox = (bbox.double() if bbox.is_floating_point() else bbox).numpy()  # numpy has no bfloat16
-    try:
-        boxes = np.asarray(bbox)
-    except ValueError as error:
-        raise ValueError(f"bbox is ragged, expected shape (4,) or (N, 4): {error}") from error
-    if boxes.size == 0:
-        if boxes.ndim == 1 or (boxes.ndim == 2 and boxes.shape[1] == 4):
-            return np.zeros((0, 4)), False
-        raise ValueError(f"bbox has shape {boxes.shape}, expected (4,) or (N, 4)")
-    if boxes.dtype.kind not in "iuf":
-        raise TypeError(f"bbox has dtype {boxes.dtype}, expected numbers")
-    if boxes.ndim not in (1, 2) or boxes.shape[-1] != 4:
-        raise ValueError(f"bbox has shape {boxes.shape}, expected (4,) or (N, 4)")
-    height, width = image.shape[:2]
-    single = boxes.ndim == 1
-    boxes = boxes.reshape(-1, 4).astype(np.float64)
-    for index, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
-        name = "bbox" if single else f"bbox {index}"
-        values = f"({x1:g}, {y1:g}, {x2:g}, {y2:g})"
-        if not np.isfinite([x1, y1, x2, y2]).all():
-            raise ValueError(f"{name} is {values}, expected finite x1, y1, x2, y2")
-        if x2 <= x1 or y2 <= y1:
-            raise ValueError(f"{name} is {values}, expected x1 < x2 and y1 < y2 (not x, y, width, height)")
-        if not 1 <= (side := max(x2 - x1, y2 - y1)) <= 1e7:
-            raise ValueError(
-                f"{name} is {values}, its longer side {side:g}, expected 1 to 1e7 pixels (not fractions of the image)"
-            )
-        if not _touches((x1, y1, x2, y2), width, height):
-            raise ValueError(f"{name} is {values}, wholly outside the image of {width} x {height} pixels")
-    return boxes, single
-
-
-def _touches(box: Sequence[float], width: int, height: int) -> bool:
-    # pixels reach half a pixel beyond their centres
-    return box[2] > -0.5 and box[3] > -0.5 and box[0] < width - 0.5 and box[1] < height - 0.5
-
-
-def unmirrored(points: NDArray[Any], width: int, shift: float | NDArray[np.float64]) -> NDArray[Any]:
-    """Points (..., 2) found in a mirrored picture, where they lie in the picture itself.
-
-    Args:
-        points: already in the order of the picture itself (`Scheme.permutation`).
-        width: of the picture, pixels.
-        shift: what `Decoder.shift` adds to x, in pixels of the picture, one or (..., 1): it went the wrong way here.
-    """
-    return np.stack((width - 1 - points[..., 0] + 2 * shift, points[..., 1]), -1)
-
-
-def _next_box(box: NDArray[np.float64], points: NDArray[np.float64], image: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """The tight box of the points, unless they have collapsed or left the image."""
-    tight = crops.tight_box(points)
-    usable = (tight[2:] - tight[:2]).min() >= 1 and _touches(tight.tolist(), image.shape[1], image.shape[0])
-    return tight if usable else box
-
-
 def _whole(name: str, value: int, least: int, most: int | None = None) -> int:
     try:
         number = operator.index(value)
@@ -539,38 +438,6 @@ def _state(tables: list[dict[str, Any]]) -> _State:
         for tensor in table.values()
         if tensor is not None
     ]
-
-
-def _device(device: str | torch.device | None, backend: str = "torch") -> torch.device:
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() and backend in ("torch", "auto") else "cpu")
-    try:
-        place = torch.device(device)
-        torch.zeros(1, device=place).item()  # which the meta device cannot
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        raise ValueError(
-            f"device is {device!r}, which this PyTorch cannot use: {str(error).splitlines()[0]}"
-        ) from error
-    return place
-
-
-def _dtype(dtype: str | torch.dtype | None, device: torch.device, runtime: str) -> torch.dtype | None:
-    """None: what the checkpoint, or the exported file, has."""
-    if dtype is None or (dtype == "auto" and runtime == "onnxruntime"):  # which has but one
-        return None
-    if dtype == "auto":
-        if device.type == "cuda":
-            return torch.float16
-        fast = (
-            device.type == "cpu"
-            and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-            and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        )
-        return torch.bfloat16 if fast else torch.float32
-    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if found not in (torch.float32, torch.bfloat16, torch.float16):
-        raise ValueError(f"dtype is {dtype!r}, expected 'auto', 'float32', 'bfloat16', 'float16' or such a torch.dtype")
-    return found
 
 
 def _decoder(decode: Decode | Decoder | None, config: Config) -> Decoder:

@@ -1,15 +1,19 @@
-"""Files that say where the faces of a folder are: COCO JSON, or CSV lines ``file,x1,y1,x2,y2``."""
+"""Bounding boxes: files of boxes (COCO JSON, or CSV lines ``file,x1,y1,x2,y2``) and the checks of a given box."""
 
 from __future__ import annotations
 
 import csv
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from .crops import tight_box
 
 
 def read_boxes(path: str | os.PathLike[str]) -> dict[str, NDArray[np.float64]]:
@@ -76,3 +80,59 @@ def _csv(text: str, source: Path) -> dict[str, list[list[float]]]:
         header_possible = False
         found.setdefault(row[0].strip(), []).append([x1, y1, x2, y2])
     return found
+
+
+_NO_BOX = (
+    "bbox is None, expected x1, y1, x2, y2 of a face: hih-align aligns faces that a detector has found; "
+    "the README shows boxes from OpenCV's YuNet, MediaPipe and InsightFace"
+)
+
+
+def check_boxes(bbox: ArrayLike | None, image: NDArray[np.uint8]) -> tuple[NDArray[np.float64], bool]:
+    """Checked (N, 4) boxes, and whether it was one of shape (4,)."""
+    if bbox is None:
+        raise ValueError(_NO_BOX)
+    if isinstance(bbox, Tensor):
+        bbox = bbox.detach().cpu()
+        bbox = (bbox.double() if bbox.is_floating_point() else bbox).numpy()  # numpy has no bfloat16
+    try:
+        boxes = np.asarray(bbox)
+    except ValueError as error:
+        raise ValueError(f"bbox is ragged, expected shape (4,) or (N, 4): {error}") from error
+    if boxes.size == 0:
+        if boxes.ndim == 1 or (boxes.ndim == 2 and boxes.shape[1] == 4):
+            return np.zeros((0, 4)), False
+        raise ValueError(f"bbox has shape {boxes.shape}, expected (4,) or (N, 4)")
+    if boxes.dtype.kind not in "iuf":
+        raise TypeError(f"bbox has dtype {boxes.dtype}, expected numbers")
+    if boxes.ndim not in (1, 2) or boxes.shape[-1] != 4:
+        raise ValueError(f"bbox has shape {boxes.shape}, expected (4,) or (N, 4)")
+    height, width = image.shape[:2]
+    single = boxes.ndim == 1
+    boxes = boxes.reshape(-1, 4).astype(np.float64)
+    for index, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
+        name = "bbox" if single else f"bbox {index}"
+        values = f"({x1:g}, {y1:g}, {x2:g}, {y2:g})"
+        if not np.isfinite([x1, y1, x2, y2]).all():
+            raise ValueError(f"{name} is {values}, expected finite x1, y1, x2, y2")
+        if x2 <= x1 or y2 <= y1:
+            raise ValueError(f"{name} is {values}, expected x1 < x2 and y1 < y2 (not x, y, width, height)")
+        if not 1 <= (side := max(x2 - x1, y2 - y1)) <= 1e7:
+            raise ValueError(
+                f"{name} is {values}, its longer side {side:g}, expected 1 to 1e7 pixels (not fractions of the image)"
+            )
+        if not _touches((x1, y1, x2, y2), width, height):
+            raise ValueError(f"{name} is {values}, wholly outside the image of {width} x {height} pixels")
+    return boxes, single
+
+
+def _touches(box: Sequence[float], width: int, height: int) -> bool:
+    # pixels reach half a pixel beyond their centres
+    return box[2] > -0.5 and box[3] > -0.5 and box[0] < width - 0.5 and box[1] < height - 0.5
+
+
+def next_box(box: NDArray[np.float64], points: NDArray[np.float64], image: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """The tight box of the points, unless they have collapsed or left the image."""
+    tight = tight_box(points)
+    usable = (tight[2:] - tight[:2]).min() >= 1 and _touches(tight.tolist(), image.shape[1], image.shape[0])
+    return tight if usable else box

@@ -135,3 +135,14 @@ def similarity(source: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
     a = (zc.conj() @ (w - w.mean())) / (zc.conj() @ zc).real
     b = w.mean() - a * z.mean()
     return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
+
+
+def unmirrored(points: NDArray[Any], width: int, shift: float | NDArray[np.float64]) -> NDArray[Any]:
+    """Points (..., 2) found in a mirrored picture, where they lie in the picture itself.
+
+    Args:
+        points: already in the order of the picture itself (`Scheme.permutation`).
+        width: of the picture, pixels.
+        shift: what `Decoder.shift` adds to x, in pixels of the picture, one or (..., 1): it went the wrong way here.
+    """
+    return np.stack((width - 1 - points[..., 0] + 2 * shift, points[..., 1]), -1)

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ..aligner import READ_AHEAD, FaceAligner, unmirrored
-from ..crops import square_crop, tight_box
+from ..aligner import READ_AHEAD, FaceAligner
+from ..crops import square_crop, tight_box, unmirrored
 from ..evaluation.evaluate import jitter
 from ..images import read_image
 from ..method.heatmaps import STRIDE

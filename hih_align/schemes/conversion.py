@@ -1,0 +1,54 @@
+"""From one built-in scheme to another, where the landmarks of one determine those of the other."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .scheme import Scheme
+
+
+# Each target landmark as source landmarks and their weights. 68 points mark each lid at about a third and two
+# thirds of its length, 98 points at its quarters: a third lies a third of the way from the first to the second.
+def _lid(first: int, middle: int, last: int) -> list[dict[int, float]]:
+    return [{first: 2 / 3, middle: 1 / 3}, {middle: 1 / 3, last: 2 / 3}]
+
+
+_WFLW_TO_W300: list[dict[int, float]] = [
+    *({i: 1.0} for i in range(0, 33, 2)),
+    *({i: 1.0} for i in (*range(33, 38), *range(42, 47), *range(51, 60))),
+    *({60: 1.0}, *_lid(61, 62, 63), {64: 1.0}, *_lid(65, 66, 67)),
+    *({68: 1.0}, *_lid(69, 70, 71), {72: 1.0}, *_lid(73, 74, 75)),
+    *({i: 1.0} for i in range(76, 96)),
+]
+
+
+# COFW's brow ends lie between the upper and the lower edge at the inner side.
+_WFLW_TO_COFW: list[dict[int, float]] = [
+    *({33: 1.0}, {46: 1.0}, {37: 0.5, 38: 0.5}, {42: 0.5, 50: 0.5}),
+    *({35: 1.0}, {40: 1.0}, {44: 1.0}, {48: 1.0}),
+    *({i: 1.0} for i in (60, 72, 64, 68, 62, 66, 70, 74, 96, 97)),
+    *({i: 1.0} for i in (55, 59, 54, 57, 76, 82, 79, 90, 94, 85, 16)),
+]
+
+
+_CONVERSIONS = {("wflw", "300w"): _WFLW_TO_W300, ("wflw", "cofw"): _WFLW_TO_COFW}
+
+
+def conversion(source: Scheme, target: Scheme) -> NDArray[np.float64]:
+    """(K target, K source) weights, rows summing to 1: ``target = conversion @ source``.
+
+    Raises:
+        ValueError: where none is known.
+    """
+    if source.id == target.id:
+        return np.eye(len(source))
+    rows = _CONVERSIONS.get((source.id, target.id))
+    if rows is None:
+        possible = sorted(t for s, t in _CONVERSIONS if s == source.id)
+        raise ValueError(f"no conversion from scheme {source.id!r} to {target.id!r}, only to {possible or 'none'}")
+    weights = np.zeros((len(target), len(source)))
+    for row, parts in enumerate(rows):
+        for index, weight in parts.items():
+            weights[row, index] = weight
+    return weights
