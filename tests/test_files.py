@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import signal
 import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hih_align import files
-from hih_align.files import replacing, sha256
+from hih_align.files import appending, is_stream, making, replacing, sha256
 
 
 def test_new_file(tmp_path: Path) -> None:
@@ -95,9 +97,186 @@ def test_missing_folder(tmp_path: Path) -> None:
 
 def test_a_folder_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    with pytest.raises(OSError), replacing(tmp_path / "a") as temporary:  # noqa: PT011  # which one is the system's
-        temporary.write_text("new")
+    with pytest.raises(IsADirectoryError), replacing(tmp_path / "a"):
+        pytest.fail("the block must not run")
     assert os.listdir(tmp_path) == ["a"]
+
+
+# long names
+
+
+@pytest.mark.parametrize("length", [244, 250, 255])
+@pytest.mark.parametrize("name", ["{}.json", "{}", "a.{}", ".{}", "ä{}.png"])
+def test_a_name_as_long_as_the_file_system_takes(tmp_path: Path, name: str, length: int) -> None:
+    """The temporary name beside it is not longer."""
+    name = name.format("x" * (length - len(name.format("").encode())))
+    assert len(name.encode()) == length
+    with replacing(tmp_path / name) as temporary:
+        temporary.write_text("new")
+        assert temporary.parent == tmp_path
+        assert len(temporary.name.encode()) < 100
+    assert os.listdir(tmp_path) == [name]
+    assert (tmp_path / name).read_text() == "new"
+    (tmp_path / name).unlink()
+    with making(tmp_path / name) as folder:
+        (folder / "a").touch()
+    assert os.listdir(tmp_path / name) == ["a"]
+
+
+def test_a_name_that_is_too_long_is_refused_before_the_work(tmp_path: Path) -> None:
+    for writer in (replacing, making, appending):
+        with pytest.raises(OSError, match="too long"), writer(tmp_path / ("x" * 256)):
+            pytest.fail("the block must not run")
+    assert not os.listdir(tmp_path)
+
+
+# symbolic links
+
+
+@pytest.mark.parametrize("old", ["old", None])
+def test_a_link_is_followed(tmp_path: Path, old: str | None) -> None:
+    """Over several links, of which one leads up from another folder."""
+    for name in ("here", "there", "there/deep"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "other").symlink_to(tmp_path / "there" / "deep")
+    (tmp_path / "here" / "first").symlink_to("../other/../second")
+    (tmp_path / "there" / "second").symlink_to("target.json")
+    target = tmp_path / "there" / "target.json"
+    if old is not None:
+        target.write_text(old)
+    with replacing(tmp_path / "here" / "first") as temporary:
+        temporary.write_text("new")
+        assert temporary.parent == target.parent
+        assert target.exists() == (old is not None)
+    assert (tmp_path / "here" / "first").is_symlink()
+    assert (tmp_path / "there" / "second").is_symlink()
+    assert target.read_text() == "new"
+    with appending(tmp_path / "here" / "first") as file:
+        file.write(" and more")
+    assert target.read_text() == "new and more"
+    assert sorted(os.listdir(target.parent)) == ["deep", "second", "target.json"]
+
+
+def test_links_that_lead_round(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(OSError, match="symbolic links"), replacing(tmp_path / "a"):
+        pytest.fail("the block must not run")
+
+
+# what is no file
+
+
+def test_a_device_is_written_to() -> None:
+    """Of /dev/null nothing but a device is left (as root, it could be replaced)."""
+    before = os.stat("/dev/null")
+    with replacing("/dev/null") as temporary:
+        temporary.write_text("new")
+        assert temporary.parent != Path("/dev")
+    with appending("/dev/null") as file:
+        file.write("more")
+    after = os.stat("/dev/null")
+    assert stat.S_ISCHR(after.st_mode)
+    assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
+    assert not temporary.exists()
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_named_pipe_is_written_to(tmp_path: Path, link: bool) -> None:
+    path = tmp_path / "pipe.json"
+    os.mkfifo(path)
+    given = path
+    if link:
+        given = tmp_path / "link"
+        given.symlink_to(path)
+    for writer in (replacing, appending):
+        reader = subprocess.Popen(["cat", str(path)], stdout=subprocess.PIPE, text=True)
+        with writer(given) as to:
+            to.write_text("new\n") if isinstance(to, Path) else to.write("new\n")
+            if isinstance(to, Path):
+                assert to.suffix == given.suffix
+        assert reader.communicate(timeout=60)[0] == "new\n"
+    assert stat.S_ISFIFO(path.stat().st_mode)
+    assert sorted(os.listdir(tmp_path)) == sorted({"pipe.json", given.name})
+
+
+def test_nothing_goes_into_a_pipe_if_the_block_fails(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    with pytest.raises(ValueError, match="invalid"), replacing(f"/dev/fd/{write}") as temporary:
+        temporary.write_text("half of the n" + str(int("bad")))
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        assert pipe.read() == ""
+
+
+def test_an_open_descriptor_is_written_to_and_stays_open(tmp_path: Path) -> None:
+    """What a shell's >(command) and 3>file are; and a file is gone on with, not begun anew."""
+    with (tmp_path / "a").open("w") as file:
+        file.write("before\n")
+        file.flush()
+        for folder in ("/dev/fd", "/proc/self/fd", f"/proc/{os.getpid()}/fd"):
+            assert is_stream(f"{folder}/{file.fileno()}")
+            with replacing(f"{folder}/{file.fileno()}") as temporary:
+                temporary.write_text("new\n")
+            with appending(f"{folder}/{file.fileno()}") as lines:
+                lines.write("line\n")
+        file.write("after\n")
+    assert (tmp_path / "a").read_text() == "before\n" + 3 * "new\nline\n" + "after\n"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_the_standard_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    print("before")
+    with replacing("-") as temporary:
+        temporary.write_bytes(b"\xff new\n")
+    with appending(Path("-")) as file:
+        file.write("line\n")
+    print("after")
+    assert capsysbinary.readouterr().out == b"before\n\xff new\nline\nafter\n"
+    assert not os.listdir(tmp_path)
+
+
+def test_a_standard_output_of_text_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", stream)
+    with replacing("-") as temporary:
+        temporary.write_text("ä\n", "utf-8")
+    assert stream.getvalue() == "ä\n"
+    with pytest.raises(OSError, match="text alone"), replacing("-") as temporary:
+        temporary.write_bytes(b"\xff")
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(OSError, match="no standard output"), replacing("-") as temporary:
+        temporary.write_text("new")
+
+
+def test_what_is_a_stream(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "null").symlink_to("/dev/null")
+    os.mkfifo(tmp_path / "pipe")
+    streams = ["-", "/dev/null", "/dev/stdout", "/dev/fd/1", tmp_path / "null", tmp_path / "pipe"]
+    others = [tmp_path, tmp_path / "file", tmp_path / "link", tmp_path / "new", tmp_path / "no" / "new"]
+    assert [is_stream(path) for path in streams + others] == [True] * len(streams) + [False] * len(others)
+
+
+# folders
+
+
+def test_a_folder_is_whole_or_not_there(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    for name in ("new", "old"):
+        with making(tmp_path / name) as folder:
+            (folder / "a").touch()
+            assert folder.parent == tmp_path
+        assert os.listdir(tmp_path / name) == ["a"]
+        with pytest.raises(FileExistsError, match="expected the name of a new folder"), making(tmp_path / name):
+            pytest.fail("the block must not run")
+    with pytest.raises(FileNotFoundError), making(tmp_path / "bad") as folder:
+        (folder / "no" / "a").touch()
+    with pytest.raises(FileNotFoundError), making(tmp_path / "no" / "new"):
+        pytest.fail("the block must not run")
+    assert sorted(os.listdir(tmp_path)) == ["new", "old"]
 
 
 # FIPS 180-2's examples, and more than one block

@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from ..aligner import READ_AHEAD, FaceAligner
+from ..progress import progress_bar
 from ..schemes import Scheme
 from .annotations import Record
 from .shapes import aligned, mean_shape, turns, upright
@@ -157,7 +157,7 @@ def harmonized(
 
 def _find(aligner: FaceAligner, records: Sequence[Record], progress: bool) -> _Floats:
     faces = aligner.stream([r.image for r in records], [r.box for r in records], refine=0, read_ahead=READ_AHEAD)
-    bar = tqdm(faces, "look", total=len(records), unit="face", disable=not progress)
+    bar = progress_bar(faces, "look", total=len(records), unit="face", disable=not progress)
     return np.stack([face.points.astype(np.float64) for face in bar])
 
 

@@ -18,10 +18,10 @@ import torch
 import torch.utils.data
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from ..crops import Crop, square_crop, warp
 from ..images import read_image
+from ..progress import progress_bar
 from ..runtime.transfer import upload
 from ..schemes import Scheme
 from .annotations import Attribute, Dataset, Record
@@ -133,7 +133,7 @@ class FaceStore:
 
         bad: dict[Path, str] = {}
         with ThreadPoolExecutor(max(1, workers)) as pool:
-            done = tqdm(
+            done = progress_bar(
                 pool.map(decode, by_image), total=len(by_image), desc="decode", unit="image", disable=not progress
             )
             try:

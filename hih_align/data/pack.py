@@ -6,11 +6,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from .. import files
 from ..crops import square_crop, warp
 from ..images import read_image
+from ..progress import progress_bar
 from .annotations import Dataset, Record
 from .readers import coco
 
@@ -33,7 +33,7 @@ def pack(
     """
     (out / "images").mkdir(parents=True, exist_ok=True)
     records, size = [], 0
-    for number, record in enumerate(tqdm(dataset.records, unit="face", desc="pack", disable=not progress)):
+    for number, record in enumerate(progress_bar(dataset.records, unit="face", desc="pack", disable=not progress)):
         longer = float((record.box[2:] - record.box[:2]).max())
         crop = square_crop(record.box, margin, max(32, min(side, round(margin * longer))))
         pixels = warp(read_image(record.image), crop.matrix, crop.size)

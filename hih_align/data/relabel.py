@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from ..aligner import READ_AHEAD, FaceAligner
 from ..crops import square_crop, tight_box, unmirrored
 from ..evaluation.evaluate import jitter
 from ..images import read_image
 from ..method.heatmaps import STRIDE
+from ..progress import progress_bar
 from .annotations import Dataset, Record, spread_weights
 from .conventions import Frame, moved, offset
 
@@ -57,7 +57,7 @@ def look(aligner: FaceAligner, records: Sequence[Record], boxes: int = 2, progre
     found = aligner.stream(
         [records[i].image for i in unlabelled], [own[i] for i in unlabelled], refine=1, read_ahead=READ_AHEAD
     )
-    for i, face in zip(tqdm(unlabelled, "find", unit="face", disable=not progress), found, strict=True):
+    for i, face in zip(progress_bar(unlabelled, "find", unit="face", disable=not progress), found, strict=True):
         own[i] = tight_box(face.points)
     moved = np.stack([(own + jitter(own, seed=view)) / 2 for view in range(boxes)], 1)  # (N, boxes, 4)
 
@@ -74,7 +74,7 @@ def look(aligner: FaceAligner, records: Sequence[Record], boxes: int = 2, progre
             yield np.stack((edge - given[:, 2], given[:, 1], edge - given[:, 0], given[:, 3]), -1)
 
     views = aligner.stream(images(), wanted(), refine=0)
-    bar = tqdm(records, "label", unit="face", disable=not progress)
+    bar = progress_bar(records, "label", unit="face", disable=not progress)
     for record, box, used in zip(bar, own, moved, strict=True):
         straight = next(views).points.astype(np.float64)
         scale = np.array([[square_crop(b, aligner.config.crop_ratio).scale] for b in used])  # (boxes, 1)

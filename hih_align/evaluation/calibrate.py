@@ -9,7 +9,6 @@ from itertools import product
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from ..aligner import FaceAligner
 from ..crops import Crop
@@ -18,6 +17,7 @@ from ..hub.checkpoints import Config
 from ..images import read_image
 from ..method import heatmaps
 from ..method.heatmaps import ARGMAX, Decoder
+from ..progress import progress_bar
 from ..scores import TOLERANCE, Calibration
 from . import metrics
 from .evaluate import Box, evaluate, face_boxes
@@ -102,7 +102,7 @@ def calibrate(aligner: FaceAligner, dataset: Dataset, *, keep: Callable[[Record]
         return float(np.mean([np.nanmean(metrics.nme(s.shifted(decoder), target, norm, labelled)) for s in seen]))
 
     errors = {decoder: error(decoder) for decoder in (argmax, *candidates)}
-    shifted = [_shift(decoder, error) for decoder in tqdm(candidates, unit="decoder", desc="shift")]
+    shifted = [_shift(decoder, error) for decoder in progress_bar(candidates, unit="decoder", desc="shift")]
     errors |= {decoder: error(decoder) for decoder in shifted}
     best, moved = (min(some, key=errors.__getitem__) for some in (candidates, shifted))
     if errors[moved] < (1 - WORTH) * errors[best]:
@@ -136,7 +136,7 @@ def _look(
 ) -> _Seen:
     points: dict[Decoder, list[NDArray[np.float64]]] = {decoder: [] for decoder in decoders}
     heights, pixels = [], []
-    for record, box in zip(tqdm(records, unit="face", desc="heatmaps"), boxes, strict=True):
+    for record, box in zip(progress_bar(records, unit="face", desc="heatmaps"), boxes, strict=True):
         found = aligner.heatmaps(read_image(record.image), box)
         integer, decimal = torch.from_numpy(found.integer), torch.from_numpy(found.decimal)
         heights.append(found.integer.max((-2, -1)))

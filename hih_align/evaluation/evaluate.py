@@ -12,11 +12,11 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from tqdm import tqdm
 
 from ..aligner import BATCH_SIZE, FaceAligner
 from ..data.annotations import Attribute, Dataset, Record
 from ..data.readers.wflw import ATTRIBUTES
+from ..progress import progress_bar
 from ..schemes import Scheme, conversion
 from ..scores import TOLERANCE
 from . import metrics
@@ -518,7 +518,7 @@ def _predict(
     scores = np.empty((len(records), len(scheme)), np.float32)
     given = (boxes[indices] for indices in of_image.values())
     results = aligner.stream(images(), given, batch_size, refine, mirror)
-    with tqdm(total=len(records), unit="face", disable=not progress, leave=False) as bar:
+    with progress_bar(total=len(records), unit="face", disable=not progress, leave=False) as bar:
         try:
             for indices, faces in zip(of_image.values(), results, strict=True):
                 found = faces.to(scheme)

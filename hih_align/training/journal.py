@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -12,9 +11,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from .. import files
+from ..progress import progress_bar
 
 METRICS_FILE = "metrics.jsonl"
 #: Recipe, data and start weights of the run in a folder.
@@ -45,13 +44,13 @@ class Journal:
     ) -> None:
         self._out = out
         self._writer: Any = None
-        self._bar = tqdm(
+        self._bar = progress_bar(
             total=total,
             initial=done,
             disable=out is None or not progress,
             bar_format="{percentage:5.1f}% |{bar:12}| {elapsed}<{remaining} {desc}{postfix}",
             smoothing=0.02,
-            mininterval=0.5 if sys.stderr.isatty() else 30.0,
+            mininterval=0.5,
         )
         if out is None:
             return

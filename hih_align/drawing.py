@@ -1,0 +1,212 @@
+"""Drawing faces into pictures: points, contours, boxes, numbers and scores, each as large as the face allows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, TypeAlias
+
+import cv2
+import numpy as np
+import PIL.ImageColor
+from numpy.typing import NDArray
+
+#: A name such as "lime", "#rrggbb", or red, green and blue from 0 to 255.
+Colour: TypeAlias = str | tuple[int, int, int]
+
+#: Points by score: found for sure, and not found at all.
+SURE, UNSURE = (80, 255, 80), (255, 40, 40)
+
+_WHITE = (255, 255, 255)
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_FONT_HEIGHT = 22  # pixels of a capital letter at scale 1
+
+# OpenCV draws at subpixel positions given in fixed point
+_SHIFT = 4
+_ONE = 1 << _SHIFT
+
+#: Smaller faces are drawn enlarged and shrunk again, so that their lines and points are thinner than a pixel.
+_LARGE = 300
+#: Most that is enlarged at once, pixels.
+_AREA = 4_000_000
+
+
+@dataclass(frozen=True)
+class Style:
+    """How faces are drawn. Sizes are pixels of the picture; None: they follow the size of each face.
+
+    Attributes:
+        lines: draw the scheme's contours.
+        boxes: draw the boxes given.
+        labels: write each landmark's index beside it.
+        scores: write each face's score above its box.
+        size: diameter of a point.
+        thickness: of contours and boxes.
+        colour: of the points; None: by score, green where surely found, red where not.
+        line_colour: of contours, boxes and text.
+
+    Raises:
+        ValueError: a size or thickness that is not positive, or an unknown colour.
+    """
+
+    lines: bool = True
+    boxes: bool = False
+    labels: bool = False
+    scores: bool = False
+    size: float | None = None
+    thickness: float | None = None
+    colour: Colour | None = None
+    line_colour: Colour = _WHITE
+
+    def __post_init__(self) -> None:
+        for name in ("size", "thickness"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= 1000:
+                raise ValueError(f"{name} is {value}, expected pixels, more than 0 and at most 1000")
+        for name in ("colour", "line_colour"):
+            value = getattr(self, name)
+            if value is not None:
+                rgb(value, name)
+
+
+def rgb(colour: Colour, name: str = "colour") -> tuple[int, int, int]:
+    """Red, green and blue from 0 to 255 of a colour; ``name`` is what errors call it.
+
+    Raises:
+        ValueError: an unknown name, or other than three whole numbers from 0 to 255.
+    """
+    expected = f"{name} is {colour!r}, expected a name such as 'lime', '#rrggbb', or three numbers from 0 to 255"
+    if isinstance(colour, str):
+        try:
+            values: Sequence[Any] = PIL.ImageColor.getrgb(colour)[:3]
+        except ValueError as error:
+            raise ValueError(expected) from error
+    else:
+        values = tuple(colour)
+    try:
+        red, green, blue = (int(value) for value in values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(expected) from error
+    if not all(0 <= value <= 255 for value in (red, green, blue)):
+        raise ValueError(expected)
+    return red, green, blue
+
+
+def draw_face(
+    canvas: NDArray[np.uint8],
+    points: NDArray[np.floating[Any]],
+    scores: NDArray[np.floating[Any]],
+    box: NDArray[np.floating[Any]],
+    contours: Sequence[Sequence[int]],
+    style: Style,
+) -> None:
+    """Draw one face, in place.
+
+    Args:
+        canvas: (H, W, 3) uint8 RGB.
+        points: (K, 2) x, y in pixels of the canvas, 0 at the centre of the first; those that are not finite are left
+            out.
+        scores: (K,) from 0 to 1.
+        box: (4,) x1, y1, x2, y2 in pixels of the canvas.
+        contours: index sequences of points that lines join.
+        style: what is drawn, and how.
+    """
+    side = _side(points, canvas)
+    radius = max(side / 110, 0.5) if style.size is None else style.size / 2
+    width = max(side / 300, 0.35) if style.thickness is None else style.thickness
+    text = max(side / 14, 7.0)
+    left, top, right, bottom = _region(canvas, points, box, style, margin=2 * max(radius, width) + 3 * text)
+    if left >= right or top >= bottom:
+        return
+    part = canvas[top:bottom, left:right]
+    area = max(part.shape[0] * part.shape[1], 1)
+    times = max(1, min(8, round(_LARGE / max(side, 1)), int((_AREA / area) ** 0.5)))
+    # every pixel becomes a square of equal ones, whose mean is that pixel again: what is not drawn on stays as it is
+    large = part if times == 1 else np.repeat(np.repeat(part, times, 0), times, 1)
+    pen = _Pen(large, np.array((left, top)), times)
+    line = rgb(style.line_colour)
+    if style.boxes:
+        pen.line(box[[[0, 1], [2, 1], [2, 3], [0, 3], [0, 1]]], line, width)
+    if style.lines:
+        for contour in contours:
+            pen.line(points[list(contour)], line, width)
+    fixed = None if style.colour is None else rgb(style.colour)
+    for point, score in zip(points, scores, strict=True):
+        pen.point(point, fixed or _by_score(float(score)), radius)
+    if style.labels:
+        height = max(side / 40, 4.0)
+        beside = np.array((radius + 0.2 * height, -0.2 * height))
+        for index, point in enumerate(points):
+            pen.text(str(index), point + beside, line, height)
+    if style.scores:
+        above = box[1] > 1.6 * text  # room above the box, else inside it
+        place = box[:2] + np.array((0.0, -0.4 * text if above else 1.4 * text))
+        pen.text(f"{float(np.mean(scores)):.2f}", place, line, text)
+    if times > 1:
+        part[:] = cv2.resize(large, part.shape[1::-1], interpolation=cv2.INTER_AREA)
+
+
+class _Pen:
+    """Draws into a part of a picture that is enlarged, in coordinates and sizes of the whole picture."""
+
+    def __init__(self, canvas: NDArray[np.uint8], offset: NDArray[np.int_], times: int) -> None:
+        self._canvas, self._offset, self._times = canvas, offset, times
+
+    def line(self, points: NDArray[np.floating[Any]], colour: tuple[int, int, int], width: float) -> None:
+        thickness = max(1, round(width * self._times))
+        for a, b in pairwise(points):
+            if np.isfinite((a, b)).all():
+                ends = self._fixed(a), self._fixed(b)
+                cv2.line(self._canvas, *ends, colour, thickness, cv2.LINE_AA, _SHIFT)
+
+    def point(self, point: NDArray[np.floating[Any]], colour: tuple[int, int, int], radius: float) -> None:
+        if np.isfinite(point).all():
+            size = round(radius * self._times * _ONE)
+            cv2.circle(self._canvas, self._fixed(point), size, colour, -1, cv2.LINE_AA, _SHIFT)
+
+    def text(self, text: str, point: NDArray[np.floating[Any]], colour: tuple[int, int, int], height: float) -> None:
+        """Letters of that height, on a dark rim; ``point`` is where they begin, below."""
+        if not np.isfinite(point).all():
+            return
+        x, y = (value >> _SHIFT for value in self._fixed(point))
+        scale = height * self._times / _FONT_HEIGHT
+        thickness = max(1, round(2 * scale))
+        for tone, more in (((0, 0, 0), 2 * max(1, thickness)), (colour, 0)):
+            cv2.putText(self._canvas, text, (x, y), _FONT, scale, tone, thickness + more, cv2.LINE_AA)
+
+    def _fixed(self, point: NDArray[np.floating[Any]]) -> tuple[int, int]:
+        # enlarging keeps pixel edges, not centres
+        x, y = ((np.clip(point, -1e6, 1e6) - self._offset + 0.5) * self._times - 0.5) * _ONE
+        return round(float(x)), round(float(y))
+
+
+def _by_score(score: float) -> tuple[int, int, int]:
+    share = min(max(score, 0.0), 1.0) if np.isfinite(score) else 0.0
+    red, green, blue = (round(share * sure + (1 - share) * unsure) for sure, unsure in zip(SURE, UNSURE, strict=True))
+    return red, green, blue
+
+
+def _side(points: NDArray[np.floating[Any]], canvas: NDArray[np.uint8]) -> float:
+    """Longer side of the points' box; of a face that is absurdly large, what OpenCV's lines can be thick for."""
+    known = points[np.isfinite(points).all(-1)]
+    side = float(np.ptp(known, axis=0).max()) if len(known) else 0.0
+    return min(side, 10.0 * max(canvas.shape))
+
+
+def _region(
+    canvas: NDArray[np.uint8],
+    points: NDArray[np.floating[Any]],
+    box: NDArray[np.floating[Any]],
+    style: Style,
+    margin: float,
+) -> tuple[int, int, int, int]:
+    """left, top, right, bottom of the part of the canvas that is drawn on."""
+    corners = [points, *([box.reshape(2, 2)] if style.boxes or style.scores else [])]
+    places = np.concatenate(corners)
+    places = places[np.isfinite(places).all(-1)]
+    if not len(places):
+        return 0, 0, 0, 0
+    low = np.clip(np.floor(places.min(0) - margin), 0, canvas.shape[1::-1]).astype(int)
+    high = np.clip(np.ceil(places.max(0) + margin) + 1, 0, canvas.shape[1::-1]).astype(int)
+    return int(low[0]), int(low[1]), int(high[0]), int(high[1])
