@@ -39,7 +39,6 @@ from ..schemes import get_scheme
 from .calibrate import calibrate
 from .data import check, harmonize, label, pack
 from .evaluate import evaluate
-from .quantization import quantization
 from .train import train
 
 # click's, which typer has under one of two names
@@ -429,7 +428,6 @@ def export(
 app.command()(train)
 app.command()(evaluate)
 app.command()(calibrate)
-app.command()(quantization)
 _data = typer.Typer(help="Look at annotated faces, label, harmonize or pack them.", rich_markup_mode=None)
 _data.command()(check)
 _data.command()(label)

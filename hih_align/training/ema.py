@@ -7,14 +7,14 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from .variants import Variant
+from .learner import Learner
 
 
 class EMA:
     """Moving average of a model's weights and statistics. Early in a stage it forgets faster, so that it does not hold
     on to random weights, or to those of another resolution: the decay of update n is at most (1 + n) / (10 + n)."""
 
-    def __init__(self, model: Variant, decay: float) -> None:
+    def __init__(self, model: Learner, decay: float) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self._decay = decay
         pairs = list(zip(_tensors(self.model), _tensors(model), strict=True))

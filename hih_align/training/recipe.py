@@ -19,7 +19,7 @@ from ..method.heatmaps import Decoder
 from ..method.losses import LossSettings
 from ..schemes import SCHEMES
 from .augment import PRESETS, Augmentation
-from .variants import VariantName, stacks_of
+from .learner import stacks_of
 
 T = TypeVar("T")
 
@@ -88,7 +88,6 @@ class Recipe:
         stages: what is run, in order.
         scheme: id of the landmark scheme where none is asked for.
         size: "T", "S" or "B" (1, 2, 4 stacks); None: that of the start weights.
-        variant: "hih" or one of the paper's competitors, see `variants`.
         decimal_size: 4, 8 or 16 (Tab. IX).
         losses: see `LossSettings`.
         augmentation: see `Augmentation`; in a file, a name ("none", "paper", "modern", "wild") or a mapping of its
@@ -114,7 +113,6 @@ class Recipe:
     stages: tuple[Stage, ...]
     scheme: str | None = None
     size: str | None = None
-    variant: VariantName = "hih"
     decimal_size: int = 8
     losses: LossSettings = field(default_factory=LossSettings)
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -242,6 +240,8 @@ def recipe_from_dict(data: Any, source: str = "recipe") -> Recipe:
     Raises:
         ValueError: for unknown or missing keys and values out of range; it names the key.
     """
+    if isinstance(data, Mapping) and data.get("variant") == "hih":  # runs of version 0.1 say so
+        data = {key: value for key, value in data.items() if key != "variant"}
     return _build(Recipe, data, source)
 
 

@@ -43,11 +43,11 @@ from ..schemes import Scheme
 from .augment import Augmentation, Batch, augment, sample_seeds
 from .ema import EMA
 from .journal import RUN_FILE, Journal
+from .learner import HIH, Build, Learner, Output, build_hih, stacks_of
 from .preview import draw_points, pixels, preview
 from .recipe import Recipe, Stage, recipe_from_dict
 from .sampling import Indices, Order
 from .supply import Supply, ahead
-from .variants import HIH, Output, Variant, build, stacks_of
 from .warmstart import Start, WarmStart, load_start, warm_start
 
 if TYPE_CHECKING:
@@ -177,6 +177,7 @@ def train(
     limit: int = LIMIT,
     workers: int = 2,
     progress: bool = True,
+    build: Build = build_hih,
 ) -> Result:
     """Train a network.
 
@@ -192,6 +193,7 @@ def train(
         limit: bytes of decoded faces to keep on the device; more are decoded as they are needed.
         workers: decoding threads or processes.
         progress: draw progress bars on stderr.
+        build: makes the network under training; HIH by default.
 
     On SIGINT or SIGTERM (in the main thread) the step under way is finished and the state saved; a second signal
     does what it does elsewhere.
@@ -213,6 +215,7 @@ def train(
         limit=limit,
         workers=workers,
         progress=progress,
+        build=build,
     ).run()
 
 
@@ -232,6 +235,7 @@ class Trainer:
         limit: int = LIMIT,
         workers: int = 2,
         progress: bool = True,
+        build: Build = build_hih,
     ) -> None:
         if not data:
             raise ValueError("data is empty, expected at least one source")
@@ -240,7 +244,7 @@ class Trainer:
             if dataset.scheme != scheme:
                 raise ValueError(f"data {name!r} has scheme {dataset.scheme.id!r}, expected {scheme.id!r} as the first")
         self.recipe, self.scheme, self.out = recipe, scheme, out
-        self.accelerator = _accelerator(recipe)
+        self.accelerator = _accelerator(recipe, build is not build_hih)
         self._show = progress and self.accelerator.is_main_process
         world = self.accelerator.num_processes
         self._pieces = world * recipe.accumulate
@@ -270,12 +274,12 @@ class Trainer:
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            model = build(recipe.variant, len(scheme), self.stacks, recipe.decimal_size)
+            model = build(len(scheme), self.stacks, recipe.decimal_size)
         self.warm_start = warm_start(model, start, scheme) if start is not None else None
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-        self.model: Variant = model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
+        self.model: Learner = model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
         self.ema = EMA(self.model, recipe.ema) if recipe.ema else None
-        compiled = cast("Variant", torch.compile(self.model)) if recipe.compile else self.model
+        compiled = cast("Learner", torch.compile(self.model)) if recipe.compile else self.model
         self.net, self.optimizer = self.accelerator.prepare(compiled, _optimizer(self.model, recipe))
         self.progress = _Progress()
         self._stopped = self._agreed = False
@@ -553,7 +557,7 @@ class Trainer:
             journal.scalars(scalars | {"step/lr": lr, "step/images_per_second": speed, "step/wait": share}, at.steps)
 
     @property
-    def averaged(self) -> Variant:
+    def averaged(self) -> Learner:
         """The network that is validated and kept: the moving average where there is one."""
         return self.model if self.ema is None else self.ema.model
 
@@ -734,14 +738,14 @@ class _Waits:
         return seconds
 
 
-def _accelerator(recipe: Recipe) -> Accelerator:
+def _accelerator(recipe: Recipe, rival: bool) -> Accelerator:
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState
 
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != recipe.precision:
         AcceleratorState._reset_state()  # an earlier run of this process with another precision
-    # stages that leave the head out; and the baselines' last fusion feeds nothing
-    unused = not all(stage.subpixel for stage in recipe.stages) or recipe.variant in ("baseline", "wsm", "dark")
+    # stages leave the head out; a rival may have layers that feed nothing
+    unused = rival or not all(stage.subpixel for stage in recipe.stages)
     handlers = [DistributedDataParallelKwargs(find_unused_parameters=unused)]
     return Accelerator(mixed_precision=recipe.precision, kwargs_handlers=handlers)
 

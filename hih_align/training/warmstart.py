@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import cast
 
 import numpy as np
-import safetensors.torch
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ..hub import checkpoints
 from ..method.network import HIHNet, StackedHourglass
 from ..method.released import load_released
-from ..schemes import COFW, W300, WFLW, Scheme, conversion, scheme_from_dict
-from .journal import RUN_FILE
-from .variants import Variant, build
+from ..schemes import COFW, W300, WFLW, Scheme, conversion
+from .learner import Learner
 
 # tensors with a landmark dimension, and which it is
 _LANDMARKS = [
@@ -47,10 +42,9 @@ _GROUP = re.compile(r"^(?:network\.)?(trunk\.stacks\.\d+(?:\.predict)?|trunk\.st
 @dataclass(frozen=True)
 class Start:
     """A trained network and its landmarks; ``scheme`` is None where a file of a released layout holds points that no
-    built-in scheme has. A competitor of HIH (`variants`) starts networks like itself, and its trunk any other of the
-    same width."""
+    built-in scheme has."""
 
-    network: HIHNet | Variant
+    network: HIHNet | Learner
     scheme: Scheme | None
     source: str
 
@@ -101,7 +95,7 @@ def load_start(init: str | os.PathLike[str], scheme: Scheme | None = None) -> St
     """Start weights by what `checkpoints.find_checkpoint` takes, or a ``.pth`` of the released layout.
 
     Args:
-        init: "HIH_T", "HIH_T/300w", a folder (a run's ``best``, of a competitor's too), a Hub repository, or a
+        init: "HIH_T", "HIH_T/300w", a folder (a run's ``best``), a Hub repository, or a
             ``.pth`` file.
         scheme: the landmarks of the network that is to be trained: of a size alone ("HIH_T") its checkpoint for
             them is taken where there is one, else the 300W one.
@@ -110,10 +104,6 @@ def load_start(init: str | os.PathLike[str], scheme: Scheme | None = None) -> St
         ValueError, FileNotFoundError, OSError: as those two.
     """
     name = os.fspath(init)
-    if os.path.isfile(os.path.join(name, checkpoints.WEIGHTS_FILE)) and not os.path.isfile(
-        os.path.join(name, checkpoints.CONFIG_FILE)
-    ):
-        return _competitor(Path(name))
     if os.path.isfile(name):
         network = load_released(name).network
         known = {len(s): s for s in (W300, WFLW, COFW)}
@@ -122,21 +112,6 @@ def load_start(init: str | os.PathLike[str], scheme: Scheme | None = None) -> St
     wanted = scheme.id if scheme is not None and f"{name}/{scheme.id}" in rows else None
     found = checkpoints.find_checkpoint(name, wanted)
     return Start(checkpoints.load_network(found), found.config.scheme, name)
-
-
-def _competitor(folder: Path) -> Start:
-    """A competitor's ``best/`` or ``last/``, which only its run describes."""
-    path = folder.parent / RUN_FILE
-    if not path.is_file():
-        raise ValueError(f"init: {folder} holds weights without {checkpoints.CONFIG_FILE}, and {path} is not there")
-    run = json.loads(path.read_text("utf-8"))
-    scheme = scheme_from_dict(run["scheme"])
-    network = build(run["recipe"]["variant"], len(scheme), run["stacks"], run["recipe"]["decimal_size"])
-    try:
-        network.load_state_dict(safetensors.torch.load_file(folder / checkpoints.WEIGHTS_FILE))
-    except (SafetensorError, RuntimeError) as error:
-        raise ValueError(f"init: {folder} does not hold what {path} describes: {str(error).splitlines()[0]}") from error
-    return Start(network, scheme, str(folder))
 
 
 def same_points(source: Scheme | None, target: Scheme) -> NDArray[np.intp] | None:
@@ -165,7 +140,7 @@ def warm_start(model: nn.Module, start: Start, scheme: Scheme) -> WarmStart:
     """Take over whatever fits, in place.
 
     Args:
-        model: a `HIHNet`, or a module that holds one as ``network`` or whose parts carry its names (`variants`).
+        model: a `HIHNet`, or a module that holds one as ``network`` or whose parts carry its names (`learner`).
         start: where from.
         scheme: the model's landmarks.
 

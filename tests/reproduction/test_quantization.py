@@ -12,10 +12,12 @@ import typer
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-from hih_align.cli.quantization import quantization as command
 from hih_align.data.annotations import Dataset, Record, read_dataset
 from hih_align.schemes import W300, Scheme
-from hih_align.training.quantization import PAPER, plot, quantization
+from reproduction.paper import IDEAL as PAPER
+from reproduction.quantization import main as command
+from reproduction.quantization import plot
+from reproduction.quantization import quantization_error as quantization
 
 POINTS = Scheme("points", tuple(map(str, range(40))), normalizers={"inter-ocular": ((0,), (1,)), "side": ((2,), (3,))})
 

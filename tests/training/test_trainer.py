@@ -13,14 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from typer.testing import CliRunner
 
 pytest.importorskip("accelerate")
 
+from made_faces import SCHEME, lines, small
+
 import hih_align
 from hih_align import FaceAligner
-from hih_align.data.annotations import Dataset, read_dataset
+from hih_align.data.annotations import read_dataset
 from hih_align.evaluation.evaluate import evaluate
 from hih_align.hub.checkpoints import Config, find_checkpoint, load_network, save_checkpoint
 from hih_align.method.network import HIHNet
@@ -30,22 +31,14 @@ from hih_align.training.augment import _noise
 from hih_align.training.curve import curve_figure
 from hih_align.training.ema import EMA
 from hih_align.training.finetune import fine_tune
-from hih_align.training.recipe import Recipe, recipe_from_dict
+from hih_align.training.learner import HIH, build_hih
 from hih_align.training.sampling import Order
 from hih_align.training.supply import ahead
 from hih_align.training.trainer import DivergedError, Source, Trainer, normalizers, train
-from hih_align.training.variants import HIH, build
 from hih_align.training.warmstart import Start, load_start, same_points, warm_start
 
 ROOT = Path(hih_align.__file__).parents[1]
 SHARED = Path(__file__).resolve().parents[3] / "shared"
-
-SCHEME = {
-    "id": "corners",
-    "names": ["left", "right", "top", "bottom"],
-    "mirror": [[0, 1]],
-    "normalizers": {"width": [0, 1]},
-}
 
 
 @pytest.fixture(autouse=True)
@@ -54,62 +47,6 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def write_faces(folder: Path, count: int, seed: int, missing: int = 0) -> Path:
-    """A COCO file of pictures with four coloured discs, which are the landmarks."""
-    rng = np.random.default_rng(seed)
-    folder.mkdir(parents=True)
-    images, annotations = [], []
-    colours = np.array([[255, 40, 40], [40, 255, 40], [60, 60, 255], [255, 255, 60]])
-    y, x = np.mgrid[:96, :96]
-    for i in range(count):
-        centre, size, turn = rng.uniform(42, 54, 2), rng.uniform(18, 26), rng.uniform(-0.2, 0.2)
-        axes = np.array([[-1, 0], [1, 0], [0, -1.1], [0, 1.1]]) * size
-        points = centre + axes @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
-        picture = rng.integers(60, 120, (96, 96, 3)).astype(np.uint8)
-        for (px, py), colour in zip(points, colours, strict=True):
-            picture[(x - px) ** 2 + (y - py) ** 2 < 12] = colour
-        Image.fromarray(picture).save(folder / f"{i}.png")
-        x1, y1 = points.min(0)
-        x2, y2 = points.max(0)
-        keypoints = [[float(px), float(py), 0 if i < missing and k == 2 else 2] for k, (px, py) in enumerate(points)]
-        images.append({"id": i, "file_name": f"{i}.png", "width": 96, "height": 96})
-        annotations.append(
-            {
-                "id": i,
-                "image_id": i,
-                "category_id": 1,
-                "keypoints": [v for point in keypoints for v in point],
-                "num_keypoints": sum(v > 0 for *_, v in keypoints),
-                "bbox": [float(x1), float(y1), float(x2 - x1), float(y2 - y1)],
-            }
-        )
-    categories = [{"id": 1, "name": "face", "keypoints": SCHEME["names"]}]
-    path = folder / "annotations.json"
-    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
-    return path
-
-
-@pytest.fixture(scope="module")
-def faces(tmp_path_factory) -> tuple[Dataset, Dataset]:
-    folder = tmp_path_factory.mktemp("faces")
-    scheme = scheme_from_dict(SCHEME)
-    (folder / "scheme.json").write_text(json.dumps(SCHEME))
-    return (
-        read_dataset(write_faces(folder / "train", 6, 0, missing=2), scheme),
-        read_dataset(write_faces(folder / "val", 3, 1), scheme),
-    )
-
-
-def small(**changes: object) -> Recipe:
-    """Two stages of an epoch of three steps each."""
-    stages = [
-        {"epochs": 1, "size": 64, "batch": 2, "lr": 5e-4, "warmup": 0.5},
-        {"epochs": 1, "size": 64, "batch": 2, "lr": 5e-4, "subpixel": False},
-    ]
-    plain = {"stages": stages, "size": "T", "precision": "no", "ema": 0.9, "store_side": 96, "seed": 3}
-    return recipe_from_dict(plain | changes)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -126,10 +63,6 @@ def assert_same(a: Path, b: Path) -> None:
     assert left.keys() == right.keys()
     different = [name for name in left if not torch.equal(left[name], right[name])]
     assert not different
-
-
-def lines(folder: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 class Stopped(Trainer):
@@ -404,27 +337,6 @@ def test_steps_do_not_wait_for_the_gpu(faces, tmp_path):
     assert all(np.isfinite(line["loss"]) for line in lines(tmp_path / "run"))
 
 
-def test_a_competitor_starts_another(faces, tmp_path):
-    train(small(variant="baseline"), [Source(faces[0])], tmp_path / "first", progress=False)
-    start = load_start(tmp_path / "first" / "best")
-    assert (start.stacks, start.landmarks, start.scheme) == (1, 4, faces[0].scheme)
-    model = build("dark", 4, 1)
-    assert warm_start(model, start, faces[0].scheme).fresh == ()
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), start.network.parameters(), strict=True))
-    train(small(variant="dark"), [Source(faces[0])], tmp_path / "second", init=tmp_path / "first/best", progress=False)
-    (tmp_path / "first" / "run.json").unlink()
-    with pytest.raises(ValueError, match=r"weights without config.json"):
-        load_start(tmp_path / "first" / "best")
-
-
-def test_variants_and_several_sources_train(faces, tmp_path):
-    recipe = small(variant="wov", stages=[{"epochs": 1, "size": 64, "batch": 4}])
-    result = train(recipe, [Source(faces[0], 0.5), Source(faces[1], 2)], tmp_path, progress=False)
-    assert result.steps == 3  # 3 + 6 faces in fours
-    assert "offset" in lines(tmp_path)[0]
-    assert (tmp_path / "best" / "model.safetensors").is_file()
-
-
 def test_order_shows_every_face_by_its_sources_weight():
     order = Order([0] * 10 + [1] * 4 + [2] * 3, [1.0, 0.5, 2.0], seed=7)
     assert order.faces == 10 + 2 + 6
@@ -451,7 +363,7 @@ def test_order_is_checked():
 
 def test_ema_averages_weights_and_statistics():
     torch.manual_seed(0)
-    model = build("hih", 2, 1)
+    model = build_hih(2, 1)
     ema = EMA(model, 0.5)
     weight, average = model.network.trunk.stem[0].conv.weight, ema.model.network.trunk.stem[0].conv.weight
     mean, average_mean = model.network.trunk.stem[0].bn.running_mean, ema.model.network.trunk.stem[0].bn.running_mean
@@ -557,13 +469,6 @@ def test_deeper_models_start_as_good_as_their_source(stacks):
     for stack in model.network.trunk.stacks:
         assert stack.merge_feature.bn.weight.grad.abs().max() > 0
         assert stack.merge_heatmaps.bn.weight.grad.abs().max() > 0
-
-
-def test_stacks_of_another_width_are_no_copies():
-    start = Start(HIHNet(68, 1), W300, "test")
-    report = warm_start(build("baseline", 68, 2), start, W300)  # of 280 channels
-    assert any("stacks.1" in name for name in report.fresh)
-    assert report.copies == {}
 
 
 def test_warm_start_keeps_fresh_rows_where_a_landmark_is_new():

@@ -1,8 +1,7 @@
-"""HIH and the paper's competitors for the subpixel part, on the same trunk (Appendix, Tab. V and VI).
+"""The paper's competitors of HIH for the subpixel part, on the same trunk (Appendix, Tab. V and VI).
 
-A variant maps crops to an `Output`, says what it is trained with and how its output becomes landmarks:
+Each is a `Learner`, which `hih_align.training.train` takes as ``build``:
 
-* ``hih``: nested heatmaps; with the recipe's losses HIH w. CSC, HIH w. L2, or any other of `LossSettings`
 * ``baseline``: integer heatmaps alone, from a trunk of 280 channels that makes up for the missing head; decoded at
   half a pixel (``baseline``), with the second-maximal shift (``wsm``) or with DARK (``dark``)
 * ``wov``: offset values from a fully connected layer (Eq. 9)
@@ -13,83 +12,32 @@ The paper leaves the layers of WOV and WOM open; ours keep to the decimal head's
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+import json
+from pathlib import Path
+from typing import Literal, get_args
 
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..method import heatmaps
-from ..method.heatmaps import Decoder
-from ..method.losses import Loss, LossSettings, hih_loss, integer_parts, weighted_mean
-from ..method.network import SIZES, DownBlock, HIHNet, StackedHourglass, Unit
+from hih_align.hub.checkpoints import WEIGHTS_FILE
+from hih_align.method import heatmaps
+from hih_align.method.heatmaps import Decoder
+from hih_align.method.losses import Loss, LossSettings, hih_loss, integer_parts, weighted_mean
+from hih_align.method.network import DownBlock, StackedHourglass, Unit
+from hih_align.schemes import scheme_from_dict
+from hih_align.training.journal import RUN_FILE
+from hih_align.training.learner import Learner, Output, build_hih
+from hih_align.training.warmstart import Start
 
-VariantName = Literal["hih", "baseline", "wsm", "dark", "wov", "wom"]
+RivalName = Literal["baseline", "wsm", "dark", "wov", "wom"]
 
 #: Channels of the baseline's trunk (Sec. IV-D).
 BASELINE_CHANNELS = 280
 
 
-class Output(NamedTuple):
-    """``integer`` (B, stacks, K, h, w) heatmaps and ``subpixel``, whatever the variant adds to them, if anything:
-    decimal heatmaps (B, K, n, n), offsets (B, K, 2) or offset maps (B, 2, h, w)."""
-
-    integer: Tensor
-    subpixel: Tensor | None
-
-
-class Variant(nn.Module):
-    """A network under training. Points are (B, K, 2) heatmap pixels, weights (B, K); see `losses.hih_loss`."""
-
-    def forward(self, images: Tensor, subpixel: bool = True) -> Output:
-        """(B, 3, H, W) normalised crops -> `Output`; ``subpixel=False`` leaves the subpixel head out."""
-        raise NotImplementedError
-
-    def loss(
-        self, output: Output, points: Tensor, weights: Tensor, settings: LossSettings, count: float | Tensor | None
-    ) -> Loss:
-        """What to minimise; without ``output.subpixel`` the integer loss alone."""
-        raise NotImplementedError
-
-    def decode(self, output: Output, decoder: Decoder) -> Tensor:
-        """(B, K, 2) landmarks in heatmap pixels. ``decoder`` is HIH's; the others have a rule of their own."""
-        raise NotImplementedError
-
-
-class HIH(Variant):
-    """`HIHNet`. At inputs other than 256 px its decimal heatmaps have another size than their targets: they are then
-    interpolated to ``decimal_size``."""
-
-    def __init__(self, network: HIHNet) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor, subpixel: bool = True) -> Output:
-        integer, features = self.network.trunk(images)
-        maps = torch.stack(integer, 1)
-        if not subpixel:
-            return Output(maps, None)
-        decimal = self.network.decimal_head(features)
-        size = self.network.decimal_size
-        if decimal.shape[-1] != size:
-            decimal = F.interpolate(decimal, (size, size), mode="bilinear", align_corners=False)
-        return Output(maps, decimal)
-
-    def loss(
-        self, output: Output, points: Tensor, weights: Tensor, settings: LossSettings, count: float | Tensor | None
-    ) -> Loss:
-        return hih_loss(output.integer, output.subpixel, points, weights, settings, count)
-
-    def decode(self, output: Output, decoder: Decoder) -> Tensor:
-        integer = output.integer[:, -1]
-        if output.subpixel is None:  # floored labels stand for their pixel's middle
-            maps = integer.float()
-            argmax = decoder.method == "argmax"
-            return 0.5 + (heatmaps.peak(maps) if argmax else heatmaps.centroid(maps, decoder.radius, decoder.power))
-        return heatmaps.decode(integer, output.subpixel, decoder)
-
-
-class Baseline(Variant):
+class Baseline(Learner):
     """Integer heatmaps alone. WSM and DARK read the very same network: ``rule`` can be changed after training."""
 
     def __init__(
@@ -118,7 +66,7 @@ class Baseline(Variant):
         return (dark(maps) if self.rule == "dark" else heatmaps.peak(maps)) + 0.5
 
 
-class _OffsetVariant(Variant):
+class _OffsetVariant(Learner):
     """The trunk of HIH with a head for offsets in [0, 1) beside it, trained by smooth L1 with HIH's alpha."""
 
     def __init__(self, landmarks: int, stacks: int) -> None:
@@ -250,31 +198,36 @@ def _derivatives(maps: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor, Tens
     return dx, dy, dxx, dxy, dyy
 
 
-def build(variant: str, landmarks: int, stacks: int, decimal_size: int = 8) -> Variant:
-    """A variant by name with random weights.
+def build(name: str, landmarks: int, stacks: int, decimal_size: int = 8) -> Learner:
+    """A rival, or "hih" itself, by name with random weights.
 
     Raises:
         ValueError: for an unknown name, or numbers that `HIHNet` refuses.
     """
-    if variant == "hih":
-        return HIH(HIHNet(landmarks, stacks, decimal_size))
-    if variant in ("baseline", "wsm", "dark"):
-        return Baseline(landmarks, stacks, variant)  # type: ignore[arg-type]
-    if variant == "wov":
+    if name == "hih":
+        return build_hih(landmarks, stacks, decimal_size)
+    if name in ("baseline", "wsm", "dark"):
+        return Baseline(landmarks, stacks, name)  # type: ignore[arg-type]
+    if name == "wov":
         return OffsetValue(landmarks, stacks)
-    if variant == "wom":
+    if name == "wom":
         return OffsetMap(landmarks, stacks)
-    raise ValueError(f"variant is {variant!r}, expected one of {get_args(VariantName)}")
+    raise ValueError(f"rival is {name!r}, expected 'hih' or one of {get_args(RivalName)}")
 
 
-def stacks_of(size: str) -> int:
-    """Number of stacks of "T", "S", "B" or "HIH_T", ...
+def load_rival(folder: Path, name: str) -> Start:
+    """The ``best/`` or ``last/`` of a rival's run as start weights.
+
+    Args:
+        folder: of the weights.
+        name: of the rival, see `build`.
 
     Raises:
-        ValueError: for another name.
+        FileNotFoundError: the run's ``run.json`` or the weights are not there.
+        RuntimeError: the weights are another network's.
     """
-    name = size.upper()
-    name = name if name.startswith("HIH_") else f"HIH_{name}"
-    if name not in SIZES:
-        raise ValueError(f"size is {size!r}, expected one of {[key.removeprefix('HIH_') for key in SIZES]}")
-    return SIZES[name]
+    run = json.loads((folder.parent / RUN_FILE).read_text("utf-8"))
+    scheme = scheme_from_dict(run["scheme"])
+    learner = build(name, len(scheme), run["stacks"], run["recipe"]["decimal_size"])
+    learner.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS_FILE))
+    return Start(learner, scheme, str(folder))

@@ -1,21 +1,27 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
+from made_faces import lines, small
 
 from hih_align.method import heatmaps
 from hih_align.method.heatmaps import ARGMAX, Decoder
 from hih_align.method.losses import LossSettings
 from hih_align.method.network import HIHNet
-from hih_align.training.variants import (
+from hih_align.schemes import W300
+from hih_align.training.learner import HIH, Output
+from hih_align.training.trainer import Source, train
+from hih_align.training.warmstart import Start, warm_start
+from reproduction.rivals import (
     BASELINE_CHANNELS,
-    HIH,
     Baseline,
     OffsetMap,
     OffsetValue,
-    Output,
     build,
     dark,
+    load_rival,
     second_maximal,
 )
 
@@ -27,7 +33,7 @@ def images(size: int = 64) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", ["hih", "baseline", "wov", "wom"])
-def test_variants_train(name):
+def test_rivals_train(name):
     torch.manual_seed(0)
     model = build(name, K, 1)
     output = model(images())
@@ -158,6 +164,33 @@ def test_offset_values_that_are_right_cost_nothing():
     assert torch.equal(model.decode(output, ARGMAX), points)
 
 
-def test_unknown_variant():
-    with pytest.raises(ValueError, match="variant is 'softargmax'"):
+def test_unknown_rival():
+    with pytest.raises(ValueError, match="rival is 'softargmax'"):
         build("softargmax", K, 1)
+
+
+def test_a_rival_is_trained_and_starts_another(faces, tmp_path):
+    train(small(), [Source(faces[0])], tmp_path / "first", progress=False, build=partial(build, "baseline"))
+    start = load_rival(tmp_path / "first" / "best", "baseline")
+    assert (start.stacks, start.landmarks, start.scheme) == (1, 4, faces[0].scheme)
+    model = build("dark", 4, 1)
+    assert warm_start(model, start, faces[0].scheme).fresh == ()
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), start.network.parameters(), strict=True))
+    options = {"init": start, "progress": False, "build": partial(build, "dark")}
+    assert train(small(), [Source(faces[0])], tmp_path / "second", **options).completed
+
+
+def test_rivals_train_on_several_sources(faces, tmp_path):
+    recipe = small(stages=[{"epochs": 1, "size": 64, "batch": 4}])
+    sources = [Source(faces[0], 0.5), Source(faces[1], 2)]
+    result = train(recipe, sources, tmp_path, progress=False, build=partial(build, "wov"))
+    assert result.steps == 3  # 3 + 6 faces in fours
+    assert "offset" in lines(tmp_path)[0]
+    assert (tmp_path / "best" / "model.safetensors").is_file()
+
+
+def test_stacks_of_another_width_are_no_copies():
+    start = Start(HIHNet(68, 1), W300, "test")
+    report = warm_start(build("baseline", 68, 2), start, W300)  # of 280 channels
+    assert any("stacks.1" in name for name in report.fresh)
+    assert report.copies == {}

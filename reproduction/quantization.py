@@ -1,43 +1,35 @@
 """What heatmaps cost in accuracy before anything is learnt (Sec. IV-B, Fig. 4, Tab. IX "Ideal").
 
-Ground truth is encoded, decoded and compared with itself, from annotations alone.
+Ground truth is encoded, decoded and compared with itself, from annotations alone:
+
+    python -m reproduction.quantization --data ../shared/data/wflw_dev --scheme wflw
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+import typer
 from numpy.typing import NDArray
 
-from ..crops import CROP_SIZE, square_crop, tight_box
-from ..data.annotations import Dataset
-from ..evaluation.metrics import nme
-from ..files import replacing
-from ..method.heatmaps import ARGMAX, STRIDE, decode, encode
+from hih_align.crops import CROP_SIZE, square_crop, tight_box
+from hih_align.data.annotations import Dataset, read_dataset
+from hih_align.evaluation.metrics import nme
+from hih_align.files import replacing
+from hih_align.method.heatmaps import ARGMAX, STRIDE, decode, encode
 
-#: The paper's figures by scheme and decimal size, 0 for none: Sec. IV-B and Tab. IX.
-PAPER: Mapping[str, Mapping[int, float]] = {
-    "wflw": {0: 1.285, 4: 0.420, 8: 0.182, 16: 0.091},
-    "300w": {0: 1.111},
-    "cofw": {0: 0.864},
-}
-
-#: Inter-ocular NME as the paper prints it (Tab. I, full set; Tab. III, full set; Tab. II). "SOTA" is what Fig. 4 takes:
-#: ADNet or SLPT, the better of the two.
-PUBLISHED: Mapping[str, Mapping[str, float]] = {
-    "wflw": {"SOTA": 4.14, "HIH_T": 4.27, "HIH_S": 4.13, "HIH_B": 4.08},
-    "300w": {"SOTA": 2.93, "HIH_T": 3.29, "HIH_S": 3.15, "HIH_B": 3.09},
-    "cofw": {"SOTA": 3.32, "HIH_T": 3.35, "HIH_S": 3.25, "HIH_B": 3.21},
-}
+from .paper import FIGURE_4, IDEAL
 
 
 @dataclass(frozen=True)
-class Row:
+class Representation:
     """One representation: its ``decimal_size`` (0: integer heatmaps only, rounded to the nearest pixel), the mean
     ``nme`` in percent, the ``paper``'s figure where it has one, and ``share``, percent of published errors by name."""
 
@@ -66,7 +58,7 @@ class Quantization:
     crop_ratio: float
     normalizer: str
     masked: int
-    rows: tuple[Row, ...]
+    rows: tuple[Representation, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
@@ -75,7 +67,7 @@ class Quantization:
     def markdown(self) -> str:
         """A table as in Tab. IX, with the shares of Fig. 4."""
         names = list(self.rows[0].share)
-        head = ["decimal heatmap", "NME", "paper", *(f"share of {n} ({PUBLISHED[self.scheme][n]:.2f})" for n in names)]
+        head = ["decimal heatmap", "NME", "paper", *(f"share of {n} ({FIGURE_4[self.scheme][n]:.2f})" for n in names)]
         lines = [" | ".join(head), " | ".join("---" for _ in head)]
         for row in self.rows:
             label = f"{row.decimal_size}x{row.decimal_size}" if row.decimal_size else "none"
@@ -85,7 +77,7 @@ class Quantization:
         return "\n".join([title, "", *(f"| {line} |" for line in lines)])
 
 
-def quantization(
+def quantization_error(
     dataset: Dataset,
     crop_ratio: float = 1.15,
     decimal_sizes: Sequence[int] = (4, 8, 16),
@@ -130,10 +122,10 @@ def quantization(
     errors = {0: error(np.floor(exact + 0.5))}
     for size in decimal_sizes:
         errors[size] = error(_there_and_back(exact, size))
-    published = PUBLISHED.get(dataset.scheme.id, {}) if normalizer == "inter-ocular" else {}
-    paper = PAPER.get(dataset.scheme.id, {}) if normalizer == "inter-ocular" else {}
+    published = FIGURE_4.get(dataset.scheme.id, {}) if normalizer == "inter-ocular" else {}
+    paper = IDEAL.get(dataset.scheme.id, {}) if normalizer == "inter-ocular" else {}
     rows = tuple(
-        Row(size, value, paper.get(size), {name: 100 * value / whole for name, whole in published.items()})
+        Representation(size, value, paper.get(size), {name: 100 * value / whole for name, whole in published.items()})
         for size, value in errors.items()
     )
     masked = int((labelled & ~inside).sum())
@@ -158,7 +150,7 @@ def plot(results: Sequence[Quantization], path: str | os.PathLike[str]) -> None:
     axes = figure.subplots()
     for n, result in enumerate(results):
         ours = result.rows[0].nme
-        whole = PUBLISHED.get(result.scheme, {}).get("SOTA", ours)
+        whole = FIGURE_4.get(result.scheme, {}).get("SOTA", ours)
         axes.bar(n, ours, color="tab:blue", label=None if n else "quantization")
         axes.bar(n, max(whole - ours, 0), bottom=ours, color="tab:orange", label=None if n else "rest of ADNet / SLPT")
         axes.annotate(f"{ours:.3f}", (n, ours / 2), ha="center", va="center", color="white")
@@ -167,3 +159,25 @@ def plot(results: Sequence[Quantization], path: str | os.PathLike[str]) -> None:
     axes.legend()
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=150)
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="Annotation file or folder.")],
+    scheme: Annotated[str, typer.Option(help="The data's landmarks: an id such as 'wflw', or a scheme file.")],
+    crop_ratio: Annotated[
+        float, typer.Option(help="Crop side over the longer side of the tight box of the points.")
+    ] = 1.15,
+    normalizer: Annotated[str, typer.Option(help="What errors are divided by.")] = "inter-ocular",
+    format: Annotated[str | None, typer.Option(help="coco, pts, wflw, cofw or csv; by the name if not given.")] = None,
+    figure: Annotated[Path | None, typer.Option(help="Draw Fig. 4 to this file (needs matplotlib).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """The error of heatmaps themselves on annotated faces: Sec. IV-B, Fig. 4 and Tab. IX "Ideal" of the paper."""
+    result = quantization_error(read_dataset(data, scheme, format=format), crop_ratio, normalizer=normalizer)
+    typer.echo(json.dumps(result.to_dict(), indent=2) if as_json else result.markdown())
+    if figure is not None:
+        plot([result], figure)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,6 +1,6 @@
 """The paper's competitors and ablations, each under one short, equal budget.
 
-    python ablations/run.py --data ../shared/data/300w_train/annotations.json \
+    python -m reproduction.ablations.run --data ../shared/data/300w_train/annotations.json \
         --val ../shared/data/300w_val/annotations.json --out ../runs/ablations
 
 trains what is not trained yet, measures it on the validation faces and writes ``tables.md``. Interrupted, it goes on
@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -33,17 +34,31 @@ from hih_align.method import heatmaps
 from hih_align.method.heatmaps import Decoder
 from hih_align.schemes import scheme_from_dict
 from hih_align.training.journal import METRICS_FILE, RUN_FILE
-from hih_align.training.recipe import recipe_from_dict
+from hih_align.training.learner import Output
+from hih_align.training.recipe import load_recipe, parse_overrides, recipe_from_dict
 from hih_align.training.trainer import Source, Trainer
-from hih_align.training.variants import Baseline, Output
+from hih_align.training.trainer import train as train_network
+from hih_align.training.warmstart import Start, load_start
+from reproduction.paper import SUBPIXEL
+from reproduction.rivals import Baseline, build, load_rival
 
 HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 Errors = dict[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
 class Run:
-    """A training run: ``name`` of its folder, ``what`` it is in a table, and its options of ``hih-align train``."""
+    """A training run.
+
+    Attributes:
+        name: of its folder.
+        what: what it is called in a table.
+        options: what differs in it, as ``key=value`` pairs of the recipe; ``size=S`` and ``learner=wov`` too.
+        recipe: file beside this one.
+        init: the run that it starts from.
+        weight: share of the training faces that an epoch shows.
+    """
 
     name: str
     what: str
@@ -52,47 +67,62 @@ class Run:
     init: str | None = "trunk"
     weight: float = 0.5
 
+    @property
+    def learner(self) -> str:
+        """What is trained: "hih" or a rival's name."""
+        return self._special("learner") or "hih"
+
+    @property
+    def size(self) -> str | None:
+        """Of the network, where it is not the recipe's."""
+        return self._special("size")
+
+    @property
+    def overrides(self) -> list[str]:
+        """The recipe's keys that differ."""
+        return [pair for pair in self.options.split() if not pair.startswith(("learner=", "size="))]
+
+    def _special(self, key: str) -> str | None:
+        return next((pair.partition("=")[2] for pair in self.options.split() if pair.startswith(f"{key}=")), None)
+
+
+#: What a trunk of 256 channels starts.
+HIH_TRUNK = ("hih", "wov", "wom")
+
 
 TRUNKS = [
     Run("trunk", "256 channels", recipe="trunk", init=None, weight=1),
-    Run("trunk-280", "280 channels", "--set variant=baseline", "trunk", None, 1),
+    Run("trunk-280", "280 channels", "learner=baseline", "trunk", None, 1),
 ]
 # a smooth L1 at CSC's weight, whose mean over 64 cells is small, drowns the integer loss: NME 16 and 17
 VARIANTS = [
-    Run("baseline", "baseline (280 channels)", "--set variant=baseline", init="trunk-280"),
-    Run("wov", "WOV (offset value, fully connected)", "--set variant=wov --set losses.alpha=0.001"),
-    Run("wom", "WOM (offset map, smooth L1)", "--set variant=wom --set losses.alpha=0.001"),
-    Run("hih-l2", "HIH w. L2", "--set losses.decimal=mse"),
+    Run("baseline", "baseline (280 channels)", "learner=baseline", init="trunk-280"),
+    Run("wov", "WOV (offset value, fully connected)", "learner=wov losses.alpha=0.001"),
+    Run("wom", "WOM (offset map, smooth L1)", "learner=wom losses.alpha=0.001"),
+    Run("hih-l2", "HIH w. L2", "losses.decimal=mse"),
     Run("hih", "HIH w. CSC"),
 ]
-#: Tab. VI, column "Com.": HIH_T, all of the 300-W training set, the whole common test set.
-PAPER = {
-    **{"baseline": "3.157", "wsm": "2.988", "dark": "2.962", "wov": "3.014", "wom": "3.127"},
-    **{"hih-l2": "2.946", "hih": "2.891"},
-}
 ABLATIONS = [
     Run("hih", "as in the table above"),
     Run("hih-l2", "decimal loss: MSE instead of CSC (Tab. VIII)"),
-    Run("hard", "hard labels instead of soft (Tab. VII)", "--set losses.hard_labels=true"),
-    Run("temperature-1", "target's softmax as Eq. 5 prints it (temperature 1)", "--set losses.temperature=1"),
-    Run("decimal-4", "decimal heatmaps 4x4 (Tab. IX)", "--set decimal_size=4"),
-    Run("decimal-16", "decimal heatmaps 16x16 (Tab. IX)", "--set decimal_size=16"),
-    Run("sigma-0.5", "decimal sigma 0.5 (Tab. X)", "--set losses.decimal_sigma=0.5"),
-    Run("sigma-0.75", "decimal sigma 0.75 (Tab. X)", "--set losses.decimal_sigma=0.75"),
-    Run("sigma-1.5", "decimal sigma 1.5 (Tab. X)", "--set losses.decimal_sigma=1.5"),
-    Run("gate", "decimal loss only where the integer maximum is within a pixel", "--set losses.gate=1"),
-    Run("expectation", "and the expectation decoder's output trained (weight 0.01)", "--set losses.expectation=0.01"),
+    Run("hard", "hard labels instead of soft (Tab. VII)", "losses.hard_labels=true"),
+    Run("temperature-1", "target's softmax as Eq. 5 prints it (temperature 1)", "losses.temperature=1"),
+    Run("decimal-4", "decimal heatmaps 4x4 (Tab. IX)", "decimal_size=4"),
+    Run("decimal-16", "decimal heatmaps 16x16 (Tab. IX)", "decimal_size=16"),
+    Run("sigma-0.5", "decimal sigma 0.5 (Tab. X)", "losses.decimal_sigma=0.5"),
+    Run("sigma-0.75", "decimal sigma 0.75 (Tab. X)", "losses.decimal_sigma=0.75"),
+    Run("sigma-1.5", "decimal sigma 1.5 (Tab. X)", "losses.decimal_sigma=1.5"),
+    Run("gate", "decimal loss only where the integer maximum is within a pixel", "losses.gate=1"),
+    Run("expectation", "and the expectation decoder's output trained (weight 0.01)", "losses.expectation=0.01"),
 ]
 SUPERVISION = [
-    Run("last", "the last stack (Sec. III-D)", "--size S --set epochs=2", "trunk", None, 1),
-    Run("all", "both stacks", "--size S --set epochs=2 --set losses.supervise=all", "trunk", None, 1),
+    Run("last", "the last stack (Sec. III-D)", "size=S epochs=2", "trunk", None, 1),
+    Run("all", "both stacks", "size=S epochs=2 losses.supervise=all", "trunk", None, 1),
 ]
 RATES = [
-    Run("rate-1e-3", "1e-3, gradients times 1000", "--set epochs=2", "trunk", None, 1),
-    Run(
-        "rate-5e-6", "5e-6, as in Sec. IV-A.3", "--set epochs=2 --set lr=5e-6 --set gradient_scale=1", "trunk", None, 1
-    ),
-    Run("rate-5e-6-scaled", "5e-6, gradients times 1000", "--set epochs=2 --set lr=5e-6", "trunk", None, 1),
+    Run("rate-1e-3", "1e-3, gradients times 1000", "epochs=2", "trunk", None, 1),
+    Run("rate-5e-6", "5e-6, as in Sec. IV-A.3", "epochs=2 lr=5e-6 gradient_scale=1", "trunk", None, 1),
+    Run("rate-5e-6-scaled", "5e-6, gradients times 1000", "epochs=2 lr=5e-6", "trunk", None, 1),
 ]
 
 ARGMAX, EXPECTATION = Decoder("argmax"), Decoder()
@@ -100,32 +130,54 @@ ARGMAX, EXPECTATION = Decoder("argmax"), Decoder()
 
 def command(run: Run, data: str, val: str, out: str) -> list[str]:
     """What trains it, as one would type it."""
-    parts = ["hih-align", "train", "--recipe", f"ablations/{run.recipe}.yaml", "--scheme", "300w", *run.options.split()]
-    if run.init:
-        parts += ["--init", f"{out}/{run.init}/best"]
-    source = data if run.weight == 1 else f"{data}:{run.weight}"
-    return [*parts, "--data", source, "--val", val, "--out", f"{out}/{run.name}"]
+    parts = ["python", "-m", "reproduction.ablations.run", "--only", run.name]
+    return [*parts, "--data", data, "--val", val, "--out", out]
+
+
+def train_here(run: Run, data: str, val: str, out: Path) -> None:
+    """Train it in this process, or go on with it."""
+    recipe = load_recipe(str(HERE / f"{run.recipe}.yaml"), run.size, parse_overrides(run.overrides))
+    init = None if run.init is None else start_of(out / run.init / "best", run.learner)
+    source = Source(read_dataset(data, "300w"), run.weight)
+    val_faces = read_dataset(val, "300w")
+    train_network(
+        recipe, [source], out / run.name, val=val_faces, init=init, resume=True, build=partial(build, run.learner)
+    )
+
+
+def start_of(folder: Path, learner: str) -> Start:
+    """Start weights of a run: HIH's, or a rival's."""
+    return load_start(folder) if learner in HIH_TRUNK else load_rival(folder, learner)
 
 
 def train(run: Run, data: str, val: str, out: str, threads: int) -> None:
-    """Train it, unless that is done; its output goes to a log beside its folder."""
+    """Train it in a process of its own, unless that is done; its output goes to a log beside its folder."""
     folder = Path(out) / run.name
     if (folder / "last").is_dir():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
-    words = [sys.executable, "-m", "hih_align.cli", *command(run, data, val, out)[1:], "--resume"]
+    words = [sys.executable, *command(run, data, val, out)[1:]]
     with open(folder.parent / f"{run.name}.log", "ab") as log:
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-        subprocess.run(words, check=True, cwd=HERE.parent, env=environment, stdout=log, stderr=log)
+        subprocess.run(words, check=True, cwd=ROOT, env=environment, stdout=log, stderr=log)
 
 
-def measure(folder: Path) -> Errors:
+def measure(folder: Path, learner: str) -> Errors:
     """Validation errors by decoding, (N,) percent each, of a finished run."""
     stored = json.loads((folder / RUN_FILE).read_text("utf-8"))
     recipe, scheme = recipe_from_dict(stored["recipe"]), scheme_from_dict(stored["scheme"])
     data = [Source(read_dataset(source["path"], scheme), source["weight"]) for source in stored["data"]]
     val = read_dataset(stored["val"]["path"], scheme)
-    trainer = Trainer(recipe, data, folder, val=val, init=stored["init"], resume=True, progress=False)
+    trainer = Trainer(
+        recipe,
+        data,
+        folder,
+        val=val,
+        init=stored["init"],
+        resume=True,
+        progress=False,
+        build=partial(build, learner),
+    )
     assert trainer.val is not None
     last, model = recipe.stages[-1], trainer.averaged
     rows = np.array_split(np.arange(len(trainer.val)), max(1, len(trainer.val) // 16))
@@ -139,21 +191,21 @@ def measure(folder: Path) -> Errors:
     if isinstance(model, Baseline):
         found = {}
         for rule in ("baseline", "wsm", "dark"):
-            model.rule = rule  # type: ignore[assignment]
+            model.rule = rule
             found[rule] = errors(lambda output: output, ARGMAX)
         return found
-    decoders = (ARGMAX, EXPECTATION) if recipe.variant == "hih" else (ARGMAX,)
+    decoders = (ARGMAX, EXPECTATION) if learner == "hih" else (ARGMAX,)
     found = {f"integer {d.method}": errors(lambda output: output._replace(subpixel=None), d) for d in decoders}
     if last.subpixel:
         found |= {f"nested {d.method}": errors(lambda output: output, d) for d in decoders}
     return found
 
 
-def measured(folder: Path) -> Errors:
+def measured(folder: Path, learner: str = "hih") -> Errors:
     """`measure`, kept in the run's folder."""
     path = folder / "errors.json"
     if not path.is_file():
-        errors = {name: values.tolist() for name, values in measure(folder).items()}
+        errors = {name: values.tolist() for name, values in measure(folder, learner).items()}
         with files.replacing(path) as temporary:
             temporary.write_text(json.dumps(errors), "utf-8")
     return {name: np.array(values) for name, values in json.loads(path.read_text("utf-8")).items()}
@@ -178,21 +230,25 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 def tables(out: Path) -> str:
     """All of them."""
-    base, hih, last = (measured(out / name) for name in ("baseline", "hih", "last"))
+    base, hih, last = measured(out / "baseline", "baseline"), measured(out / "hih"), measured(out / "last")
     own, best = hih["nested argmax"], hih["nested expectation"]
     options = VARIANTS[0].options
-    rows = [[VARIANTS[0].what, f"`{options}`", PAPER["baseline"], cell(base["baseline"], own), "-"]]
+    rows = [[VARIANTS[0].what, f"`{options}`", f"{SUBPIXEL['baseline']:.3f}", cell(base["baseline"], own), "-"]]
     for rule in ("wsm", "dark"):
-        rows.append([f"{rule.upper()}, from the same network", "", PAPER[rule], cell(base[rule], own), "-"])
+        rows.append([f"{rule.upper()}, from the same network", "", f"{SUBPIXEL[rule]:.3f}", cell(base[rule], own), "-"])
     for run in VARIANTS[1:]:
-        errors = measured(out / run.name)
-        values = [PAPER[run.name], cell(errors["nested argmax"], own), cell(errors.get("nested expectation"), best)]
+        errors = measured(out / run.name, run.learner)
+        values = [
+            f"{SUBPIXEL[run.name]:.3f}",
+            cell(errors["nested argmax"], own),
+            cell(errors.get("nested expectation"), best),
+        ]
         rows.append([run.what, f"`{run.options}`" if run.options else "", *values])
     head = ["subpixel part", "options", "the paper's", "NME, its own rule (HIH: argmax)", "NME, expectation"]
     parts = ["## Subpixel variants (Appendix, Tab. V and VI)", table(head, rows)]
     rows = []
     for run in ABLATIONS:
-        errors = measured(out / run.name)
+        errors = measured(out / run.name, run.learner)
         values = [cell(errors["integer argmax"]), cell(errors["nested argmax"], own)]
         values += [cell(errors["integer expectation"]), cell(errors["nested expectation"], best)]
         rows.append([run.what, f"`{run.options}`" if run.options else "", *values])
@@ -200,14 +256,14 @@ def tables(out: Path) -> str:
     parts += ["## Ablations of HIH w. CSC (Tab. VII to X, and ours)", table(head, rows)]
     rows = []
     for run in SUPERVISION:
-        errors = measured(out / run.name)
+        errors = measured(out / run.name, run.learner)
         values = [cell(errors[name], last[name]) for name in ("integer argmax", "integer expectation")]
         rows.append([run.what, f"`{run.options}`", *values])
     head = ["supervised", "options", "integer argmax", "integer centroid"]
     parts += ["## Supervision of HIH_S, at 128 px", table(head, rows)]
     rows = []
     for run in RATES:
-        errors = measured(out / run.name)
+        errors = measured(out / run.name, run.learner)
         losses = [json.loads(line)["loss"] for line in (out / run.name / METRICS_FILE).read_text("utf-8").splitlines()]
         rows.append(
             [run.what, f"`{run.options}`", ", ".join(f"{v:.2e}" for v in losses), cell(errors["integer argmax"])]
@@ -223,12 +279,16 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder of the runs.")],
     jobs: Annotated[int, typer.Option(help="Runs at a time; the processor's cores are shared out among them.")] = 2,
     show: Annotated[bool, typer.Option("--show", help="Only print the commands.")] = False,
+    only: Annotated[str | None, typer.Option(help="Train this run alone, in this process.")] = None,
 ) -> None:
     """Train, measure, and write tables.md."""
     groups = [TRUNKS, [*VARIANTS, *ABLATIONS[2:], *SUPERVISION, *RATES]]
     if show:
         for run in (run for group in groups for run in group):
             typer.echo(shlex.join(command(run, data, val, str(out))))
+        return
+    if only is not None:
+        train_here(next(run for group in groups for run in group if run.name == only), data, val, out)
         return
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=sum(map(len, groups)), unit="run") as bar:
