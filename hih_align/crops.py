@@ -23,18 +23,22 @@ REDUCE_ABOVE = 1.5
 class Crop:
     """A square region of an image and its map to a ``size`` x ``size`` crop.
 
-    crop = (p - centre) * size / side + (size - 1) / 2, in pixels; for size 256 the last term is 127.5.
+    crop = R(-roll) (p - centre) * size / side + (size - 1) / 2, in pixels, R the rotation of the plane; for size 256
+    the last term is 127.5.
 
     Attributes:
         x, y: the centre in image pixels.
         side: the square's side in image pixels, positive.
         size: the crop's side in crop pixels.
+        roll: by how much the square is turned clockwise about its centre, degrees: a face of that roll is upright in
+            the crop.
     """
 
     x: float
     y: float
     side: float
     size: int = CROP_SIZE
+    roll: float = 0.0
 
     @property
     def scale(self) -> float:
@@ -42,37 +46,40 @@ class Crop:
         return self.size / self.side
 
     @property
+    def turn(self) -> NDArray[np.float64]:
+        """(2, 2) R(-roll): directions in the image -> directions in the crop."""
+        c, s = np.cos(np.radians(self.roll)), np.sin(np.radians(self.roll))
+        return np.array([[c, s], [-s, c]])
+
+    @property
     def matrix(self) -> NDArray[np.float64]:
         """(2, 3) affine from image to crop pixels."""
-        middle = (self.size - 1) / 2
-        return np.array(
-            [
-                [self.scale, 0.0, middle - self.scale * self.x],
-                [0.0, self.scale, middle - self.scale * self.y],
-            ]
-        )
+        linear = self.scale * self.turn
+        shift = (self.size - 1) / 2 - linear @ (self.x, self.y)
+        return np.concatenate((linear, shift[:, None]), 1)
 
     def to_crop(self, points: ArrayLike) -> NDArray[np.float64]:
         """(..., 2) image pixels -> (..., 2) crop pixels."""
         centre = np.array([self.x, self.y])
-        return (np.asarray(points, np.float64) - centre) * self.scale + (self.size - 1) / 2
+        return (np.asarray(points, np.float64) - centre) @ self.turn.T * self.scale + (self.size - 1) / 2
 
     def to_image(self, points: ArrayLike) -> NDArray[np.float64]:
         """(..., 2) crop pixels -> (..., 2) image pixels; the inverse of `to_crop`."""
         centre = np.array([self.x, self.y])
-        return (np.asarray(points, np.float64) - (self.size - 1) / 2) / self.scale + centre
+        return (np.asarray(points, np.float64) - (self.size - 1) / 2) / self.scale @ self.turn + centre
 
 
-def square_crop(bbox: ArrayLike, ratio: float = 1.25, size: int = CROP_SIZE) -> Crop:
-    """The square with the box's centre and ``ratio`` times its longer side.
+def square_crop(bbox: ArrayLike, ratio: float = 1.25, size: int = CROP_SIZE, roll: float = 0.0) -> Crop:
+    """The square with the box's centre and ``ratio`` times its longer side, turned by ``roll``.
 
     Args:
         bbox: (4,) x1, y1, x2, y2 in image pixels, x1 < x2 and y1 < y2.
         ratio: crop side over the box's longer side.
         size: side of the crop in pixels.
+        roll: of the face, degrees clockwise.
     """
     x1, y1, x2, y2 = (float(v) for v in np.asarray(bbox, np.float64))
-    return Crop((x1 + x2) / 2, (y1 + y2) / 2, ratio * max(x2 - x1, y2 - y1), size)
+    return Crop((x1 + x2) / 2, (y1 + y2) / 2, ratio * max(x2 - x1, y2 - y1), size, roll)
 
 
 def tight_box(points: ArrayLike) -> NDArray[np.float64]:

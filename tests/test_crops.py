@@ -122,6 +122,29 @@ def test_inverse(side: float, centre: float, point: list[float]) -> None:
     assert np.abs(back - point).max() / crop.scale < 1e-3
 
 
+@given(st.floats(-720, 720), st.floats(8, 4000), st.tuples(st.floats(-900, 900), st.floats(-900, 900)))
+def test_turned_crops(roll: float, side: float, point: tuple[float, float]) -> None:
+    """A face turned clockwise by its roll is upright in its crop; matrix and both directions agree."""
+    crop, upright = square_crop((10, 20, 50, 80), roll=roll), square_crop((10, 20, 50, 80))
+    assert (crop.x, crop.y, crop.side, crop.roll) == (30, 50, upright.side, roll)
+    angle = np.radians(roll)
+    x, y = np.subtract(point, (30, 50))
+    there = 30 + np.cos(angle) * x - np.sin(angle) * y, 50 + np.sin(angle) * x + np.cos(angle) * y
+    np.testing.assert_allclose(crop.to_crop(there), upright.to_crop(point), atol=1e-6)
+    np.testing.assert_allclose(apply(crop.matrix, there), upright.to_crop(point), atol=1e-6)
+    assert np.abs(crop.to_image(crop.to_crop(point)) - point).max() < 1e-6
+
+
+def test_a_turned_crop_by_hand() -> None:
+    """Roll 90: what is above the centre of the upright face lies to the right of it in the picture."""
+    crop = Crop(100, 60, 256, roll=90)
+    np.testing.assert_allclose(crop.to_crop((150, 60)), (127.5, 77.5))
+    image = np.zeros((120, 200, 3), np.uint8)
+    image[60, 150] = 255
+    seen = warp(image, Crop(100, 60, 255, 255, roll=90).matrix, 255)
+    assert np.argwhere(seen[..., 0] > 200).tolist() == [[77, 127]]
+
+
 def test_leading_dimensions() -> None:
     crop, points = Crop(3, 4, 50), np.random.default_rng(0).uniform(0, 50, (2, 5, 68, 2))
     assert crop.to_crop(points).shape == points.shape

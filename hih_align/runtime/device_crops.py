@@ -1,6 +1,6 @@
 """`crops.warp` on the device where the network runs: photographs are sent there once, and faces cut out of them there.
 
-The same pixels to 1 or 2 grey levels, for crops without rotation. Nothing here waits for the device: numbers are
+The same pixels to 1 or 2 grey levels, turned crops as well. Nothing here waits for the device: numbers are
 computed on the CPU and sent through pinned memory, and nothing is read back.
 """
 
@@ -63,9 +63,8 @@ def warp(photographs: Sequence[Photograph], transforms: Sequence[Crop], device: 
             continue
         part = photographs[first].on(device)[low[1] : high[1], low[0] : high[0]]
         source = _reduce(part, *plan.small[first].tolist()) if plan.reduced[first] else part.permute(2, 0, 1).float()
-        across, down = grids[first:last].unbind(1)
-        shape = (last - first, size, size)
-        grid = torch.stack((across[:, None, :].expand(shape), down[:, :, None].expand(shape)), -1)
+        along, across = grids[first:last].unbind(1)
+        grid = along[:, None] + across[:, :, None]
         # align_corners=False: -1 and 1 are the outer edges of the first and the last pixel
         sampled = F.grid_sample(source.expand(last - first, -1, -1, -1), grid, align_corners=False)
         crops[first:last] = sampled.round_().permute(0, 2, 3, 1)
@@ -79,7 +78,8 @@ class _Plan:
         reduced: (B,) bool: those that are reduced by area averaging first.
         low, high: (B, 2) x, y: the part of the photograph that is read; faces of a group share it.
         small: (B, 2) width, height of that part when it is reduced.
-        grids: (B, 2, size) float32: where in its part each column and each row is looked up, from -1 to 1.
+        grids: (B, 2, size, 2) float32: pixel (row, column) is looked up in its part at ``grids[:, 0, column] +
+            grids[:, 1, row]``, x and y from -1 to 1.
     """
 
     def __init__(self, photographs: Sequence[Photograph], transforms: Sequence[Crop]) -> None:
@@ -88,12 +88,17 @@ class _Plan:
         pitch = np.array([t.side / t.size for t in transforms])[:, None]  # image pixels per crop pixel
         extent = np.array([photograph.pixels.shape[1::-1] for photograph in photographs])
         size = transforms[0].size
-        places = (np.arange(size) - (size - 1) / 2) * pitch[:, :, None] + centre[:, :, None]
+        steps = (np.arange(size) - (size - 1) / 2) * pitch
+        turns = np.array([t.turn for t in transforms])  # rows: the directions of the crop's axes in the image
+        along = steps[:, :, None] * turns[:, None, 0] + centre[:, None]
+        across = steps[:, :, None] * turns[:, None, 1]
+        ends = [0, size - 1]
+        reach = along[:, ends, None] + across[:, None, ends]
         shrink = np.where(pitch > REDUCE_ABOVE, pitch, 1.0)
         margin = 2 * shrink + 1
         self.reduced = shrink[:, 0] > 1
-        self.low = np.clip(np.floor(places[:, :, 0] - margin), 0, extent).astype(np.int64)
-        self.high = np.clip(np.ceil(places[:, :, -1] + margin) + 1, 0, extent).astype(np.int64)
+        self.low = np.clip(np.floor(reach.min((1, 2)) - margin), 0, extent).astype(np.int64)
+        self.high = np.clip(np.ceil(reach.max((1, 2)) + margin) + 1, 0, extent).astype(np.int64)
         for first, last in self.groups():
             seen = (self.high[first:last] > self.low[first:last]).all(1)
             if last - first > 1 and seen.any():
@@ -102,8 +107,9 @@ class _Plan:
         count = np.maximum(self.high - self.low, 1)
         self.small = np.maximum(np.round(count / shrink), 1).astype(np.int64)
         # of the part, whether reduced or not: both have their outer edges at the same places
-        edges = 2 * (places - self.low[:, :, None] + 0.5) / count[:, :, None] - 1
-        self.grids = edges.astype(np.float32)
+        per_pixel = 2 / count[:, None]
+        edges = (along - self.low[:, None] + 0.5) * per_pixel - 1
+        self.grids = np.stack((edges, across * per_pixel), 1).astype(np.float32)
 
     def groups(self) -> Iterator[tuple[int, int]]:
         """First and last + 1 of the faces that are cut out together."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -47,11 +48,17 @@ def test_faces_of_a_photograph(astronaut: Array, astronaut_box: Any, scale: floa
 
 
 @settings(max_examples=20)
-@given(st.floats(-0.3, 1.3), st.floats(-0.3, 1.3), st.floats(8, 1500), st.sampled_from([256, 128]))
-def test_anywhere(x: float, y: float, side: float, size: int) -> None:
-    """Any place, partly or wholly outside, any size, on the hardest picture: noise."""
+@given(
+    st.floats(-0.3, 1.3),
+    st.floats(-0.3, 1.3),
+    st.floats(8, 1500),
+    st.sampled_from([256, 128]),
+    st.sampled_from([0.0, 90.0, 180.0]) | st.floats(-180, 180),
+)
+def test_anywhere(x: float, y: float, side: float, size: int, roll: float) -> None:
+    """Any place, partly or wholly outside, any size and roll, on the hardest picture: noise."""
     noise = np.random.default_rng(0).integers(0, 256, (170, 230, 3), dtype=np.uint8)
-    compare([noise], [Crop(x * 230, y * 170, side, size)])
+    compare([noise], [Crop(x * 230, y * 170, side, size, roll)])
 
 
 @pytest.mark.parametrize("side", [383.9, 384, 384.1, 512, 768])
@@ -89,6 +96,8 @@ def test_mixed_batches(astronaut: Array) -> None:
     transforms = [Crop(150 + 12.3 * n, 180 - 7.7 * n, side) for n, side in enumerate(sides)]
     transforms[1] = Crop(-900, 50, 100)  # wholly outside, beside one that is not
     transforms[3] = Crop(5000, 5000, 300)  # alone
+    for n in (0, 2, 5):
+        transforms[n] = replace(transforms[n], roll=40.0 * n - 70)
     found = warp([images[n] for n in which], transforms, CPU).numpy().astype(int)
     for n, transform, got in zip(which, transforms, found, strict=True):
         assert np.abs(got - crops.warp(images[n].pixels, transform.matrix, 256)).max() <= LIMIT
