@@ -14,7 +14,7 @@ from torch import Tensor
 from ..method.heatmaps import STRIDE, Rounding, encode
 from ..method.network import MEAN, STD
 from ..schemes import Scheme
-from .augment import Batch
+from .augmentation import Batch
 
 _SURE = (60, 255, 90)
 _UNSURE = (255, 170, 40)

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 from ..method.heatmaps import Decoder
 from ..method.losses import LossSettings
 from ..schemes import SCHEMES
-from .augment import PRESETS, Augmentation
+from .augmentation import PRESETS, Augmentation
 from .learner import stacks_of
 
 T = TypeVar("T")

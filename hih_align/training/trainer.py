@@ -40,7 +40,7 @@ from ..hub.checkpoints import BEST, WEIGHTS_FILE, Config, save_checkpoint, save_
 from ..method import heatmaps
 from ..method.network import HIHNet
 from ..schemes import Scheme
-from .augment import Augmentation, Batch, augment, sample_seeds
+from .augmentation import Augmentation, Batch, augment, sample_seeds
 from .ema import EMA
 from .journal import RUN_FILE, Journal
 from .learner import HIH, Build, Learner, Output, build_hih, stacks_of

@@ -16,8 +16,12 @@ from hih_align.data.faces import FaceStore
 from hih_align.images import read_image, write_image
 from hih_align.method.network import MEAN, STD
 from hih_align.schemes import W300, WFLW
-from hih_align.training import augment as module
-from hih_align.training.augment import PRESETS, PROBABILITIES, Augmentation, Batch, augment, sample_seeds
+from hih_align.training.augmentation import PRESETS, PROBABILITIES, Augmentation, Batch, augment, sample_seeds
+from hih_align.training.augmentation.augment import _render
+from hih_align.training.augmentation.camera import draw_camera
+from hih_align.training.augmentation.dice import Dice
+from hih_align.training.augmentation.geometry import draw_geometry, matrices
+from hih_align.training.augmentation.occluders import draw_occluders
 from hih_align.training.preview import draw_points, pixels, preview
 
 NONE = Augmentation.none()
@@ -276,9 +280,11 @@ def test_a_sample_does_not_depend_on_its_batch(with_donors: bool) -> None:
         for got, want in zip(part(rows), whole, strict=True):
             assert torch.equal(got, want[rows])
     # the batched path of accelerators, here on the CPU
-    drawn = module._draw(Augmentation.wild(), seeds.numpy(), True)
-    affine = module._matrices(drawn, 160, 1.25, 2.0, 128)
-    batched = module._render(images, drawn, affine, 128, options["donors"])
+    dice = Dice(seeds.numpy())
+    geometry = draw_geometry(dice, Augmentation.wild(), True)
+    occluders, camera = draw_occluders(dice, Augmentation.wild()), draw_camera(dice, Augmentation.wild())
+    affine = matrices(geometry, 160, 1.25, 2.0, 128)
+    batched = _render(images, affine, occluders, camera, 128, options["donors"])
     torch.testing.assert_close(batched, rgb(whole), atol=2e-4, rtol=0)
 
 

@@ -27,7 +27,7 @@ from hih_align.hub.checkpoints import Config, find_checkpoint, load_network, sav
 from hih_align.method.network import HIHNet
 from hih_align.runtime.memory import keep_freed_memory
 from hih_align.schemes import COFW, W300, WFLW, scheme_from_dict
-from hih_align.training.augment import _noise
+from hih_align.training.augmentation.camera import noise_tile
 from hih_align.training.curve import curve_figure
 from hih_align.training.ema import EMA
 from hih_align.training.finetune import fine_tune
@@ -332,7 +332,7 @@ def test_steps_do_not_wait_for_the_gpu(faces, tmp_path):
 
     recipe = small(augmentation="wild", precision="bf16")
     trainer = Watched(recipe, [Source(faces[0])], tmp_path / "run", val=faces[1], progress=False)
-    _noise(trainer.accelerator.device)  # sent once for all
+    noise_tile(trainer.accelerator.device)  # sent once for all
     assert trainer.run().steps == 6
     assert all(np.isfinite(line["loss"]) for line in lines(tmp_path / "run"))
 
