@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from hih_align.crops import CROP_SIZE, square_crop, tight_box
 from hih_align.data.annotations import Dataset, read_dataset
+from hih_align.evaluation.evaluate import normalizer_text
 from hih_align.evaluation.metrics import nme
 from hih_align.files import replacing
 from hih_align.method.heatmaps import ARGMAX, STRIDE, decode, encode
@@ -47,7 +48,7 @@ class Quantization:
         name, scheme: of the data set.
         faces: how many count; those without both ends of the normaliser do not.
         crop_ratio: crop side over the longer side of the points' tight box.
-        normalizer: the distance errors are divided by.
+        normalizer: what errors are divided by: a distance of the scheme, or "box", the longer side of the tight box.
         masked: landmarks left out because they lie outside the crop.
         rows: integer heatmaps only, then one for each decimal size.
     """
@@ -73,7 +74,8 @@ class Quantization:
             label = f"{row.decimal_size}x{row.decimal_size}" if row.decimal_size else "none"
             paper = "" if row.paper is None else f"{row.paper:.3f}"
             lines.append(" | ".join([label, f"{row.nme:.3f}", paper, *(f"{row.share[n]:.1f} %" for n in names)]))
-        title = f"{self.name}: {self.faces} faces, crop ratio {self.crop_ratio:g}, {self.normalizer} NME in percent"
+        unit = normalizer_text(self.normalizer)
+        title = f"{self.name}: {self.faces} faces, crop ratio {self.crop_ratio:g}, NME in percent of the {unit}"
         return "\n".join([title, "", *(f"| {line} |" for line in lines)])
 
 
@@ -81,7 +83,7 @@ def quantization_error(
     dataset: Dataset,
     crop_ratio: float = 1.15,
     decimal_sizes: Sequence[int] = (4, 8, 16),
-    normalizer: str = "inter-ocular",
+    normalizer: str | None = None,
 ) -> Quantization:
     """Quantization error of integer heatmaps alone and of nested ones.
 
@@ -90,7 +92,8 @@ def quantization_error(
         crop_ratio: crop side over the longer side of the tight box of the face's points. The paper does not print
             its own; about 1.15 gives its figures on WFLW.
         decimal_sizes: of the decimal heatmaps, of 4, 8, 16.
-        normalizer: of the scheme.
+        normalizer: of the scheme, or "box" for the longer side of the tight box; by default
+            `Scheme.default_normalizer`.
 
     A landmark in heatmap pixels is its crop pixels over `heatmaps.STRIDE`. Integer heatmaps alone give the nearest
     pixel; nested ones go through `heatmaps.encode` and `heatmaps.decode` (integer floored, decimal rounded).
@@ -106,12 +109,17 @@ def quantization_error(
     labelled = np.stack([r.weights > 0 for r in known if r.weights is not None])
     points = np.stack([r.points for r in known if r.points is not None])
     points = np.where(labelled[..., None], points, np.nan)
-    distance = dataset.scheme.distance(points, normalizer)
+    normalizer = dataset.scheme.default_normalizer if normalizer is None else normalizer
+    boxes = np.stack([tight_box(p[known_]) for p, known_ in zip(points, labelled, strict=True)])
+    if normalizer == "box":
+        distance = (boxes[:, 2:] - boxes[:, :2]).max(-1)
+    else:
+        distance = dataset.scheme.distance(points, normalizer)
     measurable = np.isfinite(distance)
     if not measurable.any():
         raise ValueError(f"dataset: {dataset.source} holds no face with both ends of {normalizer!r} labelled")
     points, labelled, distance = points[measurable], labelled[measurable], distance[measurable]
-    crops = [square_crop(tight_box(p[known_]), crop_ratio) for p, known_ in zip(points, labelled, strict=True)]
+    crops = [square_crop(box, crop_ratio) for box in boxes[measurable]]
     exact = np.stack([crop.to_crop(p) for crop, p in zip(crops, points, strict=True)]) / STRIDE
     inside = labelled & ((exact >= 0) & (exact < CROP_SIZE // STRIDE)).all(-1)
 
@@ -155,7 +163,8 @@ def plot(results: Sequence[Quantization], path: str | os.PathLike[str]) -> None:
         axes.bar(n, max(whole - ours, 0), bottom=ours, color="tab:orange", label=None if n else "rest of ADNet / SLPT")
         axes.annotate(f"{ours:.3f}", (n, ours / 2), ha="center", va="center", color="white")
     axes.set_xticks(range(len(results)), [f"{result.name}\n{result.faces} faces" for result in results])
-    axes.set_ylabel("inter-ocular NME in percent")
+    units = sorted({normalizer_text(result.normalizer) for result in results})
+    axes.set_ylabel(f"NME in percent of the {' or '.join(units)}")
     axes.legend()
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=150)
@@ -167,7 +176,9 @@ def main(
     crop_ratio: Annotated[
         float, typer.Option(help="Crop side over the longer side of the tight box of the points.")
     ] = 1.15,
-    normalizer: Annotated[str, typer.Option(help="What errors are divided by.")] = "inter-ocular",
+    normalizer: Annotated[
+        str | None, typer.Option(help="What errors are divided by; else as evaluate does it.")
+    ] = None,
     format: Annotated[str | None, typer.Option(help="coco, pts, wflw, cofw or csv; by the name if not given.")] = None,
     figure: Annotated[Path | None, typer.Option(help="Draw Fig. 4 to this file (needs matplotlib).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,

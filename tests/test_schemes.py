@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -307,7 +308,19 @@ def test_least_scheme() -> None:
     assert scheme == Scheme("five", ("0", "1", "2", "3", "4"))
     assert scheme.permutation is None
     with pytest.raises(ValueError, match=r"^normalizer is 'inter-ocular', scheme 'five' has none"):
+        scheme.distance(np.zeros((5, 2)), "inter-ocular")
+    with pytest.raises(ValueError, match=r"^normalizer is 'box', scheme 'five' has none"):
         scheme.distance(np.zeros((5, 2)))
+
+
+def test_default_normalizer() -> None:
+    pupils, ears = ((0,), (1,)), ((3,), (4,))
+    scheme = Scheme("mine", tuple("abcde"), normalizers={"ears": ears, "inter-pupil": pupils})
+    assert scheme.default_normalizer == "ears"  # the scheme's first
+    assert scheme.distance(np.arange(10.0).reshape(5, 2)) == scheme.distance(np.arange(10.0).reshape(5, 2), "ears")
+    assert replace(scheme, normalizers={"ears": ears, "inter-ocular": pupils}).default_normalizer == "inter-ocular"
+    assert replace(scheme, normalizers={}).default_normalizer == "box"
+    assert {s.default_normalizer for s in SCHEMES.values()} == {"inter-ocular"}
 
 
 @BUILT_IN

@@ -418,9 +418,12 @@ def export(
         raise ValueError(f"data and val are for int8, precision is {precision!r}")
     calibration, validation = (None if path is None else read_dataset(path, aligner.scheme) for path in (data, val))
     made = write_export(aligner, out, format, precision, calibration=calibration, validation=validation)
-    if made.before is not None and made.after is not None and validation is not None:
+    if made.before is not None and made.normalizer is not None and validation is not None:
+        from ..evaluation.evaluate import normalizer_text
+
         typer.echo(
-            f"NME on {validation.name}: {made.before:.3f} before, {made.after:.3f} in int8 ({len(validation)} faces)"
+            f"NME on {validation.name} in percent of the {normalizer_text(made.normalizer)}: {made.before:.3f} before, "
+            f"{made.after:.3f} in int8 ({len(validation)} faces)"
         )
     typer.echo(f"wrote {made.file}")
 

@@ -44,8 +44,12 @@ def evaluate(
     mirror: Annotated[bool, typer.Option("--mirror", help="Average with the mirrored face.")] = False,
     decode: Annotated[str | None, typer.Option(help="expectation or argmax; by default the model's.")] = None,
     normalizer: Annotated[
-        str, typer.Option(help="inter-ocular, inter-pupil, or box: the longer side of the annotated box.")
-    ] = "inter-ocular",
+        str | None,
+        typer.Option(
+            help="inter-ocular, inter-pupil, or what the scheme names; box: the longer side of the annotated box. By "
+            "default inter-ocular, else the scheme's first, else box."
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for report.json, report.md, ced.png, calibration.png and worst.png.")
     ] = None,

@@ -18,9 +18,10 @@ from ..images import read_image
 from ..method import heatmaps
 from ..method.heatmaps import ARGMAX, Decoder
 from ..progress import progress_bar
+from ..schemes import Scheme
 from ..scores import TOLERANCE, Calibration
 from . import metrics
-from .evaluate import Box, evaluate, face_boxes
+from .evaluate import Box, choose_normalizer, evaluate, face_boxes, normalizer_text
 
 #: The boxes that settings are chosen for, in equal parts: exact ones, and those of careless callers.
 BOXES: tuple[Box, ...] = ("annotated", "jitter")
@@ -44,12 +45,14 @@ class Chosen:
             without and with the shift that suits each best.
         passes: mean NME by number of refining passes, for each of `BOXES`, with the best decoder.
         faces: how many faces these were.
+        normalizer: what errors were divided by.
     """
 
     config: Config
     decoders: dict[Decoder, float]
     passes: dict[int, dict[str, float]]
     faces: int
+    normalizer: str = "inter-ocular"
 
 
 @dataclass
@@ -70,7 +73,8 @@ def calibrate(aligner: FaceAligner, dataset: Dataset, *, keep: Callable[[Record]
 
     Args:
         aligner: the model, in the dataset's scheme.
-        dataset: validation faces; those without a labelled inter-ocular distance count for the scores alone.
+        dataset: validation faces. Errors are divided by `evaluate.choose_normalizer`; faces on which its landmarks are
+            not labelled count for the scores alone.
         keep: chooses among them, such as ``Where("id%3==0")``.
 
     The decoder is the one of a grid (`RADII`, `POWERS`, `TEMPERATURES`) with the least mean NME, with the shift of all
@@ -90,7 +94,9 @@ def calibrate(aligner: FaceAligner, dataset: Dataset, *, keep: Callable[[Record]
     records = [complete[i] for i in chosen]
     target = np.stack([record.points for record in records if record.points is not None])
     labelled = np.stack([record.weights > 0 for record in records if record.weights is not None])
-    norm = _norm(dataset, target, labelled)
+    longer = np.array([(record.box[2:] - record.box[:2]).max() for record in records])
+    normalizer = choose_normalizer(dataset.scheme, records)
+    norm = longer if normalizer == "box" else _distance(dataset.scheme, normalizer, target, labelled)
     candidates = [
         Decoder("expectation", radius, power, temperature, aligner.config.bin_offset)
         for radius, power, temperature in product(RADII, POWERS, TEMPERATURES)
@@ -108,7 +114,6 @@ def calibrate(aligner: FaceAligner, dataset: Dataset, *, keep: Callable[[Record]
     if errors[moved] < (1 - WORTH) * errors[best]:
         best = moved
 
-    longer = np.array([(record.box[2:] - record.box[:2]).max() for record in records])
     curves: dict[str, Calibration] = {
         decoder.method: _fit(
             np.concatenate([s.heights[labelled] for s in seen]),
@@ -122,13 +127,15 @@ def calibrate(aligner: FaceAligner, dataset: Dataset, *, keep: Callable[[Record]
     for more in PASSES[1:]:
         if _mean(passes[more]) < (1 - WORTH) * _mean(passes[refine]):
             refine = more
-    return Chosen(replace(config, refine=refine), errors, passes, len(records))
+    return Chosen(replace(config, refine=refine), errors, passes, len(records), normalizer)
 
 
-def _norm(dataset: Dataset, target: NDArray[np.float64], labelled: NDArray[np.bool_]) -> NDArray[np.float64]:
-    groups = dataset.scheme.normalizers["inter-ocular"]
-    known = labelled[:, [i for group in groups for i in group]].all(-1)
-    return np.where(known, dataset.scheme.distance(np.where(labelled[..., None], target, 0.0)), np.nan)
+def _distance(
+    scheme: Scheme, normalizer: str, target: NDArray[np.float64], labelled: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """(N,) distances, NaN where they are not labelled."""
+    known = labelled[:, [i for group in scheme.normalizers[normalizer] for i in group]].all(-1)
+    return np.where(known, scheme.distance(np.where(labelled[..., None], target, 0.0), normalizer), np.nan)
 
 
 def _look(
@@ -206,7 +213,8 @@ def markdown(chosen: Chosen) -> str:
     unmoved = min(e for d, e in chosen.decoders.items() if d.method == "expectation" and d.shift == (0.0, 0.0))
     argmax = next(error for decoder, error in chosen.decoders.items() if decoder.method == "argmax")
     lines = [
-        f"{chosen.config.name}, {chosen.faces} validation faces, mean NME over {' and '.join(BOXES)} boxes",
+        f"{chosen.config.name}, {chosen.faces} validation faces, mean NME over {' and '.join(BOXES)} boxes, "
+        f"in percent of the {normalizer_text(chosen.normalizer)}",
         "",
         f"- argmax {argmax:.3f}; best {chosen.decoders[best]:.3f} with {best} (without a shift {unmoved:.3f})",
         *(

@@ -400,7 +400,7 @@ def evaluate(
     mirror: bool = False,
     subsets: Iterable[str] = (),
     batch_size: int = BATCH_SIZE,
-    normalizer: str = "inter-ocular",
+    normalizer: str | None = None,
     keep: Callable[[Record], bool] | None = None,
     progress: bool = True,
 ) -> Report:
@@ -417,7 +417,8 @@ def evaluate(
             are 0 or 1 on every face. One of 0 and 1 gives the subset of the faces that have it, any other a subset
             for each value ("subset=lfpw").
         batch_size: faces that go through the network together.
-        normalizer: one of the dataset's scheme, or "box" for the longer side of the annotated box.
+        normalizer: one of the dataset's scheme, or "box" for the longer side of the annotated box; by default what
+            `choose_normalizer` says. `Report.settings` names it.
         keep: chooses the faces, such as ``Where("id%3!=0")``.
         progress: show a progress bar on the standard error.
 
@@ -431,7 +432,7 @@ def evaluate(
         raise ValueError(
             f"scheme {scheme.id!r} has {len(scheme)} points in the dataset, but {len(aligner.scheme)} in the model"
         )
-    if normalizer != "box" and normalizer not in scheme.normalizers:
+    if normalizer not in (None, "box") and normalizer not in scheme.normalizers:
         expected = sorted([*scheme.normalizers, "box"])
         raise ValueError(f"normalizer is {normalizer!r}, expected for scheme {scheme.id!r} one of {expected}")
     complete = [record for record in dataset.records if record.points is not None]
@@ -441,6 +442,7 @@ def evaluate(
     if not records:
         raise ValueError(f"dataset {dataset.name!r} has {len(complete)} faces with points, of which none was chosen")
     masks = subset_masks(records, subsets)
+    normalizer = choose_normalizer(scheme, records) if normalizer is None else normalizer
     points, scores = _predict(aligner, records, boxes, scheme, batch_size, refine, mirror, progress)
     settings = Settings(
         box=box,
@@ -454,6 +456,21 @@ def evaluate(
     )
     left_out = len(dataset.records) - len(complete)
     return Report(aligner.config.name, dataset.name, scheme, settings, records, boxes, points, scores, masks, left_out)
+
+
+def choose_normalizer(scheme: Scheme, records: Sequence[Record]) -> str:
+    """What errors of faces are divided by where no normalizer is asked for: `Scheme.default_normalizer`, or "box"
+    where no face has its landmarks labelled (profiles)."""
+    name = scheme.default_normalizer
+    if name == "box":
+        return name
+    ends = [i for group in scheme.normalizers[name] for i in group]
+    return name if any((record.weights[ends] > 0).all() for record in records if record.weights is not None) else "box"
+
+
+def normalizer_text(normalizer: str) -> str:
+    """A normalizer in words: "longer side of the box", "inter-ocular distance"."""
+    return "longer side of the box" if normalizer == "box" else f"{normalizer} distance"
 
 
 def subset_masks(records: Sequence[Record], subsets: Iterable[str]) -> dict[str, NDArray[np.bool_]]:

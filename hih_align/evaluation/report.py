@@ -18,7 +18,7 @@ from ..files import replacing
 from ..images import read_image
 from ..scores import TOLERANCE
 from . import metrics
-from .evaluate import WFLW_TEST, Report, Summary
+from .evaluate import WFLW_TEST, Report, Summary, normalizer_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -123,7 +123,7 @@ def markdown(report: Report) -> str:
         manner.append(s.backend)
     if s.keep is not None:
         manner.append(f"faces with {s.keep}" if s.keep != "chosen by a function" else f"faces {s.keep}")
-    unit = "longer side of the box" if s.normalizer == "box" else f"{s.normalizer} distance"
+    unit = normalizer_text(s.normalizer)
     lines = [
         f"## {report.model or 'model'} on {report.dataset}",
         "",
@@ -293,7 +293,7 @@ def blank_figure(width: float, height: float) -> Figure:
 
 
 def _units(reports: Sequence[Report]) -> str:
-    return " or ".join(sorted({report.settings.normalizer for report in reports}))
+    return " or ".join(sorted({normalizer_text(report.settings.normalizer) for report in reports}))
 
 
 def _plain(summary: Summary) -> dict[str, float | None]:

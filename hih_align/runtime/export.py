@@ -60,12 +60,14 @@ class Export:
         folder: the checkpoint.
         file: the runtime's file in it.
         before, after: validation NME in percent, of the network and of its int8 copy; None for other precisions.
+        normalizer: what the NME is percent of, see `evaluate.choose_normalizer`; None for other precisions.
     """
 
     folder: Path
     file: Path
     before: float | None = None
     after: float | None = None
+    normalizer: str | None = None
 
 
 def export(
@@ -120,14 +122,17 @@ def export(
             faces = None if calibration is None or precision != "int8" else calibration_crops(aligner, calibration)
             (_write_onnx if format == "onnx" else _write_openvino)(model, file, precision, about, faces)
         save_checkpoint(temporary, aligner.network, config, torch.float32)
-        before, after = None, None
+        before, after, normalizer = None, None, None
         if validation is not None and precision == "int8":
+            from ..evaluation.evaluate import normalizer_text
+
             small = FaceAligner.from_pretrained(temporary, device="cpu", backend=_BACKENDS[format])
-            before, after = _nme(aligner, validation), _nme(small, validation)
+            (before, normalizer), (after, _) = _nme(aligner, validation), _nme(small, validation)
             if not after - before < WORSE:
                 raise AccuracyError(
                     f"precision is 'int8', with which the NME on {validation.name} grows from {before:.3f} to "
-                    f"{after:.3f}; less than {WORSE} more is accepted: nothing is written"
+                    f"{after:.3f} percent of the {normalizer_text(normalizer)}; less than {WORSE} more is accepted: "
+                    "nothing is written"
                 )
         with suppress(FileNotFoundError):
             target.rmdir()
@@ -135,7 +140,7 @@ def export(
         os.rename(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return Export(target, target / file.name, before, after)
+    return Export(target, target / file.name, before, after, normalizer)
 
 
 def calibration_crops(aligner: FaceAligner, dataset: Dataset, count: int = CALIBRATION_FACES) -> NDArray[np.uint8]:
@@ -149,10 +154,12 @@ def calibration_crops(aligner: FaceAligner, dataset: Dataset, count: int = CALIB
     return result
 
 
-def _nme(aligner: FaceAligner, dataset: Dataset) -> float:
+def _nme(aligner: FaceAligner, dataset: Dataset) -> tuple[float, str]:
+    """Mean NME in percent, and what of."""
     from ..evaluation.evaluate import evaluate
 
-    return float(np.nanmean(evaluate(aligner, dataset, progress=False).nme))  # in percent
+    report = evaluate(aligner, dataset, progress=False)
+    return report.overall.nme, report.settings.normalizer
 
 
 def _write_onnx(model: InferenceNet, path: Path, precision: str, about: str, faces: NDArray[np.uint8] | None) -> None:

@@ -95,12 +95,23 @@ class Scheme:
             order[left], order[right] = right, left
         return order
 
-    def distance(self, points: ArrayLike, normalizer: str = "inter-ocular") -> NDArray[np.float64]:
+    @property
+    def default_normalizer(self) -> str:
+        """Name of the distance that errors are divided by where no other is asked for: "inter-ocular" where the scheme
+        has it, else the first of `normalizers`, else "box", the longer side of the face's box."""
+        return next((name for name in ("inter-ocular", *self.normalizers) if name in self.normalizers), "box")
+
+    def distance(self, points: ArrayLike, normalizer: str | None = None) -> NDArray[np.float64]:
         """(..., K, 2) landmarks -> (...) the distance that normalises their errors.
 
+        Args:
+            points: landmarks, in any unit.
+            normalizer: one of `normalizers`; `default_normalizer` if None.
+
         Raises:
-            ValueError: if the scheme has no such normalizer.
+            ValueError: if the scheme has no such normalizer. Landmarks alone do not give the side of a box.
         """
+        normalizer = self.default_normalizer if normalizer is None else normalizer
         if normalizer not in self.normalizers:
             raise ValueError(
                 f"normalizer is {normalizer!r}, scheme {self.id!r} has {sorted(self.normalizers) or 'none'}"

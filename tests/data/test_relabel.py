@@ -161,6 +161,17 @@ def test_packed_faces_are_the_same_faces(bare: Record, labels: list[Label], tmp_
             assert abs(patch(crop, there - (107, 21)) - patch(photograph, there)) < 3
 
 
+def test_packed_faces_keep_a_detectors_box(bare: Record, labels: list[Label], tmp_path: Path) -> None:
+    rect = BOX + np.array((-12.0, -40.0, 9.0, 5.0))
+    record = replace(bare, points=labels[0].points, weights=np.ones(68), boxes={"annotated": BOX, "rect": rect})
+    pack(Dataset("one", W300, (record, bare), tmp_path), tmp_path / "packed", margin=2.0, progress=False)
+    first, second = read_dataset(tmp_path / "packed" / "annotations.json", "300w").records
+    assert "rect" not in second.boxes
+    scale = np.ptp(first.boxes["annotated"][::2]) / np.ptp(BOX[::2])
+    offset = first.boxes["annotated"] - BOX * scale
+    np.testing.assert_allclose(first.boxes["rect"], rect * scale + offset, atol=0.05)
+
+
 def patch(image: np.ndarray, point: np.ndarray) -> float:
     """Mean of 5 x 5 pixels around a point."""
     x, y = point.astype(int)

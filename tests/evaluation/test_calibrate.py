@@ -51,6 +51,19 @@ def test_errors_are_those_of_evaluate(chosen: Chosen, aligner: FaceAligner, face
         assert chosen.decoders[decoder] == pytest.approx(np.mean([r.nme.mean() for r in reports]), abs=1e-3)
 
 
+def test_a_scheme_without_inter_ocular_distance(aligner: FaceAligner, faces: Dataset) -> None:
+    few = replace(faces, records=faces.records[:1])
+    for normalizers, unit in (({"mouth": ((48,), (54,))}, "mouth distance"), ({}, "longer side of the box")):
+        scheme = replace(aligner.scheme, normalizers=normalizers)
+        mine = FaceAligner(aligner.network, replace(aligner.config, scheme=scheme))
+        chosen = calibrate(mine, replace(few, scheme=scheme))
+        assert f"in percent of the {unit}" in markdown(chosen)
+        decoder = Decoder("expectation", 4, 2.0, 1.0)
+        with_it = FaceAligner(aligner.network, mine.config, decode=decoder)
+        reports = [evaluate(with_it, replace(few, scheme=scheme), box=box, refine=0, progress=False) for box in BOXES]
+        assert chosen.decoders[decoder] == pytest.approx(np.mean([r.overall.nme for r in reports]), abs=1e-3)
+
+
 def test_labels_that_lie_beside_what_is_found_shift_the_decoder(aligner: FaceAligner, faces: Dataset) -> None:
     """By as much as they lie beside it, on top of what suits them where they are."""
     found = {}

@@ -357,6 +357,28 @@ class TestEvaluate:
         np.testing.assert_allclose(found.scores[0], face.scores, atol=1e-5)
         assert found.overall.nme < 8  # of labels that another network made, moved by a pixel
 
+    def test_a_scheme_without_inter_ocular_distance(self, three: Dataset, w300: FaceAligner) -> None:
+        """The scheme's own distance is taken, else the box; the report says which."""
+        for normalizers, expected, unit in (
+            ({"mouth": ((48,), (54,))}, "mouth", "mouth distance"),
+            ({}, "box", "longer side of the box"),
+        ):
+            data = replace(three, scheme=replace(three.scheme, normalizers=normalizers))
+            report = evaluate(w300, data, progress=False, refine=0)
+            assert report.settings.normalizer == expected
+            assert f"NME in percent of the {unit}" in markdown(report)
+            side = 120 if expected == "box" else np.linalg.norm(report.target[0, 48] - report.target[0, 54])
+            assert report.nme[0] == pytest.approx(100 / side, rel=1e-3)
+
+    def test_profiles_are_measured_by_their_box(self, three: Dataset, w300: FaceAligner) -> None:
+        """No face has both ends of the inter-ocular distance: unasked, errors are shares of the box."""
+        unlabelled = [replace(r, weights=np.where(np.arange(68) == 36, 0.0, r.weights)) for r in three.records]
+        report = evaluate(w300, replace(three, records=tuple(unlabelled)), progress=False, refine=0)
+        assert report.settings.normalizer == "box"
+        assert report.overall.measured == 3
+        asked = evaluate(w300, replace(three, records=tuple(unlabelled)), normalizer="inter-ocular", progress=False)
+        assert asked.overall.measured == 0
+
     def test_faces_without_points_are_left_out(self, three: Dataset, w300: FaceAligner) -> None:
         bare = replace(three.records[0], points=None, weights=None)
         mixed = replace(three, records=(bare, *three.records[1:]))

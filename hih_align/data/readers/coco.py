@@ -77,7 +77,9 @@ def read(path: Path, scheme: Scheme) -> Iterator[Entry]:
 
 
 def write(records: Sequence[Record], scheme: Scheme, path: Path) -> None:
-    """A COCO file of faces, with ``spread`` where a machine labelled them; written atomically.
+    """A COCO file of faces, with ``rect`` where a detector's box is known and ``spread`` where a machine labelled them.
+
+    It is written atomically.
 
     Photographs are named as seen from the file's folder where they lie in it, else by their full path.
     """
@@ -88,6 +90,8 @@ def write(records: Sequence[Record], scheme: Scheme, path: Path) -> None:
         x1, y1, x2, y2 = (float(v) for v in record.box)
         annotation: dict[str, Any] = {"id": n, "image_id": numbers[record.image.resolve()], "category_id": 1}
         annotation |= {"bbox": _rounded((x1, y1, x2 - x1, y2 - y1)), "attributes": dict(record.attributes)}
+        if "rect" in record.boxes:
+            annotation["rect"] = _rounded(record.boxes["rect"])
         if record.points is not None and record.weights is not None:
             seen = np.where(record.weights > 0, 2, 0)
             if record.spread is not None:
