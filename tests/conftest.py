@@ -8,6 +8,7 @@ import pytest
 import skimage.data
 import torch
 from hypothesis import settings
+from made_faces import faces  # noqa: F401  # a fixture
 from numpy.typing import NDArray
 
 # under pytest-xdist every worker would take all cores for itself

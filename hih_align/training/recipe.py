@@ -95,10 +95,9 @@ class Recipe:
         decoder: of validation, and of the network that comes out.
         optimizer: "adam" or "adamw".
         weight_decay, betas: of the optimiser; AdamW's decay spares batch norms and biases.
-        gradient_scale: factor of the loss before it is differentiated; reported losses are without it. Means over
-            maps and landmarks have gradients of 1e-8 and less near the end of training, where Adam's epsilon (1e-8)
-            all but stops what they move; 1000 keeps them clear of it.
-        clip: largest norm of the (scaled) gradient; None: any.
+        eps: of Adam, added to the root of a gradient's mean square. Means over maps and landmarks have gradients of
+            1e-8 and less near the end of training: the usual eps of 1e-8 all but stops what they move.
+        clip: largest norm of the gradient; None: any.
         ema: decay of the moving average of weights and batch norm statistics that is validated and kept; 0: none.
         precision: "no" (float32), "bf16" or "fp16" autocast.
         channels_last, compile: memory layout, and `torch.compile`.
@@ -120,8 +119,8 @@ class Recipe:
     optimizer: Literal["adam", "adamw"] = "adamw"
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
-    gradient_scale: float = 1000.0
-    clip: float | None = 5.0
+    eps: float = 1e-11
+    clip: float | None = 0.005
     ema: float = 0.998
     precision: Literal["no", "bf16", "fp16"] = "bf16"
     channels_last: bool = True
@@ -145,8 +144,8 @@ class Recipe:
             raise ValueError(
                 f"accumulate and validate_every are {self.accumulate} and {self.validate_every}, expected at least 1"
             )
-        if not self.gradient_scale > 0 or not (self.clip is None or self.clip > 0):
-            raise ValueError(f"gradient_scale and clip are {self.gradient_scale} and {self.clip}, expected positive")
+        if not self.eps > 0 or not (self.clip is None or self.clip > 0):
+            raise ValueError(f"eps and clip are {self.eps} and {self.clip}, expected positive")
 
     @property
     def epochs(self) -> int:
@@ -242,7 +241,25 @@ def recipe_from_dict(data: Any, source: str = "recipe") -> Recipe:
     """
     if isinstance(data, Mapping) and data.get("variant") == "hih":  # runs of version 0.1 say so
         data = {key: value for key, value in data.items() if key != "variant"}
+    if isinstance(data, Mapping) and "gradient_scale" in data:
+        data = _without_gradient_scale(data, source)
     return _build(Recipe, data, source)
+
+
+def _without_gradient_scale(data: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Recipes of version 0.1 multiplied the loss by ``gradient_scale``: the same is Adam's eps, and a clip, that much
+    smaller."""
+    changed = {key: value for key, value in data.items() if key != "gradient_scale"}
+    scale = _convert(data["gradient_scale"], float, f"{source}.gradient_scale")
+    if "eps" in data or not scale > 0:
+        raise ValueError(
+            f"{source}.gradient_scale is {scale:g}: recipes have eps in its place, which is 1e-8 / gradient_scale, and "
+            "a clip that is divided by gradient_scale"
+        )
+    changed["eps"] = float(f"{1e-8 / scale:.12g}")
+    if (clip := data.get("clip", 5.0)) is not None:
+        changed["clip"] = float(f"{_convert(clip, float, f'{source}.clip') / scale:.12g}")
+    return changed
 
 
 def recipe_names() -> list[str]:

@@ -386,7 +386,7 @@ class Trainer:
             with nullcontext() if ends else accelerator.no_sync(self.net):
                 output = self.net(batch.images, stage.subpixel)
                 loss = self.model.loss(output, batch.points / heatmaps.STRIDE, batch.weights, recipe.losses, count)
-                accelerator.backward(loss.total * (recipe.gradient_scale / recipe.accumulate))
+                accelerator.backward(loss.total / recipe.accumulate)
             names = ["loss", *loss.parts]
             values.append(torch.stack([loss.total.detach(), *loss.parts.values()]))
         if recipe.clip is not None:
@@ -678,7 +678,7 @@ class Trainer:
             self.model.load_state_dict(state["model"])
             if self.ema is not None:
                 self.ema.model.load_state_dict(state["ema"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            self.optimizer.load_state_dict(_unscaled(state["optimizer"], self.recipe.eps))
             if self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
             self.progress = _Progress(**state["progress"])
@@ -758,7 +758,21 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         {"params": spared, "weight_decay": 0.0 if recipe.optimizer == "adamw" else recipe.weight_decay},
     ]
     kind: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr=recipe.stages[0].lr, betas=recipe.betas, fused=True)
+    return kind(groups, lr=recipe.stages[0].lr, betas=recipe.betas, eps=recipe.eps, fused=True)
+
+
+def _unscaled(state: dict[str, Any], eps: float) -> dict[str, Any]:
+    """Adam's state for gradients as they are, in place. Runs of version 0.1 multiplied the loss by a factor, which is
+    in the moments; their eps was larger by it."""
+    for group in state["param_groups"]:
+        factor = group["eps"] / eps
+        if math.isclose(factor, 1):
+            continue
+        for moments in (state["state"][index] for index in group["params"] if index in state["state"]):
+            moments["exp_avg"] /= factor
+            moments["exp_avg_sq"] /= factor**2
+        group["eps"] = eps
+    return state
 
 
 def _describe(recipe: Recipe, data: Sequence[Source], val: Dataset | None, init: object) -> dict[str, Any]:

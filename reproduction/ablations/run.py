@@ -120,9 +120,9 @@ SUPERVISION = [
     Run("all", "both stacks", "size=S epochs=2 losses.supervise=all", "trunk", None, 1),
 ]
 RATES = [
-    Run("rate-1e-3", "1e-3, gradients times 1000", "epochs=2", "trunk", None, 1),
-    Run("rate-5e-6", "5e-6, as in Sec. IV-A.3", "epochs=2 lr=5e-6 gradient_scale=1", "trunk", None, 1),
-    Run("rate-5e-6-scaled", "5e-6, gradients times 1000", "epochs=2 lr=5e-6", "trunk", None, 1),
+    Run("rate-1e-3", "1e-3, Adam's eps 1e-11", "epochs=2", "trunk", None, 1),
+    Run("rate-5e-6", "5e-6, as in Sec. IV-A.3", "epochs=2 lr=5e-6 eps=1e-8 clip=5", "trunk", None, 1),
+    Run("rate-5e-6-scaled", "5e-6, Adam's eps 1e-11", "epochs=2 lr=5e-6", "trunk", None, 1),
 ]
 
 ARGMAX, EXPECTATION = Decoder("argmax"), Decoder()

@@ -96,6 +96,26 @@ def test_mistakes_are_named(tmp_path, text, message):
         load_recipe(str(path))
 
 
+def test_recipes_of_version_0_1():
+    """``gradient_scale`` was Adam's eps by another name, and part of what clip meant."""
+    plain = {"stages": [{"epochs": 1}]}
+    for old, eps, clip in (
+        ({"gradient_scale": 1000, "clip": 5}, 1e-11, 0.005),
+        ({"gradient_scale": 1000.0}, 1e-11, 0.005),
+        ({"gradient_scale": 1, "clip": None}, 1e-8, None),
+    ):
+        recipe = recipe_from_dict(plain | old)
+        assert (recipe.eps, recipe.clip) == (eps, clip)
+        assert recipe_from_dict(recipe.to_dict()) == recipe
+    with pytest.raises(ValueError, match=r"gradient_scale is 1000: recipes have eps in its place"):
+        load_recipe("finetune", overrides={"gradient_scale": 1000})
+
+
+@pytest.mark.parametrize("name", [name for name in recipe_names() if not name.startswith("paper/")])
+def test_measured_recipes_keep_their_effective_values(name):
+    assert (load_recipe(name).eps, load_recipe(name).clip) == (1e-11, 0.005)
+
+
 def test_overrides():
     given = ["losses.alpha=0.07", "stages.1.epochs=2", "lr=2e-4", "augmentation.zoom=[0.9, 1.1]", "clip=null"]
     recipe = load_recipe("300w", "T", parse_overrides(given))
