@@ -44,7 +44,7 @@ Decode = Literal["argmax", "expectation"]
 _State = list[tuple[int, int]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Heatmaps:
     """What the network said of one face.
 
@@ -59,6 +59,9 @@ class Heatmaps:
     decimal: NDArray[np.float32]
     crop: NDArray[np.uint8]
     transform: crops.Crop
+
+    def __repr__(self) -> str:
+        return f"Heatmaps({len(self.integer)} points, decimal heatmaps of {self.decimal.shape[-1]} cells a side)"
 
 
 class FaceAligner:
@@ -104,6 +107,15 @@ class FaceAligner:
         self._exported = None if exported is None else Path(exported)
         self._asked = choose_dtype(dtype, self.device, self.backend)
         self._start()
+
+    def __repr__(self) -> str:
+        stacks = self.config.stacks
+        precision = str(self.dtype).removeprefix("torch.")
+        return (
+            f"FaceAligner({self.config.name or 'unnamed'!r}: {len(self.scheme)} points of {self.scheme.id}, "
+            f"{stacks} stack{'s' * (stacks != 1)}, {self.backend} {precision} on {self.device}, "
+            f"decode {self.decoder.method!r}, refine {self.config.refine})"
+        )
 
     def _start(self) -> None:
         self._lock = threading.Lock()

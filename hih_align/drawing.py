@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -9,6 +10,7 @@ from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
+import PIL.Image
 import PIL.ImageColor
 from numpy.typing import NDArray
 
@@ -145,6 +147,42 @@ def draw_face(
         pen.text(f"{float(np.mean(scores)):.2f}", place, line, text)
     if times > 1:
         part[:] = cv2.resize(large, part.shape[1::-1], interpolation=cv2.INTER_AREA)
+
+
+def sketch(
+    points: NDArray[np.floating[Any]],
+    scores: NDArray[np.floating[Any]],
+    contours: Sequence[Sequence[int]],
+    side: int = 256,
+) -> NDArray[np.uint8]:
+    """(side, side, 3) uint8 RGB: the points and contours of one face, as large as fits, without its photograph."""
+    canvas = np.full((side, side, 3), 40, np.uint8)
+    known = points[np.isfinite(points).all(-1)]
+    if len(known):
+        low, high = known.min(0), known.max(0)
+        scale = 0.86 * side / max(float((high - low).max()), 1e-6)
+        placed = (points - (low + high) / 2) * scale + (side - 1) / 2
+        draw_face(canvas, placed, scores, np.zeros(4), contours, Style())
+    return canvas
+
+
+def sheet(tiles: Sequence[NDArray[np.uint8]], columns: int = 4, gap: int = 4) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB: pictures of one size side by side, in rows of ``columns``."""
+    columns = min(columns, len(tiles))
+    rows = -(-len(tiles) // columns)
+    height, width = tiles[0].shape[:2]
+    result = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
+    for n, tile in enumerate(tiles):
+        top, left = n // columns * (height + gap), n % columns * (width + gap)
+        result[top : top + height, left : left + width] = tile
+    return result
+
+
+def png(picture: NDArray[np.uint8]) -> bytes:
+    """A (H, W, 3) uint8 RGB picture as the content of a PNG file."""
+    data = io.BytesIO()
+    PIL.Image.fromarray(picture).save(data, "PNG")
+    return data.getvalue()
 
 
 class _Pen:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import crops
+from .drawing import Colour, Style, draw_face, png, sheet, sketch
 from .images import Image, read_image
 from .schemes import Scheme, conversion, get_scheme
 
@@ -18,11 +19,11 @@ from .schemes import Scheme, conversion, get_scheme
 ARCFACE = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]])
 ARCFACE_SIZE = 112
 
-_POINT = (80, 255, 80)
-_LINE = (255, 255, 255)
+#: Faces of an image that a notebook shows.
+_SHOWN = 8
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Landmarks:
     """Landmarks of one face, or of N faces of one image.
 
@@ -127,47 +128,72 @@ class Landmarks:
             np.stack(chips) if self.several and chips else chips[0] if chips else np.zeros((0, size, size, 3), np.uint8)
         )
 
-    def draw(self, image: Image, *, lines: bool = True, boxes: bool = False, scale: float = 1) -> NDArray[np.uint8]:
-        """A copy of the image with the faces drawn into it.
+    def draw(
+        self,
+        image: Image,
+        *,
+        lines: bool = True,
+        boxes: bool = False,
+        scale: float = 1,
+        size: float | None = None,
+        thickness: float | None = None,
+        colour: Colour | None = None,
+        line_colour: Colour = "white",
+        labels: bool = False,
+        scores: bool = False,
+    ) -> NDArray[np.uint8]:
+        """A copy of the image with the faces drawn into it. By default all sizes follow the size of each face.
 
         Args:
             image: the image that was aligned.
-            lines: draw the scheme's contours as well.
-            boxes: draw the boxes given as well.
+            lines: draw the scheme's contours.
+            boxes: draw the boxes given.
             scale: enlarge the picture, for small faces.
+            size: diameter of a point, in pixels of the picture returned.
+            thickness: of contours and boxes, in pixels of the picture returned.
+            colour: of the points: a name such as "lime", "#rrggbb", or (red, green, blue) from 0 to 255. By default
+                surely found points are green and unsure ones turn red.
+            line_colour: of contours, boxes and text.
+            labels: write each landmark's index beside it.
+            scores: write each face's score above its box.
 
         Returns:
-            (H, W, 3) uint8 RGB, times ``scale``. Surely found points are green, unsure ones turn red.
+            (H, W, 3) uint8 RGB, times ``scale``.
+
+        Raises:
+            ValueError: a scale, size or thickness that is not positive, an unknown colour, or a bad image.
         """
+        style = Style(lines, boxes, labels, scores, size, thickness, colour, line_colour)
         canvas = np.array(read_image(image))  # a copy: the caller's array stays as it is
         if not scale > 0:
             raise ValueError(f"scale is {scale}, expected a positive factor")
         if scale != 1:
             canvas = np.asarray(cv2.resize(canvas, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC), np.uint8)
-
-        def place(p: NDArray[np.float32]) -> NDArray[np.float32]:
-            return (p + 0.5) * scale - 0.5  # enlarging keeps pixel edges, not centres
-
-        for points, scores, box in zip(
-            place(self.points.reshape(-1, *self.points.shape[-2:])),
-            self.scores.reshape(-1, self.scores.shape[-1]),
-            place(self.bbox.reshape(-1, 2, 2)).reshape(-1, 4),
-            strict=True,
-        ):
-            # an absurdly large face gets lines no thicker than OpenCV draws
-            size = min(float(np.nan_to_num(np.ptp(points, axis=0)).max()), 10.0 * max(canvas.shape))
-            radius, width = max(size / 110, 1.0), max(1, round(size / 300))
-            if boxes:
-                _polyline(canvas, box[[[0, 1], [2, 1], [2, 3], [0, 3], [0, 1]]], width)
-            if lines:
-                for contour in self.scheme.contours:
-                    _polyline(canvas, points[list(contour)], width)
-            for point, score in zip(points, scores, strict=True):
-                colour = tuple(
-                    round(float(score) * g + (1 - float(score)) * r) for g, r in zip(_POINT, (255, 40, 40), strict=True)
-                )
-                cv2.circle(canvas, _fixed(point), round(radius * _ONE), colour, -1, cv2.LINE_AA, _SHIFT)
+        for face in self if self.several else (self,):
+            # enlarging keeps pixel edges, not centres
+            points, box = ((p + 0.5) * scale - 0.5 for p in (face.points, face.bbox))
+            draw_face(canvas, points, face.scores, box, self.scheme.contours, style)
         return canvas
+
+    def __repr__(self) -> str:
+        if not self.several:
+            box = ", ".join(f"{value:g}" for value in self.bbox.tolist())
+            return (
+                f"Landmarks({self.points.shape[-2]} points of {self.scheme.id}, box ({box}), score {self.score:.2f}, "
+                f"model {self.model!r})"
+            )
+        shown = [f"{score:.2f}" for score in self.score[:6].tolist()]
+        shown += ["..."] * (len(self) > len(shown))
+        return (
+            f"Landmarks({len(self)} face{'s' * (len(self) != 1)}, {self.points.shape[-2]} points of {self.scheme.id}, "
+            f"scores [{', '.join(shown)}], model {self.model!r})"
+        )
+
+    def _repr_png_(self) -> bytes | None:
+        """The faces as notebooks show them: their points and contours, without the photograph."""
+        faces = [*self[:_SHOWN]] if self.several else [self]
+        tiles = [sketch(face.points, face.scores, self.scheme.contours) for face in faces]
+        return png(sheet(tiles)) if tiles else None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and strings, ready for JSON; for several faces each list has one entry per face."""
@@ -178,18 +204,3 @@ class Landmarks:
             "scores": self.scores.tolist(),
             "model": self.model,
         }
-
-
-# OpenCV draws at subpixel positions given in fixed point
-_SHIFT = 4
-_ONE = 1 << _SHIFT
-
-
-def _fixed(point: NDArray[np.float32]) -> tuple[int, int]:
-    x, y = np.clip(np.nan_to_num(point), -1e6, 1e6)
-    return round(float(x) * _ONE), round(float(y) * _ONE)
-
-
-def _polyline(canvas: NDArray[np.uint8], points: NDArray[np.float32], width: int) -> None:
-    line = np.array([_fixed(p) for p in points], np.int32)
-    cv2.polylines(canvas, [line], False, _LINE, width, cv2.LINE_AA, _SHIFT)

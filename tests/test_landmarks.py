@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
@@ -9,6 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 from numpy.typing import NDArray
 
@@ -367,6 +369,106 @@ def test_drawing_points_outside_the_image_and_wild_ones() -> None:
         points = face.points.copy()
         points[1] = wild
         assert replace(face, points=points).draw(image).shape == image.shape
+
+
+def test_sizes_follow_the_face() -> None:
+    """What is drawn on a face a quarter as large is a quarter as large: a small face's eyes stay to be seen."""
+    shares = []
+    for side in (60, 240):
+        points = np.array([[0, 0], [side, 0], [0, side], [side, side], [side / 2, side / 2]], np.float32) + side / 2
+        face = replace(made(FIVE), points=points, scores=np.ones(5, np.float32))
+        image = np.zeros((2 * side, 2 * side, 3), np.uint8)
+        for lines in (False, True):
+            shares.append(face.draw(image, lines=lines).sum() / side**2)
+    small, small_lines, large, large_lines = shares
+    assert small == pytest.approx(large, rel=0.25)
+    assert small_lines - small < 2.5 * (large_lines - large)  # lines thinner than a third of a pixel are not seen
+
+
+def test_what_is_not_drawn_on_stays_as_it_is() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (100, 120, 3), np.uint8)
+    picture = at(30, 40).draw(image)
+    ys, xs = np.nonzero(changed(picture, image))
+    assert (xs.min(), xs.max()) == (pytest.approx(30, abs=2), pytest.approx(90, abs=2))
+    assert (ys.min(), ys.max()) == (pytest.approx(40, abs=2), pytest.approx(40, abs=2))
+
+
+def test_size_thickness_and_colours() -> None:
+    image = np.full((100, 120, 3), 90, np.uint8)
+    for size in (3, 9, 20.5):
+        white = at(30, 40).draw(image, lines=False, size=size, colour="white")[..., 0]
+        covered = ((white.astype(float) - 90) / (255 - 90)).sum() / 2
+        assert covered == pytest.approx(np.pi * (size / 2) ** 2, rel=0.25)
+    for thickness in (1, 5, 12):
+        column = at(30, 40).draw(image, thickness=thickness, line_colour=(0, 0, 200))[:, 60]
+        assert (column != 90).any(-1).sum() == pytest.approx(thickness, abs=2)
+        assert column[40].tolist() == [0, 0, 200]
+    for colour, expected in (("magenta", (255, 0, 255)), ("#102030", (16, 32, 48)), ((1, 2, 3), (1, 2, 3))):
+        assert tuple(at(30, 40).draw(image, colour=colour, size=9, lines=False)[40, 30]) == expected
+        assert tuple(at(30, 40, score=0).draw(image, colour=colour, size=9, lines=False)[40, 30]) == expected
+
+
+def test_labels_and_scores() -> None:
+    image = np.full((300, 300, 3), 90, np.uint8)
+    face = replace(made(FIVE), points=np.array([[60, 60], [240, 60], [150, 150], [90, 240], [210, 240]], np.float32))
+    face = replace(face, bbox=np.array([40, 40, 260, 260], np.float32))
+    plain = changed(face.draw(image, lines=False), image)
+    labelled = changed(face.draw(image, lines=False, labels=True), image) & ~plain
+    for x, y in face.points.astype(int):
+        assert labelled[y - 8 : y + 3, x : x + 16].any(), "a number beside every point"
+    scored = changed(face.draw(image, lines=False, scores=True), image) & ~plain
+    ys, xs = np.nonzero(scored)
+    assert ys.max() < 40  # above the box
+    assert 38 <= xs.min() < 60
+    # no room above: inside
+    face = replace(face, bbox=np.array([40, 2, 260, 260], np.float32))
+    ys, _ = np.nonzero(changed(face.draw(image, lines=False, scores=True), image) & ~plain)
+    assert ys.min() > 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": 0}, "size is 0, expected pixels"),
+        ({"thickness": -1.0}, "thickness is -1.0, expected pixels"),
+        ({"size": float("nan")}, "size is nan"),
+        ({"colour": "greenish"}, "colour is 'greenish', expected a name such as 'lime'"),
+        ({"colour": (1, 2)}, r"colour is \(1, 2\)"),
+        ({"line_colour": (1, 2, 256)}, r"line_colour is \(1, 2, 256\)"),
+    ],
+)
+def test_bad_styles(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        at(30, 40).draw(np.zeros((50, 50, 3), np.uint8), **options)
+
+
+# what a notebook shows
+
+
+def test_repr_is_short(face: Landmarks, faces: Landmarks) -> None:
+    assert repr(replace(face, bbox=np.array([1, 2, 30.5, 40], np.float32), scores=np.full(68, 0.9, np.float32))) == (
+        "Landmarks(68 points of 300w, box (1, 2, 30.5, 40), score 0.90, model 'made/up')"
+    )
+    several = repr(faces)
+    assert several.startswith("Landmarks(4 faces, 68 points of 300w, scores [")
+    many = made(SCHEMES["wflw"], 1000)
+    for text in (str(face), several, repr(many), repr(made(FIVE, 0)), repr(SCHEMES["wflw"])):
+        assert len(text) < 200
+        assert "\n" not in text
+    assert repr(made(FIVE, 0)).startswith("Landmarks(0 faces, 5 points of five, scores []")
+
+
+def test_a_notebook_draws_faces(face: Landmarks, faces: Landmarks) -> None:
+    one, four = (np.asarray(PIL.Image.open(io.BytesIO(some._repr_png_() or b""))) for some in (face, faces))
+    assert one.shape == (256, 256, 3)
+    assert four.shape == (256, 4 * 260 - 4, 3)
+    # as large as fits, and each point is there
+    ys, xs = np.nonzero((one[..., 1] > 200) | (one[..., 0] > 200))
+    assert np.ptp(xs) > 200 or np.ptp(ys) > 200
+    np.testing.assert_array_equal(four[:, :256], np.asarray(PIL.Image.open(io.BytesIO(faces[0]._repr_png_()))))
+    assert made(FIVE, 0)._repr_png_() is None
+    nothing = replace(face, points=np.full_like(face.points, np.nan))
+    assert nothing._repr_png_() is not None
 
 
 # plain data

@@ -253,8 +253,13 @@ def test_conversion_to_itself(scheme: Scheme) -> None:
 
 @pytest.mark.parametrize(("source", "target"), [(W300, WFLW), (COFW, WFLW), (W300, COFW), (Scheme("me", ("a",)), W300)])
 def test_no_conversion(source: Scheme, target: Scheme) -> None:
-    with pytest.raises(ValueError, match=rf"^no conversion from scheme '{source.id}' to '{target.id}', only to"):
+    with pytest.raises(
+        ValueError, match=rf"^no conversion from scheme '{source.id}' to '{target.id}', only to"
+    ) as error:
         conversion(source, target)
+    # a newcomer reads what is possible, not "none"
+    assert "none" not in str(error.value)
+    assert "wflw to 300w, wflw to cofw" in str(error.value)
 
 
 # a user's own

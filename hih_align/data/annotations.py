@@ -24,7 +24,7 @@ __all__ = ["Attribute", "Dataset", "Record", "image_size", "outside", "read_data
 _BOX_ORDER = ("annotated", "landmarks", "rect")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Record:
     """One face.
 
@@ -51,13 +51,17 @@ class Record:
     size: tuple[int, int] | None = None
     spread: NDArray[np.float64] | None = None
 
+    def __repr__(self) -> str:
+        labelled = 0 if self.weights is None else int((self.weights > 0).sum())
+        return f"Record({self.key or self.image.name!r}, {labelled} points labelled, boxes {sorted(self.boxes)})"
+
     @property
     def box(self) -> NDArray[np.float64]:
         """(4,) the box "annotated" where there is one, else "landmarks", else "rect"."""
         return self.boxes[next(name for name in _BOX_ORDER if name in self.boxes)]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """Faces of one source.
 
@@ -76,6 +80,10 @@ class Dataset:
     source: Path
     skipped: tuple[str, ...] = ()
     chosen: str | None = None
+
+    def __repr__(self) -> str:
+        some = "" if self.chosen is None else f" with {self.chosen}"
+        return f"Dataset({self.name!r}, {len(self)} faces{some}, {len(self.scheme)} points of {self.scheme.id})"
 
     def __len__(self) -> int:
         return len(self.records)

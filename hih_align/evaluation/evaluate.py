@@ -262,7 +262,7 @@ class ScoreQuality:
     found: NDArray[np.float64]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Report:
     """Predictions for annotated faces and what follows from them. N faces, K landmarks.
 
@@ -289,6 +289,10 @@ class Report:
     scores: NDArray[np.float32]
     subsets: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     without_points: int = 0
+
+    def __repr__(self) -> str:
+        nme = self.overall.nme
+        return f"Report({self.model!r} on {self.dataset!r}, {len(self)} faces, NME {nme:.3f} %)"
 
     def __len__(self) -> int:
         return len(self.records)

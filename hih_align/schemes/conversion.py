@@ -46,7 +46,11 @@ def conversion(source: Scheme, target: Scheme) -> NDArray[np.float64]:
     rows = _CONVERSIONS.get((source.id, target.id))
     if rows is None:
         possible = sorted(t for s, t in _CONVERSIONS if s == source.id)
-        raise ValueError(f"no conversion from scheme {source.id!r} to {target.id!r}, only to {possible or 'none'}")
+        known = ", ".join(f"{s} to {t}" for s, t in _CONVERSIONS)
+        raise ValueError(
+            f"no conversion from scheme {source.id!r} to {target.id!r}, only to {', '.join(possible) or 'itself'} "
+            f"(there are {known})"
+        )
     weights = np.zeros((len(target), len(source)))
     for row, parts in enumerate(rows):
         for index, weight in parts.items():

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 Group = tuple[int, ...]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Scheme:
     """A set of landmarks. Indices are 0-based. Equal to another of the same content, and to its id: ``== "300w"``.
 
@@ -76,6 +76,9 @@ class Scheme:
 
     def __str__(self) -> str:
         return self.id
+
+    def __repr__(self) -> str:
+        return f"Scheme({self.id!r}, {len(self)} landmarks)"
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, str):

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..drawing import sheet
 from ..method.heatmaps import STRIDE, Rounding, encode
 from ..method.network import MEAN, STD
 from ..schemes import Scheme
@@ -19,7 +20,6 @@ from .augmentation import Batch
 _SURE = (60, 255, 90)
 _UNSURE = (255, 170, 40)
 _LINE = (70, 160, 255)
-_GAP = 4
 
 
 def pixels(images: Tensor) -> NDArray[np.uint8]:
@@ -103,14 +103,7 @@ def preview(
         heat = cv2.resize(integer[n], (size, size), interpolation=cv2.INTER_NEAREST)[..., None]
         glow = (crop * (0.6 * (1 - heat)) + np.array([255.0, 80.0, 40.0]) * heat).round().astype(np.uint8)
         tiles.append(np.concatenate((labelled, glow, _mosaic(target.decimal[n], counts[n], size)), 1))
-    columns = min(columns, len(tiles))
-    rows = math.ceil(len(tiles) / columns)
-    height, width = tiles[0].shape[:2]
-    sheet = np.full((rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, 3), 255, np.uint8)
-    for n, tile in enumerate(tiles):
-        top, left = n // columns * (height + _GAP), n % columns * (width + _GAP)
-        sheet[top : top + height, left : left + width] = tile
-    return sheet
+    return sheet(tiles, columns)
 
 
 def _mosaic(decimal: Tensor, counts: Tensor, size: int) -> NDArray[np.uint8]:
