@@ -331,7 +331,7 @@ class FaceAligner:
         token: str | bool | None = None,
         commit_message: str = "Upload with hih-align",
     ) -> str:
-        """Upload what `save_pretrained` writes to a Hub repository, made if need be.
+        """Upload what `save_pretrained` writes to a Hub repository, made if need be, and a model card if it has none.
 
         Args:
             repo_id: "user/repo".
@@ -347,11 +347,21 @@ class FaceAligner:
             ValueError: a malformed repo_id.
             OSError: if the Hub refuses or cannot be reached (huggingface_hub's own errors).
         """
-        from .hub.publish import upload
+        from .hub.publish import CARD_FILE, own_card, upload
 
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
-            commit = upload(folder, repo_id, message=commit_message, revision=revision, private=private, token=token)
+            card = own_card(self.config, repo_id)
+            Path(folder, CARD_FILE).write_text(card, "utf-8")
+            commit = upload(
+                folder,
+                repo_id,
+                message=commit_message,
+                revision=revision,
+                private=private,
+                token=token,
+                keep=True,  # a card that somebody wrote
+            )
         return str(commit.commit_url)
 
     def _passes(self, refine: int | None) -> int:

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, ImageOps
 
-from .files import replacing
+from .files import is_stream, replacing
 
 #: What `read_image` takes.
 Image: TypeAlias = str | os.PathLike[str] | PIL.Image.Image | NDArray[Any] | torch.Tensor
@@ -66,7 +66,8 @@ def write_image(path: str | os.PathLike[str], array: NDArray[np.uint8]) -> None:
     """Write an RGB array, all of it or nothing: a file of that name is replaced only by a finished one.
 
     Args:
-        path: the file; its suffix names the format (".png", ".jpg", ...). Lossy formats are written at quality 95.
+        path: the file; its suffix names the format (".png", ".jpg", ...). Lossy formats are written at quality 95. A
+            stream (`files.is_stream`) without a suffix, such as ``-``, gets a PNG.
         array: (H, W, 3) uint8 RGB.
 
     Raises:
@@ -79,13 +80,14 @@ def write_image(path: str | os.PathLike[str], array: NDArray[np.uint8]) -> None:
         raise TypeError(f"array is {getattr(array, 'dtype', type(array).__name__)}, expected a uint8 array (H, W, 3)")
     if array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
         raise ValueError(f"array has shape {array.shape}, expected (H, W, 3)")
-    kind = PIL.Image.registered_extensions().get(target.suffix.lower())
+    suffix = target.suffix.lower() or (".png" if is_stream(path) else "")
+    kind = PIL.Image.registered_extensions().get(suffix)
     if kind not in PIL.Image.SAVE:
         raise ValueError(f"path {str(path)!r} has the suffix {target.suffix!r}, expected an image's, such as '.png'")
-    if not target.parent.is_dir():
+    if not is_stream(path) and not target.parent.is_dir():
         raise FileNotFoundError(f"path {str(path)!r} is in a folder that does not exist")
     try:
-        with replacing(target) as temporary:
+        with replacing(path) as temporary:
             PIL.Image.fromarray(array).save(temporary, kind, quality=95)
     except OSError as error:
         if error.errno is not None:  # the disk's; Pillow's own have no number

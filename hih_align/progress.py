@@ -34,6 +34,12 @@ def say(text: str) -> None:
         tqdm.write(text, file=sys.stderr)
 
 
+def clear() -> None:
+    """Wipe the bars off the terminal, before something else is written there; they come again by themselves."""
+    for bar in list(getattr(tqdm, "_instances", ())):
+        bar.clear()
+
+
 def _drawn_over(stream: Any) -> bool:
     """Whether a line can be written anew: a terminal, or a notebook's output."""
     return type(stream).__module__.startswith("ipykernel") or bool(getattr(stream, "isatty", bool)())

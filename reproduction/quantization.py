@@ -167,7 +167,7 @@ def plot(results: Sequence[Quantization], path: str | os.PathLike[str]) -> None:
     axes.set_ylabel(f"NME in percent of the {' or '.join(units)}")
     axes.legend()
     with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+        figure.savefig(temporary, dpi=150, format=temporary.suffix.lstrip(".") or "png")
 
 
 def main(

@@ -13,13 +13,17 @@ from ..evaluation.calibrate import calibrate as choose
 from ..evaluation.calibrate import markdown
 from ..evaluation.evaluate import Where
 from ..hub.checkpoints import save_config
+from .options import Device, commands
+
+app = commands()
 
 
+@app.command()
 def calibrate(
     model: Annotated[str, typer.Option(help="Manifest id of a checkout, or a folder.")],
     data: Annotated[Path, typer.Option(help="Validation faces, in the model's scheme.")],
     where: Annotated[str | None, typer.Option(help="Only faces whose attribute fits, such as 'id%3==0'.")] = None,
-    device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:1; CUDA where there is one.")] = None,
+    device: Device = None,
     write: Annotated[bool, typer.Option("--write", help="Store what was chosen in the model's config.")] = False,
 ) -> None:
     """Choose a network's decoder, refining passes and score calibration on validation faces."""

@@ -9,11 +9,16 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from .options import AnnotatedFaces, Backend, DataFormat, DataScheme, Device, Dtype, Model, commands
 
+app = commands("Look at annotated faces, label, harmonize or pack them.")
+
+
+@app.command()
 def check(
-    data: Annotated[Path, typer.Argument(help="Annotation file or folder.")],
-    scheme: Annotated[str, typer.Option(help="The data's landmarks: an id such as 'wflw', or a scheme file.")],
-    format: Annotated[str | None, typer.Option(help="coco, pts, wflw, cofw or csv; by the name if not given.")] = None,
+    data: AnnotatedFaces,
+    scheme: DataScheme,
+    format: DataFormat = None,
     sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet with the points drawn.")] = None,
     faces: Annotated[int, typer.Option(help="Faces on the contact sheet.")] = 48,
     against: Annotated[
@@ -44,16 +49,17 @@ def check(
         raise typer.Exit(1)
 
 
+@app.command()
 def label(
-    model: Annotated[str, typer.Option(help="Size, manifest id, folder or Hub repository.")],
+    model: Model,
     data: Annotated[Path, typer.Option(help="Faces with machines' labels (a spread per point) or boxes alone.")],
     val: Annotated[Path, typer.Option(help="Hand-labelled faces, which tell what the network's spread is worth.")],
     out: Annotated[Path, typer.Option(help="The COCO file to write.")],
     val_where: Annotated[str | None, typer.Option(help="Only validation faces whose attribute fits.")] = None,
     boxes: Annotated[int, typer.Option(min=1, help="Boxes per face; each is used as it is and mirrored.")] = 2,
-    device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:1; CUDA where there is one.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or auto.")] = None,
-    backend: Annotated[str, typer.Option(help="torch, openvino, onnxruntime or auto.")] = "torch",
+    device: Device = None,
+    dtype: Dtype = None,
+    backend: Backend = "torch",
 ) -> None:
     """Label faces with a network of your own, to train the next one on.
 
@@ -75,6 +81,7 @@ def label(
     typer.echo(f"wrote {out}: {made} of {len(faces)} faces labelled; error over spread {ratio:.2f}")
 
 
+@app.command()
 def harmonize(
     model: Annotated[str, typer.Option(help="Size, manifest id, folder or Hub repository: the yardstick.")],
     onto: Annotated[Path, typer.Option(help="Faces labelled in the wanted convention.")],
@@ -84,9 +91,9 @@ def harmonize(
         Path | None, typer.Option(help="Measure the data's convention on these faces instead, labelled alike.")
     ] = None,
     sample: Annotated[int, typer.Option(min=50, help="Faces to measure a convention on; evenly taken.")] = 600,
-    device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:1; CUDA where there is one.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or auto.")] = None,
-    backend: Annotated[str, typer.Option(help="torch, openvino, onnxruntime or auto.")] = "torch",
+    device: Device = None,
+    dtype: Dtype = None,
+    backend: Backend = "torch",
 ) -> None:
     """Move labels to where another source has the same landmarks, to train on both together.
 
@@ -118,9 +125,10 @@ def harmonize(
         typer.echo(f"  {aligner.scheme.names[k]}  {x:+.1f} right  {y:+.1f} down")
 
 
+@app.command()
 def pack(
-    data: Annotated[Path, typer.Argument(help="Annotation file or folder.")],
-    scheme: Annotated[str, typer.Option(help="The data's landmarks: an id such as 'wflw', or a scheme file.")],
+    data: AnnotatedFaces,
+    scheme: DataScheme,
     out: Annotated[Path, typer.Option(help="Folder to be made: annotations.json and images/.")],
     side: Annotated[
         int, typer.Option(min=32, help="Pixels of a face's picture; smaller faces are not enlarged.")

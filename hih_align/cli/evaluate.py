@@ -15,16 +15,20 @@ from ..evaluation.evaluate import Box, Where
 from ..evaluation.evaluate import evaluate as run
 from ..evaluation.report import markdown, write_report
 from ..method.network import SIZES
+from .options import Backend, DataFormat, Decode, Device, Dtype, Mirror, Model, Refine, commands
+
+app = commands()
 
 
+@app.command()
 def evaluate(
     data: Annotated[Path, typer.Option(help="Annotations: COCO JSON, a folder, a WFLW list, COFW .mat or CSV.")],
-    model: Annotated[str, typer.Option(help="Size, manifest id, folder or Hub repository.")] = "HIH_T",
+    model: Model = "HIH_T",
     scheme: Annotated[
         str | None,
         typer.Option(help="The data's landmarks: 300w, wflw, cofw, or a JSON/YAML file; by default the model's."),
     ] = None,
-    data_format: Annotated[str | None, typer.Option("--format", help="coco, pts, wflw, cofw or csv.")] = None,
+    data_format: DataFormat = None,
     box: Annotated[
         Box,
         typer.Option(
@@ -40,9 +44,9 @@ def evaluate(
         list[str] | None,
         typer.Option(help="Only faces whose attribute fits, such as 'id%3!=0' or 'pose==1'; several must all hold."),
     ] = None,
-    refine: Annotated[int | None, typer.Option(help="Refining passes; by default the model's.")] = None,
-    mirror: Annotated[bool, typer.Option("--mirror", help="Average with the mirrored face.")] = False,
-    decode: Annotated[str | None, typer.Option(help="expectation or argmax; by default the model's.")] = None,
+    refine: Refine = None,
+    mirror: Mirror = False,
+    decode: Decode = None,
     normalizer: Annotated[
         str | None,
         typer.Option(
@@ -54,9 +58,9 @@ def evaluate(
         Path | None, typer.Option(help="Folder for report.json, report.md, ced.png, calibration.png and worst.png.")
     ] = None,
     worst: Annotated[int, typer.Option(min=1, help="Faces on worst.png.")] = 16,
-    device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:1; CUDA where there is one.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or auto.")] = None,
-    backend: Annotated[str, typer.Option(help="torch, openvino, onnxruntime or auto.")] = "torch",
+    device: Device = None,
+    dtype: Dtype = None,
+    backend: Backend = "torch",
     batch_size: Annotated[int, typer.Option(help="Faces that go through the network together.")] = BATCH_SIZE,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad records out, and say so.")] = False,
 ) -> None:

@@ -8,11 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .options import commands
+
 if TYPE_CHECKING:
     from ..schemes import Scheme
     from ..training.trainer import Source
 
+app = commands()
 
+
+@app.command()
 def train(
     recipe: Annotated[
         str | None,

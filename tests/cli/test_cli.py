@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 import hih_align
-import hih_align.cli.app
+import hih_align.cli.folder
 from hih_align import FaceAligner, Landmarks
 from hih_align.cli.app import app
 from hih_align.hub import checkpoints
@@ -249,14 +249,14 @@ def test_a_face_is_done_when_its_picture_is(folder: Path, tmp_path: Path, monkey
     """What cannot be drawn stops the run, and is drawn by the next one."""
     points, out = tmp_path / "points.jsonl", tmp_path / "drawn"
     words = [folder, "--boxes", table(tmp_path / "boxes.csv"), "--json", points, "--out", out, "--batch-size", 1]
-    write = hih_align.cli.app.write_image
+    write = hih_align.cli.folder.write_image
 
     def full(path: Path, array: NDArray[np.uint8]) -> None:
         if path.name == "b c.png":
             raise OSError("no space left")
         write(path, array)
 
-    monkeypatch.setattr(hih_align.cli.app, "write_image", full)
+    monkeypatch.setattr(hih_align.cli.folder, "write_image", full)
     assert run_align(*words, code=1).stderr.splitlines()[-1] == "hih-align: no space left"
     assert [line["file"] for line in faces_in(points.read_text())] == ["a.png", "a.png"]
     monkeypatch.undo()

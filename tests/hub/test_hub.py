@@ -14,7 +14,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from huggingface_hub import constants
+from huggingface_hub import ModelCard, constants
 from loopback_hub import LoopbackHub, Request
 from numpy.typing import NDArray
 from test_checkpoints import Install
@@ -290,7 +290,13 @@ def test_push_to_hub_and_load_back(hub: LoopbackHub, tmp_path: Path, astronaut: 
     (tmp_path / "home" / "token").write_text(hub.token)
     url = aligner.push_to_hub(REPO, commit_message="The first")
     assert url == f"{hub.url}/{REPO}/commit/{hub.commit_id(REPO)}"
-    assert set(hub.list_files(REPO)) == {".gitattributes", "config.json", "model.safetensors"}
+    assert set(hub.list_files(REPO)) == {".gitattributes", "README.md", "config.json", "model.safetensors"}
+    card = ModelCard(hub.read(REPO, "README.md").decode())
+    assert (card.data.library_name, card.data.model_name) == ("hih-align", "mine/1")
+    assert card.data.license is None  # whose they are is not ours to say
+    assert f'from_pretrained("{REPO}")' in card.text
+    assert "3 facial landmarks (mine)" in card.text
+    assert "0 a, 1 b, 2 c." in card.text
     again = FaceAligner.from_pretrained(REPO, device="cpu")
     assert (again.scheme, again.decoder, again.config.name) == (scheme, Decoder("argmax"), "mine/1")
     np.testing.assert_array_equal(
@@ -307,6 +313,13 @@ def test_push_to_hub_and_load_back(hub: LoopbackHub, tmp_path: Path, astronaut: 
 @pytest.fixture(scope="module")
 def tiny_upload() -> FaceAligner:
     return FaceAligner(HIHNet(1, 1), Config(Scheme(id="one", names=("a",)), 1), device="cpu")
+
+
+def test_a_card_that_somebody_wrote_stays(hub: LoopbackHub, row: c.Row, tiny_upload: FaceAligner) -> None:
+    hub.add_repo(REPO, stand_in(row) | {"README.md": b"My own words."})
+    tiny_upload.push_to_hub(REPO, token=hub.token)
+    assert hub.read(REPO, "README.md") == b"My own words."
+    assert hub.read(REPO, "model.safetensors") != BLOB
 
 
 def test_push_where_one_may_not(hub: LoopbackHub, row: c.Row, tiny_upload: FaceAligner) -> None:

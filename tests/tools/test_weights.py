@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +17,11 @@ from loopback_hub import LoopbackHub
 from typer.testing import CliRunner
 
 from hih_align import CheckpointError, FaceAligner, HIHNet, WeightsUnavailableError
-from hih_align.cli.app import app
 from hih_align.hub import checkpoints as c
-from hih_align.hub.publish import model_card, publish, ship
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+from weights import app, publish, row_card, ship  # noqa: E402  # a script, in no package
 
 REPO = "user/hih-t-300w"
 REPORT = "## HIH_T/300w on some faces\n\n| faces | NME |\n| --- | --- |\n| all | 3.20 |\n"
@@ -39,7 +43,7 @@ def row() -> c.Row:
 @pytest.mark.parametrize("name", c.read_manifest())
 def test_card_tells_what_the_manifest_does(name: str) -> None:
     row = c.read_manifest()[name]
-    card = huggingface_hub.ModelCard(model_card(row, [REPORT], "user/repo"))
+    card = huggingface_hub.ModelCard(row_card(row, [REPORT], "user/repo"))
     assert (card.data.license, card.data.license_name) == ("other", row.license)
     assert card.data.library_name == "hih-align"
     assert [result.metric_value for result in card.data.eval_results or []] == [m["value"] for m in row.metrics]
@@ -72,7 +76,7 @@ def test_published_checkpoint_is_found_by_its_row(
     assert path is not None
     assert hub.read(REPO, "model.safetensors") == path.read_bytes()
     assert json.loads(hub.read(REPO, "config.json")) == row.config.to_dict()
-    assert hub.read(REPO, "README.md").decode() == model_card(row, [REPORT], REPO)
+    assert hub.read(REPO, "README.md").decode() == row_card(row, [REPORT], REPO)
     refs = huggingface_hub.HfApi().list_repo_refs(REPO)
     assert {tag.name: tag.target_commit for tag in refs.tags} == {"v1": revision, "v1.0": revision}
 
@@ -104,9 +108,9 @@ def test_what_cannot_be_published(hub: LoopbackHub, row: c.Row) -> None:
 def test_card_command(row: c.Row, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["card", row.id])
     assert result.exit_code == 0
-    assert result.output.strip() == model_card(row).strip()
+    assert result.output.strip() == row_card(row).strip()
     assert CliRunner().invoke(app, ["card", row.id, "--out", str(tmp_path / "card.md")]).exit_code == 0
-    assert (tmp_path / "card.md").read_text() == model_card(row)
+    assert (tmp_path / "card.md").read_text() == row_card(row)
 
 
 def test_a_trained_network_becomes_a_row(row: c.Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,6 +133,23 @@ def test_a_trained_network_becomes_a_row(row: c.Row, tmp_path: Path, monkeypatch
     loaded = c.load_network(c.find_checkpoint("HIH_S", "wflw"))  # verifies the hash
     for name, value in network.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name].float(), value.float(), rtol=1e-3, atol=1e-4)
+
+
+def test_the_users_command_line_has_none_of_it() -> None:
+    from hih_align.cli.app import COMMANDS
+
+    assert not {"card", "ship", "publish"} & set(COMMANDS)
+
+
+def test_the_script(row: c.Row, tmp_path: Path) -> None:
+    """As a maintainer starts it; errors are a line."""
+    words = [sys.executable, str(ROOT / "tools" / "weights.py"), "card"]
+    done = subprocess.run([*words, row.id], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == row_card(row)
+    bad = subprocess.run([*words, "HIH_X"], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert bad.returncode == 1
+    assert bad.stderr.startswith("hih-align: model is 'HIH_X', expected one of")
+    assert bad.stderr.count("\n") == 1
 
 
 def test_record_refuses_an_unknown_row() -> None:

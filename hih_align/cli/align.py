@@ -1,0 +1,135 @@
+"""`hih-align align`: one photograph."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from ..aligner import BATCH_SIZE, FaceAligner
+from ..boxes import read_boxes
+from ..drawing import Style
+from ..files import is_stream, replacing
+from ..images import write_image
+from . import folder
+from .options import Backend, Decode, Device, Dtype, Mirror, Model, Refine, commands
+
+app = commands()
+
+
+class WithBoxes(TyperCommand):
+    """``--bbox x1 y1 x2 y2``, repeatable: typer has no option that is both, so its four words become one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        joined: list[str] = []
+        words = iter(args)
+        for word in words:
+            if word == "--bbox":
+                values = [value for _, value in zip(range(4), words, strict=False)]
+                joined.append(f"--bbox={' '.join(values)}")
+            else:
+                joined.append(word)
+        return super().parse_args(ctx, joined)
+
+
+@app.command(cls=WithBoxes)
+def align(
+    photo: Annotated[Path, typer.Argument(help="An image, or a folder of images (with --boxes).")],
+    bbox: Annotated[
+        list[str] | None,
+        typer.Option(metavar="X1 Y1 X2 Y2", help="A face's box in pixels; may be given several times."),
+    ] = None,
+    boxes: Annotated[
+        Path | None, typer.Option(help="The boxes of an image or a folder: COCO JSON, or CSV file,x1,y1,x2,y2.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the image with the landmarks drawn; for a folder, a folder. - is stdout.")
+    ] = None,
+    json_path: Annotated[
+        Path | None,
+        typer.Option(
+            "--json",
+            help="Write points and scores. A name that ends in .jsonl gets JSON Lines, a face a line, and so does "
+            "every file of a folder's faces; other files of one image get a JSON list. - is stdout.",
+        ),
+    ] = None,
+    model: Model = "HIH_T",
+    scheme: Annotated[str | None, typer.Option(help="300w, wflw or cofw.")] = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    backend: Backend = "torch",
+    decode: Decode = None,
+    refine: Refine = None,
+    mirror: Mirror = False,
+    batch_size: Annotated[int, typer.Option(help="Faces that go through the network together.")] = BATCH_SIZE,
+    contours: Annotated[bool, typer.Option(help="Draw the lines between points.")] = True,
+    box: Annotated[bool, typer.Option(help="Draw the boxes.")] = False,
+    labels: Annotated[bool, typer.Option("--labels", help="Write each landmark's index beside it.")] = False,
+    scores: Annotated[bool, typer.Option("--scores", help="Write each face's score above its box.")] = False,
+    point_size: Annotated[
+        float | None, typer.Option(help="Diameter of a drawn point in pixels; it follows the face's size by default.")
+    ] = None,
+    thickness: Annotated[
+        float | None, typer.Option(help="Of drawn lines, in pixels; it follows the face's size by default.")
+    ] = None,
+    colour: Annotated[
+        str | None, typer.Option(help="Of the points: lime, #rrggbb; by default green where sure, red where not.")
+    ] = None,
+    line_colour: Annotated[str, typer.Option(help="Of lines, boxes and text.")] = "white",
+    scale: Annotated[float, typer.Option(help="Enlarge the drawn picture, for small faces.")] = 1.0,
+) -> None:
+    """Align the faces of an image or of a folder.
+
+    Without --out and --json, JSON Lines go to the standard output. A folder's JSON Lines are written as they come;
+    when the file exists, the faces it holds are not done again.
+    """
+    if not photo.exists():
+        raise FileNotFoundError(f"image: no such file: {photo}")
+    style = Style(contours, box, labels, scores, point_size, thickness, colour, line_colour)
+    if out is None and (style != Style(line_colour="white") or scale != 1):
+        raise ValueError("out is missing: the options of drawing need --out, which names the picture")
+    if out is not None and out == json_path and is_stream(out):
+        raise ValueError(f"out and json are both {out}, expected different outputs")
+    drawing = vars(style) | {"scale": scale}
+    aligner = FaceAligner.from_pretrained(model, scheme, device, dtype, backend, decode)  # type: ignore[arg-type]
+    options = {"refine": refine, "mirror": mirror}
+    if photo.is_dir():
+        if bbox or boxes is None:
+            raise ValueError(f"{photo} is a folder: --boxes must name a file with its boxes, instead of --bbox")
+        folder.align(aligner, photo, boxes, out, json_path, batch_size, options, drawing)
+        return
+    if out is not None:
+        folder.not_over(out, photo)
+    if (boxes is None) == (not bbox):
+        raise ValueError("bbox is missing: give --bbox x1 y1 x2 y2 for each face, or --boxes FILE")
+    found = _of_photo(boxes, photo) if boxes else [_bbox(words) for words in bbox or ()]
+    faces = aligner.align(photo, found, **options)  # type: ignore[arg-type]
+    if out is not None:
+        write_image(out, faces.draw(photo, **drawing))
+    lines = [json.dumps({"file": photo.name, "index": i} | face.to_dict()) for i, face in enumerate(faces)]
+    if json_path is not None:
+        as_lines = folder.is_json_lines(json_path)
+        with replacing(json_path) as temporary:
+            text = "".join(f"{line}\n" for line in lines) if as_lines else "[\n" + ",\n".join(lines) + "\n]\n"
+            temporary.write_text(text, "utf-8")
+    elif out is None:
+        for line in lines:
+            typer.echo(line)
+
+
+def _bbox(words: str) -> list[float]:
+    try:
+        x1, y1, x2, y2 = (float(word) for word in words.replace(",", " ").split())
+    except ValueError:
+        raise typer.BadParameter(f"{words!r}, expected four numbers x1 y1 x2 y2", param_hint="--bbox") from None
+    return [x1, y1, x2, y2]
+
+
+def _of_photo(boxes: Path, photo: Path) -> Any:
+    found = read_boxes(boxes)
+    if photo.name not in found:
+        raise ValueError(f"boxes: {boxes} has none for {photo.name}")
+    return found[photo.name]

@@ -1,0 +1,150 @@
+"""`hih-align align` for a folder of photographs: JSON Lines that are gone on with, and pictures."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections import deque
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from .. import progress
+from ..aligner import READ_AHEAD, FaceAligner
+from ..boxes import read_boxes
+from ..files import STANDARD_OUTPUT, appending, is_stream
+from ..images import write_image
+from ..landmarks import Landmarks
+
+#: How a line of ours begins: what does not may be a file that somebody needs.
+_LINE = b'{"file": '
+
+
+def align(
+    aligner: FaceAligner,
+    folder: Path,
+    boxes: Path,
+    out: Path | None,
+    json_path: Path | None,
+    batch_size: int,
+    options: Mapping[str, Any],
+    drawing: Mapping[str, Any],
+) -> None:
+    """Align the faces that ``boxes`` names in ``folder``.
+
+    Args:
+        aligner: the model.
+        folder: of the photographs.
+        boxes: see `read_boxes`.
+        out: folder of the pictures.
+        json_path: JSON Lines; without it and ``out``, they go to the standard output. Faces that it holds are done.
+        batch_size: faces that go through the network together.
+        options: of `FaceAligner.stream`.
+        drawing: of `Landmarks.draw`.
+
+    Raises:
+        ValueError, FileNotFoundError: a bad box or photograph, or an output that is not to be written over.
+    """
+    todo = read_boxes(boxes)
+    if missing := [name for name in todo if not (folder / name).is_file()]:
+        raise FileNotFoundError(f"boxes: {boxes} names {len(missing)} files that {folder} lacks, first {missing[0]}")
+    if out is not None:
+        _prepare(out, folder, boxes, todo)
+    if json_path is not None and json_path.suffix == ".json":
+        progress.say(f"{json_path} gets JSON Lines, a face a line: a name with .jsonl says so")
+    done = _resume(json_path, aligner) if json_path is not None and not is_stream(json_path) else set()
+    names = [name for name, b in todo.items() if len(b) and not all((name, i) in done for i in range(len(b)))]
+    faces_to_do = sum(len(todo[name]) for name in names)
+    if not faces_to_do:
+        held = f"{json_path} holds all {len(done)} faces" if done else f"{boxes} names no faces"
+        progress.say(f"nothing to do: {held}")
+        return
+    images, given = (folder / n for n in names), (todo[n] for n in names)
+    results = aligner.stream(images, given, batch_size, **options, read_ahead=READ_AHEAD)
+    target = STANDARD_OUTPUT if json_path is None and out is None else json_path
+    with contextlib.ExitStack() as stack:
+        lines = None if target is None else stack.enter_context(appending(target))
+        # lines that are read as they come leave no room for a bar
+        quiet = target == STANDARD_OUTPUT and sys.stdout.isatty()
+        bar = stack.enter_context(progress.progress_bar(total=faces_to_do, unit="face", disable=quiet))
+        pictures = None if out is None else stack.enter_context(ThreadPoolExecutor(1, "hih-align-draw"))
+        drawn: deque[tuple[str, Landmarks, Future[None] | None]] = deque()
+
+        def finish() -> None:
+            """The oldest image: its lines say that it is done, so its picture comes first."""
+            name, faces, picture = drawn.popleft()
+            if picture is not None:
+                picture.result()
+            for index, face in enumerate(faces):
+                if lines is not None and (name, index) not in done:
+                    lines.write(json.dumps({"file": name, "index": index} | face.to_dict()) + "\n")
+            if lines is not None:
+                lines.flush()
+            bar.update(len(faces))
+
+        for name, faces in zip(names, results, strict=True):
+            if pictures is None or out is None:
+                drawn.append((name, faces, None))
+            else:  # the network goes on meanwhile
+                drawn.append((name, faces, pictures.submit(_draw, folder / name, faces, out / name, drawing)))
+            while len(drawn) > (0 if out is None else READ_AHEAD):
+                finish()
+        while drawn:
+            finish()
+
+
+def not_over(out: Path, photo: Path) -> None:
+    """Refuse a picture that would take the place of the photograph."""
+    if out.resolve() == photo.resolve():
+        raise ValueError(f"out: {out} is the photograph itself, which would be lost")
+
+
+def is_json_lines(path: Path) -> bool:
+    """Whether the name of a file says that it holds JSON Lines."""
+    return path.suffix.lower() in (".jsonl", ".ndjson")
+
+
+def _prepare(out: Path, folder: Path, boxes: Path, todo: Mapping[str, Any]) -> None:
+    if is_stream(out):
+        raise ValueError(f"out: {out} is no folder, which the pictures of a folder need")
+    for name in todo:
+        not_over(out / name, folder / name)
+        if not (out / name).resolve().is_relative_to(out.resolve()):
+            raise ValueError(f"boxes: {boxes} names {name}, which is outside {folder}: it cannot be drawn into {out}")
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def _draw(photo: Path, faces: Landmarks, out: Path, drawing: Mapping[str, Any]) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_image(out, faces.draw(photo, **drawing))
+
+
+def _resume(path: Path, aligner: FaceAligner) -> set[tuple[str, int]]:
+    """The faces that a JSON Lines file of this model holds; a last line that was cut off is removed from it."""
+    if not path.exists():
+        return set()
+    done = set()
+    end = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n") and line.startswith(_LINE[: len(line)]):
+                break
+            try:
+                if not line.endswith(b"\n"):
+                    raise ValueError("it has no end")
+                record = json.loads(line)
+                done.add((str(record["file"]), int(record["index"])))
+                made = record["model"], record["scheme"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"json: {path}, line {number} is not a face of an earlier run: {error!r}") from error
+            if made != (aligner.config.name, aligner.scheme.id):
+                raise ValueError(
+                    f"json: {path}, line {number} is of {made[0]} ({made[1]}), this is {aligner.config.name} "
+                    f"({aligner.scheme.id}): name another file"
+                )
+            end += len(line)
+    os.truncate(path, end)
+    return done

@@ -1,0 +1,223 @@
+"""For maintainers: what becomes of a trained network. A row of the manifest, a model card, a repository on the Hub.
+
+python tools/weights.py ship runs/s --as HIH_S/wflw --training "..."
+python tools/weights.py card HIH_S/wflw --report report/report.md
+python tools/weights.py publish HIH_S/wflw --repo user/hih-s-wflw --tag v0.1.0
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from huggingface_hub import EvalResult
+
+from hih_align import Config, HIHNet, files
+from hih_align.cli.app import Lines
+from hih_align.hub import checkpoints
+from hih_align.hub.checkpoints import WEIGHTS_FILE, Row
+from hih_align.hub.publish import CARD_FILE, model_card, upload
+
+#: Terms of the weights, beside the manifest of a checkout.
+TERMS_FILE = "LICENSE-WEIGHTS"
+
+app = typer.Typer(
+    cls=Lines, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+)
+
+Reports = Annotated[
+    list[Path] | None, typer.Option("--report", help="A report.md of `hih-align evaluate --out`. Repeatable.")
+]
+
+
+def ship(model: str, network: HIHNet, config: Config, training: str) -> Path:
+    """Make a network the checkpoint of a checkout's manifest row: float16 weights, hash, config, how it was trained.
+
+    The row's figures and its place on the Hub are dropped: they were another network's.
+
+    Args:
+        model: the row's id, such as "HIH_S/wflw".
+        network, config: as training left them.
+        training: on what it was trained, by which command, how long and on what machine.
+
+    Returns:
+        the file of weights: in the package where the row's file lies there, else in ``weights/`` beside the manifest.
+
+    Raises:
+        ValueError: no such row, or a network of another shape than the row's.
+    """
+    row = checkpoints.read_manifest().get(model)
+    if row is None:
+        raise ValueError(f"model is {model!r}, expected one of {list(checkpoints.read_manifest())}")
+    found, expected = (network.stacks, network.landmarks), (row.config.stacks, len(row.config.scheme))
+    if found != expected:
+        raise ValueError(f"network has {found} stacks and landmarks, {model} has {expected}")
+    path = checkpoints.packaged_weights() / row.file
+    if not path.is_file():
+        path = checkpoints.manifest_path().parent / "weights" / row.file
+        path.parent.mkdir(exist_ok=True)
+    checkpoints.save_weights(network, path, torch.float16)
+    checkpoints.record(
+        model,
+        sha256=files.sha256(path),
+        bytes=path.stat().st_size,
+        repo_id=None,
+        revision=None,
+        training=training,
+        metrics=[],
+    )
+    checkpoints.save_config(model, config)
+    return path
+
+
+def row_card(row: Row, reports: Sequence[str] = (), repo_id: str | None = None) -> str:
+    """The text of a row's ``README.md`` on the Hub: metadata, use, figures, training, terms.
+
+    Args:
+        row: the checkpoint, with all its figures.
+        reports: Markdown of evaluation reports (``report.md`` of ``hih-align evaluate --out``), shown as they are.
+        repo_id: where it will lie, for the example; the row's own by default, else its id.
+    """
+    figures = ["| measured on | what | value | date | hardware |", "| --- | --- | --- | --- | --- |"]
+    figures += [
+        f"| `{m['dataset']}` | {m['metric']} | {m['value']:g} | {m['date']} | {m['hardware']} |" for m in row.metrics
+    ]
+    commands = list(dict.fromkeys(str(metric["command"]) for metric in row.metrics))
+    return model_card(
+        row.config,
+        repo_id or row.repo_id or row.id,
+        title=row.id,
+        license="other",
+        license_name=row.license,
+        license_link=TERMS_FILE,
+        eval_results=[_result(metric) for metric in row.metrics],
+        sections=[
+            "## Figures",
+            "NME, and FR10 (faces with an error above 10 %), are in percent.",
+            "\n".join(figures) if row.metrics else "None yet.",
+            "```bash\n" + "\n".join(commands) + "\n```" if commands else "",
+            *(_deeper(text) for text in reports),
+            "## Training",
+            row.training or "Not trained yet.",
+            "## Terms and limits",
+            f"{row.terms} See {TERMS_FILE}.",
+            "Predictions can be wrong, and worse for people, poses and conditions that the training faces show rarely. "
+            "Landmarks say where parts of a face are, not whose it is.",
+        ],
+    )
+
+
+def _result(metric: Any) -> EvalResult:
+    return EvalResult(
+        task_type="keypoint-detection",
+        dataset_type=metric["dataset"],
+        dataset_name=metric["dataset"],
+        metric_type=str(metric["metric"]).split(",")[0].split()[0].lower(),
+        metric_name=metric["metric"],
+        metric_value=metric["value"],
+    )
+
+
+def _deeper(text: str) -> str:
+    """A report's headings are sections of the card."""
+    return "\n".join(f"#{line}" if line.startswith("#") else line for line in text.strip().splitlines())
+
+
+def publish(
+    row: Row,
+    repo_id: str,
+    *,
+    reports: Sequence[str] = (),
+    tags: Sequence[str] = (),
+    private: bool | None = None,
+    token: str | bool | None = None,
+) -> str:
+    """Push a checkpoint's weights, config, card and terms to a Hub repository, made if need be, in one commit.
+
+    Args:
+        row: whose file is at hand here; it goes up as it is, byte by byte.
+        repo_id: "user/repo".
+        reports: see `row_card`.
+        tags: names for the commit, such as "v0.1.0".
+        private: for a new repository.
+        token: as in huggingface_hub; None takes the one of ``hf auth login``.
+
+    Returns:
+        the commit's id, the manifest row's ``revision``.
+
+    Raises:
+        ValueError: a malformed repo_id.
+        WeightsUnavailableError, CheckpointError: the file is not here, or not what the manifest says.
+        OSError: if the Hub refuses or cannot be reached.
+    """
+    if row.sha256 is None or (path := checkpoints.local_weights(row)) is None:
+        raise checkpoints.WeightsUnavailableError(f"model: the weights of {row.id} are not on this machine")
+    checkpoints.verified(path, row.sha256)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        shutil.copyfile(path, folder / WEIGHTS_FILE)
+        checkpoints.write_config(folder, row.config)
+        (folder / CARD_FILE).write_text(row_card(row, reports, repo_id), "utf-8")
+        terms = checkpoints.manifest_path().parent / TERMS_FILE
+        if terms.is_file():
+            shutil.copyfile(terms, folder / TERMS_FILE)
+        commit = upload(folder, repo_id, tags=tags, private=private, token=token, message=f"{row.id} with hih-align")
+    return str(commit.oid)
+
+
+@app.command("ship")
+def ship_command(
+    run: Annotated[str, typer.Argument(help="A run's folder, or that of a checkpoint.")],
+    model: Annotated[str, typer.Option("--as", help="The manifest id that it becomes, such as HIH_S/wflw.")],
+    training: Annotated[str, typer.Option(help="On what, by which command, how long and on what it was trained.")],
+) -> None:
+    """Make a trained network a checkout's checkpoint: float16 weights in their place, hash and config in the manifest.
+
+    Its figures follow: python benchmarks/accuracy.py MODEL --write.
+    """
+    found = checkpoints.find_checkpoint(run)
+    typer.echo(f"wrote {ship(model, checkpoints.load_network(found), found.config, training)}")
+
+
+@app.command()
+def card(
+    model: Annotated[str, typer.Argument(help="A manifest id, such as HIH_T/300w.")],
+    report: Reports = None,
+    out: Annotated[Path, typer.Option(help="File to write; - is the standard output.")] = Path("-"),
+) -> None:
+    """Write a checkpoint's model card, from the manifest and evaluation reports."""
+    text = row_card(_manifest_row(model), [path.read_text("utf-8") for path in report or ()])
+    with files.replacing(out) as temporary:
+        temporary.write_text(text, "utf-8")
+
+
+@app.command("publish")
+def publish_command(
+    model: Annotated[str, typer.Argument(help="A manifest id, such as HIH_T/300w.")],
+    repo: Annotated[str, typer.Option(help="user/repo on the Hub, made if need be.")],
+    report: Reports = None,
+    tag: Annotated[list[str] | None, typer.Option(help="A name for the commit, such as v0.1.0. Repeatable.")] = None,
+    private: Annotated[bool | None, typer.Option("--private/--public", help="Of a new repository.")] = None,
+) -> None:
+    """Push a checkpoint to the Hub: weights, config, card, terms and tags; the manifest then says where it is."""
+    row = _manifest_row(model)
+    reports = [path.read_text("utf-8") for path in report or ()]
+    revision = publish(row, repo, reports=reports, tags=tag or (), private=private)
+    path = checkpoints.record(row.id, repo_id=repo, revision=revision)
+    typer.echo(f"{row.id} is at {repo}, revision {revision}; noted in {path}")
+
+
+def _manifest_row(model: str) -> Row:
+    rows = checkpoints.read_manifest()
+    if model not in rows:
+        raise ValueError(f"model is {model!r}, expected one of {list(rows)}")
+    return rows[model]
+
+
+if __name__ == "__main__":
+    app()
