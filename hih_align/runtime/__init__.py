@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..hub.checkpoints import Config
 from ..method.network import HIHNet
+from . import fork
 from .cuda import CudaBackend
 from .inference import InferenceNet, Runtime
 from .metadata import FILES, check
@@ -106,6 +107,7 @@ def make(
     Raises:
         ValueError: a precision that the runtime does not have; an exported file of other weights or another decoder.
     """
+    fork.prepare()
     if name == "torch":
         kind = CudaBackend if device.type == "cuda" else TorchBackend
         return kind(network, config, device, dtype or torch.float32)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..hub.checkpoints import Config
 from ..method.network import HIHNet
+from . import fork
 from .inference import InferenceNet, Runtime
 from .memory import raise_trim_threshold
 from .transfer import upload
@@ -33,11 +34,17 @@ class TorchBackend:
 
     def __call__(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """See `Backend`."""
-        with torch.inference_mode():
-            return self._read(torch.cat([self._find(part) for part in self._parts(crops)]))
+        return fork.run(self._points, crops)
 
     def heatmaps(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Integer (B, K, 64, 64) and decimal (B, K, n, n) heatmaps."""
+        return fork.run(self._heatmaps, crops)
+
+    def _points(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        with torch.inference_mode():
+            return self._read(torch.cat([self._find(part) for part in self._parts(crops)]))
+
+    def _heatmaps(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         with torch.inference_mode():
             integer, decimal = zip(*(self._model.heatmaps(part) for part in self._parts(crops)), strict=True)
             return torch.cat(integer).cpu().numpy(), torch.cat(decimal).cpu().numpy()

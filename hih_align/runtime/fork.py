@@ -1,0 +1,69 @@
+"""PyTorch in a forked child process.
+
+PyTorch spreads an operation over the cores with OpenMP. OpenMP keeps a team of threads for each thread that calls it. A
+fork copies the calling thread, but not its team: in the child, that thread would wait without end for a team that does
+not exist. An operation on one core needs no team, and a new thread in the child gets a new team.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+_lock = threading.Lock()
+_prepared = False
+_forked = False
+_executor: ThreadPoolExecutor | None = None
+
+
+def prepare() -> None:
+    """Let PyTorch compute in processes that are forked from this one, with one thread there.
+
+    A child that calls ``torch.set_num_threads`` gets that many threads for what it does by `run`. Does nothing on
+    systems without fork, or when called again.
+    """
+    global _prepared
+    with _lock:
+        if not _prepared and hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=_in_child)
+        _prepared = True
+
+
+def _in_child() -> None:
+    global _forked, _executor, _lock
+    _lock = threading.Lock()  # another thread may have held it
+    _forked, _executor = True, None  # the executor's thread was not copied
+    torch.set_num_threads(1)
+
+
+def run(function: Callable[..., T], *arguments: Any) -> T:
+    """``function(*arguments)``, by a thread that may use as many cores as ``torch.get_num_threads()`` says.
+
+    That is the calling thread, except in a forked child that has set more than one thread: there the thread that the
+    fork copied hands the call to a new one.
+    """
+    threads = torch.get_num_threads() if _forked else 1
+    if threads == 1 or threading.current_thread() is not threading.main_thread():  # after a fork, main is the copy
+        return function(*arguments)
+    return _helper().submit(_with_threads, threads, function, arguments).result()
+
+
+def _helper() -> ThreadPoolExecutor:
+    global _executor
+    with _lock:
+        if _executor is None:
+            _executor = ThreadPoolExecutor(1, "hih-align-child")
+        return _executor
+
+
+def _with_threads(threads: int, function: Callable[..., T], arguments: tuple[Any, ...]) -> T:
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+    return function(*arguments)

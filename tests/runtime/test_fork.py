@@ -1,0 +1,110 @@
+"""A process that has loaded an aligner, or aligned, forks: its child aligns, too."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hih_align
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+
+SCRIPT = """
+import faulthandler, multiprocessing, os, signal, sys, traceback
+import numpy as np
+import skimage.data
+import torch
+from hih_align import FaceAligner
+
+torch.set_num_threads(2)  # whatever the environment says: one thread would not hang
+backend = sys.argv[1]
+faulthandler.register(signal.SIGALRM, chain=True)
+image, box = skimage.data.astronaut(), (177, 80, 275, 200)
+
+
+def forked(work):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)  # says where it hangs, and ends it
+        try:
+            work()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert status == 0, f"{work.__name__}: wait status {status}"
+
+
+def align():
+    return aligner.align(image, box, refine=0).points
+
+
+def aligns():
+    np.testing.assert_allclose(align(), expected, atol=1e-3)
+    assert torch.get_num_threads() == 1
+
+
+def aligns_with_two_threads():
+    torch.set_num_threads(2)
+    np.testing.assert_allclose(align(), expected, atol=1e-3)
+    aligner.heatmaps(image, box)
+    torch.set_num_threads(1)
+    np.testing.assert_allclose(align(), expected, atol=1e-3)
+
+
+def loads_and_aligns():
+    again = FaceAligner.from_pretrained("HIH_T", device="cpu", backend=backend)
+    np.testing.assert_allclose(again.align(image, box, refine=0).points, expected, atol=1e-3)
+    forked(aligns)
+
+
+def pooled(_):
+    return align()
+
+
+expected = np.load(sys.argv[2])
+aligner = FaceAligner.from_pretrained("HIH_T", device="cpu", backend=backend)
+forked(aligns)
+np.testing.assert_allclose(align(), expected, atol=1e-3)
+assert torch.get_num_threads() == 2
+for work in (aligns, aligns_with_two_threads, loads_and_aligns):
+    forked(work)
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    for points in pool.map_async(pooled, range(2)).get(60):
+        np.testing.assert_allclose(points, expected, atol=1e-3)
+np.testing.assert_allclose(align(), expected, atol=1e-3)
+print("aligned")
+"""
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Points of the astronaut, by a process that never forked."""
+    import numpy as np
+    import skimage.data
+
+    aligner = hih_align.FaceAligner.from_pretrained("HIH_T", device="cpu")
+    path = tmp_path_factory.mktemp("fork") / "points.npy"
+    np.save(path, aligner.align(skimage.data.astronaut(), (177, 80, 275, 200), refine=0).points)
+    return path
+
+
+@pytest.mark.parametrize("backend", ["torch", "openvino", "onnxruntime"])
+def test_a_forked_child_aligns(backend: str, expected: Path) -> None:
+    if backend != "torch":
+        pytest.importorskip(backend)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, backend, str(expected)],
+        env=os.environ | {"PYTHONPATH": str(Path(hih_align.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "aligned\n"
