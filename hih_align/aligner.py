@@ -28,6 +28,7 @@ from .method.network import HIHNet
 from .runtime import Backend, CudaBackend, TorchBackend
 from .runtime.device_crops import Photograph
 from .runtime.placement import choose_device, choose_dtype
+from .runtime.precision import warn_if_emulated
 from .schemes import SCHEMES, Scheme
 from .stream import pairs, reading
 
@@ -122,6 +123,9 @@ class FaceAligner:
         self._weights = _tables(self.network)
         self._copy = self._make()
         self.dtype = self._copy[1].dtype
+        warn_if_emulated(
+            self.dtype, self.device, f"dtype is {str(self.dtype).removeprefix('torch.')!r}", "take dtype='auto'", 5
+        )
 
     def _make(self) -> tuple[_State, Backend]:
         """A copy that runs, and the state of the network that it is of."""
@@ -170,8 +174,9 @@ class FaceAligner:
                 conversion); for anything but a bare size it must be what the checkpoint was trained for, or "cofw"
                 for a WFLW checkpoint.
             device: any torch device; None is CUDA where there is one, else the CPU.
-            dtype: None is float32, or that of an exported file; "auto" takes bfloat16 on CPUs that have it and float16
-                on CUDA; or a name, or a torch.dtype. OpenVINO has float32 and bfloat16, ONNX Runtime float32.
+            dtype: None is float32, or that of an exported file; "auto" takes bfloat16 on CPUs and float16 on GPUs
+                that have instructions for it, else float32; or a name, or a torch.dtype, with a warning where the
+                hardware has to emulate it. OpenVINO has float32 and bfloat16, ONNX Runtime float32.
             backend: "torch", "onnxruntime" or "openvino" (extras ``[onnx]`` and ``[openvino]``; on the CPU), or "auto":
                 on a CPU the first that is installed of openvino, onnxruntime, torch, elsewhere torch. The network is
                 converted as it is loaded, which takes seconds; a folder that `hih-align export` wrote for that runtime

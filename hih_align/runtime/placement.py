@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from .precision import fastest_dtype
+
 
 def choose_device(device: str | torch.device | None, backend: str = "torch") -> torch.device:
     if device is None:
@@ -23,14 +25,8 @@ def choose_dtype(dtype: str | torch.dtype | None, device: torch.device, runtime:
     if dtype is None or (dtype == "auto" and runtime == "onnxruntime"):  # which has but one
         return None
     if dtype == "auto":
-        if device.type == "cuda":
-            return torch.float16
-        fast = (
-            device.type == "cpu"
-            and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-            and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        )
-        return torch.bfloat16 if fast else torch.float32
+        preferred = [torch.bfloat16] if runtime == "openvino" or device.type == "cpu" else [torch.float16]
+        return fastest_dtype(device, preferred)
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if found not in (torch.float32, torch.bfloat16, torch.float16):
         raise ValueError(f"dtype is {dtype!r}, expected 'auto', 'float32', 'bfloat16', 'float16' or such a torch.dtype")

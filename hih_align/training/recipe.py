@@ -99,7 +99,7 @@ class Recipe:
             1e-8 and less near the end of training: the usual eps of 1e-8 all but stops what they move.
         clip: largest norm of the gradient; None: any.
         ema: decay of the moving average of weights and batch norm statistics that is validated and kept; 0: none.
-        precision: "no" (float32), "bf16" or "fp16" autocast.
+        precision: "auto" (what the hardware has, see `autocast_precision`), "no" (float32), "bf16" or "fp16" autocast.
         channels_last, compile: memory layout, and `torch.compile`.
         accumulate: pieces that a step's batch is computed in, each in every process.
         frozen_statistics: batch norms keep the statistics and run as in inference: for few faces or tiny batches.
@@ -122,7 +122,7 @@ class Recipe:
     eps: float = 1e-11
     clip: float | None = 0.005
     ema: float = 0.998
-    precision: Literal["no", "bf16", "fp16"] = "bf16"
+    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     channels_last: bool = True
     compile: bool = False
     accumulate: int = 1

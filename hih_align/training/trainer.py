@@ -39,6 +39,7 @@ from ..evaluation import metrics
 from ..hub.checkpoints import BEST, WEIGHTS_FILE, Config, save_checkpoint, save_weights
 from ..method import heatmaps
 from ..method.network import HIHNet
+from ..runtime.precision import autocast_precision
 from ..schemes import Scheme
 from .augmentation import Augmentation, Batch, augment, sample_seeds
 from .ema import EMA
@@ -254,6 +255,8 @@ class Trainer:
                     f"stages.{i}.batch is {stage.batch}, which {world} processes times accumulate {recipe.accumulate} "
                     "do not divide"
                 )
+        #: What autocast computes in: "no", "bf16" or "fp16"; the recipe may leave it to the hardware.
+        self.precision = self.accelerator.mixed_precision
         description = _describe(recipe, data, val, init)
         stored = self._stored(description, resume)
         going_on = stored is not None and (out / STATE_FILE).is_file()
@@ -286,10 +289,13 @@ class Trainer:
         self._pending: _Pending | None = None
         if going_on:
             self._load()
-        elif self.accelerator.is_main_process:
+        taken = {"stacks": self.stacks, "precision": self.precision}
+        # a run may go on where the hardware has another precision
+        changed = stored is None or not going_on or stored.get("precision") != self.precision
+        if changed and self.accelerator.is_main_process:
             out.mkdir(parents=True, exist_ok=True)
             with files.replacing(out / RUN_FILE) as temporary:
-                temporary.write_text(json.dumps(description | {"stacks": self.stacks}, indent=1) + "\n", "utf-8")
+                temporary.write_text(json.dumps(description | taken, indent=1) + "\n", "utf-8")
         self.accelerator.wait_for_everyone()
 
     # -- the loop
@@ -309,6 +315,7 @@ class Trainer:
             progress=self._show,
         )
         with journal, self._signals():
+            journal.say(f"precision {self.precision}" + (" (auto)" if self.recipe.precision == "auto" else ""))
             if self.warm_start is not None:
                 journal.say(self.warm_start.summary())
             while at.epoch < self.recipe.epochs:
@@ -679,7 +686,7 @@ class Trainer:
             if self.ema is not None:
                 self.ema.model.load_state_dict(state["ema"])
             self.optimizer.load_state_dict(_unscaled(state["optimizer"], self.recipe.eps))
-            if self.accelerator.scaler is not None:
+            if self.accelerator.scaler is not None and state["scaler"] is not None:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
             self.progress = _Progress(**state["progress"])
         except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, AttributeError) as error:
@@ -739,15 +746,17 @@ class _Waits:
 
 
 def _accelerator(recipe: Recipe, rival: bool) -> Accelerator:
-    from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
     from accelerate.state import AcceleratorState
+    from accelerate.utils import parse_flag_from_env
 
-    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != recipe.precision:
+    precision = autocast_precision(recipe.precision, PartialState(parse_flag_from_env("ACCELERATE_USE_CPU")).device)
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
         AcceleratorState._reset_state()  # an earlier run of this process with another precision
     # stages leave the head out; a rival may have layers that feed nothing
     unused = rival or not all(stage.subpixel for stage in recipe.stages)
     handlers = [DistributedDataParallelKwargs(find_unused_parameters=unused)]
-    return Accelerator(mixed_precision=recipe.precision, kwargs_handlers=handlers)
+    return Accelerator(mixed_precision=precision, kwargs_handlers=handlers)
 
 
 def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -791,10 +800,15 @@ def _describe(recipe: Recipe, data: Sequence[Source], val: Dataset | None, init:
     }
 
 
+#: What the description of a run holds that it was not asked for: the version may differ, the rest follows from the
+#: other keys and the machine.
+_TAKEN = ("version", "stacks", "precision")
+
+
 def _differences(a: Any, b: Any, where: str = "") -> list[str]:
-    """Keys in which two descriptions of runs differ; the version may, and the stacks follow from the rest."""
+    """Keys in which two descriptions of runs differ, but for those of `_TAKEN`."""
     if isinstance(a, dict) and isinstance(b, dict):
-        keys = [key for key in {**a, **b} if where or key not in ("version", "stacks")]
+        keys = [key for key in {**a, **b} if where or key not in _TAKEN]
         return [d for key in keys for d in _differences(a.get(key), b.get(key), f"{where}.{key}" if where else key)]
     return [] if a == b else [f"{where} ({a!r} there)" if not isinstance(a, (dict, list)) else where]
 

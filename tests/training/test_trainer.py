@@ -32,6 +32,7 @@ from hih_align.training.curve import curve_figure
 from hih_align.training.ema import EMA
 from hih_align.training.finetune import fine_tune
 from hih_align.training.learner import HIH, build_hih
+from hih_align.training.recipe import Recipe, load_recipe
 from hih_align.training.sampling import Order
 from hih_align.training.supply import ahead
 from hih_align.training.trainer import DivergedError, Source, Trainer, normalizers, train
@@ -231,6 +232,25 @@ def test_a_run_of_version_0_1_goes_on(uninterrupted, faces, tmp_path):
     expected, found = weights(uninterrupted), weights(tmp_path)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_precision_is_the_hardwares(faces, tmp_path, monkeypatch):
+    """It is written into the run; and a run goes on where the hardware has another."""
+    recipe = small(precision="auto", stages=[{"epochs": 1, "size": 64, "batch": 2}])
+    found = (((torch.float32,), "no"), ((torch.float32, torch.bfloat16), "bf16"))
+    for step, (native, taken) in enumerate(found):
+        monkeypatch.setattr("hih_align.runtime.precision.native_dtypes", lambda device, native=native: native)
+        run = Stopped(recipe, [Source(faces[0])], tmp_path, resume=True, progress=False)
+        run.at = (step, signal.SIGTERM)
+        run.run()
+        assert run.accelerator.mixed_precision == taken
+        described = json.loads((tmp_path / "run.json").read_text())
+        assert (described["precision"], described["recipe"]["precision"]) == (taken, "auto")
+        assert described["stacks"] == 1
+    assert run.progress.steps == 2
+    for name in ("finetune", "wild", "modern/t", "modern/s", "modern/b"):
+        assert load_recipe(name).precision == "auto"
+    assert Recipe(recipe.stages).precision == "auto"
 
 
 def test_damaged_state_is_an_error(faces, tmp_path):

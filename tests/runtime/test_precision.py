@@ -1,0 +1,129 @@
+"""What the hardware computes in, and what is taken of it."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from hih_align import FaceAligner
+from hih_align.runtime import placement, precision
+from hih_align.runtime.precision import autocast_precision, fastest_dtype, native_dtypes
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+F32, BF16, F16 = torch.float32, torch.bfloat16, torch.float16
+
+
+@pytest.fixture
+def hardware(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Sets what the CPU has, and which GPU is there."""
+
+    def has(*flags: str, machine: str = "x86_64", mkldnn: bool = True, gpu: tuple[int, int] | None = None) -> None:
+        monkeypatch.setattr(precision.platform, "machine", lambda: machine)
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: mkldnn)
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: "avx512_bf16" in flags, raising=False)
+        monkeypatch.setattr(precision, "_cpu_flags", lambda: frozenset(flags))
+        can = "avx512f" in flags or "bf16" in flags  # PyTorch's own answer, which takes emulation for support
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: can, raising=False)
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", lambda: can, raising=False)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: gpu)
+
+    return has
+
+
+@pytest.mark.parametrize(
+    ("options", "cpu", "training"),
+    [
+        ({"flags": ("avx2",)}, {F32}, "no"),
+        ({"flags": ("avx2", "avx512f")}, {F32}, "no"),  # emulated: seven times slower than float32
+        ({"flags": ("avx2", "avx512f", "avx512_bf16")}, {F32, BF16}, "bf16"),
+        ({"flags": ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "avx512_fp16")}, {F32, BF16, F16}, "bf16"),
+        ({"flags": ("avx512f", "avx512_bf16"), "mkldnn": False}, {F32}, "no"),
+        ({"flags": ("bf16",), "machine": "aarch64"}, {F32, BF16, F16}, "bf16"),
+        ({"flags": (), "machine": "arm64"}, {F32}, "no"),
+    ],
+)
+def test_cpus(hardware: Any, options: dict[str, Any], cpu: set[torch.dtype], training: str) -> None:
+    hardware(*options.pop("flags"), **options)
+    assert set(native_dtypes(CPU)) == cpu
+    assert autocast_precision("auto", CPU) == training
+    expected = BF16 if BF16 in cpu else F32
+    assert placement.choose_dtype("auto", CPU, "torch") is expected
+    assert placement.choose_dtype("auto", CPU, "openvino") is expected
+    assert placement.choose_dtype("auto", CPU, "onnxruntime") is None  # which has but one
+
+
+@pytest.mark.parametrize(
+    ("gpu", "native", "training", "inference"),
+    [
+        ((6, 1), {F32}, "no", F32),  # GTX 1080
+        ((7, 0), {F32, F16}, "fp16", F16),  # V100
+        ((7, 5), {F32, F16}, "fp16", F16),  # T4
+        ((8, 0), {F32, BF16, F16}, "bf16", F16),  # A100
+        ((9, 0), {F32, BF16, F16}, "bf16", F16),  # H100
+    ],
+)
+def test_gpus(
+    hardware: Any, gpu: tuple[int, int], native: set[torch.dtype], training: str, inference: torch.dtype
+) -> None:
+    hardware(gpu=gpu)
+    assert set(native_dtypes(CUDA)) == native
+    assert autocast_precision("auto", CUDA) == training
+    assert placement.choose_dtype("auto", CUDA, "torch") is inference
+
+
+def test_without_pytorchs_own_answer_linux_is_asked(hardware: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for flags, expected in ((("avx512f", "avx512_bf16"), BF16), (("avx512f",), F32)):
+        hardware(*flags)
+        monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")  # PyTorch 2.4
+        assert fastest_dtype(CPU, [BF16]) is expected
+
+
+def test_this_machine() -> None:
+    """What the kernel says of the CPU, without the detection's own helpers."""
+    path = Path("/proc/cpuinfo")
+    words = set(path.read_text().split()) if path.is_file() else set()
+    if "avx2" not in words:
+        pytest.skip("not an x86 CPU with Linux and AVX2")
+    assert (BF16 in native_dtypes(CPU)) == ("avx512_bf16" in words)
+    assert (F16 in native_dtypes(CPU)) == ("avx512_fp16" in words)
+
+
+def test_a_precision_asked_for_by_name_is_taken_and_warned_of(hardware: Any) -> None:
+    hardware("avx2", "avx512f")
+    with pytest.warns(RuntimeWarning, match=r"precision is 'bf16': this CPU has no .*bfloat16, .* take 'auto' or 'no'"):
+        assert autocast_precision("bf16", CPU) == "bf16"
+    hardware(gpu=(7, 5))
+    with pytest.warns(RuntimeWarning, match="this GPU has no instructions for bfloat16"):
+        assert autocast_precision("bf16", CUDA) == "bf16"
+    hardware("avx512f", "avx512_bf16")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for asked in ("bf16", "no", "auto"):
+            autocast_precision(asked, CPU)
+    with pytest.raises(ValueError, match="precision is 'half', expected one of"):
+        autocast_precision("half", CPU)
+
+
+@pytest.mark.parametrize("backend", ["torch", "openvino"])
+def test_an_aligner_says_that_its_precision_is_emulated(
+    hardware: Any, backend: str, astronaut: NDArray[np.uint8], astronaut_box: tuple[float, ...]
+) -> None:
+    if backend != "torch":
+        pytest.importorskip(backend)
+    hardware("avx2")
+    with pytest.warns(RuntimeWarning, match="dtype is 'bfloat16': this CPU has no .* take dtype='auto'") as caught:
+        half = FaceAligner.from_pretrained("HIH_T", device="cpu", dtype="bfloat16", backend=backend)
+    assert [Path(warning.filename).name for warning in caught if warning.category is RuntimeWarning] == [
+        Path(__file__).name
+    ]
+    assert half.dtype is BF16
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        assert FaceAligner.from_pretrained("HIH_T", device="cpu", dtype="auto", backend=backend).dtype is F32
+        half.align(astronaut, astronaut_box, refine=0)  # said once, not at every call
