@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from ..aligner import FaceAligner
 from ..data.annotations import Dataset, read_dataset
 from ..schemes import Scheme, get_scheme
 from .recipe import load_recipe
-from .trainer import Source, train
+from .trainer import Source, TrainingInterrupted, train
 from .warmstart import load_start
 
 Faces = str | os.PathLike[str] | Dataset
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def fine_tune(
     init: str | os.PathLike[str],
     train_data: Faces | Mapping[Faces, float] | Sequence[Faces],
@@ -41,7 +48,8 @@ def fine_tune(
         scheme: the landmarks of the data: a built-in scheme's id, a scheme file or a `Scheme`; by default those of a
             data set given as such, else the start weights'.
         recipe: see `load_recipe`.
-        out: folder of the run, kept; by default a temporary one that is removed.
+        out: folder of the run, kept; by default a temporary one, which is removed once the run is complete. It stays,
+            and a warning names it, when the run ends early.
         resume: go on with the run in ``out``.
         progress: draw progress bars on stderr.
         **overrides: the recipe's keys: ``epochs=5``, ``lr=1e-4``, ``batch=8``, ``losses={"alpha": 0.05}``,
@@ -51,9 +59,13 @@ def fine_tune(
         an aligner on the network of the lowest validation error.
 
     Raises:
+        TrainingInterrupted: SIGINT (Ctrl-C) or SIGTERM stopped the run. It is a `KeyboardInterrupt`; its ``out`` is the
+            folder, and ``fine_tune(..., out=folder, resume=True)`` goes on with it.
         TypeError, ValueError, FileNotFoundError, OSError: as `trainer.train` and `read_dataset` do, and for a key
             that recipes do not have.
     """
+    if resume and out is None:
+        raise ValueError("resume is True and out is None, expected the folder of the run to go on with")
     named = [*train_data] if isinstance(train_data, (Mapping, list, tuple)) else [train_data]
     weights = list(train_data.values()) if isinstance(train_data, Mapping) else [1.0] * len(named)
     given = next((data.scheme for data in named if isinstance(data, Dataset)), None)
@@ -70,10 +82,33 @@ def fine_tune(
     chosen = load_recipe(recipe, size, {k: v for key, value in overrides.items() for k, v in _flat(key, value)})
     sources = [Source(dataset(data), float(weight)) for data, weight in zip(named, weights, strict=True)]
     validation = None if val is None else dataset(val)
-    with tempfile.TemporaryDirectory(prefix="hih-align-") as temporary:
-        folder = Path(temporary if out is None else out)
-        train(chosen, sources, folder, val=validation, init=start, resume=resume, progress=progress)
+    with _folder(out) as folder:
+        result = train(chosen, sources, folder, val=validation, init=start, resume=resume, progress=progress)
+        if not result.completed:
+            raise TrainingInterrupted(
+                f"stopped in epoch {result.epochs + 1} of {chosen.epochs}, after {result.steps} steps: "
+                f"fine_tune(..., out={os.fspath(folder)!r}, resume=True) goes on",
+                folder,
+            )
         return FaceAligner.from_pretrained(os.fspath(folder))
+
+
+@contextmanager
+def _folder(out: str | os.PathLike[str] | None) -> Iterator[Path]:
+    """The folder of a run. A temporary one is removed, unless the run in it ends early and left something."""
+    if out is not None:
+        yield Path(out)
+        return
+    folder = Path(tempfile.mkdtemp(prefix="hih-align-"))
+    try:
+        yield folder
+    except BaseException:
+        if any(folder.glob("*.pt")):  # a state to resume, or the batch of a loss that diverged
+            warnings.warn(f"fine_tune ended early; its run is kept in {folder}", stacklevel=4)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _flat(key: str, value: Any) -> list[tuple[str, Any]]:

@@ -68,6 +68,14 @@ class DivergedError(ValueError):
         self.batch = batch
 
 
+class TrainingInterrupted(KeyboardInterrupt):
+    """SIGINT or SIGTERM stopped a run before its end; ``out`` is its folder, from which it can be resumed."""
+
+    def __init__(self, message: str, out: Path) -> None:
+        super().__init__(message)
+        self.out = out
+
+
 @dataclass(frozen=True)
 class Source:
     """Faces to train on, and how many times an epoch shows them (0.5: half of them, in turn)."""
@@ -196,8 +204,9 @@ def train(
         progress: draw progress bars on stderr.
         build: makes the network under training; HIH by default.
 
-    On SIGINT or SIGTERM (in the main thread) the step under way is finished and the state saved; a second signal
-    does what it does elsewhere.
+    On SIGINT or SIGTERM (in the main thread) the step under way is finished and the state saved, and `Result.completed`
+    is False; a second signal does what it does elsewhere. Whether the caller is inside ``torch.no_grad`` or
+    ``torch.inference_mode`` changes nothing.
 
     Raises:
         ValueError: data, recipe and start weights that do not fit together; validation faces among the training
@@ -223,6 +232,8 @@ def train(
 class Trainer:
     """A run under way; see `train`, which is this in one call."""
 
+    @torch.inference_mode(False)
+    @torch.enable_grad()
     def __init__(
         self,
         recipe: Recipe,
@@ -300,6 +311,8 @@ class Trainer:
 
     # -- the loop
 
+    @torch.inference_mode(False)
+    @torch.enable_grad()
     def run(self) -> Result:
         """Run what is left of the recipe."""
         at = self.progress

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 from pathlib import Path
@@ -27,6 +28,7 @@ from hih_align.hub.checkpoints import Config, find_checkpoint, load_network, sav
 from hih_align.method.network import HIHNet
 from hih_align.runtime.memory import keep_freed_memory
 from hih_align.schemes import COFW, W300, WFLW, scheme_from_dict
+from hih_align.training import trainer as trainer_module
 from hih_align.training.augmentation.camera import noise_tile
 from hih_align.training.curve import curve_figure
 from hih_align.training.ema import EMA
@@ -35,7 +37,7 @@ from hih_align.training.learner import HIH, build_hih
 from hih_align.training.recipe import Recipe, load_recipe
 from hih_align.training.sampling import Order
 from hih_align.training.supply import ahead
-from hih_align.training.trainer import DivergedError, Source, Trainer, normalizers, train
+from hih_align.training.trainer import DivergedError, Source, Trainer, TrainingInterrupted, normalizers, train
 from hih_align.training.warmstart import Start, load_start, same_points, warm_start
 
 ROOT = Path(hih_align.__file__).parents[1]
@@ -553,6 +555,56 @@ def test_fine_tune(faces, start):
     assert aligner.align(record.image, record.box).points.shape == (4, 2)
     with pytest.raises(ValueError, match=r"unknown keys.*epoch"):
         fine_tune(start, faces[0], progress=False, epoch=1)
+
+
+def tune(faces, start, **options):
+    small = {"epochs": 2, "batch": 3, "precision": "no", "stages.0.size": 64}
+    return fine_tune(start, faces[0], faces[1], scheme=faces[0].scheme, progress=False, **(small | options))
+
+
+@pytest.mark.parametrize("step", [0, 2])  # before there is a best/, and after
+def test_an_interrupted_fine_tune_says_so_and_can_go_on(faces, start, tmp_path, monkeypatch, step):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    class Interrupted(Stopped):
+        at = (step, signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module, "Trainer", Interrupted)
+        with pytest.warns(UserWarning, match="its run is kept in"), pytest.raises(KeyboardInterrupt) as caught:
+            tune(faces, start)
+    folder = caught.value.out
+    assert isinstance(caught.value, TrainingInterrupted)
+    assert f"after {step + 1} steps" in str(caught.value)
+    assert str(folder) in str(caught.value)
+    assert (folder / "state.pt").is_file()
+    aligner = tune(faces, start, out=folder, resume=True)
+    whole = tune(faces, start, out=tmp_path / "whole")
+    for a, b in zip(aligner.network.parameters(), whole.network.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_complete_or_refused_fine_tune_leaves_no_temporary_folder(faces, start, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    tune(faces, start, epochs=1)
+    with pytest.raises(ValueError, match="accumulate 2 do not divide"):
+        tune(faces, start, accumulate=2)
+    with pytest.raises(ValueError, match="resume is True and out is None"):
+        tune(faces, start, resume=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("outside", [torch.no_grad, torch.inference_mode])
+def test_fine_tune_where_gradients_are_off(faces, start, outside):
+    with outside():
+        aligner = tune(faces, start, epochs=1)
+    before = load_network(find_checkpoint(start)).state_dict()["trunk.stem.0.conv.weight"]
+    after = aligner.network.state_dict()["trunk.stem.0.conv.weight"]
+    assert not torch.equal(before, after)
+    assert not after.is_inference()
+    record = faces[1].records[0]
+    with outside():
+        assert aligner.align(record.image, record.box).points.shape == (4, 2)
 
 
 def test_command(faces, start, tmp_path):
