@@ -171,8 +171,8 @@ def measure_competitor(process: Process, data: Path) -> dict[str, float]:
     import numpy as np
 
     from hih_align.data.annotations import read_dataset
+    from hih_align.data.boxes import face_boxes
     from hih_align.evaluation import metrics
-    from hih_align.evaluation.evaluate import face_boxes
 
     dataset = read_dataset(data, "300w")
     records = [record for record in dataset.records if record.points is not None]

@@ -1,7 +1,9 @@
 """Facial landmarks at subpixel accuracy: Heatmap in Heatmap (arXiv 2104.03100)."""
 
+from typing import TYPE_CHECKING, Any
+
+from . import _moved
 from .aligner import FaceAligner, Heatmaps
-from .evaluation import metrics
 from .hub.checkpoints import CheckpointError, Config, WeightsUnavailableError
 from .landmarks import Landmarks
 from .method.heatmaps import Decoder
@@ -24,3 +26,20 @@ __all__ = [
     "load_scheme",
     "metrics",
 ]
+
+_moved.install()
+
+if TYPE_CHECKING:
+    from .evaluation import metrics
+
+
+def __getattr__(name: str) -> Any:
+    if name == "metrics":  # who aligns does not measure
+        from .evaluation import metrics
+
+        return metrics
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

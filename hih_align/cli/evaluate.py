@@ -11,7 +11,8 @@ import typer
 
 from ..aligner import BATCH_SIZE, FaceAligner
 from ..data.annotations import read_dataset
-from ..evaluation.evaluate import Box, Where
+from ..data.boxes import Box
+from ..evaluation.evaluate import Where
 from ..evaluation.evaluate import evaluate as run
 from ..evaluation.report import markdown, write_report
 from ..method.network import SIZES

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from ..aligner import FaceAligner
-from ..runtime.export import Format
-from ..runtime.export import export as write_export
+from ..export import Format
+from ..export import export as write_export
 from .options import Decode, commands
 
 app = commands()

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from ..aligner import READ_AHEAD, FaceAligner
 from ..crops import square_crop, tight_box, unmirrored
-from ..evaluation.evaluate import jitter
 from ..images import read_image
 from ..method.heatmaps import STRIDE
 from ..progress import progress_bar
 from .annotations import Dataset, Record, spread_weights
+from .boxes import jitter
 from .conventions import Frame, moved, offset
 
 #: Expected error over spread of the labels that come with ``shared/data``.
@@ -40,7 +40,7 @@ def look(aligner: FaceAligner, records: Sequence[Record], boxes: int = 2, progre
     Args:
         aligner: of a scheme that says which landmarks change places when a face is mirrored.
         records: the faces. One without points is first looked for in its box: such boxes are often wrong.
-        boxes: boxes per face, half as far from the face's own as `evaluate.jitter` moves them; each is used twice, as
+        boxes: boxes per face, half as far from the face's own as `boxes.jitter` moves them; each is used twice, as
             it is and mirrored.
         progress: draw a progress bar on stderr.
 

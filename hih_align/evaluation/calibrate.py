@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..aligner import FaceAligner
 from ..crops import Crop
 from ..data.annotations import Dataset, Record
+from ..data.boxes import Box, face_boxes
 from ..hub.checkpoints import Config
 from ..images import read_image
 from ..method import heatmaps
@@ -21,7 +22,7 @@ from ..progress import progress_bar
 from ..schemes import Scheme
 from ..scores import TOLERANCE, Calibration
 from . import metrics
-from .evaluate import Box, choose_normalizer, evaluate, face_boxes, normalizer_text
+from .evaluate import choose_normalizer, evaluate, normalizer_text
 
 #: The boxes that settings are chosen for, in equal parts: exact ones, and those of careless callers.
 BOXES: tuple[Box, ...] = ("annotated", "jitter")

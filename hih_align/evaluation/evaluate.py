@@ -8,90 +8,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from ..aligner import BATCH_SIZE, FaceAligner
 from ..data.annotations import Attribute, Dataset, Record
+from ..data.boxes import Box, face_boxes
 from ..data.readers.wflw import ATTRIBUTES
 from ..progress import progress_bar
 from ..schemes import Scheme, conversion
 from ..scores import TOLERANCE
 from . import metrics
 
-#: Which boxes the aligner is given, see `face_boxes`.
-Box = Literal["annotated", "landmarks", "rect", "square", "jitter"]
-
-#: How far detectors' boxes reach above the brows, as a share of the height from brows to chin. In the median WFLW's
-#: own detector ("rect") exceeds the tight box of the points by 0.29 of its height at the top and by 0.01 elsewhere.
-FOREHEAD = 0.3
-
 #: WFLW's test set: faces with any of its six attributes, and faces with none.
 WFLW_TEST = (1966, 534)
-
-
-def square(boxes: ArrayLike) -> NDArray[np.float64]:
-    """Tight boxes (brow to chin) -> squares that take in the forehead, as detectors give them.
-
-    Args:
-        boxes: (N, 4) x1, y1, x2, y2.
-
-    Returns:
-        (N, 4): the box's top is raised by `FOREHEAD` of its height; the square has the centre of the result and its
-        longer side.
-    """
-    tall = np.array(boxes, np.float64)
-    tall[:, 1] -= FOREHEAD * (tall[:, 3] - tall[:, 1])
-    centre = (tall[:, :2] + tall[:, 2:]) / 2
-    half = (tall[:, 2:] - tall[:, :2]).max(-1, keepdims=True) / 2
-    return np.concatenate((centre - half, centre + half), -1)
-
-
-def jitter(boxes: ArrayLike, seed: int = 5) -> NDArray[np.float64]:
-    """Boxes moved as careless callers would.
-
-    Args:
-        boxes: (N, 4) x1, y1, x2, y2.
-        seed: of ``numpy.random.default_rng``; a face's shift depends on its place among the N.
-
-    Returns:
-        (N, 4): centres shifted by up to 10 % of the box's side per axis, sides scaled by 0.8 to 1.3, all uniform.
-    """
-    given = np.asarray(boxes, np.float64)
-    centre, sides = (given[:, :2] + given[:, 2:]) / 2, given[:, 2:] - given[:, :2]
-    rng = np.random.default_rng(seed)
-    centre = centre + rng.uniform(-0.1, 0.1, (len(given), 2)) * sides
-    sides = sides * rng.uniform(0.8, 1.3, (len(given), 1))
-    return np.concatenate((centre - sides / 2, centre + sides / 2), -1)
-
-
-def face_boxes(records: Sequence[Record], box: Box = "annotated") -> NDArray[np.float64]:
-    """(N, 4) boxes of the records, x1, y1, x2, y2.
-
-    Args:
-        records: N faces.
-        box: "annotated" is `Record.box`; "landmarks" the tight box of the labelled points; "rect" a detector's, where
-            the file gives it; "square" and "jitter" are `square` and `jitter` of "annotated".
-
-    Raises:
-        ValueError: an unknown name, or a record without such a box.
-    """
-    if box not in get_args(Box):
-        raise ValueError(f"box is {box!r}, expected one of {list(get_args(Box))}")
-    if box in ("landmarks", "rect"):
-        if lacking := [record for record in records if box not in record.boxes]:
-            first = lacking[0]
-            raise ValueError(
-                f"box is {box!r}, which {len(lacking)} of {len(records)} faces lack, first {first.key}, "
-                f"which has {sorted(first.boxes)}"
-            )
-        return np.array([record.boxes[box] for record in records], np.float64).reshape(-1, 4)
-    given = np.array([record.box for record in records], np.float64).reshape(-1, 4)
-    if box == "annotated":
-        return given
-    return square(given) if box == "square" else jitter(given)
 
 
 _COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {

@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 from hih_align import SCHEMES, FaceAligner, Landmarks, Scheme
 from hih_align.cli.app import app
 from hih_align.data.annotations import Dataset, Record, read_dataset
-from hih_align.evaluation.evaluate import Report, Settings, Where, evaluate, face_boxes, jitter, square, subset_masks
+from hih_align.data.boxes import face_boxes, jitter, square
+from hih_align.evaluation.evaluate import Report, Settings, Where, evaluate, subset_masks
 from hih_align.evaluation.report import (
     as_dict,
     calibration_figure,

@@ -1,4 +1,4 @@
-"""`hih_align.runtime.export`: files for other runtimes, that say what they are."""
+"""`hih_align.export`: files for other runtimes, that say what they are."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ import torch
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-from hih_align import CheckpointError, FaceAligner
+from hih_align import CheckpointError, FaceAligner, export
 from hih_align import runtime as backends
 from hih_align.cli.app import app
 from hih_align.crops import square_crop, warp
 from hih_align.data.annotations import Dataset, read_dataset
-from hih_align.runtime import export
 from hih_align.runtime.metadata import FILES, KEY, fingerprint
 
 Array = NDArray[Any]

@@ -2,7 +2,7 @@
 
 The folder written is a checkpoint like any other, with the runtime's file beside it: ``model.onnx``, ``model.xml`` and
 ``model.bin``, or ``model.pt2``. `FaceAligner.from_pretrained` takes it, and with its backend runs that file; other
-programs need that file alone, whose own metadata say what goes in and out (`backends.metadata.describe`).
+programs need that file alone, whose own metadata say what goes in and out (`runtime.metadata.describe`).
 """
 
 from __future__ import annotations
@@ -19,16 +19,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .. import crops
-from .. import runtime as backends
-from ..aligner import FaceAligner
-from ..hub.checkpoints import save_checkpoint
-from ..images import read_image
-from .inference import InferenceNet, Runtime, program
-from .metadata import DTYPES, FILES, INPUT, KEY, describe
+from . import crops, runtime
+from .aligner import FaceAligner
+from .hub.checkpoints import save_checkpoint
+from .images import read_image
+from .runtime.inference import InferenceNet, Runtime, program
+from .runtime.metadata import DTYPES, FILES, INPUT, KEY, describe
 
 if TYPE_CHECKING:
-    from ..data.annotations import Dataset
+    from .data.annotations import Dataset
 
 Format = Literal["onnx", "openvino", "torch"]
 
@@ -45,7 +44,7 @@ WORSE = 0.05
 #: Faces on which an int8 network's ranges are found.
 CALIBRATION_FACES = 300
 
-_BACKENDS: dict[Format, Runtime] = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
+_RUNTIMES: dict[Format, Runtime] = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
 
 
 class AccuracyError(ValueError):
@@ -100,7 +99,7 @@ def export(
         raise ValueError(f"format is {format!r}, expected one of {list(get_args(Format))}")
     if precision not in PRECISIONS[format]:
         raise ValueError(f"precision is {precision!r}, expected one of {list(PRECISIONS[format])} for {format}")
-    backends.choose(_BACKENDS[format], torch.device("cpu"))
+    runtime.choose(_RUNTIMES[format], torch.device("cpu"))
     target = Path(out)
     if not target.absolute().parent.is_dir():
         raise FileNotFoundError(f"out: {target} is in a folder that does not exist")
@@ -118,15 +117,15 @@ def export(
             file = temporary / "model.pt2"
             torch.export.save(program(model), file, extra_files={KEY: about})
         else:
-            file = temporary / FILES[_BACKENDS[format]]
+            file = temporary / FILES[_RUNTIMES[format]]
             faces = None if calibration is None or precision != "int8" else calibration_crops(aligner, calibration)
             (_write_onnx if format == "onnx" else _write_openvino)(model, file, precision, about, faces)
         save_checkpoint(temporary, aligner.network, config, torch.float32)
         before, after, normalizer = None, None, None
         if validation is not None and precision == "int8":
-            from ..evaluation.evaluate import normalizer_text
+            from .evaluation.evaluate import normalizer_text
 
-            small = FaceAligner.from_pretrained(temporary, device="cpu", backend=_BACKENDS[format])
+            small = FaceAligner.from_pretrained(temporary, device="cpu", backend=_RUNTIMES[format])
             (before, normalizer), (after, _) = _nme(aligner, validation), _nme(small, validation)
             if not after - before < WORSE:
                 raise AccuracyError(
@@ -156,7 +155,7 @@ def calibration_crops(aligner: FaceAligner, dataset: Dataset, count: int = CALIB
 
 def _nme(aligner: FaceAligner, dataset: Dataset) -> tuple[float, str]:
     """Mean NME in percent, and what of."""
-    from ..evaluation.evaluate import evaluate
+    from .evaluation.evaluate import evaluate
 
     report = evaluate(aligner, dataset, progress=False)
     return report.overall.nme, report.settings.normalizer
@@ -165,7 +164,7 @@ def _nme(aligner: FaceAligner, dataset: Dataset) -> tuple[float, str]:
 def _write_onnx(model: InferenceNet, path: Path, precision: str, about: str, faces: NDArray[np.uint8] | None) -> None:
     import onnx
 
-    from .onnxruntime import convert
+    from .runtime.onnxruntime import convert
 
     graph = convert(model)
     if faces is not None:
@@ -207,7 +206,7 @@ def _write_openvino(
 ) -> None:
     import openvino as ov
 
-    from .openvino import convert
+    from .runtime.openvino import convert
 
     graph = convert(model)
     if faces is not None:

@@ -1,0 +1,97 @@
+"""The rooms of the package: who may know whom, what an import loads, and where old import paths lead."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import hih_align
+from hih_align._moved import MOVED
+
+PACKAGE = Path(hih_align.__file__).parent
+
+#: Rooms and modules from the bottom to the top: each knows those on lines above its own, and those on its own line.
+STOREYS = (
+    ("files", "progress", "_moved"),
+    ("schemes", "crops"),
+    ("method", "images", "boxes", "roll", "scores"),
+    ("hub", "landmarks", "drawing", "stream"),
+    ("runtime",),
+    ("aligner",),
+    ("data",),
+    ("evaluation",),
+    ("export",),
+    ("training",),
+    ("cli",),
+)
+LEVEL = {room: level for level, rooms in enumerate(STOREYS) for room in rooms}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    """Dotted names below the package, and files."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+def imports(name: str, path: Path) -> Iterator[tuple[str, int]]:
+    """What a module imports of the package, also inside functions; what only types need does not count."""
+    tree = ast.parse(path.read_text("utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            node.body = []
+    base = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ImportFrom) or not node.level:
+            continue
+        above = [part for part in base if part][: len(base) - (node.level - 1)]
+        target = [*above, *((node.module or "").split(".") if node.module else [])]
+        for alias in node.names:
+            yield (target or [alias.name])[0], node.lineno
+
+
+def test_every_room_has_its_storey() -> None:
+    rooms = {name.split(".")[0] for name, _ in modules() if name}
+    assert rooms <= set(LEVEL), f"say in STOREYS where {sorted(rooms - set(LEVEL))} belong"
+
+
+def test_arrows_point_one_way() -> None:
+    wrong = [
+        f"{name}:{line} imports {target}"
+        for name, path in modules()
+        if name
+        for target, line in imports(name, path)
+        if target in LEVEL and LEVEL[target] > LEVEL[name.split(".")[0]]
+    ]
+    assert wrong == []
+
+
+def loaded(code: str) -> set[str]:
+    """Modules below the package that a fresh process has after ``code``."""
+    script = f"import json, sys\n{code}\nprint(json.dumps([m for m in sys.modules if m.startswith('hih_align')]))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    return {name.removeprefix("hih_align.") for name in json.loads(done.stdout.splitlines()[-1])}
+
+
+def test_an_import_loads_nothing_that_aligning_does_not_need() -> None:
+    rooms = {name.split(".")[0] for name in loaded("import hih_align")}
+    assert not rooms & {"data", "evaluation", "export", "training", "cli"}
+    assert "evaluation" in {name.split(".")[0] for name in loaded("import hih_align; hih_align.metrics.nme")}
+
+
+@pytest.mark.parametrize("old", MOVED)
+def test_old_paths_lead_to_the_new_modules_and_warn(old: str) -> None:
+    new = import_module(f"hih_align.{MOVED[old]}")
+    sys.modules.pop(f"hih_align.{old}", None)
+    with pytest.warns(DeprecationWarning, match=rf"hih_align\.{old} is now {new.__name__}"):
+        found = import_module(f"hih_align.{old}")
+    assert found is new
+    assert new.__spec__ is not None
+    assert new.__spec__.name == new.__name__
