@@ -17,9 +17,8 @@ from typer.testing import CliRunner
 pytest.importorskip("accelerate")
 pytest.importorskip("onnxruntime")
 
-from hih_align import FaceAligner
+from hih_align import FaceAligner, export
 from hih_align.cli.app import app
-from hih_align.runtime import export
 from hih_align.schemes import W300, load_scheme
 
 FIVE = Path(__file__).resolve().parents[2] / "examples" / "five.json"
