@@ -72,7 +72,8 @@ class FaceAligner:
     the next call makes a new copy; do not change it while another thread aligns.
 
     Attributes:
-        network: the trainable `HIHNet`, float32, in eval mode on `device`: what `save_pretrained` writes.
+        network: the trainable `HIHNet`, float32, in eval mode on `device`: what `save_pretrained` writes. An exported
+            folder holds none: then it is a ValueError to ask for it.
         config: what the checkpoint says of it.
         scheme: of the landmarks that come out.
         backend: the runtime: "torch", "onnxruntime" or "openvino".
@@ -82,7 +83,7 @@ class FaceAligner:
 
     def __init__(
         self,
-        network: HIHNet,
+        network: HIHNet | None,
         config: Config,
         *,
         device: str | torch.device | None = None,
@@ -94,7 +95,7 @@ class FaceAligner:
         """Take a network.
 
         Args:
-            network: moved to ``device``, and put in eval mode.
+            network: moved to ``device``, and put in eval mode. None where ``exported`` holds all that is run.
             config: of the network.
             device, dtype, decode, backend: as in `from_pretrained`.
             exported: a folder that `hih-align export` wrote; its file for ``backend``, if it has one, is what runs.
@@ -103,7 +104,7 @@ class FaceAligner:
         self.device = choose_device(device, backend)
         self.backend = backends.choose(backend, self.device)
         self.decoder = _decoder(decode, config)
-        self.network = network.to(self.device).eval()
+        self._network = None if network is None else network.to(self.device).eval()
         self.scheme = config.scheme if config.output is None else SCHEMES[config.output]
         self._exported = None if exported is None else Path(exported)
         self._asked = choose_dtype(dtype, self.device, self.backend)
@@ -118,9 +119,28 @@ class FaceAligner:
             f"decode {self.decoder.method!r}, refine {self.config.refine})"
         )
 
+    @property
+    def network(self) -> HIHNet:
+        """The trainable network; another one that is set is the one that is run.
+
+        Raises:
+            ValueError: what runs is an exported file, whose weights are not here.
+        """
+        if self._network is None:
+            raise ValueError(
+                f"network is not here: {self._exported} was exported for backend {self.backend!r}; load the checkpoint "
+                f"that it was exported from{f', {self.config.name}' if self.config.name else ''}"
+            )
+        return self._network
+
+    @network.setter
+    def network(self, network: HIHNet) -> None:
+        self._network = network.to(self.device).eval()
+        self._start()
+
     def _start(self) -> None:
         self._lock = threading.Lock()
-        self._weights = _tables(self.network)
+        self._weights = [] if self._network is None else _tables(self._network)
         self._copy = self._make()
         self.dtype = self._copy[1].dtype
         warn_if_emulated(
@@ -131,7 +151,7 @@ class FaceAligner:
         """A copy that runs, and the state of the network that it is of."""
         state = _state(self._weights)
         config = replace(self.config, decoder=self.decoder)
-        return state, backends.make(self.backend, self.network, config, self.device, self._asked, self._exported)
+        return state, backends.make(self.backend, self._network, config, self.device, self._asked, self._exported)
 
     def _runtime(self) -> Backend:
         """The copy that runs, of the network as it is now."""
@@ -201,14 +221,20 @@ class FaceAligner:
             token=token,
             local_files_only=local_files_only,
         )
+        folder = found.weights.parent
+        network = None
+        if found.weights.is_file() or backends.choose(backend, place, folder) not in checkpoints.exported_for(folder):
+            network = checkpoints.load_network(found)
+        else:
+            backend = backends.choose(backend, place, folder)
         return cls(
-            checkpoints.load_network(found),
+            network,
             found.config,
             device=place,
             dtype=dtype,
             decode=decode,
             backend=backend,
-            exported=found.weights.parent,
+            exported=folder,
         )
 
     def align(

@@ -1,6 +1,6 @@
 """A model as a file of another runtime, decoder included: crops in, points and scores out.
 
-The folder written is a checkpoint like any other, with the runtime's file beside it: ``model.onnx``, ``model.xml`` and
+The folder written holds the config and the runtime's file: ``model.onnx``, ``model.xml`` and
 ``model.bin``, or ``model.pt2``. `FaceAligner.from_pretrained` takes it, and with its backend runs that file; other
 programs need that file alone, whose own metadata say what goes in and out (`runtime.metadata.describe`).
 """
@@ -8,9 +8,7 @@ programs need that file alone, whose own metadata say what goes in and out (`run
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -19,9 +17,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from . import crops, runtime
+from . import crops, files, runtime
 from .aligner import FaceAligner
-from .hub.checkpoints import save_checkpoint
+from .hub.checkpoints import save_checkpoint, write_config
 from .images import read_image
 from .runtime.inference import InferenceNet, Runtime, program
 from .runtime.metadata import DTYPES, FILES, INPUT, KEY, describe
@@ -111,8 +109,7 @@ def export(
     dtype = DTYPES[precision] if precision in ("bf16", "fp16") and format != "openvino" else torch.float32
     model = InferenceNet(aligner.network, config, dtype).cpu()
     about = describe(aligner.network, config, precision)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.absolute().parent))
-    try:
+    with files.making(target) as temporary:
         if format == "torch":
             file = temporary / "model.pt2"
             torch.export.save(program(model), file, extra_files={KEY: about})
@@ -120,7 +117,10 @@ def export(
             file = temporary / FILES[_RUNTIMES[format]]
             faces = None if calibration is None or precision != "int8" else calibration_crops(aligner, calibration)
             (_write_onnx if format == "onnx" else _write_openvino)(model, file, precision, about, faces)
-        save_checkpoint(temporary, aligner.network, config, torch.float32)
+        if format == "torch":  # whose program `FaceAligner` does not run
+            save_checkpoint(temporary, aligner.network, config, torch.float32)
+        else:
+            write_config(temporary, config)
         before, after, normalizer = None, None, None
         if validation is not None and precision == "int8":
             from .evaluation.evaluate import normalizer_text
@@ -133,12 +133,6 @@ def export(
                     f"{after:.3f} percent of the {normalizer_text(normalizer)}; less than {WORSE} more is accepted: "
                     "nothing is written"
                 )
-        with suppress(FileNotFoundError):
-            target.rmdir()
-        os.chmod(temporary, 0o777 & ~_umask())  # mkdtemp's 0700 is no mode for a result
-        os.rename(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return Export(target, target / file.name, before, after, normalizer)
 
 
@@ -242,9 +236,3 @@ def _around(graph: Any) -> list[str]:
             names[node.get_friendly_name()] = None
         waiting.extend(value.get_node() for value in node.input_values())
     return list(names)
-
-
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask

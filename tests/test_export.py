@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,44 @@ def test_a_folder_is_a_checkpoint_and_its_file_is_run(
     found = aligner.align(astronaut, BOX)
     np.testing.assert_allclose(found.points, expected.points, atol=0.01)
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-3)
-    again = FaceAligner.from_pretrained(exported, device="cpu")
-    np.testing.assert_array_equal(again.align(astronaut, BOX).points, expected.points)
+    assert found.model == "HIH_T/300w"
+    copied = pickle.loads(pickle.dumps(aligner)).align(astronaut, BOX)
+    np.testing.assert_allclose(copied.points, expected.points, atol=0.01)
+
+
+def test_a_folder_holds_nothing_that_is_not_needed(exported: Path, tmp_path: Path) -> None:
+    """No second copy of the weights; who needs them is told what to do."""
+    runtime = RUNTIMES[exported.name]
+    needed = {"config.json", FILES[runtime]} | ({"model.bin"} if runtime == "openvino" else set())  # type: ignore[index]
+    assert {path.name for path in exported.iterdir()} == needed
+    what = f"was exported: it holds {FILES[runtime]} for backend '{runtime}', and no model.safetensors"  # type: ignore[index]
+    advice = f"Pass backend='{runtime}', or load the checkpoint that it was exported from, HIH_T/300w"
+    with pytest.raises(FileNotFoundError, match=f"{what}.*{advice}"):
+        FaceAligner.from_pretrained(exported, device="cpu")
+    other = next(name for name in RUNTIMES.values() if name != runtime)
+    with pytest.raises(FileNotFoundError, match=advice):
+        FaceAligner.from_pretrained(exported, device="cpu", backend=other)
+    aligner = FaceAligner.from_pretrained(exported, device="cpu", backend="auto")
+    assert aligner.backend == runtime
+    for use in (lambda: aligner.network, lambda: aligner.save_pretrained(tmp_path / "saved")):
+        with pytest.raises(ValueError, match=r"network is not here: .* load the checkpoint .* HIH_T/300w"):
+            use()
+    assert not (tmp_path / "saved").exists()
+    (tmp_path / "config.json").write_bytes((exported / "config.json").read_bytes())
+    with pytest.raises(FileNotFoundError, match=r"has no model\.safetensors"):
+        FaceAligner.from_pretrained(tmp_path, device="cpu")
+
+
+def test_another_network_is_the_one_that_runs(astronaut: Array) -> None:
+    small, other = (FaceAligner.from_pretrained(name, device="cpu") for name in ("HIH_T/300w", "HIH_T/300w"))
+    with torch.no_grad():
+        other.network.decimal_head.predict.bias.add_(1)  # type: ignore[union-attr]
+        other.network.trunk.stacks[0].predict.weight.mul_(-1)  # type: ignore[union-attr,index]
+    before = small.align(astronaut, BOX).points
+    small.network = other.network
+    after = small.align(astronaut, BOX).points
+    assert not np.allclose(before, after)
+    np.testing.assert_array_equal(after, other.align(astronaut, BOX).points)
 
 
 def run_alone(exported: Path, crops: Array) -> tuple[Any, Any, str]:
@@ -100,7 +137,7 @@ def test_a_file_that_does_not_fit_is_refused(exported: Path, tmp_path: Path) -> 
     with pytest.raises(ValueError, match=r"was exported with decoder .* export it again"):
         FaceAligner.from_pretrained(exported, backend=runtime, decode="argmax", device="cpu")
     # other weights: what fine-tuning leaves in the same folder
-    other = FaceAligner.from_pretrained(exported, device="cpu")
+    other = FaceAligner.from_pretrained("HIH_T", device="cpu")
     with torch.no_grad():
         other.network.decimal_head.predict.bias.add_(1)  # type: ignore[union-attr]
     with pytest.raises(ValueError, match="was exported from other weights"):
@@ -122,6 +159,12 @@ def test_a_torch_program(w300: FaceAligner, astronaut: Array, tmp_path: Path) ->
         expected = w300._runtime()(crops[:count])
         np.testing.assert_allclose(points, expected[0], atol=0.01)
         np.testing.assert_allclose(scores, expected[1], atol=1e-3)
+
+
+def test_a_long_name(w300: FaceAligner, tmp_path: Path) -> None:
+    made = export.export(w300, tmp_path / ("x" * 255), "torch")
+    assert made.file.is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["x" * 255]
 
 
 def test_bad_exports(w300: FaceAligner, tmp_path: Path) -> None:

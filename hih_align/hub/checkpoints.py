@@ -27,6 +27,8 @@ from ..scores import Calibration
 MANIFEST = "weights_manifest.json"
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+#: What `hih-align export` writes, by the backend that runs it: such a folder needs no weights.
+EXPORTED_FILES = {"openvino": "model.xml", "onnxruntime": "model.onnx"}
 #: In a training run's folder, that of its best checkpoint.
 BEST = "best"
 #: Environment variable: a folder with weight files of the manifest.
@@ -187,7 +189,12 @@ def read_manifest(path: Path | None = None) -> dict[str, Row]:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where weights lie and what they are."""
+    """Where weights lie and what they are.
+
+    Attributes:
+        config: of the network.
+        weights: the file of weights; in an exported folder (`EXPORTED_FILES`) it may not exist.
+    """
 
     config: Config
     weights: Path
@@ -326,9 +333,14 @@ def _own(folder: Path) -> Path:
 def _folder(folder: Path) -> Checkpoint:
     folder = _own(folder)
     for name in (CONFIG_FILE, WEIGHTS_FILE):
-        if not (folder / name).is_file():
+        if not (folder / name).is_file() and not (name == WEIGHTS_FILE and exported_for(folder)):
             raise FileNotFoundError(f"model: {folder} has no {name}")
     return Checkpoint(read_config(folder / CONFIG_FILE), folder / WEIGHTS_FILE)
+
+
+def exported_for(folder: Path) -> list[str]:
+    """The backends for which ``folder`` holds an exported file."""
+    return [backend for backend, name in EXPORTED_FILES.items() if (folder / name).is_file()]
 
 
 def _repository(repo_id: str, wanted: Scheme | None, hub: dict[str, Any]) -> Checkpoint:
@@ -387,8 +399,15 @@ def load_network(checkpoint: Checkpoint) -> HIHNet:
 
     Raises:
         CheckpointError: if the file is damaged or holds other weights than the config says.
+        FileNotFoundError: an exported folder, which holds a runtime's file instead of weights; it says what to do.
     """
     config, path = checkpoint.config, checkpoint.weights
+    if not path.is_file() and (backends := exported_for(path.parent)):
+        held = " and ".join(f"{EXPORTED_FILES[backend]} for backend {backend!r}" for backend in backends)
+        raise FileNotFoundError(
+            f"model: {path.parent} was exported: it holds {held}, and no {path.name}. Pass backend={backends[0]!r}, or "
+            f"load the checkpoint that it was exported from{f', {config.name}' if config.name else ''}"
+        )
     try:
         network = HIHNet(len(config.scheme), config.stacks, config.decimal_size)
     except ValueError as error:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..hub.checkpoints import Config
+from ..hub.checkpoints import Config, exported_for
 from ..method.network import HIHNet
 from . import fork
 from .cuda import CudaBackend
@@ -59,15 +59,17 @@ class Backend(Protocol):
         ...
 
 
-def choose(backend: str, device: torch.device) -> Runtime:
-    """The runtime's name; what "auto" stands for.
+def choose(backend: str, device: torch.device, exported: Path | None = None) -> Runtime:
+    """The runtime's name; what "auto" stands for, of a folder ``exported`` first those for which it holds a file.
 
     Raises:
         ValueError: an unknown one, or a device that it does not run on.
         ImportError: it is not installed; the message names the extra.
     """
     if backend == "auto":
-        return next(name for name in AUTO if _installed(name)) if device.type == "cpu" else "torch"
+        possible: list[Runtime] = [name for name in AUTO if _installed(name)] if device.type == "cpu" else ["torch"]
+        held = [] if exported is None else exported_for(exported)
+        return next((name for name in possible if name in held), possible[0])
     known = get_args(Runtime)
     if backend not in known:
         raise ValueError(f"backend is {backend!r}, expected one of {[*known, 'auto']}")
@@ -88,7 +90,7 @@ def _installed(name: str) -> bool:
 
 def make(
     name: Runtime,
-    network: HIHNet,
+    network: HIHNet | None,
     config: Config,
     device: torch.device,
     dtype: torch.dtype | None,
@@ -98,21 +100,30 @@ def make(
 
     Args:
         name: see `choose`.
-        network: stays as it is.
+        network: stays as it is; None runs an exported file whose weights are not here.
         config: whose decoder and calibration are used.
         device: where it runs.
         dtype: in which precision; None is float32, or that of the exported file.
         folder: of the checkpoint, in which `export.export` may have left a file for this runtime.
 
     Raises:
-        ValueError: a precision that the runtime does not have; an exported file of other weights or another decoder.
+        ValueError: a precision that the runtime does not have; an exported file of other weights or another decoder;
+            no network, and no exported file for this runtime.
     """
     fork.prepare()
+    path = None if folder is None or name == "torch" or not (folder / FILES[name]).is_file() else folder / FILES[name]
+    if network is None and path is None:
+        raise ValueError(f"network is None, and {folder} holds no exported file for backend {name!r}")
     if name == "torch":
+        assert network is not None
         kind = CudaBackend if device.type == "cuda" else TorchBackend
         return kind(network, config, device, dtype or torch.float32)
-    path = None if folder is None or not (folder / FILES[name]).is_file() else folder / FILES[name]
-    model = path or InferenceNet(network, config)
+    model: Path | InferenceNet
+    if path is not None:
+        model = path
+    else:
+        assert network is not None
+        model = InferenceNet(network, config)
     backend: OpenVINOBackend | OnnxRuntimeBackend
     if name == "openvino":
         from .openvino import OpenVINOBackend

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..crops import CROP_SIZE
-from ..hub.checkpoints import CheckpointError, Config
+from ..hub.checkpoints import EXPORTED_FILES, CheckpointError, Config
 from ..method.heatmaps import Decoder
 from ..method.network import HIHNet
 from .inference import Runtime
@@ -23,7 +23,10 @@ KEY = "hih_align"
 INPUT, OUTPUTS = "crops", ("points", "scores")
 
 #: The file of each runtime in an exported folder.
-FILES: dict[Runtime, str] = {"openvino": "model.xml", "onnxruntime": "model.onnx"}
+FILES: dict[Runtime, str] = {
+    "openvino": EXPORTED_FILES["openvino"],
+    "onnxruntime": EXPORTED_FILES["onnxruntime"],
+}
 
 #: Precisions by their name in files and on the command line.
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
@@ -80,8 +83,8 @@ def parse(text: str, source: Path) -> Mapping[str, Any]:
     return data
 
 
-def check(description: Mapping[str, Any], source: Path, network: HIHNet, config: Config) -> None:
-    """Refuse an exported file that would not do what is asked for.
+def check(description: Mapping[str, Any], source: Path, network: HIHNet | None, config: Config) -> None:
+    """Refuse an exported file that would not do what is asked for; ``network`` is None where its weights are not here.
 
     Raises:
         ValueError: it holds other weights, another decoder or another calibration.
@@ -93,5 +96,5 @@ def check(description: Mapping[str, Any], source: Path, network: HIHNet, config:
     for name, value in wanted.items():
         if found[name] != value:
             raise ValueError(f"{source} was exported with {name} {found[name]}, wanted {value}: export it again")
-    if description["weights"] != fingerprint(network):
+    if network is not None and description["weights"] != fingerprint(network):
         raise ValueError(f"{source} was exported from other weights than those beside it: export it again")
