@@ -53,7 +53,9 @@ def train(
     ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad records and photographs out.")] = False,
     workers: Annotated[int, typer.Option(help="Decoding threads.")] = 2,
-    memory: Annotated[float, typer.Option(help="GiB of decoded faces to keep on the device.")] = 8.0,
+    memory: Annotated[
+        float, typer.Option(help="GiB of decoded faces, training and validation together, to keep on the device.")
+    ] = 8.0,
 ) -> None:
     """Train a network.
 
@@ -61,7 +63,7 @@ def train(
     Ctrl-C or SIGTERM saves and stops. Several GPUs: `accelerate launch -m hih_align.cli train ...`.
     """
     from ..data.annotations import read_dataset
-    from ..evaluation.evaluate import Where
+    from ..evaluation.evaluate import Where, normalizer_text
     from ..training.journal import RUN_FILE
     from ..training.recipe import load_recipe, parse_overrides, recipe_from_dict
     from ..training.trainer import Source
@@ -121,8 +123,10 @@ def train(
     if not result.completed:
         typer.echo(f"stopped after {result.steps} steps; go on with: hih-align train --resume --out {out}", err=True)
         return
-    measured = "" if result.nme is None else f", validation NME {result.nme:.3f}"
-    typer.echo(f"{out / 'best'}{measured}")
+    if result.nme is None or result.normalizer is None:
+        typer.echo(str(out / "best"))
+    else:
+        typer.echo(f"{out / 'best'}, validation NME {result.nme:.3f} % of the {normalizer_text(result.normalizer)}")
 
 
 def parse_source(text: str) -> tuple[str, float]:

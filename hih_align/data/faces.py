@@ -7,7 +7,7 @@ boxes find pixels there; `augment.augment` makes network input of it.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,8 +62,7 @@ class FaceStore:
         scheme: what the K landmarks are.
         margin: S over the longer side of the face's box.
         crops: N maps from photograph to ``images`` and back.
-        keys: N names of faces, for messages.
-        attributes: N attributes of faces.
+        records: the N faces.
     """
 
     images: Tensor
@@ -73,8 +72,7 @@ class FaceStore:
     scheme: Scheme
     margin: float
     crops: tuple[Crop, ...]
-    keys: tuple[str, ...]
-    attributes: tuple[Mapping[str, Attribute], ...]
+    records: tuple[Record, ...]
 
     @classmethod
     def build(
@@ -115,39 +113,16 @@ class FaceStore:
             )
         crops = [_crop(record, box, side, margin) for record in records]
         images = np.zeros((len(records), side, side, 3), np.uint8)
-        by_image: dict[Path, list[int]] = {}
-        for index, record in enumerate(records):
-            by_image.setdefault(record.image, []).append(index)
 
-        def decode(path: Path) -> str | None:
-            try:
-                image = read_image(path)
-            except (ValueError, FileNotFoundError) as error:
-                if skip_bad:
-                    return str(error)
-                kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
-                raise kind(f"{records[by_image[path][0]].key}: {error}") from error
-            for index in by_image[path]:
-                images[index] = warp(image, crops[index].matrix, side)
-            return None
+        def cut(image: NDArray[np.uint8], numbers: Sequence[int]) -> None:
+            for number in numbers:
+                images[number] = warp(image, crops[number].matrix, side)
 
-        bad: dict[Path, str] = {}
-        with ThreadPoolExecutor(max(1, workers)) as pool:
-            done = progress_bar(
-                pool.map(decode, by_image), total=len(by_image), desc="decode", unit="image", disable=not progress
-            )
-            try:
-                bad = {path: error for path, error in zip(by_image, done, strict=True) if error is not None}
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-        keep = [index for index, record in enumerate(records) if record.image not in bad]
-        if bad:
-            _warn_bad(bad, len(records) - len(keep))
-        if not keep:
-            raise ValueError("dataset holds no face whose photograph can be read")
-        if len(keep) < len(records):
-            images = images[keep]
+        keep = _decode(records, cut, workers, skip_bad, progress)
+        for new, old in enumerate(keep):  # in place: a second copy may not fit
+            if new != old:
+                images[new] = images[old]
+        images = images[: len(keep)]
         labels = [_labels(records[index], crops[index]) for index in keep]
         return cls(
             images=torch.from_numpy(images),
@@ -157,12 +132,21 @@ class FaceStore:
             scheme=scheme,
             margin=margin,
             crops=tuple(crops[index] for index in keep),
-            keys=tuple(records[index].key for index in keep),
-            attributes=tuple(records[index].attributes for index in keep),
+            records=tuple(records[index] for index in keep),
         )
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """N names of faces, for messages."""
+        return tuple(record.key for record in self.records)
+
+    @property
+    def attributes(self) -> tuple[Mapping[str, Attribute], ...]:
+        """N attributes of faces."""
+        return tuple(record.attributes for record in self.records)
 
     @property
     def device(self) -> torch.device:
@@ -184,8 +168,9 @@ class FaceStore:
 class StreamingFaces(torch.utils.data.Dataset[Face]):
     """The faces of `FaceStore.build` for data that does not fit: cut anew at every access, in DataLoader workers.
 
-    The default collation makes a batch `Face` as `FaceStore.gather` does. Arguments and errors are those of `build`;
-    photographs are read, and found bad, at access.
+    The default collation makes a batch `Face` as `FaceStore.gather` does. Arguments and errors are those of `build`:
+    every photograph is decoded once to begin with, so that one that cannot be read is found, or left out with its
+    faces, as there.
     """
 
     def __init__(
@@ -195,19 +180,28 @@ class StreamingFaces(torch.utils.data.Dataset[Face]):
         side: int = SIDE,
         margin: float = MARGIN,
         box: str | None = None,
+        workers: int = 2,
+        skip_bad: bool = False,
+        progress: bool = True,
     ) -> None:
         datasets = (dataset,) if isinstance(dataset, Dataset) else tuple(dataset)
-        self.scheme, self.records, sources = _labelled(datasets)
-        self.sources = torch.tensor(sources)
+        self.scheme, records, sources = _labelled(datasets)
+        crops = [_crop(record, box, side, margin) for record in records]
+        keep = _decode(records, lambda image, numbers: None, workers, skip_bad, progress)
+        self.records = tuple(records[index] for index in keep)
+        self.sources = torch.tensor([sources[index] for index in keep])
         self.margin = margin
-        self.crops = tuple(_crop(record, box, side, margin) for record in self.records)
+        self.crops = tuple(crops[index] for index in keep)
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, index: int) -> Face:
         record, crop = self.records[index], self.crops[index]
-        image = warp(read_image(record.image), crop.matrix, crop.size)
+        try:
+            image = warp(read_image(record.image), crop.matrix, crop.size)
+        except (ValueError, FileNotFoundError) as error:
+            raise _named(error, record) from error
         points, weights = _labels(record, crop)
         return Face(torch.from_numpy(image), torch.from_numpy(points), torch.from_numpy(weights))
 
@@ -241,6 +235,58 @@ def _labels(record: Record, crop: Crop) -> tuple[NDArray[np.float32], NDArray[np
     return points.astype(np.float32), record.weights.astype(np.float32)
 
 
+def _decode(
+    records: Sequence[Record],
+    use: Callable[[NDArray[np.uint8], Sequence[int]], None],
+    workers: int,
+    skip_bad: bool,
+    progress: bool,
+) -> list[int]:
+    """Decode every photograph once and ``use`` it, in threads, with the numbers of its records.
+
+    Returns:
+        numbers of the records whose photograph can be read, at least one.
+
+    Raises:
+        ValueError, FileNotFoundError: a photograph that cannot be read (without ``skip_bad``), or none that can be.
+    """
+    by_image: dict[Path, list[int]] = {}
+    for index, record in enumerate(records):
+        by_image.setdefault(record.image, []).append(index)
+
+    def decode(path: Path) -> str | None:
+        try:
+            image = read_image(path)
+        except (ValueError, FileNotFoundError) as error:
+            if skip_bad:
+                return str(error)
+            raise _named(error, records[by_image[path][0]]) from error
+        use(image, by_image[path])
+        return None
+
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        done = progress_bar(
+            pool.map(decode, by_image), total=len(by_image), desc="decode", unit="image", disable=not progress
+        )
+        try:
+            bad = {path: error for path, error in zip(by_image, done, strict=True) if error is not None}
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    keep = [index for index, record in enumerate(records) if record.image not in bad]
+    if bad:
+        _warn_bad(bad, len(records) - len(keep))
+    if not keep:
+        raise ValueError("dataset holds no face whose photograph can be read")
+    return keep
+
+
+def _named(error: Exception, record: Record) -> Exception:
+    """The error of a photograph with the name of a face in it."""
+    kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+    return kind(f"{record.key}: {error}")
+
+
 def _warn_bad(bad: Mapping[Path, str], faces: int) -> None:
     first = next(iter(bad.values()))
-    warnings.warn(f"{faces} faces of {len(bad)} photographs left out; the first: {first}", stacklevel=3)
+    warnings.warn(f"{faces} faces of {len(bad)} photographs left out; the first: {first}", stacklevel=4)

@@ -19,6 +19,8 @@ from .augmentation import Batch
 
 _SURE = (60, 255, 90)
 _UNSURE = (255, 170, 40)
+_LABELLED = (60, 220, 80)
+_FOUND = (255, 60, 110)
 _LINE = (70, 160, 255)
 
 
@@ -55,6 +57,72 @@ def draw_points(
         if weight > 0:
             colour = tuple(float(weight * s + (1 - weight) * u) for s, u in zip(_SURE, _UNSURE, strict=True))
             cv2.circle(canvas, place, radius, colour, -1, cv2.LINE_AA, bits)
+    return canvas
+
+
+def compare(
+    images: NDArray[np.uint8],
+    true: NDArray[np.float64],
+    found: NDArray[np.float64],
+    errors: NDArray[np.float64],
+    scheme: Scheme,
+    *,
+    unit: str,
+    columns: int = 6,
+) -> NDArray[np.uint8]:
+    """Faces with their labelled points beside those that a network found, in the order given, under a line that says
+    what is what.
+
+    Args:
+        images: (N, S, S, 3) uint8 RGB, at least one.
+        true, found: (N, K, 2) in their pixels; NaN in ``true`` where not labelled, and there nothing is drawn.
+        errors: (N,) NME in percent, written on each face.
+        scheme: whose contours are drawn.
+        unit: what the errors are percent of.
+        columns: how many faces in a row.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    cells = [
+        _compared(image, t, f, error, scheme) for image, t, f, error in zip(images, true, found, errors, strict=True)
+    ]
+    columns = min(columns, len(cells))
+    cells += [np.full_like(cells[0], 255)] * (-len(cells) % columns)
+    rows = [np.concatenate(cells[i : i + columns], 1) for i in range(0, len(cells), columns)]
+    head = np.full((26, rows[0].shape[1], 3), 255, np.uint8)
+    for x, text, colour in (
+        (6, "labelled", _LABELLED),
+        (86, "found", _FOUND),
+        (146, f"NME, % of {unit}", (0, 0, 0)),
+    ):
+        cv2.putText(head, text, (x, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1, cv2.LINE_AA)
+    return np.concatenate((head, *rows), 0)
+
+
+def _compared(
+    image: NDArray[np.uint8], true: NDArray[np.float64], found: NDArray[np.float64], error: float, scheme: Scheme
+) -> NDArray[np.uint8]:
+    canvas, bits = image.copy(), 4
+    known = np.asarray(np.isfinite(true).all(-1))
+
+    def place(point: NDArray[np.float64]) -> tuple[int, int]:
+        x, y = np.rint(np.clip(point, -1e4, 1e4) * (1 << bits))
+        return int(x), int(y)
+
+    for points, colour in ((true, _LABELLED), (found, _FOUND)):
+        for a, b in (pair for line in scheme.contours for pair in pairwise(line)):
+            if known[a] and known[b]:
+                cv2.line(canvas, place(points[a]), place(points[b]), colour, 1, cv2.LINE_AA, bits)
+    for k in np.flatnonzero(known):
+        cv2.line(canvas, place(true[k]), place(found[k]), (230, 230, 230), 1, cv2.LINE_AA, bits)
+    radius = max(1, round(image.shape[1] / 180)) << bits
+    for points, colour in ((true, _LABELLED), (found, _FOUND)):
+        for k in np.flatnonzero(known):
+            cv2.circle(canvas, place(points[k]), radius, colour, -1, cv2.LINE_AA, bits)
+    text = f"{error:.1f}" if np.isfinite(error) else "-"
+    for colour, width in (((0, 0, 0), 3), ((255, 255, 255), 1)):  # readable on any face
+        cv2.putText(canvas, text, (5, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, width, cv2.LINE_AA)
     return canvas
 
 

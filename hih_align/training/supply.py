@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ..data.annotations import Dataset
 from ..data.faces import LIMIT, Face, FaceStore, StreamingFaces, store_bytes
-from .recipe import Recipe
 from .sampling import Indices
 
 T = TypeVar("T")
@@ -34,60 +33,82 @@ def ahead(items: Iterator[T]) -> Generator[T]:
         torch.set_num_threads(threads)  # what the thread set holds for threads to come, too
 
 
+class Shown(NamedTuple):
+    """Faces of a batch, and what the pieces that hide parts of them are cut from: ``donors`` (M, S, S, 3) uint8, of
+    which face b takes number ``pick[b]``; both None where no face of the batch takes one."""
+
+    faces: Face
+    donors: Tensor | None
+    pick: Indices | None
+
+
 class Supply:
-    """Faces for the loop: decoded on the device where they fit, else cut by workers as they are needed."""
+    """Faces for the loop: decoded on the device where they fit into ``limit`` bytes, else cut by workers as they are
+    needed. The faces, their order and their pixels are the same either way.
+
+    Args:
+        datasets, side, margin, workers, skip_bad, progress: as in `FaceStore.build`.
+        device: where batches are wanted.
+        limit: bytes that may be kept on the device.
+
+    Attributes:
+        records, crops, sources: of the faces, as in `FaceStore`.
+        labelled: (N,) how many landmarks of each face are labelled.
+        held: bytes that are kept on the device.
+    """
 
     def __init__(
         self,
         datasets: Sequence[Dataset],
-        recipe: Recipe,
-        device: torch.device,
         *,
+        side: int,
+        margin: float,
+        device: torch.device,
         limit: int = LIMIT,
         workers: int = 2,
         skip_bad: bool = False,
         progress: bool = True,
     ) -> None:
-        side, margin = recipe.store_side, recipe.store_margin
         count = sum(record.points is not None for data in datasets for record in data.records)
-        self._device, self._workers = device, workers
-        self._store: FaceStore | None = None
-        self._stream: StreamingFaces | None = None
-        self.keys: Sequence[str]
-        if store_bytes(count, side) <= limit:
-            store = FaceStore.build(
-                datasets, side=side, margin=margin, workers=workers, skip_bad=skip_bad, limit=limit, progress=progress
-            )
-            self.sources, self.keys = store.sources.numpy(), store.keys
-            self.labelled = (store.weights > 0).sum(-1).numpy()
-            self._store = store.to(device)
+        fits = store_bytes(count, side) <= limit
+        how: dict[str, Any] = {"side": side, "margin": margin, "workers": workers, "skip_bad": skip_bad}
+        faces: FaceStore | StreamingFaces
+        if fits:
+            faces = FaceStore.build(datasets, limit=limit, progress=progress, **how).to(device)
         else:
-            stream = StreamingFaces(datasets, side=side, margin=margin)
-            self.sources = stream.sources.numpy()
-            self.keys = [record.key for record in stream.records]
-            self.labelled = np.array([(np.asarray(record.weights) > 0).sum() for record in stream.records])
-            self._stream = stream
+            faces = StreamingFaces(datasets, progress=progress, **how)
+        self._faces, self._device, self._workers = faces, device, workers
+        self.records, self.crops, self.sources = faces.records, faces.crops, faces.sources.numpy()
+        self.labelled = np.array([(np.asarray(record.weights) > 0).sum() for record in faces.records])
+        self.held = store_bytes(len(faces), side) if fits else 0
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self.records)
 
-    @property
-    def donors(self) -> Tensor | None:
-        """Pictures that pieces are cut from, see `augment`."""
-        return None if self._store is None else self._store.images
+    def batches(self, rows: Sequence[Indices], donors: Sequence[Indices] | None = None) -> Iterator[Shown]:
+        """One batch per row of face numbers, on the device.
 
-    def batches(self, rows: Sequence[Indices]) -> Iterator[Face]:
-        """One batch per row of indices, on the device."""
-        if self._store is not None:
-            for row in rows:
-                yield self._store.gather(torch.from_numpy(row))
+        Args:
+            rows: (B,) each.
+            donors: for each row (B,) numbers of the faces that pieces are cut from, see `augment.donor_faces`.
+        """
+        none = np.zeros(0, np.int64)
+        if isinstance(self._faces, FaceStore):
+            for row, picked in zip(rows, donors or [none] * len(rows), strict=True):
+                face = self._faces.gather(torch.from_numpy(row))
+                yield Shown(face, self._faces.images, picked) if len(picked) else Shown(face, None, None)
             return
-        assert self._stream is not None
+        extra = [np.unique(picked[picked >= 0]) for picked in donors or [none] * len(rows)]
         loader = torch.utils.data.DataLoader(
-            self._stream,
-            batch_sampler=[row.tolist() for row in rows],
+            self._faces,
+            batch_sampler=[np.concatenate(numbers).tolist() for numbers in zip(rows, extra, strict=True)],
             num_workers=self._workers,
             pin_memory=self._device.type == "cuda",
         )
-        for face in loader:
-            yield Face(*(tensor.to(self._device, non_blocking=True) for tensor in face))
+        for row, picked, more, loaded in zip(rows, donors or extra, extra, loader, strict=True):
+            face = Face(*(tensor.to(self._device, non_blocking=True) for tensor in loaded))
+            own = Face(*(tensor[: len(row)] for tensor in face))
+            if len(more):
+                yield Shown(own, face.image[len(row) :], np.where(picked >= 0, np.searchsorted(more, picked), -1))
+            else:
+                yield Shown(own, None, None)

@@ -4,7 +4,8 @@ A run is a folder:
 
 * ``run.json``: recipe, data and start weights; what a resumed run is checked against
 * ``state.pt``: networks, optimiser and counters, written atomically every epoch and on SIGINT and SIGTERM
-* ``best/``: the network of the lowest validation NME, for `FaceAligner.from_pretrained`; ``last/``: the latest
+* ``best/``: the network of the lowest validation NME, measured as `evaluate` does, for `FaceAligner.from_pretrained`;
+  ``last/``: the latest
 * ``metrics.jsonl``, ``curve.png``, ``tensorboard/``; ``validation.png``, the latest predictions, and
   ``batch-256px.png``, the first batch of that size with its targets
 
@@ -28,36 +29,33 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .. import files
+from ..crops import CROP_SIZE
 from ..data.annotations import Dataset
 from ..data.check import require_disjoint
-from ..data.faces import LIMIT, Face
-from ..evaluation import metrics
+from ..data.faces import LIMIT
+from ..evaluation.evaluate import Report, normalizer_text
 from ..hub.checkpoints import BEST, WEIGHTS_FILE, Config, save_checkpoint, save_weights
 from ..method import heatmaps
 from ..method.network import HIHNet
 from ..runtime.precision import autocast_precision
-from ..schemes import Scheme
-from .augmentation import Augmentation, Batch, augment, sample_seeds
+from .augmentation import Batch, augment, donor_faces, sample_seeds
 from .ema import EMA
 from .journal import RUN_FILE, Journal
-from .learner import HIH, Build, Learner, Output, build_hih, stacks_of
-from .preview import draw_points, pixels, preview
+from .learner import HIH, Build, Learner, build_hih, stacks_of
+from .preview import preview
 from .recipe import Recipe, Stage, recipe_from_dict
 from .sampling import Indices, Order
-from .supply import Supply, ahead
+from .supply import Shown, Supply, ahead
+from .validation import Validator
 from .warmstart import Start, WarmStart, load_start, warm_start
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 STATE_FILE = "state.pt"
-
-#: Landmarks drawn of so many validation faces.
-SHEET_FACES = 24
 
 
 class DivergedError(ValueError):
@@ -85,19 +83,6 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Validation:
-    """Errors of validation faces, ``errors`` (N,) in percent of ``norm``, see `normalizers`; NaN without a label."""
-
-    errors: NDArray[np.float64]
-
-    @property
-    def nme(self) -> float:
-        """Mean over faces."""
-        known = self.errors[~np.isnan(self.errors)]
-        return float(known.mean()) if len(known) else float("nan")
-
-
-@dataclass(frozen=True)
 class Result:
     """How a run ended.
 
@@ -106,7 +91,9 @@ class Result:
         completed: whether all epochs were run; if not, a signal stopped it and it can be resumed.
         epochs: epochs behind it.
         steps: optimiser steps behind it.
-        nme: validation NME of ``best/`` in percent; None without validation.
+        nme: validation NME of ``best/`` in percent of ``normalizer``, as `evaluate` reports it; None without
+            validation.
+        normalizer: see `evaluate.choose_normalizer`; None without validation.
         warm_start: what became of the start weights, if any.
     """
 
@@ -116,6 +103,7 @@ class Result:
     steps: int
     nme: float | None
     warm_start: WarmStart | None
+    normalizer: str | None = None
 
 
 @dataclass
@@ -148,32 +136,6 @@ class _Pending(NamedTuple):
     step: int
 
 
-def normalizers(
-    scheme: Scheme, points: NDArray[np.floating[Any]], weights: NDArray[np.floating[Any]], side: float
-) -> NDArray[np.float64]:
-    """(N,) distances that normalise errors in validation.
-
-    Args:
-        scheme: whose "inter-ocular" distance is taken, else its first normalizer.
-        points: (N, K, 2), in any unit.
-        weights: (N, K).
-        side: longer side of the faces' boxes, in that unit.
-
-    A face whose corners are not both labelled (a profile) is normalised by the median share that the distance has of
-    the box's longer side on the other faces, so that its error stays comparable; by the longer side itself where no
-    face has them or the scheme names none.
-    """
-    share = np.full(len(points), np.nan)
-    name = next((n for n in ("inter-ocular", *scheme.normalizers) if n in scheme.normalizers), None)
-    if name is not None:
-        ends = [i for group in scheme.normalizers[name] for i in group]
-        known = (weights[:, ends] > 0).all(-1)
-        share[known] = scheme.distance(points[known], name) / side
-    share[share <= 0] = np.nan
-    typical = float(np.nanmedian(share)) if (~np.isnan(share)).any() else 1.0
-    return np.where(np.isnan(share), typical, share) * side
-
-
 def train(
     recipe: Recipe,
     data: Sequence[Source],
@@ -199,7 +161,8 @@ def train(
         init: start weights, see `load_start`; random ones by default.
         resume: go on with the run in ``out``; start it where there is none yet.
         skip_bad: leave out faces whose photograph cannot be read instead of raising.
-        limit: bytes of decoded faces to keep on the device; more are decoded as they are needed.
+        limit: bytes of decoded faces to keep on the device, those of ``data`` and ``val`` together. Faces beyond it are
+            decoded as they are needed; they are the same faces, and covered by the same pieces.
         workers: decoding threads or processes.
         progress: draw progress bars on stderr.
         build: makes the network under training; HIH by default.
@@ -276,12 +239,20 @@ class Trainer:
             self.stacks = int(cast("dict[str, Any]", stored)["stacks"])
         else:
             self.stacks = stacks_of(recipe.size) if recipe.size else start.stacks if start else stacks_of("T")
-        if val is not None:
-            require_disjoint([source.dataset for source in data], val)
-        load = {"limit": limit, "workers": workers, "skip_bad": skip_bad, "progress": self._show}
+        how: dict[str, Any] = {"workers": workers, "skip_bad": skip_bad, "progress": self._show}
         device = self.accelerator.device
-        self.faces = Supply([source.dataset for source in data], recipe, device, **load)  # type: ignore[arg-type]
-        self.val = None if val is None else Supply([val], recipe, device, **load)  # type: ignore[arg-type]
+        self.faces = Supply(
+            [source.dataset for source in data],
+            side=recipe.store_side,
+            margin=recipe.store_margin,
+            device=device,
+            limit=limit,
+            **how,
+        )
+        left = limit - self.faces.held
+        self.val = None if val is None else Validator(val, self.accelerator, recipe.crop_ratio, limit=left, **how)
+        if self.val is not None:  # of the faces whose photographs can be read
+            require_disjoint([replace(data[0].dataset, records=self.faces.records)], self.val.dataset)
         self.order = Order(self.faces.sources, [source.weight for source in data], recipe.seed)
         rounding = recipe.losses.rounding
         self.decoder = replace(recipe.decoder, bin_offset=0.5) if rounding == "floor" else recipe.decoder
@@ -331,13 +302,22 @@ class Trainer:
             journal.say(f"precision {self.precision}" + (" (auto)" if self.recipe.precision == "auto" else ""))
             if self.warm_start is not None:
                 journal.say(self.warm_start.summary())
+            if self.val is not None:
+                unit = normalizer_text(self.val.normalizer)
+                journal.say(f"validation: {len(self.val.faces)} faces, NME in percent of the {unit}")
             while at.epoch < self.recipe.epochs:
                 if not self._epoch(journal):
                     self._save()
                     break
             journal.curve()
         return Result(
-            self.out, at.epoch >= self.recipe.epochs, at.epoch, at.steps, at.best if self.val else None, self.warm_start
+            out=self.out,
+            completed=at.epoch >= self.recipe.epochs,
+            epochs=at.epoch,
+            steps=at.steps,
+            nme=at.best if self.val else None,
+            warm_start=self.warm_start,
+            normalizer=self.val.normalizer if self.val else None,
         )
 
     def _stage(self, epoch: int) -> tuple[int, Stage, int]:
@@ -386,7 +366,7 @@ class Trainer:
         last = at.epoch + 1 == first + stage.epochs
         validated = None
         if self.val is not None and (last or (at.epoch + 1 - first) % self.recipe.validate_every == 0):
-            validated = self._validate(self.val, stage, journal)
+            validated = self._validate(stage, journal)
         at.seconds += time.perf_counter() - begun
         self._finish(journal, number, stage, len(rows), validated)
         return not self._stopping()
@@ -459,8 +439,10 @@ class Trainer:
             values.reshape(len(rows), self._pieces, -1)[:, mine].reshape(-1, rows.shape[1] // self._pieces)
             for values in (rows, places)
         )
-        for face, place in zip(self.faces.batches(list(own)), places, strict=True):
-            yield self._augment(face, sample_seeds(recipe.seed, epoch, place), stage, recipe.augmentation)
+        seeds = [sample_seeds(recipe.seed, epoch, place) for place in places]
+        donors = [donor_faces(recipe.augmentation, some, len(self.faces)) for some in seeds]
+        for shown, some in zip(self.faces.batches(list(own), donors), seeds, strict=True):
+            yield self._augment(shown, some, stage)
 
     def _show_batch(self, journal: Journal, rows: Indices, stage: Stage) -> None:
         """A picture of an epoch's first batch with its targets."""
@@ -478,19 +460,18 @@ class Trainer:
         )
         journal.picture(f"batch-{stage.size}px", sheet, self.progress.steps)
 
-    def _augment(self, face: Face, seeds: Tensor, stage: Stage, settings: Augmentation, donors: bool = True) -> Batch:
+    def _augment(self, shown: Shown, seeds: Tensor, stage: Stage) -> Batch:
         recipe = self.recipe
         batch = augment(
-            face.image,
-            face.points,
-            face.weights,
-            settings=settings,
+            *shown.faces,
+            settings=recipe.augmentation,
             seeds=seeds,
             permutation=self.scheme.permutation,
             crop_ratio=recipe.crop_ratio,
             margin=recipe.store_margin,
             size=stage.size,
-            donors=self.faces.donors if donors else None,
+            donors=shown.donors,
+            pick=shown.pick,
         )
         if not recipe.channels_last:
             return batch
@@ -505,7 +486,7 @@ class Trainer:
             "images": torch.cat([batch.images for batch in batches]).cpu(),
             "points": torch.cat([batch.points for batch in batches]).cpu(),
             "weights": torch.cat([batch.weights for batch in batches]).cpu(),
-            "keys": [self.faces.keys[i] for i in pending.rows],
+            "keys": [self.faces.records[i].key for i in pending.rows],
             "epoch": pending.epoch,
             "step": pending.step,
             "losses": losses,
@@ -521,13 +502,13 @@ class Trainer:
 
     # -- the end of an epoch
 
-    def _finish(self, journal: Journal, number: int, stage: Stage, steps: int, validated: Validation | None) -> None:
+    def _finish(self, journal: Journal, number: int, stage: Stage, steps: int, validated: Report | None) -> None:
         at = self.progress
         if at.best_stage != number:  # errors at another resolution do not compare
             at.best, at.best_stage = None, number
-        better = validated is not None and (at.best is None or not at.best <= validated.nme)
+        better = validated is not None and (at.best is None or not at.best <= validated.overall.nme)
         if better and validated is not None:
-            at.best = validated.nme
+            at.best = validated.overall.nme
         if better or self.val is None:
             self._keep(BEST)
         counted = max(at.sums.pop("steps", 0.0), 1.0)
@@ -545,9 +526,10 @@ class Trainer:
         }
         if validated is not None:
             record |= {
-                "nme": validated.nme,
-                "failure_rate": metrics.failure_rate(validated.errors),
-                "auc": metrics.auc(validated.errors),
+                "nme": validated.overall.nme,
+                "failure_rate": validated.overall.fr10,
+                "auc": validated.overall.auc10,
+                "normalizer": validated.settings.normalizer,
                 "best": at.best,
             }
         journal.epoch(record)
@@ -581,57 +563,22 @@ class Trainer:
         """The network that is validated and kept: the moving average where there is one."""
         return self.model if self.ema is None else self.ema.model
 
-    def evaluate(self, faces: Supply, stage: Stage | None = None) -> Validation:
-        """Errors of faces, by `averaged`, at a stage's size (the last's by default)."""
-        return self._validate(faces, stage or self.recipe.stages[-1], None)
-
-    @torch.no_grad()
-    def outputs(self, faces: Supply, stage: Stage, rows: Sequence[Indices]) -> Iterator[tuple[Batch, Output]]:
-        """Crops of faces as they are and what `averaged` makes of them, a batch per row of indices."""
-        model = self.averaged.eval()
-        for row, face in zip(rows, faces.batches(rows), strict=True):
-            seeds = torch.zeros(len(row), dtype=torch.int64)
-            batch = self._augment(face, seeds, stage, Augmentation.none(), donors=False)
-            with self.accelerator.autocast():
-                output = model(batch.images, stage.subpixel)
-            yield batch, output
-
-    def errors(self, points: Tensor, labels: Tensor, weights: Tensor, size: int) -> NDArray[np.float64]:
-        """(N,) errors in percent, see `Validation`, of points (N, K, 2) in crops of ``size`` pixels."""
-        side = size / self.recipe.crop_ratio
-        norms = normalizers(self.scheme, labels.double().numpy(), weights.numpy(), side)
-        return metrics.nme(points.numpy(), labels.numpy(), norms, (weights > 0).numpy())
-
-    @torch.no_grad()
-    def _validate(self, faces: Supply, stage: Stage, journal: Journal | None) -> Validation:
+    def _validate(self, stage: Stage, journal: Journal) -> Report:
+        """Measure `averaged`. The last stage is measured as `evaluate` measures the checkpoint, whatever its own
+        resolution; the ones before, whose networks only start the next, at theirs."""
+        assert self.val is not None
         accelerator, model = self.accelerator, self.averaged
         if accelerator.num_processes > 1:
             from accelerate.utils import broadcast
 
             for buffer in model.buffers():  # batch norm statistics are each process's own
                 buffer.copy_(broadcast(buffer))
-        mine = np.arange(accelerator.process_index, len(faces), accelerator.num_processes)
-        rows = [mine[i : i + 32] for i in range(0, len(mine), 32)]
-        errors = torch.zeros(len(faces), dtype=torch.float64)
-        predicted: list[Tensor] = []
-        true: list[Tensor] = []
-        known: list[Tensor] = []
-        pictures: list[Tensor] = []
-        for batch, output in self.outputs(faces, stage, rows):
-            predicted.append((heatmaps.STRIDE * model.decode(output, self.decoder)).cpu())
-            true.append(batch.points.cpu())
-            known.append(batch.weights.cpu())
-            if 32 * len(pictures) < SHEET_FACES:
-                pictures.append(batch.images[:SHEET_FACES].cpu())
-        if len(mine):
-            points, labels, weights = torch.cat(predicted), torch.cat(true), torch.cat(known)
-            errors[torch.from_numpy(mine)] = torch.from_numpy(self.errors(points, labels, weights, stage.size))
-            if journal is not None and accelerator.is_main_process:
-                shown = torch.cat(pictures)[:SHEET_FACES]
-                journal.picture("validation", _sheet(shown, points, self.scheme), self.progress.steps)
-        if accelerator.num_processes > 1:
-            errors = accelerator.reduce(errors.to(accelerator.device).float(), "sum").cpu().double()
-        return Validation(errors.numpy())
+        as_aligned = stage is self.recipe.stages[-1] and isinstance(model, HIH)
+        size, subpixel = (CROP_SIZE, True) if as_aligned else (stage.size, stage.subpixel)
+        report = self.val.measure(model, self.decoder, size, subpixel)
+        if accelerator.is_main_process:
+            journal.picture("validation", self.val.sheet(report), self.progress.steps)
+        return report
 
     # -- files
 
@@ -824,16 +771,6 @@ def _differences(a: Any, b: Any, where: str = "") -> list[str]:
         keys = [key for key in {**a, **b} if where or key not in _TAKEN]
         return [d for key in keys for d in _differences(a.get(key), b.get(key), f"{where}.{key}" if where else key)]
     return [] if a == b else [f"{where} ({a!r} there)" if not isinstance(a, (dict, list)) else where]
-
-
-def _sheet(images: Tensor, points: Tensor, scheme: Scheme, columns: int = 6) -> NDArray[np.uint8]:
-    """Crops (N, 3, size, size) with predicted landmarks (at least N, K, 2) in rows."""
-    cells = [
-        draw_points(image, place.astype(np.float32), None, scheme)
-        for image, place in zip(pixels(images), points.numpy(), strict=False)
-    ]
-    cells += [np.zeros_like(cells[0])] * (-len(cells) % columns)
-    return np.concatenate([np.concatenate(cells[i : i + columns], 1) for i in range(0, len(cells), columns)], 0)
 
 
 def _line(record: dict[str, Any], epochs: int) -> str:

@@ -180,13 +180,15 @@ def measure(folder: Path, learner: str) -> Errors:
     )
     assert trainer.val is not None
     last, model = recipe.stages[-1], trainer.averaged
-    rows = np.array_split(np.arange(len(trainer.val)), max(1, len(trainer.val) // 16))
-    outputs = list(trainer.outputs(trainer.val, last, rows))
-    labels, weights = (torch.cat([getattr(batch, name) for batch, _ in outputs]) for name in ("points", "weights"))
+    count = len(trainer.val.faces)
+    rows = np.array_split(np.arange(count), max(1, count // 16))
+    outputs = list(trainer.val.outputs(model, rows, last.size, last.subpixel))
 
     def errors(output: Callable[[Output], Output], decoder: Decoder) -> NDArray[np.float64]:
-        points = torch.cat([heatmaps.STRIDE * model.decode(output(given), decoder) for _, given in outputs])
-        return trainer.errors(points, labels, weights, last.size)
+        points = torch.cat([heatmaps.STRIDE * model.decode(output(given), decoder) for given in outputs])
+        assert trainer.val is not None
+        heights = np.zeros(points.shape[:2], np.float32)
+        return trainer.val.report(points.numpy(), heights, decoder, last.size).nme
 
     if isinstance(model, Baseline):
         found = {}

@@ -22,7 +22,8 @@ from made_faces import SCHEME, lines, small
 
 import hih_align
 from hih_align import FaceAligner
-from hih_align.data.annotations import read_dataset
+from hih_align.data.annotations import Dataset, read_dataset
+from hih_align.data.faces import store_bytes
 from hih_align.evaluation.evaluate import evaluate
 from hih_align.hub.checkpoints import Config, find_checkpoint, load_network, save_checkpoint
 from hih_align.method.network import HIHNet
@@ -34,10 +35,12 @@ from hih_align.training.curve import curve_figure
 from hih_align.training.ema import EMA
 from hih_align.training.finetune import fine_tune
 from hih_align.training.learner import HIH, build_hih
+from hih_align.training.preview import compare
 from hih_align.training.recipe import Recipe, load_recipe
 from hih_align.training.sampling import Order
 from hih_align.training.supply import ahead
-from hih_align.training.trainer import DivergedError, Source, Trainer, TrainingInterrupted, normalizers, train
+from hih_align.training.trainer import DivergedError, Source, Trainer, TrainingInterrupted, train
+from hih_align.training.validation import by_error
 from hih_align.training.warmstart import Start, load_start, same_points, warm_start
 
 ROOT = Path(hih_align.__file__).parents[1]
@@ -317,13 +320,59 @@ def test_pieces_of_a_step_give_the_step(faces, tmp_path):
     assert (gradients[0] - gradients[1]).norm() < 1e-4 * gradients[0].norm()
 
 
-def test_faces_that_do_not_fit_are_streamed(faces, tmp_path):
-    """To the same weights, where nothing is cut out of other faces."""
-    recipe = small(augmentation="paper", stages=[{"epochs": 1, "size": 64, "batch": 3}])
+@pytest.fixture
+def worn(faces, tmp_path) -> Dataset:
+    """The training faces, of which one photograph is cut short."""
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(Path(faces[0].records[2].image).read_bytes()[:2000])
+    records = list(faces[0].records)
+    records[2] = dataclasses.replace(records[2], image=broken)
+    return dataclasses.replace(faces[0], records=tuple(records))
+
+
+def test_faces_that_do_not_fit_are_streamed(faces, worn, tmp_path):
+    """To the same weights: a bad photograph is left out, and pieces of other faces cover these, either way."""
+    recipe = small(augmentation={"preset": "modern", "piece": 0.8}, stages=[{"epochs": 2, "size": 64, "batch": 3}])
     for name, limit in (("store", 1 << 30), ("stream", 0)):
-        train(recipe, [Source(faces[0])], tmp_path / name, val=faces[1], limit=limit, workers=1, progress=False)
+        with pytest.warns(UserWarning, match="1 faces of 1 photographs left out"):
+            train(
+                recipe,
+                [Source(worn)],
+                tmp_path / name,
+                val=faces[1],
+                limit=limit,
+                workers=1,
+                skip_bad=True,
+                progress=False,
+            )
     assert_same(tmp_path / "store", tmp_path / "stream")
-    assert lines(tmp_path / "store")[0]["nme"] == lines(tmp_path / "stream")[0]["nme"]
+    assert [line["nme"] for line in lines(tmp_path / "store")] == [line["nme"] for line in lines(tmp_path / "stream")]
+    assert lines(tmp_path / "store")[-1]["steps"] == 4  # of five faces in threes, twice
+
+
+@pytest.mark.parametrize("limit", [1 << 30, 0])
+def test_a_bad_photograph_is_found_before_the_first_step(worn, tmp_path, limit):
+    with pytest.raises(ValueError, match=r"annotations\.json#2: image .*broken\.png"):
+        train(small(), [Source(worn)], tmp_path / "run", limit=limit, workers=1, progress=False)
+    assert not (tmp_path / "run" / "state.pt").exists()
+
+
+@pytest.mark.parametrize("kept", ["both", "training", "validation", "none"])
+def test_one_limit_holds_for_training_and_validation_together(faces, tmp_path, kept):
+    training, validation = store_bytes(6, 96), store_bytes(3, 256)
+    limit = {
+        "both": training + validation,
+        "training": training + validation - 1,
+        "validation": validation,
+        "none": min(training, validation) - 1,
+    }[kept]
+    train_faces = faces[0]
+    if kept == "validation":  # where training faces alone do not fit, validation faces may
+        train_faces = dataclasses.replace(faces[0], records=faces[0].records * 5)
+    trainer = Trainer(small(), [Source(train_faces)], tmp_path, val=faces[1], limit=limit, progress=False)
+    held = trainer.faces.held, trainer.val.faces.held
+    assert held == (training * (kept in ("both", "training")), validation * (kept in ("both", "validation")))
+    assert sum(held) <= limit
 
 
 def test_batches_are_made_ahead_in_order():
@@ -426,16 +475,44 @@ def test_ema_counts_from_the_start_of_each_stage(faces, tmp_path, monkeypatch):
     assert counted == [0, 1, 2, 0, 1, 2]
 
 
-def test_normalizers():
-    scheme = scheme_from_dict(SCHEME)
-    points = np.zeros((3, 4, 2))
-    points[:, 1, 0] = [40, 60, 70]
-    known = np.ones((3, 4))
-    known[2, 1] = 0
-    norms = normalizers(scheme, points, known, 100.0)
-    assert norms.tolist() == [40, 60, 50]  # the third by the median share
-    nothing = dataclasses.replace(scheme, normalizers={})
-    assert normalizers(nothing, points, known, 100.0).tolist() == [100, 100, 100]
+# -- validation
+
+
+def test_best_is_chosen_by_the_nme_that_evaluate_reports(faces, start, tmp_path):
+    """Also where a face lacks an end of the distance that normalises: it has no error, here and there."""
+    val = faces[1]
+    bare = dataclasses.replace(val.records[0], weights=np.array([1.0, 0.0, 1.0, 1.0]))
+    val = dataclasses.replace(val, records=(bare, *val.records[1:]))
+    stages = [{"epochs": 2, "size": 64, "batch": 3, "lr": 5e-4, "subpixel": False}]
+    train(small(stages=stages), [Source(faces[0])], tmp_path, val=val, init=start, progress=False)
+    report = evaluate(FaceAligner.from_pretrained(tmp_path, device="cpu"), val, progress=False)
+    assert report.overall.measured == 2
+    metrics = lines(tmp_path)
+    assert min(line["nme"] for line in metrics) == metrics[-1]["best"] == pytest.approx(report.overall.nme, rel=1e-4)
+    assert {line["normalizer"] for line in metrics} == {report.settings.normalizer} == {"width"}
+    of_it = next(line for line in metrics if line["nme"] == line["best"])
+    assert (of_it["failure_rate"], of_it["auc"]) == pytest.approx((report.overall.fr10, report.overall.auc10), abs=1e-4)
+
+
+def test_faces_are_shown_by_error():
+    assert by_error(np.array([3.0, np.nan, 9.0, 1.0]), 24).tolist() == [2, 0, 3, 1]
+    errors = np.random.default_rng(0).permutation(100).astype(float)
+    shown = errors[by_error(errors, 10)]
+    assert shown[:5].tolist() == [99, 98, 97, 96, 95]
+    assert sorted(shown, reverse=True) == shown.tolist()
+    assert shown[-1] == 0
+
+
+def test_the_picture_shows_true_points_beside_those_found():
+    scheme = scheme_from_dict({"id": "two", "names": ["a", "b"]})
+    images = np.full((1, 64, 64, 3), 100, np.uint8)
+    true, found = np.array([[[10.0, 40.0], [np.nan, np.nan]]]), np.array([[[30.0, 40.0], [50.0, 50.0]]])
+    sheet = compare(images, true, found, np.array([7.25]), scheme, unit="box")[-64:]
+    labelled, drawn, nothing = sheet[40, 10].astype(int), sheet[40, 30].astype(int), sheet[50, 50]
+    assert labelled[1] > labelled[0] + 50  # green
+    assert drawn[0] > drawn[1] + 50  # red
+    assert nothing.tolist() == [100, 100, 100]  # there is no label to compare it with
+    assert not np.array_equal(sheet[40, 20], [100, 100, 100])  # the way between
 
 
 # -- start weights

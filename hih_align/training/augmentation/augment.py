@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ...crops import CROP_SIZE
@@ -50,6 +50,7 @@ def augment(
     margin: float = MARGIN,
     size: int = CROP_SIZE,
     donors: Tensor | None = None,
+    pick: NDArray[np.int64] | None = None,
 ) -> Batch:
     """Stored faces to network input.
 
@@ -65,6 +66,8 @@ def augment(
         size: side of the output.
         donors: (M, S', S', 3) uint8 on the device of ``images``: pictures that occluding pieces are cut from, the
             whole store or some of it. Without them a sample's pieces are its own, turned and from elsewhere.
+        pick: (B,) which of ``donors`` each sample's piece is cut from, anything for a sample without a piece; by
+            default its seed decides, see `donor_faces`.
 
     Returns:
         the batch, on the device of ``images``. With `Augmentation.none` it is the crop of `crops.square_crop` at
@@ -76,6 +79,8 @@ def augment(
         ValueError: shapes that do not fit, a ratio, margin or size out of range.
     """
     _check(images, points, weights, seeds, crop_ratio, margin, size, donors)
+    if pick is not None and pick.shape != (len(images),):
+        raise ValueError(f"pick has shape {pick.shape}, expected ({len(images)},)")
     count, side = images.shape[:2]
     dice = Dice(seeds.cpu().numpy())
     geometry = draw_geometry(dice, settings, permutation is not None)
@@ -101,9 +106,18 @@ def augment(
     step = 1 if device.type == "cpu" else max(count, 1)
     for start in range(0, count, step):
         rows = slice(start, start + step)
-        crop = _render(images[rows], affine[rows], occluders.at(rows), camera.at(rows), size, donors)
+        picked = None if pick is None else pick[rows]
+        crop = _render(images[rows], affine[rows], occluders.at(rows), camera.at(rows), size, donors, picked)
         output[rows] = crop.sub_(mean).div_(std)
     return Batch(output, moved, weights)
+
+
+def donor_faces(settings: Augmentation, seeds: Tensor, count: int) -> NDArray[np.int64]:
+    """(B,) which of ``count`` donors `augment` cuts each sample's piece from; -1 for a sample without a piece."""
+    dice = Dice(seeds.cpu().numpy())
+    draw_geometry(dice, settings, False)  # the numbers before
+    drawn = draw_occluders(dice, settings)
+    return np.where(drawn.piece, drawn.donors(count), -1)
 
 
 def _check(
@@ -141,9 +155,18 @@ def _check(
 
 
 def _render(
-    images: Tensor, affine: Floats, occluders: Occluders, camera: Camera, size: int, donors: Tensor | None
+    images: Tensor,
+    affine: Floats,
+    occluders: Occluders,
+    camera: Camera,
+    size: int,
+    donors: Tensor | None,
+    pick: NDArray[np.int64] | None = None,
 ) -> Tensor:
     """(B, S, S, 3) uint8 -> (B, 3, size, size) float32 in [0, 1]."""
     x = warp(images, affine, size)
-    x = occlude(x, occluders, images if donors is None else donors, own=donors is None)
+    if donors is None:
+        x = occlude(x, occluders, images, np.arange(len(images)))
+    else:
+        x = occlude(x, occluders, donors, occluders.donors(len(donors)) if pick is None else pick)
     return photograph(x, camera)

@@ -39,6 +39,10 @@ class Occluders:
     piece_from: Floats
     piece_donor: Floats
 
+    def donors(self, count: int) -> NDArray[np.int64]:
+        """(B,) which of ``count`` donors each sample's piece is cut from."""
+        return (self.piece_donor * count).astype(np.int64)
+
     def at(self, rows: slice) -> Occluders:
         """Those of some samples."""
         return Occluders(*(getattr(self, field.name)[rows] for field in fields(self)))
@@ -63,10 +67,9 @@ def draw_occluders(dice: Dice, s: Augmentation) -> Occluders:
     return Occluders(rectangle, rectangle_at, rectangle_colour, piece, piece_at, piece_from, piece_donor)
 
 
-def occlude(x: Tensor, drawn: Occluders, pictures: Tensor, own: bool) -> Tensor:
-    """(B, 3, S, S) with occluders; ``own``: the donors are the samples' own pictures."""
+def occlude(x: Tensor, drawn: Occluders, pictures: Tensor, donor: NDArray[np.int64]) -> Tensor:
+    """(B, 3, S, S) with occluders; ``donor`` (B,) says of which of the pictures each sample's piece is."""
     x = apply(x, drawn.rectangle, _fill, drawn.rectangle_at, drawn.rectangle_colour)
-    donor = np.arange(len(x)) if own else (drawn.piece_donor * len(pictures)).astype(np.int64)
 
     def paste(part: Tensor, at: Floats, origin: Floats, which: NDArray[np.int64]) -> Tensor:
         return _paste(part, at, origin, pictures[upload(which, pictures.device)])
