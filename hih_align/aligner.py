@@ -237,13 +237,12 @@ class FaceAligner:
             exported=folder,
         )
 
-    def align(
-        self, image: Image, bbox: ArrayLike | None = None, refine: int | None = None, mirror: bool = False
-    ) -> Landmarks:
+    def align(self, image: Image, bbox: ArrayLike, refine: int | None = None, mirror: bool = False) -> Landmarks:
         """Landmarks of the faces in ``bbox``.
 
         Args:
-            image: a path, a PIL image, an RGB array or tensor; see `images.read_image`.
+            image: a path, an encoded picture (bytes or an open file), a PIL image, an RGB array or tensor; see
+                `images.read_image`.
             bbox: (4,) x1, y1, x2, y2 in pixels of ``image``, or (N, 4), N may be 0. The tighter around brow, chin
                 and jaw, the better; a detector's box will do.
             refine: further passes, each on the box of the points found before; None means the checkpoint's.

@@ -92,11 +92,8 @@ def check_boxes(bbox: ArrayLike | None, image: NDArray[np.uint8]) -> tuple[NDArr
     """Checked (N, 4) boxes, and whether it was one of shape (4,)."""
     if bbox is None:
         raise ValueError(_NO_BOX)
-    if isinstance(bbox, Tensor):
-        bbox = bbox.detach().cpu()
-        bbox = (bbox.double() if bbox.is_floating_point() else bbox).numpy()  # numpy has no bfloat16
     try:
-        boxes = np.asarray(bbox)
+        boxes = np.asarray(_numbers(bbox))
     except ValueError as error:
         raise ValueError(f"bbox is ragged, expected shape (4,) or (N, 4): {error}") from error
     if boxes.size == 0:
@@ -106,7 +103,7 @@ def check_boxes(bbox: ArrayLike | None, image: NDArray[np.uint8]) -> tuple[NDArr
     if boxes.dtype.kind not in "iuf":
         raise TypeError(f"bbox has dtype {boxes.dtype}, expected numbers")
     if boxes.ndim not in (1, 2) or boxes.shape[-1] != 4:
-        raise ValueError(f"bbox has shape {boxes.shape}, expected (4,) or (N, 4)")
+        raise ValueError(f"bbox has shape {boxes.shape}, expected (4,) or (N, 4){_hint(boxes.shape)}")
     height, width = image.shape[:2]
     single = boxes.ndim == 1
     boxes = boxes.reshape(-1, 4).astype(np.float64)
@@ -124,6 +121,28 @@ def check_boxes(bbox: ArrayLike | None, image: NDArray[np.uint8]) -> tuple[NDArr
         if not _touches((x1, y1, x2, y2), width, height):
             raise ValueError(f"{name} is {values}, wholly outside the image of {width} x {height} pixels")
     return boxes, single
+
+
+def _numbers(bbox: Any) -> Any:
+    """``bbox`` without tensors, also within lists: those that need gradients or lie on a GPU, NumPy does not take."""
+    if isinstance(bbox, Tensor):
+        if bbox.is_meta:
+            raise TypeError("bbox is a tensor on the meta device, which holds no values")
+        bbox = bbox.detach().cpu()
+        return (bbox.double() if bbox.is_floating_point() else bbox).numpy()  # numpy has no bfloat16
+    if np.ma.is_masked(bbox):
+        raise ValueError("bbox is a masked array with masked values, expected numbers: leave the masked boxes out")
+    if isinstance(bbox, (list, tuple)):
+        return [_numbers(value) for value in bbox]
+    return bbox
+
+
+def _hint(shape: tuple[int, ...]) -> str:
+    """What to do about rows of more than four numbers, which are most detectors'."""
+    if len(shape) not in (1, 2) or shape[-1] < 5:
+        return ""
+    first = "boxes[:4]" if len(shape) == 1 else "boxes[:, :4]"
+    return f": the first four are x1, y1, x2, y2 and the rest scores? then pass {first}"
 
 
 def _touches(box: Sequence[float], width: int, height: int) -> bool:

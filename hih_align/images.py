@@ -5,13 +5,15 @@ Values are taken as they are: no colour management, alpha is dropped and not ble
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import IO, Any, TypeAlias
 
 import numpy as np
+import PIL
 import PIL.Image
 import torch
 from numpy.typing import NDArray
@@ -20,11 +22,15 @@ from PIL import ExifTags, ImageOps
 from .files import is_stream, replacing
 
 #: What `read_image` takes.
-Image: TypeAlias = str | os.PathLike[str] | PIL.Image.Image | NDArray[Any] | torch.Tensor
+Image: TypeAlias = str | os.PathLike[str] | bytes | IO[bytes] | PIL.Image.Image | NDArray[Any] | torch.Tensor
 
-_ARRAY = "an RGB array (H, W, 3), (H, W) or (H, W, 4)"
-_TENSOR = "an RGB tensor (3, H, W)"
+_ARRAY = "an RGB array (H, W, 3), (H, W), (H, W, 1) or (H, W, 4)"
+_TENSOR = "an RGB tensor (3, H, W) or (1, H, W)"
+_ENCODED = "image (an encoded picture)"
 _DTYPES = ("uint8", "uint16", "float16", "float32", "float64")
+
+#: Bits that integers wider than 8 bits may have in use: those of cameras, and 8 in a wider type.
+_BITS = (8, 10, 12, 14, 16)
 
 
 def read_image(image: Image) -> NDArray[np.uint8]:
@@ -34,12 +40,19 @@ def read_image(image: Image) -> NDArray[np.uint8]:
         image: one of
 
             - a path, to any file that Pillow reads; of several frames the first.
+            - an encoded picture: ``bytes``, ``BytesIO``, or a file that is open for reading in binary mode. A file
+              that can seek is read from its start, and stays open.
             - a PIL image of any mode: grey, palette, alpha, CMYK, 16-bit ("I;16" and, in 0..65535, "I"), float ("F").
-            - an RGB array (H, W, 3), (H, W) or (H, W, 4), uint8, uint16 or float16, float32, float64 in [0, 1].
-            - an RGB tensor (3, H, W) on any device, of the same dtypes or bfloat16.
+            - an RGB array (H, W, 3), (H, W), (H, W, 1) or (H, W, 4), uint8, uint16 or float16, float32, float64 in
+              [0, 1].
+            - an RGB tensor (3, H, W) or (1, H, W) on any device, of the same dtypes or bfloat16.
 
-            EXIF orientation is applied to paths and PIL images. uint16 becomes round(x / 257), but of 16-bit colour
-            files Pillow gives the high byte (at most 1 away from that); floats become round(255 x).
+            EXIF orientation is applied to files and PIL images. Floats become round(255 x).
+
+            Integers of more than 8 bits (uint16, modes "I;16" and "I") do not say which value is white: cameras use
+            10, 12 or 14 of 16 bits. The range is therefore taken from the picture: the smallest of 8, 10, 12, 14 and
+            16 bits that holds its highest value, b bits become round(255 x / (2^b - 1)). To fix the range, pass floats:
+            ``image / 4095``. Of 16-bit colour files Pillow gives the high byte.
 
     Returns:
         C-contiguous, but for a uint8 array given: of that a view, without a copy. Treat it as read-only.
@@ -47,10 +60,12 @@ def read_image(image: Image) -> NDArray[np.uint8]:
     Raises:
         FileNotFoundError: no file at the path.
         ValueError: a directory, a file that is undecodable, truncated or larger than Pillow's decompression-bomb limit,
-            an empty image, another shape, NaN, values out of range.
-        TypeError: another type or dtype.
+            an empty image, another shape, NaN, values out of range, masked pixels, a tensor without values (meta).
+        TypeError: another type or dtype, such as int32 arrays, whose range is not known; a file in text mode.
     """
     if isinstance(image, np.ndarray):
+        if np.ma.is_masked(image):
+            raise ValueError("image is a masked array with masked pixels: say what they are, image.filled(0)")
         return _from_array(np.asarray(image), "image")
     if isinstance(image, torch.Tensor):
         return _from_tensor(image)
@@ -59,7 +74,20 @@ def read_image(image: Image) -> NDArray[np.uint8]:
     if isinstance(image, (str, os.PathLike)):
         name = f"image {os.fspath(image)!r}"
         return _from_array(_decode(image, name), name)
-    raise TypeError(f"image is {type(image).__name__}, expected a path, a PIL image, {_ARRAY} or {_TENSOR}")
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return _from_array(_decode(io.BytesIO(image), _ENCODED), _ENCODED)
+    if callable(read := getattr(image, "read", None)):
+        if isinstance(image, io.TextIOBase):  # type: ignore[unreachable]  # a caller without mypy has one
+            raise TypeError("image is a file that is open in text mode, expected binary mode: open(path, 'rb')")
+        if getattr(image, "closed", False):
+            raise ValueError("image is a closed file, expected an open one")
+        seekable = getattr(image, "seekable", None)
+        whole = image if seekable is None or seekable() else io.BytesIO(read())  # Pillow reads from the start
+        return _from_array(_decode(whole, _ENCODED), _ENCODED)
+    raise TypeError(
+        f"image is {type(image).__name__}, expected a path, an encoded picture (bytes or an open binary file), "
+        f"a PIL image, {_ARRAY} or {_TENSOR}"
+    )
 
 
 def write_image(path: str | os.PathLike[str], array: NDArray[np.uint8]) -> None:
@@ -95,7 +123,7 @@ def write_image(path: str | os.PathLike[str], array: NDArray[np.uint8]) -> None:
         raise ValueError(f"path {str(path)!r} cannot hold an array of shape {array.shape}: {error}") from error
 
 
-def _decode(image: str | os.PathLike[str] | PIL.Image.Image, name: str) -> NDArray[Any]:
+def _decode(image: str | os.PathLike[str] | IO[bytes] | PIL.Image.Image, name: str) -> NDArray[Any]:
     """A file or PIL image to (H, W, 3) uint8, or to (H, W) uint16 or float32 where it has more than 8 bits."""
     try:
         if isinstance(image, PIL.Image.Image):
@@ -103,11 +131,13 @@ def _decode(image: str | os.PathLike[str] | PIL.Image.Image, name: str) -> NDArr
         with PIL.Image.open(image) as opened:
             return _pixels(opened)
     except (FileNotFoundError, NotADirectoryError) as error:
-        url = re.match(r"\w{2,}:/", os.fsdecode(image)) if not isinstance(image, PIL.Image.Image) else None
+        url = re.match(r"\w{2,}:/", os.fsdecode(image)) if isinstance(image, (str, os.PathLike)) else None
         hint = "; URLs are not fetched, download it first" if url else ""
         raise FileNotFoundError(f"{name} does not exist{hint}") from error
     except MemoryError:
         raise
+    except PIL.UnidentifiedImageError as error:  # whose own words name an object by its address
+        raise ValueError(f"{name} cannot be read: it is in no format that Pillow knows") from error
     except Exception as error:  # Pillow's decoders raise whatever they meet: OSError, SyntaxError, struct.error, ...
         raise ValueError(f"{name} cannot be read: {error}") from error
 
@@ -136,7 +166,9 @@ def _pixels(image: PIL.Image.Image) -> NDArray[Any]:
 
 def _from_tensor(tensor: torch.Tensor) -> NDArray[np.uint8]:
     shape, dtype = tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
-    if len(shape) != 3 or shape[0] != 3 or tensor.numel() == 0:
+    if tensor.is_meta:
+        raise ValueError(f"image is a tensor of shape {shape} on the meta device, which holds no values")
+    if len(shape) != 3 or shape[0] not in (1, 3) or tensor.numel() == 0:
         hint = "; tensors are (3, H, W): use image.permute(2, 0, 1)" if len(shape) == 3 and shape[2] == 3 else ""
         what = "has" if tensor.numel() else "is empty: it has"
         raise ValueError(f"image {what} shape {shape}, expected {_TENSOR}{hint}")
@@ -149,18 +181,20 @@ def _from_tensor(tensor: torch.Tensor) -> NDArray[np.uint8]:
 
 def _from_array(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
     shape = array.shape
-    if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and shape[2] in (3, 4))):
+    if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and shape[2] in (1, 3, 4))):
         hint = "; arrays are (H, W, 3): use image.transpose(1, 2, 0)" if array.ndim == 3 and shape[0] == 3 else ""
         what = "has" if array.size else "is empty: it has"
         raise ValueError(f"{name} {what} shape {shape}, expected {_ARRAY}{hint}")
     if array.dtype.name not in _DTYPES:
         raise TypeError(_wrong_dtype(name, array.dtype.name, "image.astype(np.uint8)"))
-    rgb = _to_uint8(array[..., :3] if array.ndim == 3 else array, name)
+    if array.ndim == 3:
+        array = array[..., 0] if shape[2] == 1 else array[..., :3]
+    rgb = _to_uint8(array, name)
     return rgb if rgb.ndim == 3 else np.repeat(rgb[..., None], 3, axis=2)
 
 
 def _wrong_dtype(name: str, dtype: str, convert: str) -> str:
-    how = f"{convert} * 255" if dtype == "bool" else f"{convert} where its values are 0 to 255"
+    how = f"{convert} * 255" if dtype == "bool" else f"{convert} where its values are 0 to 255, else divide by white"
     return f"{name} has dtype {dtype}, expected uint8, uint16 or float in [0, 1]: convert it, {how}"
 
 
@@ -169,7 +203,8 @@ def _to_uint8(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
     if values.dtype == np.uint8:
         return values
     if values.dtype.kind == "u":
-        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8, order="C")
+        white = next(full for full in (2**bits - 1 for bits in _BITS) if values.max() <= full)
+        return ((values.astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8, order="C")
     low, high = float(values.min()), float(values.max())  # NaN if any is
     if not (low >= 0 and high <= 1):
         if np.isnan(low):

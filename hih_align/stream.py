@@ -17,7 +17,8 @@ from .images import Image, read_image
 
 def pairs(images: Iterable[Image], bboxes: Iterable[ArrayLike]) -> Iterator[tuple[Image, ArrayLike]]:
     for name, given in (("images", images), ("bboxes", bboxes)):
-        if isinstance(given, (str, os.PathLike)) or not isinstance(given, Iterable):
+        one = isinstance(given, (str, bytes, bytearray, os.PathLike)) or hasattr(given, "read")
+        if one or not isinstance(given, Iterable):
             raise TypeError(f"{name} is {type(given).__name__}, expected a list, or another iterable")
     missing = object()
     for index, (image, bbox) in enumerate(zip_longest(images, bboxes, fillvalue=missing)):
@@ -30,7 +31,7 @@ def pairs(images: Iterable[Image], bboxes: Iterable[ArrayLike]) -> Iterator[tupl
 def reading(
     pairs: Iterable[tuple[Image, ArrayLike]], ahead: int
 ) -> Iterator[tuple[Image, ArrayLike, Callable[[], NDArray[np.uint8]]]]:
-    """Images and boxes with what gives the pixels; up to ``ahead`` files are being read meanwhile."""
+    """Images and boxes with what gives the pixels; up to ``ahead`` files or ``bytes`` are being read meanwhile."""
     if not ahead:
         yield from ((image, bbox, partial(read_image, image)) for image, bbox in pairs)
         return
@@ -39,11 +40,16 @@ def reading(
     try:
         waiting: deque[tuple[Image, ArrayLike, Callable[[], NDArray[np.uint8]]]] = deque()
         for image, bbox in pairs:
-            file = isinstance(image, (str, os.PathLike))
-            waiting.append((image, bbox, pool.submit(read_image, image).result if file else partial(read_image, image)))
-            while waiting and (len(waiting) > ahead or not isinstance(waiting[0][0], (str, os.PathLike))):
+            read = pool.submit(read_image, image).result if _encoded(image) else partial(read_image, image)
+            waiting.append((image, bbox, read))
+            while waiting and (len(waiting) > ahead or not _encoded(waiting[0][0])):
                 yield waiting.popleft()
         while waiting:
             yield waiting.popleft()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _encoded(image: Image) -> bool:
+    """Whether reading is work that another thread may do: an open file belongs to the caller's thread."""
+    return isinstance(image, (str, bytes, os.PathLike))

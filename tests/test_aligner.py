@@ -7,6 +7,7 @@ coloured dots, so that the exact result is known, and an untrained one, which ma
 from __future__ import annotations
 
 import inspect
+import io
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -883,7 +884,7 @@ U8 = np.uint8
         (np.full((9, 9, 3), 200.0), ValueError, r"image holds 200 to 200, expected floats in \[0, 1\].*255"),
         (np.full((9, 9, 3), -0.1), ValueError, r"image holds -0.1 to -0.1, expected floats in \[0, 1\]"),
         (None, TypeError, "image is NoneType"),
-        (b"\xff\xd8", TypeError, "image is bytes"),
+        (b"\xff\xd8", ValueError, r"image \(an encoded picture\) cannot be read: it is in no format"),
         ([[1, 2], [3, 4]], TypeError, "image is list"),
     ],
 )
@@ -926,7 +927,10 @@ NAN, INF = np.nan, np.inf
         ((320, 1, 380, 8), ValueError, "bbox is .* wholly outside"),
         ((1, 240, 8, 280), ValueError, "bbox is .* wholly outside"),
         ((1, 2, 3), ValueError, r"bbox has shape \(3,\), expected \(4,\) or \(N, 4\)"),
-        ((1, 2, 3, 4, 0.9), ValueError, r"bbox has shape \(5,\)"),
+        ((1, 2, 3, 4, 0.9), ValueError, r"bbox has shape \(5,\), .* then pass boxes\[:4\]"),
+        (np.ones((2, 5)), ValueError, r"bbox has shape \(2, 5\), expected .* then pass boxes\[:, :4\]"),
+        (np.ma.array((1, 1, 8, 8), mask=(0, 1, 0, 0)), ValueError, "bbox is a masked array"),
+        (torch.ones(4, device="meta"), TypeError, "bbox is a tensor on the meta device"),
         (7, ValueError, r"bbox has shape \(\)"),
         (np.ones((2, 3)), ValueError, r"bbox has shape \(2, 3\)"),
         (np.ones((0, 5)), ValueError, r"bbox has shape \(0, 5\)"),
@@ -951,8 +955,23 @@ def test_bad_boxes(small: FaceAligner, noise: Array, bbox: Any, error: type[Exce
         small.heatmaps(noise, bbox)
 
 
+def test_boxes_of_tensors_that_need_gradients(small: FaceAligner, noise: Array) -> None:
+    box = [torch.tensor(value, requires_grad=True) for value in (10.0, 10.0, 90.0, 90.0)]
+    np.testing.assert_array_equal(small.align(noise, box).bbox, (10, 10, 90, 90))
+    np.testing.assert_array_equal(small.align(noise, [box, tuple(box)]).bbox, [(10, 10, 90, 90)] * 2)
+
+
+def test_encoded_pictures_are_read_ahead_too(small: FaceAligner, noise: Array) -> None:
+    encoded = cv2.imencode(".png", noise[..., ::-1])[1].tobytes()
+    expected = small.align(noise, (10, 10, 90, 90)).points
+    images = [encoded, io.BytesIO(encoded), noise, encoded]
+    for face in small.align_batch(images, [(10, 10, 90, 90)] * 4):
+        np.testing.assert_allclose(face.points, expected, atol=1e-3)
+
+
 def test_bbox_may_not_be_left_out(small: FaceAligner, noise: Array) -> None:
-    with pytest.raises((TypeError, ValueError), match="bbox"):
+    assert inspect.signature(FaceAligner.align).parameters["bbox"].default is inspect.Parameter.empty
+    with pytest.raises(TypeError, match="bbox"):
         small.align(noise)  # type: ignore[call-arg,unused-ignore]
 
 
@@ -967,6 +986,8 @@ def test_bbox_may_not_be_left_out(small: FaceAligner, noise: Array) -> None:
         ({"images": None}, TypeError, "images"),
         ({"images": "a.png"}, TypeError, "images"),
         ({"images": Path("a.png")}, TypeError, "images"),
+        ({"images": b"png"}, TypeError, "images is bytes"),
+        ({"images": io.BytesIO(b"png")}, TypeError, "images is BytesIO"),
         ({"bboxes": 5}, TypeError, "bboxes"),
         ({"bboxes": (1, 1, 8, 8)}, ValueError, r"bbox has shape \(\)"),
         ({"batch_size": 0}, ValueError, "batch_size is 0"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import warnings
 from pathlib import Path
@@ -384,7 +385,7 @@ def test_grey_array() -> None:
 
 
 def test_ndarray_subclass() -> None:
-    got = read_image(np.ma.masked_array(RGB, RGB > 99))
+    got = read_image(np.ma.masked_array(RGB, False))
     assert type(got) is np.ndarray
     same(got, RGB)
 
@@ -457,7 +458,7 @@ def test_bool_is_told_to_scale() -> None:
         read_image(torch.zeros(3, 4, 5, dtype=torch.bool))
 
 
-@pytest.mark.parametrize("shape", [(), (5,), (4, 5, 1), (4, 5, 2), (4, 5, 5), (1, 4, 5, 3)])
+@pytest.mark.parametrize("shape", [(), (5,), (4, 5, 2), (4, 5, 5), (1, 4, 5, 3)])
 def test_wrong_shape(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"^image has shape \(.*expected an RGB array \(H, W, 3\)") as caught:
         read_image(np.zeros(shape, np.uint8))
@@ -507,9 +508,11 @@ def test_tensor_on_cuda() -> None:
     same(read_image(torch.from_numpy(RGB.transpose(2, 0, 1).copy()).cuda()), RGB)
 
 
-@pytest.mark.parametrize("shape", [(4, 5), (1, 4, 5), (4, 4, 5), (1, 3, 4, 5), ()])
+@pytest.mark.parametrize("shape", [(4, 5), (2, 4, 5), (4, 4, 5), (1, 3, 4, 5), ()])
 def test_wrong_tensor_shape(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"^image has shape \(.*expected an RGB tensor \(3, H, W\)$") as caught:
+    with pytest.raises(
+        ValueError, match=r"^image has shape \(.*expected an RGB tensor \(3, H, W\) or \(1, H, W\)$"
+    ) as caught:
         read_image(torch.zeros(shape))
     assert str(shape) in str(caught.value)
 
@@ -533,10 +536,101 @@ def test_wrong_tensor_dtype(dtype: torch.dtype) -> None:
 # anything else
 
 
-@pytest.mark.parametrize("image", [None, 3, 0.5, [[0]], RGB.tolist(), b"a.png", PNG, io.BytesIO(PNG), np.float32(1)])
+@pytest.mark.parametrize("image", [None, 3, 0.5, [[0]], RGB.tolist(), np.float32(1)])
 def test_wrong_type(image: Any) -> None:
-    with pytest.raises(TypeError, match=f"^image is {type(image).__name__}, expected a path, a PIL image"):
+    with pytest.raises(
+        TypeError, match=f"^image is {type(image).__name__}, expected a path, an encoded picture .*, a PIL image"
+    ):
         read_image(image)
+
+
+# encoded pictures
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, io.BytesIO])
+def test_an_encoded_picture(kind: Any) -> None:
+    same(read_image(kind(PNG)), RGB)
+
+
+def test_an_open_file_is_read_from_its_start_and_stays_open(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(PNG)
+    with (tmp_path / "a.png").open("rb") as file:
+        file.read(5)
+        for _ in range(2):
+            same(read_image(file), RGB)
+        assert not file.closed
+
+
+def test_a_stream_that_cannot_seek() -> None:
+    reading, writing = os.pipe()
+    os.write(writing, PNG)
+    os.close(writing)
+    with os.fdopen(reading, "rb", buffering=0) as pipe:
+        same(read_image(pipe), RGB)
+
+
+@pytest.mark.parametrize("data", [b"", b"a.png", PNG[:60]])
+def test_encoded_pictures_that_are_none(data: bytes) -> None:
+    for image in (data, io.BytesIO(data)):
+        with pytest.raises(ValueError, match=r"^image \(an encoded picture\) cannot be read"):
+            read_image(image)
+
+
+def test_files_that_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(PNG)
+    with (tmp_path / "a.png").open(encoding="latin-1") as text, pytest.raises(TypeError, match=r"text mode.*'rb'"):
+        read_image(text)  # type: ignore[arg-type]
+    closed = io.BytesIO(PNG)
+    closed.close()
+    with pytest.raises(ValueError, match=r"image is a closed file"):
+        read_image(closed)
+
+
+# integers whose range is not known
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("kind", ["I;16", "I", "array", "tensor", "tiff"])
+def test_white_is_white_whatever_the_bits(tmp_path: Path, bits: int, kind: str) -> None:
+    """A picture from black to white in so many bits, in a wider type: it comes out from 0 to 255."""
+    values = np.linspace(0, 2**bits - 1, 96).round().astype(np.uint16).reshape(8, 12)
+    image: Any = values
+    if kind == "tensor":
+        image = torch.from_numpy(np.stack([values] * 3))
+    elif kind == "I;16":
+        image = PIL.Image.fromarray(values)
+    elif kind != "array":
+        image = PIL.Image.fromarray(values.astype(np.int32))
+        assert image.mode == "I"
+    if kind == "tiff":
+        image.save(tmp_path / "a.tif")
+        image = tmp_path / "a.tif"
+    expected = np.floor(values / (2**bits - 1) * 255 + 0.5)
+    same(read_image(image), grey(expected))
+
+
+def test_32_bit_integers_are_refused_with_what_to_do() -> None:
+    with pytest.raises(TypeError, match=r"image has dtype int32.*0 to 255, else divide by white"):
+        read_image(np.full((4, 5, 3), 200, np.int32))
+
+
+# what holds no values
+
+
+def test_meta_tensors_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"image is a tensor .*on the meta device, which holds no values"):
+        read_image(torch.zeros(3, 4, 5, device="meta"))
+
+
+def test_masked_arrays() -> None:
+    same(read_image(np.ma.array(RGB, mask=False)), RGB)
+    with pytest.raises(ValueError, match="image is a masked array"):
+        read_image(np.ma.array(RGB, mask=RGB > 99))
+
+
+def test_one_channel() -> None:
+    same(read_image(LUMA[..., None]), grey(LUMA))
+    same(read_image(torch.from_numpy(LUMA.copy())[None]), grey(LUMA))
 
 
 # writing
