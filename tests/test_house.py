@@ -19,7 +19,7 @@ PACKAGE = Path(hih_align.__file__).parent
 
 #: Rooms and modules from the bottom to the top: each knows those on lines above its own, and those on its own line.
 STOREYS = (
-    ("files", "progress", "_moved"),
+    ("files", "progress", "_moved", "_pyinstaller"),
     ("schemes", "crops"),
     ("method", "images", "boxes", "roll", "scores"),
     ("hub", "landmarks", "drawing", "stream"),

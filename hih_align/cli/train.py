@@ -70,9 +70,10 @@ def train(
     from ..training.trainer import train as run
     from ..training.warmstart import Start, load_start
 
+    how = "--recipe 300w" if init is None else "--recipe finetune, which starts from --init,"
     if out is None:
         if recipe is None:
-            raise ValueError("recipe is missing: --recipe 300w, for instance (or --resume --out FOLDER)")
+            raise ValueError(f"recipe is missing: {how} for instance (or --resume --out FOLDER)")
         out = Path("runs") / "-".join(filter(None, [Path(recipe).stem, size and size.upper()]))
     stored = None
     if resume and (out / RUN_FILE).is_file():
@@ -80,7 +81,7 @@ def train(
     if recipe is not None:
         chosen = load_recipe(recipe, size, parse_overrides(overrides or []))
     elif stored is None:
-        raise ValueError("recipe is missing: --recipe 300w, for instance")
+        raise ValueError(f"recipe is missing: {how} for instance")
     elif size or overrides:
         raise ValueError("resume: --size and --set change nothing in a run under way; with --recipe they are compared")
     else:

@@ -107,10 +107,26 @@ def left_right_problem(points: NDArray[np.float64], labelled: NDArray[np.bool_],
     order = scheme.permutation
     if order is None:
         return None
+    if (order == np.arange(len(order))).all():
+        return _no_pairs(m, scheme)
     crossed = int(swapped(points, labelled, mean, order).sum())
     if crossed >= 3 and crossed > 0.05 * len(points):
         return f"left and right are swapped in {crossed} of {len(points)} faces"
     return _table_problem(m, labelled, order, scheme)
+
+
+def _no_pairs(m: _Complex, scheme: Scheme) -> str | None:
+    """A table without pairs says that all landmarks lie on the line that halves a face."""
+    known = m[~np.isnan(m)]
+    if len(known) < 3:
+        return None
+    spread = np.linalg.svd(np.stack(((known - known.mean()).real, (known - known.mean()).imag)), compute_uv=False)
+    if spread[1] < 0.2 * spread[0]:
+        return None
+    return (
+        f"mirror of scheme {scheme.id!r} has no pairs, so each landmark would be its own mirror image: name the pairs "
+        "that a mirrored face exchanges, such as [[0, 1]], or leave mirror out"
+    )
 
 
 def _table_problem(m: _Complex, labelled: NDArray[np.bool_], order: NDArray[np.intp], scheme: Scheme) -> str | None:

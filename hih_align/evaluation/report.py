@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import crops
 from ..files import replacing
@@ -155,9 +156,14 @@ def markdown(report: Report) -> str:
         lines += [f"| {name} | {_text(nme)} | {_text(box)} |" for name, (nme, box) in parts.items()]
         lines.append("")
     if len(worst := report.worst()):
-        faces = (f"{report.records[i].image.name} {report.nme[i]:.1f}" for i in worst)
-        lines += [f"Worst faces: {', '.join(faces)}.", ""]
+        lines += worst_lines(report, worst)
     return "\n".join(lines)
+
+
+def worst_lines(report: Report, worst: Sequence[int] | NDArray[np.intp]) -> list[str]:
+    """Lines of a Markdown list: the NME and the file of the faces of these indices."""
+    faces = (f"- {report.nme[i]:.1f} %, {report.records[i].image.name}" for i in worst)
+    return ["Worst faces:", "", *faces, ""]
 
 
 def summary_table(report: Report) -> list[str]:

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -174,9 +175,12 @@ def manifest_path() -> Path:
 
 
 def read_manifest(path: Path | None = None) -> dict[str, Row]:
-    """The manifest's rows by id."""
-    path = path or manifest_path()
-    data = json.loads(path.read_text("utf-8"))
+    """The manifest's rows by id.
+
+    Raises:
+        FileNotFoundError: the package came without its data.
+    """
+    data = json.loads(_manifest_text() if path is None else path.read_text("utf-8"))
     rows = {}
     for item in data["checkpoints"]:
         config = config_from_dict(
@@ -185,6 +189,28 @@ def read_manifest(path: Path | None = None) -> dict[str, Row]:
         known = {key: item[key] for key in Row.__dataclass_fields__ if key not in ("config", "metrics")}
         rows[item["id"]] = Row(**known, metrics=tuple(item["metrics"]), config=config)
     return rows
+
+
+def _manifest_text() -> str:
+    try:
+        return manifest_path().read_text("utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    try:  # the package may lie in a zip file
+        return resources.files(__package__.partition(".")[0]).joinpath(MANIFEST).read_text("utf-8")
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{MANIFEST} is missing: the package came without its data files, so it knows no model by name. A "
+            "checkpoint's folder works all the same; PyInstaller takes the data by the hook that the package has"
+        ) from error
+
+
+def _known() -> list[str]:
+    """Sizes and manifest ids, for messages."""
+    try:
+        return [*SIZES, *read_manifest()]
+    except FileNotFoundError:
+        return [*SIZES]
 
 
 @dataclass(frozen=True)
@@ -233,7 +259,8 @@ def find_checkpoint(
     could_be_repository = isinstance(name, str)
     name = os.fspath(name)
     wanted = None if scheme is None else get_scheme(scheme)
-    rows = read_manifest()
+    ours = name.split("/")[0] in SIZES
+    rows = read_manifest() if ours else {}  # read when it is needed: a program may have been bundled without it
     if name in SIZES:
         trained_on = "300w" if wanted is None else "wflw" if wanted.id == "cofw" else wanted.id
         row = rows.get(f"{name}/{trained_on}")
@@ -246,8 +273,8 @@ def find_checkpoint(
         found = Checkpoint(config, _find_weights(rows[name], hub))
     elif name and Path(name).is_dir():
         found = _folder(Path(name))
-    elif name.split("/")[0] in SIZES:
-        raise ValueError(f"model is {name!r}, expected one of {[*SIZES, *rows]}")
+    elif ours:
+        raise ValueError(f"model is {name!r}, expected one of {_known()}")
     elif could_be_repository and re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith((".", "~")):
         found = _repository(name, wanted, hub)
     elif os.path.isfile(name):
@@ -258,7 +285,7 @@ def find_checkpoint(
     elif os.sep in name or name.startswith((".", "~")) or not could_be_repository:
         raise FileNotFoundError(f"model: no such folder: {name}")
     else:
-        raise ValueError(f"model is {name!r}, expected one of {[*SIZES, *rows]}, a folder, or a Hub repository")
+        raise ValueError(f"model is {name!r}, expected one of {_known()}, a folder, or a Hub repository")
     return replace(found, config=_with_scheme(found.config, wanted, name))
 
 
@@ -280,6 +307,8 @@ def packaged_weights() -> Path:
 def _folders() -> list[Path]:
     """Where the manifest's files are looked for: the package, ``weights/`` of a checkout, the user's folder."""
     folders = [packaged_weights(), manifest_path().parent / "weights"]
+    if Path(MANIFEST).is_file():  # an installed package that is used in a checkout
+        folders.append(Path.cwd() / "weights")
     if named := os.environ.get(WEIGHTS_FOLDER):
         folders.append(Path(named))
     return list(dict.fromkeys(folders))

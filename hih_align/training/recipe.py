@@ -170,7 +170,8 @@ def _build(cls: type[T], data: Any, where: str) -> T:
         raise ValueError(f"{where} is {data!r}, expected a mapping")
     hints = typing.get_type_hints(cls)
     if unknown := [str(key) for key in data if key not in hints]:
-        raise ValueError(f"{where} has unknown keys {sorted(unknown)}, expected some of {sorted(hints)}")
+        known = sorted({*hints, *(_STAGE_SHORTHANDS if cls is Recipe else ())})
+        raise ValueError(f"{where} has unknown keys {sorted(unknown)}, expected some of {known}")
     values = {key: _convert(value, hints[key], f"{where}.{key}") for key, value in data.items()}
     required = [f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING]  # type: ignore[arg-type]
     if missing := [name for name in required if name not in values]:

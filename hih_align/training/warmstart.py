@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..hub import checkpoints
-from ..method.network import HIHNet, StackedHourglass
+from ..method.network import SIZES, HIHNet, StackedHourglass
 from ..method.released import load_released
 from ..schemes import COFW, W300, WFLW, Scheme, conversion
 from .learner import Learner
@@ -108,8 +108,9 @@ def load_start(init: str | os.PathLike[str], scheme: Scheme | None = None) -> St
         network = load_released(name).network
         known = {len(s): s for s in (W300, WFLW, COFW)}
         return Start(network, known.get(network.landmarks), name)
-    rows = checkpoints.read_manifest()
-    wanted = scheme.id if scheme is not None and f"{name}/{scheme.id}" in rows else None
+    wanted = None
+    if scheme is not None and name in SIZES and f"{name}/{scheme.id}" in checkpoints.read_manifest():
+        wanted = scheme.id
     found = checkpoints.find_checkpoint(name, wanted)
     return Start(checkpoints.load_network(found), found.config.scheme, name)
 

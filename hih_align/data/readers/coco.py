@@ -165,7 +165,7 @@ def _face(
         values = numbers(annotation["keypoints"], None, "keypoints")
         count = len(category.get("keypoints") or scheme)
         if len(values) % 3 or len(values) // 3 <= order.max() or len(values) // 3 not in (count, len(scheme)):
-            raise ValueError(f"keypoints has {len(values)} numbers, expected 3 for each of {len(scheme)} landmarks")
+            raise ValueError(_other_count(len(values), category, scheme))
         x, y, v = values.reshape(-1, 3)[order].T
         if not (v >= 0).all():
             raise ValueError(f"keypoints has the visibility {v[~(v >= 0)][0]:g}, expected 0, 1 or 2")
@@ -190,6 +190,15 @@ def _face(
         spread=spread,
         size=size,
     )
+
+
+def _other_count(numbers: int, category: Mapping[str, Any], scheme: Scheme) -> str:
+    text = f"keypoints has {numbers} numbers, expected 3 for each of {len(scheme)} landmarks of scheme {scheme.id!r}"
+    names = [str(name) for name in category.get("keypoints") or ()]
+    if numbers % 3 or numbers // 3 == len(scheme):
+        return text
+    known = f" ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})" if len(names) == numbers // 3 else ""
+    return f"{text}; the data have {numbers // 3} landmarks{known}: name their scheme, on the command line by --scheme"
 
 
 def _attributes(annotation: Mapping[str, Any], image: Mapping[str, Any]) -> dict[str, Attribute]:

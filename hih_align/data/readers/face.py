@@ -81,8 +81,11 @@ def find_image(name: str, folders: Iterable[Path]) -> Path:
     Raises:
         FileNotFoundError: none does.
     """
-    tried = [folder / name.replace("\\", "/") for folder in folders]
-    for path in tried:
+    folders = list(dict.fromkeys(folders))
+    for folder in folders:
+        path = folder / name.replace("\\", "/")
         if path.is_file():
             return path
-    raise FileNotFoundError(f"image {name!r} does not exist, looked for {', '.join(str(p) for p in tried)}")
+    if Path(name).is_absolute():
+        raise FileNotFoundError(f"image {name!r} does not exist")
+    raise FileNotFoundError(f"image {name!r} does not exist in any of {', '.join(map(str, folders))}")

@@ -1,0 +1,143 @@
+"""What a newcomer reads who has left something out."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+from typer.testing import CliRunner
+
+from hih_align.cli import models
+from hih_align.cli.app import app
+from hih_align.data.annotations import read_dataset
+from hih_align.hub import checkpoints
+
+NAMES = [f"q{n}" for n in range(12)]
+
+
+def run(*words: object, code: int = 0) -> Any:
+    result = CliRunner().invoke(app, [str(word) for word in words], env={"HIH_ALIGN_TRACEBACK": None})
+    assert result.exit_code == code, (result.output, result.exception)
+    return result
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Two faces with twelve landmarks of the user's own."""
+    random = np.random.default_rng(0)
+    points = random.uniform(20, 80, (12, 2))
+    images, annotations = [], []
+    for n in range(2):
+        PIL.Image.fromarray(random.integers(0, 256, (100, 100, 3), np.uint8)).save(tmp_path / f"{n}.png")
+        images.append({"id": n, "file_name": f"{n}.png"})
+        rows = np.column_stack((points + n, np.full(12, 2)))
+        annotations.append(
+            {"id": n, "image_id": n, "category_id": 1, "bbox": [15, 15, 70, 70], "keypoints": rows.ravel().tolist()}
+        )
+    content = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "face", "keypoints": NAMES}],
+    }
+    (tmp_path / "mine.json").write_text(json.dumps(content))
+    return tmp_path / "mine.json"
+
+
+def scheme(data: Path, **keys: object) -> Path:
+    (data.parent / "scheme.json").write_text(json.dumps({"id": "mine", "names": NAMES} | keys))
+    return data.parent / "scheme.json"
+
+
+def test_a_forgotten_scheme(data: Path) -> None:
+    words = ["train", "--recipe", "finetune", "--init", "HIH_T/300w", "--data", data, "--out", data.parent / "run"]
+    error = run(*words, code=1).stderr
+    assert "keypoints has 36 numbers, expected 3 for each of 68 landmarks of scheme '300w'" in error
+    assert (
+        "the data have 12 landmarks (q0, q1, q2, q3, ...): name their scheme, on the command line by --scheme" in error
+    )
+
+
+def test_a_forgotten_recipe(data: Path) -> None:
+    for more in ([], ["--out", data.parent / "run"]):
+        words = ["train", "--data", data, *more]
+        assert "recipe is missing: --recipe 300w for instance" in run(*words, code=1).stderr
+        error = run(*words, "--init", "HIH_T/300w", code=1).stderr
+        assert "recipe is missing: --recipe finetune, which starts from --init, for instance" in error
+        assert "300w" not in error
+
+
+def test_an_unknown_key_of_a_recipe(data: Path) -> None:
+    words = ["train", "--recipe", "finetune", "--init", "HIH_T/300w", "--data", data, "--set", "epoch=3"]
+    error = run(*words, "--out", data.parent / "run", code=1).stderr
+    assert "unknown keys ['epoch']" in error
+    for key in ("epochs", "lr", "batch", "schedule", "warmup"):
+        assert f"'{key}'" in error
+
+
+def test_a_mirror_without_pairs(data: Path) -> None:
+    error = run("data", "check", data, "--scheme", scheme(data, mirror=[]), code=1).stderr
+    assert "mirror of scheme 'mine' has no pairs, so each landmark would be its own mirror image" in error
+    assert "such as [[0, 1]], or leave mirror out" in error
+    # where all landmarks lie on the line that halves a face there are no pairs to name
+    content = json.loads(data.read_text())
+    for annotation in content["annotations"]:
+        annotation["keypoints"] = (
+            np.column_stack((np.full(12, 50), np.arange(20, 80, 5), np.full(12, 2))).ravel().tolist()
+        )
+    data.write_text(json.dumps({**content, "annotations": content["annotations"][:1]}))
+    assert len(read_dataset(data, str(scheme(data, mirror=[])))) == 1
+
+
+def test_warnings_are_a_line_without_source(data: Path) -> None:
+    before = warnings.formatwarning
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = lambda message, *_, **__: sys.stderr.write(  # as Python's own, not pytest's
+            warnings.formatwarning(message, UserWarning, "file.py", 1, "source")
+        )
+        error = run("data", "check", data, "--scheme", scheme(data)).stderr
+    assert "hih-align: warning: scheme 'mine' has no mirror table: no face is mirrored in training\n" in error
+    assert "file.py" not in error
+    assert "source" not in error
+    assert warnings.formatwarning is before
+
+
+def test_a_missing_picture_is_named_once(data: Path) -> None:
+    for name in ("gone.png", "/nowhere/gone.png"):
+        content = json.loads(data.read_text())
+        content["images"][1]["file_name"] = name
+        data.write_text(json.dumps(content))
+        with pytest.raises(FileNotFoundError) as error:
+            read_dataset(data, str(scheme(data)))
+        assert str(error.value).count("gone.png") == 1
+        assert ("does not exist in any of" in str(error.value)) == (name == "gone.png")
+    assert str(error.value).endswith("image '/nowhere/gone.png' does not exist")
+
+
+def test_models_prints_short_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(checkpoints.manifest_path().parent)
+    text = run("models").stdout
+    assert str(Path.cwd()) not in text
+    assert re.search(r"^HIH_S/300w .* weights/HIH_S_300w\.safetensors ", text, re.M)
+    monkeypatch.setattr(models, "local_weights", lambda row: None)
+    text = run("models").stdout
+    assert "name their folder in HIH_ALIGN_WEIGHTS" in text
+    assert "HIH_S_300w.safetensors" in text.splitlines()[-1]
+
+
+def test_worst_faces_are_lines() -> None:
+    from types import SimpleNamespace
+
+    from hih_align.evaluation import report
+
+    image = SimpleNamespace(image=Path("a/b.png"))
+    assert report.worst_lines(SimpleNamespace(records=[image, image], nme=[3.0, 14.25]), [1, 0]) == [
+        "Worst faces:", "", "- 14.2 %, b.png", "- 3.0 %, b.png", "",
+    ]  # fmt: skip
