@@ -121,11 +121,12 @@ def _no_pairs(m: _Complex, scheme: Scheme) -> str | None:
     if len(known) < 3:
         return None
     spread = np.linalg.svd(np.stack(((known - known.mean()).real, (known - known.mean()).imag)), compute_uv=False)
-    if spread[1] < 0.2 * spread[0]:
+    if spread[1] < 0.35 * spread[0]:
         return None
     return (
-        f"mirror of scheme {scheme.id!r} has no pairs, so each landmark would be its own mirror image: name the pairs "
-        "that a mirrored face exchanges, such as [[0, 1]], or leave mirror out"
+        f"the mirror table of scheme {scheme.id!r} does not fit the data: mirror has no pairs, so each landmark would be "
+        "its own mirror image, and a mirrored face comes out as no face at all; name the pairs that a mirrored face "
+        "exchanges, such as [[0, 1]], or leave mirror out"
     )
 
 

@@ -88,4 +88,4 @@ def find_image(name: str, folders: Iterable[Path]) -> Path:
             return path
     if Path(name).is_absolute():
         raise FileNotFoundError(f"image {name!r} does not exist")
-    raise FileNotFoundError(f"image {name!r} does not exist in any of {', '.join(map(str, folders))}")
+    raise FileNotFoundError(f"image {name!r} does not exist, looked in {', '.join(map(str, folders))}")
