@@ -124,8 +124,8 @@ def _no_pairs(m: _Complex, scheme: Scheme) -> str | None:
     if spread[1] < 0.35 * spread[0]:
         return None
     return (
-        f"the mirror table of scheme {scheme.id!r} does not fit the data: mirror has no pairs, so each landmark would be "
-        "its own mirror image, and a mirrored face comes out as no face at all; name the pairs that a mirrored face "
+        f"the mirror table of scheme {scheme.id!r} does not fit the data: mirror has no pairs, so each landmark would "
+        "be its own mirror image, and a mirrored face comes out as no face at all; name the pairs that a mirrored face "
         "exchanges, such as [[0, 1]], or leave mirror out"
     )
 
