@@ -25,7 +25,7 @@ from .images import Image, read_image
 from .landmarks import Landmarks
 from .method.heatmaps import STRIDE, Decoder
 from .method.network import HIHNet
-from .runtime import Backend, CudaBackend, TorchBackend
+from .runtime import Backend, CudaBackend, TorchBackend, fork
 from .runtime.device_crops import Photograph
 from .runtime.placement import choose_device, choose_dtype
 from .runtime.precision import warn_if_emulated
@@ -151,7 +151,8 @@ class FaceAligner:
         """A copy that runs, and the state of the network that it is of."""
         state = _state(self._weights)
         config = replace(self.config, decoder=self.decoder)
-        return state, backends.make(self.backend, self._network, config, self.device, self._asked, self._exported)
+        made = fork.run(backends.make, self.backend, self._network, config, self.device, self._asked, self._exported)
+        return state, made
 
     def _runtime(self) -> Backend:
         """The copy that runs, of the network as it is now."""
@@ -224,7 +225,7 @@ class FaceAligner:
         folder = found.weights.parent
         network = None
         if found.weights.is_file() or backends.choose(backend, place, folder) not in checkpoints.exported_for(folder):
-            network = checkpoints.load_network(found)
+            network = fork.run(checkpoints.load_network, found)
         else:
             backend = backends.choose(backend, place, folder)
         return cls(
@@ -341,7 +342,7 @@ class FaceAligner:
         crop = crops.warp(pixels, transform.matrix, transform.size)
         runtime = self._runtime()
         if not isinstance(runtime, TorchBackend):
-            runtime = TorchBackend(self.network, self.config, self.device, torch.float32)
+            runtime = fork.run(TorchBackend, self.network, self.config, self.device, torch.float32)
         integer, decimal = runtime.heatmaps(crop[None])
         return Heatmaps(integer[0], decimal[0], crop, transform)
 

@@ -1,4 +1,4 @@
-"""`examples/ray_folder.py` on a Ray of this machine: the rows are what `align_batch` gives."""
+"""`examples/ray_folder.py` on a Ray of this machine: the rows are what `align_batch` gives, to a thousandth of a px."""
 
 from __future__ import annotations
 
@@ -62,8 +62,10 @@ def test_a_folder(tmp_path: Path, astronaut: NDArray[np.uint8], kind: str) -> No
             row = found[name, index]
             assert {"file": name, "index": index}.items() <= row.items()
             assert (row["scheme"], row["model"]) == (face.scheme.id, face.model)
-            for field in ("points", "scores", "bbox"):
-                np.testing.assert_array_equal(np.array(row[field], np.float32), getattr(face, field), err_msg=field)
+            # an actor computes with another number of threads, which may add up in another order
+            for field, atol in (("points", 1e-3), ("scores", 1e-5), ("bbox", 0)):
+                found_values = np.array(row[field], np.float32)
+                np.testing.assert_allclose(found_values, getattr(face, field), rtol=0, atol=atol, err_msg=field)
     if kind == "parquet":
         again = run(*words)
         assert again.returncode == 2

@@ -44,7 +44,6 @@ from hih_align.training.validation import by_error
 from hih_align.training.warmstart import Start, load_start, same_points, warm_start
 
 ROOT = Path(hih_align.__file__).parents[1]
-SHARED = Path(__file__).resolve().parents[3] / "shared"
 
 
 @pytest.fixture(autouse=True)
@@ -597,9 +596,8 @@ def test_warm_start_keeps_fresh_rows_where_a_landmark_is_new():
     assert torch.equal(target.trunk.stacks[0].predict.weight[60], source.trunk.stacks[0].predict.weight[36])
 
 
-@pytest.mark.skipif(not (SHARED / "weights").is_dir(), reason="no shared weights beside the checkout")
-def test_start_weights_of_the_released_layout():
-    start = load_start(SHARED / "weights" / "hih_t_300w.pth")
+def test_start_weights_of_the_released_layout(shared):
+    start = load_start(shared / "weights" / "hih_t_300w.pth")
     assert start.scheme == W300
     assert start.network.stacks == 1
 

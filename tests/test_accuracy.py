@@ -1,0 +1,94 @@
+"""Accuracy on the faces that the paper reports: 300-W's common test, LFPW half, 224 faces.
+
+All of them by PyTorch are ``slow``. ``accuracy`` is a CI step: every third face, by the fastest runtime.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from hih_align import SCHEMES, Config, FaceAligner
+from hih_align.evaluation import metrics
+from hih_align.method.released import load_released
+
+Array = NDArray[Any]
+
+
+class Faces(NamedTuple):
+    """Photographs, boxes (N, 4), and points (N, 68, 2) of their faces."""
+
+    photographs: list[Path]
+    boxes: Array
+    points: Array
+
+    def every_third(self) -> Faces:
+        return Faces(*(part[::3] for part in self))
+
+    def jittered(self) -> Faces:
+        """Boxes moved by up to 10 % of their sides, and scaled by 0.8 to 1.3."""
+        random = np.random.default_rng(5)
+        sides = self.boxes[:, 2:] - self.boxes[:, :2]
+        centres = (self.boxes[:, :2] + self.boxes[:, 2:]) / 2 + random.uniform(-0.1, 0.1, sides.shape) * sides
+        half = random.uniform(0.8, 1.3, (len(self.boxes), 1)) * sides / 2
+        return self._replace(boxes=np.concatenate((centres - half, centres + half), 1))
+
+    def nme(self, aligner: FaceAligner, **options: Any) -> float:
+        """Mean inter-ocular NME in percent."""
+        found = np.stack([face.points for face in aligner.align_batch(self.photographs, self.boxes, **options)])
+        return float(metrics.nme(found, self.points, (36, 45)).mean())
+
+
+@pytest.fixture(scope="module")
+def lfpw(shared: Path) -> Faces:
+    folder = shared / "data" / "300w_test_lfpw"
+    data = json.loads((folder / "annotations.json").read_text())
+    names = {image["id"]: folder / "images" / image["file_name"] for image in data["images"]}
+    faces = data["annotations"]
+    assert len(faces) == 224
+    boxes = np.array([face["bbox"] for face in faces])
+    boxes[:, 2:] += boxes[:, :2]
+    points = np.array([face["keypoints"] for face in faces]).reshape(-1, 68, 3)
+    assert (points[..., 2] == 2).all()
+    return Faces([names[face["image_id"]] for face in faces], boxes, points[..., :2])
+
+
+def papers_decoder(shared: Path, backend: str) -> FaceAligner:
+    """Released weights, read as the paper reads them."""
+    released = load_released(shared / "weights" / "hih_t_300w.pth")
+    return FaceAligner(released.network, Config(SCHEMES["300w"], 1), decode="argmax", device="cpu", backend=backend)
+
+
+@pytest.mark.slow
+def test_accuracy_of_the_papers_decoder(lfpw: Faces, shared: Path) -> None:
+    """The figure that the README of these weights gives for it."""
+    assert lfpw.nme(papers_decoder(shared, "torch"), refine=0) == pytest.approx(3.66, abs=0.05)
+
+
+@pytest.mark.slow
+def test_accuracy_and_robustness_of_the_defaults(lfpw: Faces) -> None:
+    aligner = FaceAligner.from_pretrained("HIH_T", device="cpu")
+    annotated = lfpw.nme(aligner)
+    assert annotated <= 3.15
+    assert lfpw.jittered().nme(aligner) - annotated <= 0.1
+
+
+@pytest.mark.accuracy
+def test_accuracy_of_a_third(lfpw: Faces, shared: Path) -> None:
+    """The bounds of the whole hold on every third face as well."""
+    third = lfpw.every_third()
+    assert len(third.boxes) == 75
+    aligner = FaceAligner.from_pretrained("HIH_T", device="cpu", backend="auto", dtype="float32")
+    assert aligner.backend == "openvino"
+    annotated = third.nme(aligner)
+    jittered = lfpw.jittered().every_third().nme(aligner)
+    paper = third.nme(papers_decoder(shared, "openvino"), refine=0)
+    print(annotated, jittered, paper)
+    assert annotated <= 3.15
+    assert jittered - annotated <= 0.1
+    assert paper == pytest.approx(3.66, abs=0.05)
