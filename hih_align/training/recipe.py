@@ -6,22 +6,18 @@ leaves out has the default given there.
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import types
-import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal
 
 from ..method.heatmaps import Decoder
 from ..method.losses import LossSettings
 from ..schemes import SCHEMES
+from . import plain
 from .augmentation import PRESETS, Augmentation
 from .learner import stacks_of
-
-T = TypeVar("T")
 
 #: Where the packaged recipes lie.
 FOLDER = Path(__file__).parent / "recipes"
@@ -154,84 +150,7 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; `recipe_from_dict` reads it back."""
-        plain: dict[str, Any] = _plain(self)
-        return plain
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    return [_plain(v) for v in value] if isinstance(value, (tuple, list)) else value
-
-
-def _build(cls: type[T], data: Any, where: str) -> T:
-    """A dataclass from plain data; every error says where."""
-    if not isinstance(data, Mapping):
-        raise ValueError(f"{where} is {data!r}, expected a mapping")
-    hints = typing.get_type_hints(cls)
-    if unknown := [str(key) for key in data if key not in hints]:
-        known = sorted({*hints, *(_STAGE_SHORTHANDS if cls is Recipe else ())})
-        raise ValueError(f"{where} has unknown keys {sorted(unknown)}, expected some of {known}")
-    values = {key: _convert(value, hints[key], f"{where}.{key}") for key, value in data.items()}
-    required = [f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING]  # type: ignore[arg-type]
-    if missing := [name for name in required if name not in values]:
-        raise ValueError(f"{where} lacks {missing}")
-    try:
-        return cls(**values)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
-
-
-def _convert(value: Any, kind: Any, where: str) -> Any:
-    """``value`` as the annotated type. YAML 1.1 reads 1e-3 as a string, which counts as the number it is."""
-    if kind is Any:
-        return value
-    origin, args = get_origin(kind), get_args(kind)
-    if origin in (Union, types.UnionType):
-        if value is None and type(None) in args:
-            return None
-        return _convert(value, next(arg for arg in args if arg is not type(None)), where)
-    if kind is Augmentation:
-        return _augmentation(value, where)
-    if dataclasses.is_dataclass(kind):
-        return _build(typing.cast("type[Any]", kind), value, where)
-    if origin is Literal:
-        if value is False and "no" in args:  # YAML 1.1's "no"
-            value = "no"
-        if value not in args:
-            raise ValueError(f"{where} is {value!r}, expected one of {args}")
-        return value
-    if origin is tuple:
-        if isinstance(value, str) or not isinstance(value, Sequence):
-            raise ValueError(f"{where} is {value!r}, expected a list")
-        if args[-1] is not Ellipsis and len(value) != len(args):
-            raise ValueError(f"{where} is {value!r}, expected {len(args)} values")
-        kinds = [args[0]] * len(value) if args[-1] is Ellipsis else args
-        return tuple(_convert(v, k, f"{where}.{i}") for i, (v, k) in enumerate(zip(value, kinds, strict=True)))
-    if kind is bool or kind is str:
-        if not isinstance(value, kind):
-            raise ValueError(f"{where} is {value!r}, expected {'true or false' if kind is bool else 'text'}")
-        return value
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        number = kind(value)
-        if kind is int and number != float(value):
-            raise ValueError
-        return number
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{where} is {value!r}, expected {'an integer' if kind is int else 'a number'}") from error
-
-
-def _augmentation(value: Any, where: str) -> Augmentation:
-    changes = {"preset": value} if isinstance(value, str) else value
-    if not isinstance(changes, Mapping):
-        raise ValueError(f"{where} is {value!r}, expected a preset's name or a mapping")
-    changes = dict(changes)
-    preset = changes.pop("preset", "modern")
-    if preset not in PRESETS:
-        raise ValueError(f"{where} is {preset!r}, expected one of {sorted(PRESETS)}")
-    return _build(Augmentation, _plain(PRESETS[preset]()) | changes, where)
+        return plain.to_plain(self)
 
 
 def recipe_from_dict(data: Any, source: str = "recipe") -> Recipe:
@@ -244,14 +163,16 @@ def recipe_from_dict(data: Any, source: str = "recipe") -> Recipe:
         data = {key: value for key, value in data.items() if key != "variant"}
     if isinstance(data, Mapping) and "gradient_scale" in data:
         data = _without_gradient_scale(data, source)
-    return _build(Recipe, data, source)
+    if isinstance(data, Mapping) and "augmentation" in data:
+        data = {**data, "augmentation": _whole_augmentation(data["augmentation"], f"{source}.augmentation")}
+    return plain.from_plain(Recipe, data, source, also=_STAGE_SHORTHANDS)
 
 
 def _without_gradient_scale(data: Mapping[str, Any], source: str) -> dict[str, Any]:
     """Recipes of version 0.1 multiplied the loss by ``gradient_scale``: the same is Adam's eps, and a clip, that much
     smaller."""
     changed = {key: value for key, value in data.items() if key != "gradient_scale"}
-    scale = _convert(data["gradient_scale"], float, f"{source}.gradient_scale")
+    scale = plain.from_plain(float, data["gradient_scale"], f"{source}.gradient_scale")
     if "eps" in data or not scale > 0:
         raise ValueError(
             f"{source}.gradient_scale is {scale:g}: recipes have eps in its place, which is 1e-8 / gradient_scale, and "
@@ -259,8 +180,19 @@ def _without_gradient_scale(data: Mapping[str, Any], source: str) -> dict[str, A
         )
     changed["eps"] = float(f"{1e-8 / scale:.12g}")
     if (clip := data.get("clip", 5.0)) is not None:
-        changed["clip"] = float(f"{_convert(clip, float, f'{source}.clip') / scale:.12g}")
+        changed["clip"] = float(f"{plain.from_plain(float, clip, f'{source}.clip') / scale:.12g}")
     return changed
+
+
+def _whole_augmentation(value: Any, where: str) -> Any:
+    """A preset's name, or a mapping in which ``preset`` names what the others change, as all of its attributes."""
+    changes = {"preset": value} if isinstance(value, str) else value
+    if not isinstance(changes, Mapping):
+        raise ValueError(f"{where} is {value!r}, expected a preset's name or a mapping")
+    preset = changes.get("preset", "modern")
+    if preset not in PRESETS:
+        raise ValueError(f"{where} is {preset!r}, expected one of {sorted(PRESETS)}")
+    return asdict(PRESETS[preset]()) | {key: value for key, value in changes.items() if key != "preset"}
 
 
 def recipe_names() -> list[str]:
@@ -315,11 +247,9 @@ def load_recipe(name: str, size: str | None = None, overrides: Mapping[str, Any]
 
 
 def _read(path: Path) -> dict[str, Any]:
-    import yaml
-
     try:
-        data = yaml.safe_load(path.read_text("utf-8"))
-    except yaml.YAMLError as error:
+        data = plain.parse_yaml(path.read_text("utf-8"))
+    except ValueError as error:
         raise ValueError(f"recipe: {path} is not YAML: {error}") from error
     if not isinstance(data, dict):
         raise ValueError(f"recipe: {path} holds {type(data).__name__}, expected a mapping")
@@ -372,16 +302,14 @@ def parse_overrides(items: Sequence[str]) -> dict[str, Any]:
     Raises:
         ValueError: for a text without "=", or a value that is not YAML.
     """
-    import yaml
-
     overrides = {}
     for item in items:
         key, separator, text = item.partition("=")
         if not separator or not key:
             raise ValueError(f"set is {item!r}, expected key=value")
         try:
-            overrides[key.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+            overrides[key.strip()] = plain.parse_yaml(text)
+        except ValueError as error:
             raise ValueError(f"set is {item!r}, whose value is not YAML: {error}") from error
     return overrides
 
