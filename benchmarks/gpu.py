@@ -56,7 +56,7 @@ def load(size: str, dtype: str) -> tuple[FaceAligner, bool]:
         return FaceAligner.from_pretrained(size, device=DEVICE, dtype=dtype), False
     except WeightsUnavailableError:
         config = read_manifest()[f"{size}/300w"].config
-        return FaceAligner(HIHNet(68, SIZES[size]), config, device=DEVICE, dtype=dtype), True
+        return FaceAligner(HIHNet(68, *SIZES[size]), config, device=DEVICE, dtype=dtype), True
 
 
 def peak(seconds: float) -> float:
@@ -76,7 +76,8 @@ def works(aligner: FaceAligner, faces: int) -> dict[str, Callable[[], object]]:
     boxes = box + np.random.default_rng(0).uniform(-8, 8, (faces, 1))
     backend = aligner._runtime()
     assert isinstance(backend, CudaBackend)
-    crops = torch.randint(256, (faces, 256, 256, 3), dtype=torch.uint8, device=DEVICE)
+    side = aligner.config.input_size
+    crops = torch.randint(256, (faces, side, side, 3), dtype=torch.uint8, device=DEVICE)
 
     def network() -> object:
         with torch.inference_mode():
@@ -131,7 +132,7 @@ def measure(
 
 def aligner_flops(aligner: FaceAligner) -> float:
     """Of the network for one face; counted on a copy on the CPU."""
-    copy = HIHNet(aligner.network.landmarks, aligner.network.stacks, aligner.network.decimal_size).eval()
+    copy = HIHNet(aligner.network.landmarks, *aligner.network.size).eval()
     return flops(argparse.Namespace(network=copy))
 
 

@@ -93,7 +93,7 @@ class Ours:
         except WeightsUnavailableError:
             self.random = True
             config = read_manifest()[f"{contender.model}/300w"].config
-            return kind(HIHNet(68, SIZES[contender.model]), config, **options)
+            return kind(HIHNet(68, *SIZES[contender.model]), config, **options)
 
     def time(self, faces: int, refine: int | None, times: int) -> list[float]:
         boxes = moved(self.box, faces)
@@ -227,7 +227,8 @@ def flops(aligner: Any) -> float:
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        aligner.network.predict(torch.zeros(1, 3, 256, 256))
+        side = aligner.config.input_size
+        aligner.network.predict(torch.zeros(1, 3, side, side))
     return float(counter.get_total_flops())
 
 

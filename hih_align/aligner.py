@@ -50,9 +50,9 @@ class Heatmaps:
     """What the network said of one face.
 
     Attributes:
-        integer: (K, 64, 64) float32 integer heatmaps.
+        integer: (K, S/4, S/4) float32 integer heatmaps.
         decimal: (K, n, n) float32 decimal heatmaps, logits.
-        crop: (256, 256, 3) uint8 RGB, what the network saw.
+        crop: (S, S, 3) uint8 RGB, what the network saw; S is its ``input_size``.
         transform: between image and crop; crop pixels are 4 times heatmap pixels.
     """
 
@@ -338,7 +338,7 @@ class FaceAligner:
         boxes, single = check_boxes(bbox, pixels)
         if not single:
             raise ValueError(f"bbox has shape {boxes.shape}, expected (4,): one face")
-        transform = crops.square_crop(boxes[0], self.config.crop_ratio)
+        transform = crops.square_crop(boxes[0], self.config.crop_ratio, self.config.input_size)
         crop = crops.warp(pixels, transform.matrix, transform.size)
         runtime = self._runtime()
         if not isinstance(runtime, TorchBackend):
@@ -415,24 +415,25 @@ class FaceAligner:
         self, images: Sequence[Photograph], boxes: Sequence[NDArray[np.float64]], mirror: bool
     ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         """One pass over B faces: points (B, K, 2) in pixels of each one's image, scores (B, K)."""
+        side = self.config.input_size
         order = self.config.scheme.permutation if mirror else None
         if mirror and order is None:
             raise ValueError(f"mirror is True, but scheme {self.config.scheme.id!r} has no mirror pairs")
-        transforms = [crops.square_crop(box, self.config.crop_ratio) for box in boxes]
+        transforms = [crops.square_crop(box, self.config.crop_ratio, side) for box in boxes]
         run = self._runtime()
         if isinstance(run, CudaBackend):
             points, sure = run.align(images, transforms, mirror)
             flipped, flipped_sure = points[len(boxes) :], sure[len(boxes) :]
             points, sure = points[: len(boxes)], sure[: len(boxes)]
         else:
-            pixels = np.empty((len(boxes), crops.CROP_SIZE, crops.CROP_SIZE, 3), np.uint8)
+            pixels = np.empty((len(boxes), side, side, 3), np.uint8)
             for image, transform, crop in zip(images, transforms, pixels, strict=True):
                 crops.warp(image.pixels, transform.matrix, transform.size, out=crop)
             points, sure = run(pixels)
             if mirror:
                 flipped, flipped_sure = run(np.ascontiguousarray(pixels[:, :, ::-1]))
         if mirror:
-            there = crops.unmirrored(flipped[:, order], crops.CROP_SIZE, self.decoder.shift[0] * STRIDE)
+            there = crops.unmirrored(flipped[:, order], side, self.decoder.shift[0] * STRIDE)
             points, sure = np.mean((points, there), 0), np.mean((sure, flipped_sure[:, order]), 0)
         return np.stack([t.to_image(p) for t, p in zip(transforms, points, strict=True)]), sure
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-#: Side of the network's input in pixels.
+#: Side of the input of the paper's networks in pixels.
 CROP_SIZE = 256
 
 #: Sources larger than this many crop pixels per crop pixel are reduced by area averaging first.

@@ -137,12 +137,13 @@ def export(
 
 
 def calibration_crops(aligner: FaceAligner, dataset: Dataset, count: int = CALIBRATION_FACES) -> NDArray[np.uint8]:
-    """(N, 256, 256, 3) crops of at most ``count`` faces, evenly chosen."""
+    """(N, S, S, 3) crops of at most ``count`` faces, evenly chosen."""
     chosen = np.unique(np.linspace(0, len(dataset) - 1, count).round().astype(int))
-    result = np.empty((len(chosen), crops.CROP_SIZE, crops.CROP_SIZE, 3), np.uint8)
+    side = aligner.config.input_size
+    result = np.empty((len(chosen), side, side, 3), np.uint8)
     for index, crop in zip(chosen, result, strict=True):
         record = dataset.records[index]
-        where = crops.square_crop(record.box, aligner.config.crop_ratio)
+        where = crops.square_crop(record.box, aligner.config.crop_ratio, side)
         crops.warp(read_image(record.image), where.matrix, where.size, out=crop)
     return result
 

@@ -25,10 +25,11 @@ from hih_align.hub.checkpoints import WEIGHTS_FILE
 from hih_align.method import heatmaps
 from hih_align.method.heatmaps import Decoder
 from hih_align.method.losses import Loss, LossSettings, hih_loss, integer_parts, weighted_mean
-from hih_align.method.network import DownBlock, StackedHourglass, Unit
+from hih_align.method.network import DownBlock, Size, StackedHourglass, Unit
 from hih_align.schemes import scheme_from_dict
 from hih_align.training.journal import RUN_FILE
 from hih_align.training.learner import Learner, Output, build_hih
+from hih_align.training.trainer import stored_size
 from hih_align.training.warmstart import Start
 
 RivalName = Literal["baseline", "wsm", "dark", "wov", "wom"]
@@ -198,20 +199,20 @@ def _derivatives(maps: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor, Tens
     return dx, dy, dxx, dxy, dyy
 
 
-def build(name: str, landmarks: int, stacks: int, decimal_size: int = 8) -> Learner:
+def build(name: str, landmarks: int, size: Size) -> Learner:
     """A rival, or "hih" itself, by name with random weights.
 
     Raises:
         ValueError: for an unknown name, or numbers that `HIHNet` refuses.
     """
     if name == "hih":
-        return build_hih(landmarks, stacks, decimal_size)
+        return build_hih(landmarks, size)
     if name in ("baseline", "wsm", "dark"):
-        return Baseline(landmarks, stacks, name)  # type: ignore[arg-type]
+        return Baseline(landmarks, size.stacks, name)  # type: ignore[arg-type]
     if name == "wov":
-        return OffsetValue(landmarks, stacks)
+        return OffsetValue(landmarks, size.stacks)
     if name == "wom":
-        return OffsetMap(landmarks, stacks)
+        return OffsetMap(landmarks, size.stacks)
     raise ValueError(f"rival is {name!r}, expected 'hih' or one of {get_args(RivalName)}")
 
 
@@ -228,6 +229,6 @@ def load_rival(folder: Path, name: str) -> Start:
     """
     run = json.loads((folder.parent / RUN_FILE).read_text("utf-8"))
     scheme = scheme_from_dict(run["scheme"])
-    learner = build(name, len(scheme), run["stacks"], run["recipe"]["decimal_size"])
+    learner = build(name, len(scheme), stored_size(run))
     learner.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS_FILE))
     return Start(learner, scheme, str(folder))

@@ -54,9 +54,9 @@ def ship(model: str, network: HIHNet, config: Config, training: str) -> Path:
     row = checkpoints.read_manifest().get(model)
     if row is None:
         raise ValueError(f"model is {model!r}, expected one of {list(checkpoints.read_manifest())}")
-    found, expected = (network.stacks, network.landmarks), (row.config.stacks, len(row.config.scheme))
+    found, expected = (network.landmarks, network.size), (len(row.config.scheme), row.config.size)
     if found != expected:
-        raise ValueError(f"network has {found} stacks and landmarks, {model} has {expected}")
+        raise ValueError(f"network has the landmarks and size {found}, {model} has {expected}")
     path = checkpoints.packaged_weights() / row.file
     if not path.is_file():
         path = checkpoints.manifest_path().parent / "weights" / row.file

@@ -34,12 +34,12 @@ def convert(
     points = get_scheme(scheme)
     if len(points) != found.network.landmarks:
         raise ValueError(f"scheme {points.id!r} has {len(points)} points, {checkpoint} {found.network.landmarks}")
-    sizes = {stacks: size for size, stacks in SIZES.items()}
+    sizes = {size: name for name, size in SIZES.items()}
     config = Config(
         scheme=points,
         stacks=found.network.stacks,
         decimal_size=found.network.decimal_size,
-        name=f"{sizes.get(found.network.stacks, checkpoint.stem)}/{points.id}",
+        name=f"{sizes.get(found.network.size._replace(decimal_size=8), checkpoint.stem)}/{points.id}",
         crop_ratio=crop_ratio,
         rounding=rounding,  # type: ignore[arg-type]
         decoder=Decoder(bin_offset=0.5 if rounding == "floor" else 0.0),

@@ -77,7 +77,8 @@ def look(aligner: FaceAligner, records: Sequence[Record], boxes: int = 2, progre
     bar = progress_bar(records, "label", unit="face", disable=not progress)
     for record, box, used in zip(bar, own, moved, strict=True):
         straight = next(views).points.astype(np.float64)
-        scale = np.array([[square_crop(b, aligner.config.crop_ratio).scale] for b in used])  # (boxes, 1)
+        ratio, side = aligner.config.crop_ratio, aligner.config.input_size
+        scale = np.array([[square_crop(b, ratio, side).scale] for b in used])  # (boxes, 1)
         shift = aligner.decoder.shift[0] * STRIDE / scale
         mirrored = unmirrored(next(views).points[:, order].astype(np.float64), _width(record), shift)
         points = np.concatenate((straight, mirrored))

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 
 from .. import files
 from ..method.heatmaps import Decoder, Rounding
-from ..method.network import SIZES, HIHNet
+from ..method.network import SIZES, HIHNet, Size
 from ..schemes import SCHEMES, Scheme, conversion, get_scheme, scheme_from_dict
 from ..scores import Calibration
 
@@ -52,7 +52,7 @@ class Config:
     Attributes:
         scheme: the network's landmarks.
         stacks: number of stacked hourglasses.
-        decimal_size: side of the decimal heatmaps.
+        decimal_size, width, head_channels, input_size: see `Size`.
         name: what the model calls itself in results, such as "HIH_T/300w".
         crop_ratio: crop side over the box's longer side.
         rounding: how decimal labels were put on their grid in training.
@@ -65,6 +65,9 @@ class Config:
     scheme: Scheme
     stacks: int
     decimal_size: int = 8
+    width: float = 1.0
+    head_channels: int = 384
+    input_size: int = 256
     name: str = ""
     crop_ratio: float = 1.25
     rounding: Rounding = "round"
@@ -84,6 +87,11 @@ class Config:
             conversion(self.scheme, get_scheme(self.output))  # raises where none is known
 
     @property
+    def size(self) -> Size:
+        """The network's numbers: it is ``HIHNet(len(config.scheme), *config.size)``."""
+        return Size(self.stacks, self.decimal_size, self.width, self.head_channels, self.input_size)
+
+    @property
     def bin_offset(self) -> float:
         """`Decoder.bin_offset` that fits the labels: floored ones stand for their cell's centre."""
         return 0.5 if self.rounding == "floor" else 0.0
@@ -95,8 +103,7 @@ class Config:
             "model": "hih",
             "name": self.name,
             "scheme": self.scheme.id if built_in else self.scheme.to_dict(),
-            "stacks": self.stacks,
-            "decimal_size": self.decimal_size,
+            **self.size._asdict(),
             "crop_ratio": self.crop_ratio,
             "rounding": self.rounding,
             "decoder": {**asdict(self.decoder), "shift": list(self.decoder.shift)},
@@ -120,6 +127,9 @@ def config_from_dict(data: Any, source: str) -> Config:
             scheme=SCHEMES[scheme] if isinstance(scheme, str) else scheme_from_dict(scheme),
             stacks=int(data["stacks"]),
             decimal_size=int(data["decimal_size"]),
+            width=float(data.get("width", 1.0)),
+            head_channels=int(data.get("head_channels", 384)),
+            input_size=int(data.get("input_size", 256)),
             name=str(data.get("name") or ""),
             crop_ratio=float(data["crop_ratio"]),
             rounding=data.get("rounding", "round"),
@@ -438,7 +448,7 @@ def load_network(checkpoint: Checkpoint) -> HIHNet:
             f"load the checkpoint that it was exported from{f', {config.name}' if config.name else ''}"
         )
     try:
-        network = HIHNet(len(config.scheme), config.stacks, config.decimal_size)
+        network = HIHNet(len(config.scheme), *config.size)
     except ValueError as error:
         raise CheckpointError(f"the config of {path} is wrong: {error}") from error
     try:

@@ -7,17 +7,52 @@ Images in, heatmaps out; what a heatmap means is `heatmaps.py`'s business, where
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-#: Number of stacked hourglasses of the paper's three networks (Sec. III-D).
-SIZES = {"HIH_T": 1, "HIH_S": 2, "HIH_B": 4}
 
-#: Stride-2 blocks of the decimal head for each decimal size, at 256 px input: 64 -> 31 -> 16 -> 8 -> 4 pixels.
-DOWN_STEPS = {16: 1, 8: 2, 4: 3}
+class Size(NamedTuple):
+    """The numbers of a network but for its landmarks: ``HIHNet(landmarks, *size)``.
+
+    Attributes:
+        stacks: stacked hourglasses.
+        decimal_size: side n of the decimal heatmaps: 4, 8 (the paper's) or 16 (Tab. IX).
+        width: factor of every channel count; the paper's networks have 1.
+        head_channels: channels of the decimal head at width 1.
+        input_size: side of the crops in pixels, for which the decimal head is made: 64 times a power of 2.
+    """
+
+    stacks: int
+    decimal_size: int = 8
+    width: float = 1.0
+    head_channels: int = 384
+    input_size: int = 256
+
+
+#: The networks that go by a name: ours for small processors, and the paper's three (Sec. III-D).
+SIZES = {
+    "HIH_N": Size(1, width=0.5, head_channels=256, input_size=128),
+    "HIH_T": Size(1),
+    "HIH_S": Size(2),
+    "HIH_B": Size(4),
+}
+
+#: Sides of decimal heatmaps (Tab. IX).
+DECIMAL_SIZES = (4, 8, 16)
+
+
+def scaled(channels: int, width: float) -> int:
+    """A channel count times a width, to the next multiple of 8."""
+    return max(8, 8 * round(channels * width / 8))
+
+
+def down_steps(decimal_size: int, input_size: int) -> int:
+    """Stride-2 blocks of the decimal head. At 256 px input: 64 -> 31 -> 16 -> 8 -> 4 pixels."""
+    return (input_size // 8 // decimal_size).bit_length() - 1
+
 
 #: ImageNet statistics of RGB in [0, 1]; the network expects ``(rgb - MEAN) / STD``.
 MEAN = (0.485, 0.456, 0.406)
@@ -104,14 +139,15 @@ class StackedHourglass(nn.Module):
     """The trunk: (B, 3, H, W) -> integer heatmaps of every stack (a list of (B, K, H/4, W/4)) and the fused
     features (B, channels, H/4, W/4) on which subpixel heads are built."""
 
-    def __init__(self, landmarks: int, stacks: int, channels: int = 256) -> None:
+    def __init__(self, landmarks: int, stacks: int, channels: int = 256, stem: tuple[int, int] = (64, 128)) -> None:
         super().__init__()
+        first, second = stem
         self.stem = nn.Sequential(
-            Unit(3, 64, 7, stride=2),
-            Residual(64, 128),
+            Unit(3, first, 7, stride=2),
+            Residual(first, second),
             nn.MaxPool2d(2),
-            Residual(128, 128),
-            Residual(128, channels),
+            Residual(second, second),
+            Residual(second, channels),
         )
         self.stacks = nn.ModuleList(Stack(landmarks, channels) for _ in range(stacks))
 
@@ -138,12 +174,14 @@ class DownBlock(nn.Module):
 
 
 class DecimalHead(nn.Module):
-    """Fused features -> decimal heatmaps: (B, channels, 64, 64) -> (B, K, n, n), n = ``decimal_size``."""
+    """Fused features -> decimal heatmaps: (B, channels, h, w) -> (B, K, n, n), n = ``decimal_size``."""
 
-    def __init__(self, landmarks: int, decimal_size: int, channels: int = 256, width: int = 384) -> None:
+    def __init__(
+        self, landmarks: int, decimal_size: int, channels: int = 256, width: int = 384, input_size: int = 256
+    ) -> None:
         super().__init__()
         self.expand = Unit(channels, width, 1)
-        self.down = nn.Sequential(*(DownBlock(width) for _ in range(DOWN_STEPS[decimal_size])))
+        self.down = nn.Sequential(*(DownBlock(width) for _ in range(down_steps(decimal_size, input_size))))
         self.squeeze = Unit(width, width, 1)
         self.predict = nn.Conv2d(width, landmarks, 1)
 
@@ -157,39 +195,63 @@ class HIHNet(nn.Module):
 
     Args:
         landmarks: number of points K, at least 1.
-        stacks: stacked hourglasses; 1, 2 and 4 are the paper's HIH_T, HIH_S and HIH_B (`SIZES`).
-        decimal_size: side n of the decimal heatmaps at 256 px input: 4, 8 (the paper's) or 16 (Tab. IX).
+        stacks, decimal_size, width, head_channels, input_size: see `Size`. With the defaults, 1, 2 and 4 stacks are
+            the paper's HIH_T, HIH_S and HIH_B (`SIZES`).
 
     Raises:
         ValueError: for an argument outside these.
     """
 
-    def __init__(self, landmarks: int, stacks: int, decimal_size: int = 8) -> None:
+    def __init__(
+        self,
+        landmarks: int,
+        stacks: int,
+        decimal_size: int = 8,
+        width: float = 1.0,
+        head_channels: int = 384,
+        input_size: int = 256,
+    ) -> None:
         super().__init__()
         if landmarks < 1:
             raise ValueError(f"landmarks is {landmarks}, expected at least 1")
         if stacks < 1:
             raise ValueError(f"stacks is {stacks}, expected at least 1")
-        if decimal_size not in DOWN_STEPS:
-            raise ValueError(f"decimal_size is {decimal_size}, expected one of {sorted(DOWN_STEPS)}")
-        self.landmarks, self.decimal_size = landmarks, decimal_size
-        self.trunk = StackedHourglass(landmarks, stacks)
-        self.decimal_head = DecimalHead(landmarks, decimal_size)
+        if decimal_size not in DECIMAL_SIZES:
+            raise ValueError(f"decimal_size is {decimal_size}, expected one of {list(DECIMAL_SIZES)}")
+        if not 0 < width <= 4:
+            raise ValueError(f"width is {width}, expected more than 0 and at most 4")
+        if head_channels < 1:
+            raise ValueError(f"head_channels is {head_channels}, expected at least 1")
+        if input_size < 16 * decimal_size or input_size not in (128, 256, 512):
+            raise ValueError(
+                f"input_size is {input_size}, expected 128, 256 or 512, at least 16 times decimal_size {decimal_size}"
+            )
+        self.landmarks, self.decimal_size, self.input_size = landmarks, decimal_size, input_size
+        self.width, self.head_channels = width, head_channels
+        first, second, channels, head = (scaled(count, width) for count in (64, 128, 256, head_channels))
+        self.trunk = StackedHourglass(landmarks, stacks, channels, (first, second))
+        self.decimal_head = DecimalHead(landmarks, decimal_size, channels, head, input_size)
 
     @property
     def stacks(self) -> int:
         """Number of stacked hourglasses."""
         return len(self.trunk.stacks)
 
+    @property
+    def size(self) -> Size:
+        """The network's numbers: ``HIHNet(landmarks, *size)`` has the same layers."""
+        return Size(self.stacks, self.decimal_size, self.width, self.head_channels, self.input_size)
+
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Heatmaps of every stack.
 
         Args:
-            images: (B, 3, H, W) normalised RGB (`MEAN`, `STD`), H and W multiples of 64; trained at 256.
+            images: (B, 3, H, W) normalised RGB (`MEAN`, `STD`), H and W multiples of 64; trained at
+                ``input_size``.
 
         Returns:
             integer heatmaps (B, stacks, K, H/4, W/4), about [0, 1], and decimal heatmaps (B, K, n, n), logits of
-            the position inside a heatmap pixel. n is ``decimal_size`` at 256 px and scales with the input.
+            the position inside a heatmap pixel. n is ``decimal_size`` at ``input_size`` and scales with the input.
 
         Raises:
             ValueError: if ``images`` has another shape.

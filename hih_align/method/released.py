@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .network import DOWN_STEPS, HIHNet
+from .network import DECIMAL_SIZES, HIHNet, down_steps
 
 # released name -> ours; \1 is the stack
 _RENAME = [
@@ -92,7 +92,7 @@ def load_released(path: str | os.PathLike[str]) -> Released:
     # counted, not read off the highest number: no name makes us build a network larger than its file
     stacks = len({m[1] for m in map(re.compile(r"^hg(\d+)_conv_pred").match, state) if m})
     steps = len({m[1] for m in map(re.compile(r"^offset_head\.down_ops\.(\d+)").match, state) if m})
-    sizes = {steps: size for size, steps in DOWN_STEPS.items()}
+    sizes = {down_steps(size, 256): size for size in DECIMAL_SIZES}
     if head.ndim != 4 or len(head) < 1 or steps not in sizes:
         raise ValueError(
             f"checkpoint: {path} is not in the released HIH layout, which has hg0_conv_pred and 1 to 3 of "

@@ -51,7 +51,7 @@ class Backend(Protocol):
         """Points and scores of faces.
 
         Args:
-            crops: (B, 256, 256, 3) uint8 RGB, B at least 1.
+            crops: (B, S, S, 3) uint8 RGB, B at least 1, S the network's ``input_size``.
 
         Returns:
             points (B, K, 2), (x, y) in crop pixels, and scores (B, K).

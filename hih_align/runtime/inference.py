@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .. import scores
-from ..crops import CROP_SIZE
 from ..hub.checkpoints import Config
 from ..method import heatmaps
 from ..method.network import MEAN, STD, HIHNet, Unit
@@ -35,7 +34,7 @@ class InferenceNet(nn.Module):
         self.calibration = config.calibration.get(config.decoder.method)
         self.dtype = dtype
         # a row of pixels at once: three channels alone would be too short a loop
-        mean, std = (torch.tensor(values).repeat(CROP_SIZE) for values in (MEAN, STD))
+        mean, std = (torch.tensor(values).repeat(network.input_size) for values in (MEAN, STD))
         self.register_buffer("scale", 1 / (255 * std))
         self.register_buffer("shift", -mean / std)
         self.requires_grad_(False).eval()
@@ -44,7 +43,7 @@ class InferenceNet(nn.Module):
         """Points and scores.
 
         Args:
-            crops: (B, 256, 256, 3) uint8 RGB.
+            crops: (B, S, S, 3) uint8 RGB, S the network's ``input_size``.
 
         Returns:
             points (B, K, 2) float32, (x, y) in crop pixels, and scores (B, K) float32 in [0, 1].
@@ -54,18 +53,19 @@ class InferenceNet(nn.Module):
         return points, scores.score(integer, self.calibration)
 
     def heatmaps(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 256, 256, 3) uint8 crops -> float32 integer (B, K, 64, 64) and decimal (B, K, n, n) heatmaps."""
+        """(B, S, S, 3) uint8 crops -> float32 integer (B, K, S/4, S/4) and decimal (B, K, n, n) heatmaps."""
+        side = self.network.input_size
         rows = crops.flatten(2).float()
         pixels = torch.addcmul(self.get_buffer("shift"), rows, self.get_buffer("scale")).to(self.dtype)
         # in memory a pixel's channels stay beside each other: channels_last
-        integer, decimal = self.network.predict(pixels.view(-1, CROP_SIZE, CROP_SIZE, 3).permute(0, 3, 1, 2))
+        integer, decimal = self.network.predict(pixels.view(-1, side, side, 3).permute(0, 3, 1, 2))
         return integer.float().contiguous(), decimal.float().contiguous()  # reductions over maps are faster so
 
 
 def program(model: InferenceNet) -> torch.export.ExportedProgram:
     """The module as a graph, with a batch of any size."""
     # an example of one would be taken for a constant
-    example = torch.zeros(2, CROP_SIZE, CROP_SIZE, 3, dtype=torch.uint8)
+    example = torch.zeros(2, model.network.input_size, model.network.input_size, 3, dtype=torch.uint8)
     return torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
 
 

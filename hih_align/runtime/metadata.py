@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from ..crops import CROP_SIZE
 from ..hub.checkpoints import EXPORTED_FILES, CheckpointError, Config
 from ..method.heatmaps import Decoder
 from ..method.network import HIHNet
@@ -41,7 +40,7 @@ def describe(network: HIHNet, config: Config, precision: str) -> str:
             "precision": precision,
             "input": {
                 "name": INPUT,
-                "shape": ["batch", CROP_SIZE, CROP_SIZE, 3],
+                "shape": ["batch", config.input_size, config.input_size, 3],
                 "dtype": "uint8",
                 "content": "RGB crops, as hih_align.crops makes them; not normalised",
             },

@@ -13,7 +13,6 @@ import openvino as ov
 import torch
 from numpy.typing import NDArray
 
-from ..crops import CROP_SIZE
 from ..hub.checkpoints import CheckpointError
 from .inference import InferenceNet, Runtime
 from .metadata import DTYPES, INPUT, KEY, OUTPUTS, parse
@@ -57,7 +56,8 @@ class OpenVINOBackend:
         if compute not in _HINTS:
             raise ValueError(f"dtype is {compute}, expected float32 or bfloat16 with backend 'openvino'")
         self.dtype = torch.int8 if own is torch.int8 else compute
-        graph.reshape([1, CROP_SIZE, CROP_SIZE, 3])
+        crop = [side.get_length() for side in list(graph.inputs[0].get_partial_shape())[1:]]
+        graph.reshape([1, *crop])
         options = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": _HINTS[compute],
@@ -82,10 +82,11 @@ class OpenVINOBackend:
 
 def convert(model: InferenceNet) -> Model:
     """The network as OpenVINO's graph, with a batch of any size."""
-    example = torch.zeros(1, CROP_SIZE, CROP_SIZE, 3, dtype=torch.uint8)
+    side = model.network.input_size
+    example = torch.zeros(1, side, side, 3, dtype=torch.uint8)
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's tracer: shapes that it takes for constants are constants
-        graph = ov.convert_model(model, example_input=example, input=[-1, CROP_SIZE, CROP_SIZE, 3])
+        graph = ov.convert_model(model, example_input=example, input=[-1, side, side, 3])
     graph.inputs[0].get_tensor().set_names({INPUT})
     for output, name in zip(graph.outputs, OUTPUTS, strict=True):
         output.get_tensor().set_names({name})

@@ -37,7 +37,7 @@ class TorchBackend:
         return fork.run(self._points, crops)
 
     def heatmaps(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Integer (B, K, 64, 64) and decimal (B, K, n, n) heatmaps."""
+        """Integer (B, K, S/4, S/4) and decimal (B, K, n, n) heatmaps."""
         return fork.run(self._heatmaps, crops)
 
     def _points(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -50,7 +50,7 @@ class TorchBackend:
             return torch.cat(integer).cpu().numpy(), torch.cat(decimal).cpu().numpy()
 
     def _find(self, crops: Tensor) -> Tensor:
-        """(B, 256, 256, 3) uint8 crops -> (B, K, 3) float32 x, y, score, all on the device."""
+        """(B, S, S, 3) uint8 crops -> (B, K, 3) float32 x, y, score, all on the device."""
         points, scores = self._model(crops)
         return torch.cat((points, scores[..., None]), -1)
 

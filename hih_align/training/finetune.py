@@ -41,7 +41,7 @@ def fine_tune(
 
     Args:
         init: start weights: "HIH_T/300w", a checkpoint folder, a released ``.pth``, a Hub repository. What fits of
-            them is kept, see `warmstart.warm_start`; stacks are the start weights' unless ``size`` is given.
+            them is kept, see `warmstart.warm_start`; the network's size is the start weights' unless ``size`` is given.
         train_data: a data set, or a path that `read_dataset` takes; several in a list, or as a mapping to how many
             times an epoch shows each.
         val: faces that choose the epoch that is returned; without them it is the last.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..method import heatmaps
 from ..method.heatmaps import Decoder
 from ..method.losses import Loss, LossSettings, hih_loss
-from ..method.network import SIZES, HIHNet
+from ..method.network import SIZES, HIHNet, Size
 
 
 class Output(NamedTuple):
@@ -48,8 +48,8 @@ class Learner(nn.Module):
 
 
 class HIH(Learner):
-    """`HIHNet`. At inputs other than 256 px its decimal heatmaps have another size than their targets: they are then
-    interpolated to ``decimal_size``."""
+    """`HIHNet`. At inputs of another side than its own its decimal heatmaps have another size than their targets: they
+    are then interpolated to ``decimal_size``."""
 
     def __init__(self, network: HIHNet) -> None:
         super().__init__()
@@ -80,17 +80,17 @@ class HIH(Learner):
         return heatmaps.decode(integer, output.subpixel, decoder)
 
 
-#: (landmarks, stacks, decimal size) -> a learner with random weights.
-Build = Callable[[int, int, int], Learner]
+#: Number of landmarks and `Size` -> a learner with random weights.
+Build = Callable[[int, Size], Learner]
 
 
-def build_hih(landmarks: int, stacks: int, decimal_size: int = 8) -> HIH:
+def build_hih(landmarks: int, size: Size) -> HIH:
     """`HIHNet` with random weights. Raises `ValueError` for numbers that `HIHNet` refuses."""
-    return HIH(HIHNet(landmarks, stacks, decimal_size))
+    return HIH(HIHNet(landmarks, *size))
 
 
-def stacks_of(size: str) -> int:
-    """Number of stacks of "T", "S", "B" or "HIH_T", ...
+def size_of(size: str) -> Size:
+    """The numbers of "N", "T", "S", "B" or "HIH_N", ...
 
     Raises:
         ValueError: for another name.

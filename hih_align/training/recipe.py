@@ -14,10 +14,11 @@ from typing import Any, Literal
 
 from ..method.heatmaps import Decoder
 from ..method.losses import LossSettings
+from ..method.network import SIZES, Size
 from ..schemes import SCHEMES
 from . import plain
 from .augmentation import PRESETS, Augmentation
-from .learner import stacks_of
+from .learner import size_of
 
 #: Where the packaged recipes lie.
 FOLDER = Path(__file__).parent / "recipes"
@@ -32,7 +33,7 @@ class Stage:
 
     Attributes:
         epochs: passes over the data.
-        size: side of the crops in pixels, a multiple of 64.
+        size: side of the crops in pixels, a multiple of 64; 0: the network's ``input_size``.
         batch: faces per optimiser step, over all processes and accumulated pieces.
         lr: the highest learning rate.
         schedule: "cosine" falls from it to ``lr * final``; "step" multiplies it by ``gamma`` at each of
@@ -41,11 +42,11 @@ class Stage:
         milestones: epochs of this stage.
         gamma, final: see ``schedule``.
         subpixel: whether the subpixel head is trained, and used in validation. Decimal heatmaps of other sizes than
-            the recipe's (at other than 256 px) are interpolated to it.
+            the recipe's (at other crops than the network's ``input_size``) are interpolated to it.
     """
 
     epochs: int
-    size: int = 256
+    size: int = 0
     batch: int = 16
     lr: float = 1e-3
     schedule: Literal["cosine", "step", "constant"] = "cosine"
@@ -58,8 +59,8 @@ class Stage:
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch < 1:
             raise ValueError(f"epochs and batch are {self.epochs} and {self.batch}, expected at least 1")
-        if self.size < 64 or self.size % 64:
-            raise ValueError(f"size is {self.size}, expected a multiple of 64")
+        if self.size < 0 or self.size % 64:
+            raise ValueError(f"size is {self.size}, expected a multiple of 64, or 0 for the network's")
         if not self.lr > 0 or self.warmup < 0:
             raise ValueError(f"lr and warmup are {self.lr} and {self.warmup}, expected positive and at least 0")
 
@@ -83,8 +84,9 @@ class Recipe:
     Attributes:
         stages: what is run, in order.
         scheme: id of the landmark scheme where none is asked for.
-        size: "T", "S" or "B" (1, 2, 4 stacks); None: that of the start weights.
+        size: "N", "T", "S" or "B", see `network.SIZES`; None: that of the start weights.
         decimal_size: 4, 8 or 16 (Tab. IX).
+        width, head_channels, input_size: of the network, in place of the size's, see `network.Size`.
         losses: see `LossSettings`.
         augmentation: see `Augmentation`; in a file, a name ("none", "paper", "modern", "wild") or a mapping of its
             attributes, in which ``preset`` names what the others change.
@@ -109,6 +111,9 @@ class Recipe:
     scheme: str | None = None
     size: str | None = None
     decimal_size: int = 8
+    width: float | None = None
+    head_channels: int | None = None
+    input_size: int | None = None
     losses: LossSettings = field(default_factory=LossSettings)
     augmentation: Augmentation = field(default_factory=Augmentation)
     decoder: Decoder = field(default_factory=Decoder)
@@ -133,7 +138,7 @@ class Recipe:
         if not self.stages:
             raise ValueError("stages is empty, expected at least one")
         if self.size is not None:
-            stacks_of(self.size)
+            size_of(self.size)
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema is {self.ema}, expected a decay in [0, 1)")
         if self.accumulate < 1 or self.validate_every < 1:
@@ -142,6 +147,13 @@ class Recipe:
             )
         if not self.eps > 0 or not (self.clip is None or self.clip > 0):
             raise ValueError(f"eps and clip are {self.eps} and {self.clip}, expected positive")
+
+    def network(self, start: Size | None) -> Size:
+        """The network's numbers: those of the recipe's size, else of the start weights, else HIH_T's; with what the
+        recipe says of its own."""
+        size = size_of(self.size) if self.size else start or size_of("T")
+        own = {name: value for name in ("width", "head_channels", "input_size") if (value := getattr(self, name))}
+        return size._replace(decimal_size=self.decimal_size, **own)
 
     @property
     def epochs(self) -> int:
@@ -206,7 +218,7 @@ def load_recipe(name: str, size: str | None = None, overrides: Mapping[str, Any]
     Args:
         name: a YAML file; a packaged recipe ("modern/t", "paper/300w", "finetune"); or the id of a built-in scheme
             ("300w", "wflw", "cofw"), which is ``modern/{size}`` with that scheme.
-        size: "T", "S" or "B" ("HIH_T", ...), in place of the recipe's own; for a scheme's id, T unless given. A
+        size: "N", "T", "S" or "B" ("HIH_N", ...), in place of the recipe's own; for a scheme's id, T unless given. A
             file's ``by_size`` mapping holds what a size changes.
         overrides: values by dotted key, such as ``{"losses.alpha": 0.05, "stages.0.epochs": 3}``. "epochs", "batch",
             "lr", "schedule" and "warmup" mean every stage's.
@@ -216,7 +228,7 @@ def load_recipe(name: str, size: str | None = None, overrides: Mapping[str, Any]
         ValueError: an unknown name or key, or a value out of range.
     """
     if size is not None:
-        stacks_of(size)
+        size_of(size)
         size = size.upper().removeprefix("HIH_")
     scheme = None
     known = recipe_names()
@@ -233,8 +245,9 @@ def load_recipe(name: str, size: str | None = None, overrides: Mapping[str, Any]
         raise ValueError(f"recipe is {name!r}, expected a .yaml file or one of {[*SCHEMES, *known]}")
     data = _read(path)
     by_size = data.pop("by_size", None) or {}
-    if not isinstance(by_size, Mapping) or not set(by_size) <= {"T", "S", "B"}:
-        raise ValueError(f"{path}: by_size is {by_size!r}, expected mappings under T, S or B")
+    known = [size.removeprefix("HIH_") for size in SIZES]
+    if not isinstance(by_size, Mapping) or not set(by_size) <= set(known):
+        raise ValueError(f"{path}: by_size is {by_size!r}, expected mappings under {', '.join(known)}")
     size = size or data.get("size")
     if size is not None:
         data["size"] = size

@@ -32,19 +32,18 @@ import torch
 from torch import Tensor, nn
 
 from .. import files
-from ..crops import CROP_SIZE
 from ..data.annotations import Dataset
 from ..data.check import require_disjoint
 from ..data.faces import LIMIT
 from ..evaluation.evaluate import Report, normalizer_text
 from ..hub.checkpoints import BEST, WEIGHTS_FILE, Config, save_checkpoint, save_weights
 from ..method import heatmaps
-from ..method.network import HIHNet
+from ..method.network import SIZES, HIHNet, Size
 from ..runtime.precision import autocast_precision
 from .augmentation import Batch, augment, donor_faces, sample_seeds
 from .ema import EMA
 from .journal import RUN_FILE, Journal
-from .learner import HIH, Build, Learner, build_hih, stacks_of
+from .learner import HIH, Build, Learner, build_hih
 from .preview import preview
 from .recipe import Recipe, Stage, recipe_from_dict
 from .sampling import Indices, Order
@@ -236,9 +235,11 @@ class Trainer:
         going_on = stored is not None and (out / STATE_FILE).is_file()
         start = None if going_on or init is None else init if isinstance(init, Start) else load_start(init, scheme)
         if going_on:
-            self.stacks = int(cast("dict[str, Any]", stored)["stacks"])
+            self.size = stored_size(cast("dict[str, Any]", stored))
         else:
-            self.stacks = stacks_of(recipe.size) if recipe.size else start.stacks if start else stacks_of("T")
+            self.size = recipe.network(None if start is None else start.size)
+        stages = tuple(replace(stage, size=stage.size or self.size.input_size) for stage in recipe.stages)
+        self.recipe = recipe = replace(recipe, stages=stages)
         how: dict[str, Any] = {"workers": workers, "skip_bad": skip_bad, "progress": self._show}
         device = self.accelerator.device
         self.faces = Supply(
@@ -250,7 +251,8 @@ class Trainer:
             **how,
         )
         left = limit - self.faces.held
-        self.val = None if val is None else Validator(val, self.accelerator, recipe.crop_ratio, limit=left, **how)
+        side = self.size.input_size
+        self.val = None if val is None else Validator(val, self.accelerator, recipe.crop_ratio, side, limit=left, **how)
         if self.val is not None:  # of the faces whose photographs can be read
             require_disjoint([replace(data[0].dataset, records=self.faces.records)], self.val.dataset)
         self.order = Order(self.faces.sources, [source.weight for source in data], recipe.seed)
@@ -259,7 +261,7 @@ class Trainer:
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            model = build(len(scheme), self.stacks, recipe.decimal_size)
+            model = build(len(scheme), self.size)
         self.warm_start = warm_start(model, start, scheme) if start is not None else None
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.model: Learner = model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
@@ -271,7 +273,7 @@ class Trainer:
         self._pending: _Pending | None = None
         if going_on:
             self._load()
-        taken = {"stacks": self.stacks, "precision": self.precision}
+        taken = {"network": self.size._asdict(), "precision": self.precision}
         # a run may go on where the hardware has another precision
         changed = stored is None or not going_on or stored.get("precision") != self.precision
         if changed and self.accelerator.is_main_process:
@@ -574,7 +576,7 @@ class Trainer:
             for buffer in model.buffers():  # batch norm statistics are each process's own
                 buffer.copy_(broadcast(buffer))
         as_aligned = stage is self.recipe.stages[-1] and isinstance(model, HIH)
-        size, subpixel = (CROP_SIZE, True) if as_aligned else (stage.size, stage.subpixel)
+        size, subpixel = (None, True) if as_aligned else (stage.size, stage.subpixel)
         report = self.val.measure(model, self.decoder, size, subpixel)
         if accelerator.is_main_process:
             journal.picture("validation", self.val.sheet(report), self.progress.steps)
@@ -597,12 +599,12 @@ class Trainer:
     def config(self) -> Config:
         """Of the network that comes out."""
         recipe = self.recipe
-        size = {1: "HIH_T", 2: "HIH_S", 4: "HIH_B"}.get(self.stacks, f"HIH_{self.stacks}")
+        size = self.size
+        names = {known: name for name, known in SIZES.items()}
         return Config(
             scheme=self.scheme,
-            stacks=self.stacks,
-            decimal_size=recipe.decimal_size,
-            name=f"{size}/{self.scheme.id}",
+            **size._asdict(),
+            name=f"{names.get(size._replace(decimal_size=8), f'HIH_{size.stacks}')}/{self.scheme.id}",
             crop_ratio=recipe.crop_ratio,
             rounding=recipe.losses.rounding,
             decoder=self.decoder,
@@ -705,6 +707,13 @@ class _Waits:
         return seconds
 
 
+def stored_size(run: dict[str, Any]) -> Size:
+    """The network of a ``run.json``; runs of version 0.1 say its stacks alone."""
+    if "network" in run:
+        return Size(**run["network"])
+    return Size(int(run["stacks"]), int(run["recipe"]["decimal_size"]))
+
+
 def _accelerator(recipe: Recipe, rival: bool) -> Accelerator:
     from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
     from accelerate.state import AcceleratorState
@@ -762,7 +771,7 @@ def _describe(recipe: Recipe, data: Sequence[Source], val: Dataset | None, init:
 
 #: What the description of a run holds that it was not asked for: the version may differ, the rest follows from the
 #: other keys and the machine.
-_TAKEN = ("version", "stacks", "precision")
+_TAKEN = ("version", "stacks", "network", "precision")
 
 
 def _differences(a: Any, b: Any, where: str = "") -> list[str]:

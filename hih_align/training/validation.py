@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .. import scores
-from ..crops import CROP_SIZE
 from ..data.annotations import Dataset
 from ..data.boxes import face_boxes
 from ..evaluation.evaluate import Report, Settings, choose_normalizer
@@ -46,10 +45,12 @@ class Validator:
         dataset: the faces; those without points are left out.
         accelerator: of the run. Each of its processes takes a part of the faces.
         crop_ratio: of the checkpoint, see `checkpoints.Config`.
+        side: of the network's own crops in pixels.
         limit, workers, skip_bad, progress: as in `trainer.train`.
 
     Attributes:
-        faces: the crops, of `crops.CROP_SIZE` pixels.
+        faces: the crops, of ``side`` pixels.
+        side: see above.
         dataset: the faces that are measured.
         normalizer: what errors are divided by, see `evaluate.choose_normalizer`.
     """
@@ -59,6 +60,7 @@ class Validator:
         dataset: Dataset,
         accelerator: Accelerator,
         crop_ratio: float,
+        side: int,
         *,
         limit: int,
         workers: int,
@@ -66,9 +68,10 @@ class Validator:
         progress: bool,
     ) -> None:
         self._accelerator = accelerator
+        self.side = side
         self.faces = Supply(
             [dataset],
-            side=CROP_SIZE,
+            side=side,
             margin=crop_ratio,
             device=accelerator.device,
             limit=limit,
@@ -81,23 +84,23 @@ class Validator:
 
     @torch.no_grad()
     def outputs(
-        self, model: Learner, rows: Sequence[Indices], size: int = CROP_SIZE, subpixel: bool = True
+        self, model: Learner, rows: Sequence[Indices], size: int | None = None, subpixel: bool = True
     ) -> Iterator[Output]:
         """What a network makes of the faces, in float32, a batch for each row of face numbers.
 
         Args:
             model: put in eval mode.
             rows: numbers of faces.
-            size: side of the crops in pixels; crops of another side than `crops.CROP_SIZE` are resized ones.
+            size: side of the crops in pixels, by default the network's own; others are resized ones.
             subpixel: as in `Learner.forward`.
         """
         model.eval()
         for shown in self.faces.batches(rows):
-            images = network_input(shown.faces.image, size)
+            images = network_input(shown.faces.image, size or self.side)
             with torch.autocast(images.device.type, enabled=False):
                 yield model(images, subpixel)
 
-    def measure(self, model: Learner, decoder: Decoder, size: int = CROP_SIZE, subpixel: bool = True) -> Report:
+    def measure(self, model: Learner, decoder: Decoder, size: int | None = None, subpixel: bool = True) -> Report:
         """Errors of a network; ``size`` and ``subpixel`` as in `outputs`. The scores are heights of heatmaps."""
         accelerator, count = self._accelerator, len(self.faces)
         mine = np.arange(accelerator.process_index, count, accelerator.num_processes)
@@ -112,10 +115,12 @@ class Validator:
         return self.report(found[..., :2].numpy(), found[..., 2].numpy(), decoder, size)
 
     def report(
-        self, points: NDArray[np.float32], heights: NDArray[np.float32], decoder: Decoder, size: int = CROP_SIZE
+        self, points: NDArray[np.float32], heights: NDArray[np.float32], decoder: Decoder, size: int | None = None
     ) -> Report:
         """A report of points (N, K, 2) in pixels of crops of ``size``, and heights of their heatmaps (N, K)."""
-        places = (points.astype(np.float64) + 0.5) * (CROP_SIZE / size) - 0.5  # resizing keeps pixel edges, not centres
+        places = (points.astype(np.float64) + 0.5) * (
+            self.side / (size or self.side)
+        ) - 0.5  # resizing keeps pixel edges, not centres
         found = [crop.to_image(place) for crop, place in zip(self.faces.crops, places, strict=True)]
         settings = Settings(decoder=asdict(decoder), normalizer=self.normalizer, keep=self.dataset.chosen)
         return Report(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..hub import checkpoints
-from ..method.network import SIZES, HIHNet, StackedHourglass
+from ..method.network import SIZES, HIHNet, Size, StackedHourglass
 from ..method.released import load_released
 from ..schemes import COFW, W300, WFLW, Scheme, conversion
 from .learner import Learner
@@ -52,6 +52,11 @@ class Start:
     def stacks(self) -> int:
         """Number of stacked hourglasses."""
         return len(cast("StackedHourglass", self.network.trunk).stacks)
+
+    @property
+    def size(self) -> Size:
+        """The network's numbers, those that a learner of another kind has."""
+        return self.network.size if isinstance(self.network, HIHNet) else Size(self.stacks)
 
     @property
     def landmarks(self) -> int:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from hih_align import SCHEMES, CheckpointError, Config, Decoder, FaceAligner, HIHNet, Scheme, WeightsUnavailableError
 from hih_align.hub import checkpoints as c
+from hih_align.method.network import SIZES, Size
 from hih_align.scores import Calibration
 
 WEIGHTS = b"stand-in for weights"
@@ -238,11 +239,36 @@ FULL = Config(
 
 @pytest.mark.parametrize(
     "config",
-    [FULL, Config(SCHEMES["wflw"], 1, output="cofw"), Config(SCHEMES["300w"], 4), Config(MINE, 1, decoder=Decoder())],
+    [
+        FULL,
+        Config(MINE, 1, 4, 0.5, 256, 128),
+        Config(SCHEMES["wflw"], 1, output="cofw"),
+        Config(SCHEMES["300w"], 4),
+        Config(MINE, 1, decoder=Decoder()),
+    ],
 )
 def test_a_config_comes_back_from_json(config: Config) -> None:
     data = json.loads(json.dumps(config.to_dict()))
     assert c.config_from_dict(data, "here") == config
+
+
+def test_a_config_from_before_networks_had_a_width_means_the_papers(tmp_path: Path) -> None:
+    c.save_checkpoint(tmp_path, HIHNet(3, 1), Config(MINE, 1))
+    data = json.loads((tmp_path / "config.json").read_text())
+    for key in ("width", "head_channels", "input_size"):
+        del data[key]
+    (tmp_path / "config.json").write_text(json.dumps(data))
+    found = c.find_checkpoint(tmp_path)
+    assert found.config.size == Size(1) == (1, 8, 1.0, 384, 256)
+    assert c.load_network(found).size == Size(1)
+
+
+def test_a_narrow_network_comes_back(tmp_path: Path) -> None:
+    network = HIHNet(3, *SIZES["HIH_N"]).eval()
+    c.save_checkpoint(tmp_path, network, Config(MINE, **SIZES["HIH_N"]._asdict()))
+    loaded = c.load_network(c.find_checkpoint(tmp_path))
+    assert loaded.size == SIZES["HIH_N"]
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in network.state_dict().items())
 
 
 def test_built_in_schemes_are_named_and_others_written_out() -> None:
@@ -273,6 +299,7 @@ def with_(**change: Any) -> Callable[[dict[str, Any]], object]:
         (with_(scheme={"id": "mine"}), "scheme needs"),
         (with_(scheme=7), "not a hih-align config"),
         (with_(stacks="many"), "not a hih-align config.*many"),
+        (with_(width="wide"), "not a hih-align config.*wide"),
         (with_(stacks=None), "not a hih-align config"),
         (with_(stacks=0), "stacks is 0"),
         (with_(decimal_size=5), "decimal_size is 5"),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from hih_align.method.network import DOWN_STEPS, SIZES, HIHNet
+from hih_align.method.network import SIZES, HIHNet, Size, down_steps
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -22,9 +25,9 @@ def network(landmarks: int, stacks: int, decimal_size: int = 8) -> HIHNet:
 def test_parameter_count_is_the_papers(size: str, millions: float) -> None:
     """The authors count the shortcuts that their residuals of equal width store and never use: one of 128 channels in
     the stem, 14 of 256 a stack (13 in the hourglass, one after)."""
-    stacks = SIZES[size]
+    stacks = SIZES[size].stacks
     with torch.device("meta"):
-        ours = sum(p.numel() for p in HIHNet(98, stacks).parameters())
+        ours = sum(p.numel() for p in HIHNet(98, *SIZES[size]).parameters())
 
     def shortcut(channels: int) -> int:
         return channels**2 + 2 * channels
@@ -33,13 +36,59 @@ def test_parameter_count_is_the_papers(size: str, millions: float) -> None:
 
 
 def test_sizes() -> None:
-    assert SIZES == {"HIH_T": 1, "HIH_S": 2, "HIH_B": 4}
+    assert {name: size.stacks for name, size in SIZES.items()} == {"HIH_N": 1, "HIH_T": 1, "HIH_S": 2, "HIH_B": 4}
+    for name in ("HIH_T", "HIH_S", "HIH_B"):  # the paper's
+        assert SIZES[name] == (SIZES[name].stacks, 8, 1.0, 384, 256)
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+def test_a_size_makes_its_network_and_comes_back_from_it(size: Size) -> None:
+    with torch.device("meta"):
+        net = HIHNet(5, *size)
+    assert net.size == size
+    with torch.inference_mode():
+        integer, decimal = net.eval()(torch.empty(1, 3, size.input_size, size.input_size, device="meta"))
+    side = size.input_size // 4
+    assert (integer.shape, decimal.shape) == ((1, size.stacks, 5, side, side), (1, 5, 8, 8))
+
+
+def test_hih_n_has_a_tenth_of_hih_ts_work() -> None:
+    def work(name: str) -> int:
+        side = SIZES[name].input_size
+        with torch.device("meta"), FlopCounterMode(display=False) as counter:
+            HIHNet(68, *SIZES[name]).eval().predict(torch.empty(1, 3, side, side))
+        return int(counter.get_total_flops())
+
+    assert work("HIH_T") == pytest.approx(2 * 6.855e9, rel=1e-3)  # as it was before networks had a width
+    assert work("HIH_N") < work("HIH_T") / 10
+
+
+@pytest.mark.parametrize("width", [0.1, 0.3, 0.5, 0.75, 1.0, 1.5])
+def test_width_scales_every_channel_count(width: float) -> None:
+    with torch.device("meta"):
+        plain, net = HIHNet(5, 2), HIHNet(5, 2, width=width)
+    for name, value in plain.state_dict().items():
+        for count, other in zip(value.shape, net.state_dict()[name].shape, strict=True):
+            if count < 32:  # kernels, pixels' channels, landmarks
+                assert other == count
+            else:
+                assert abs(other - count * width) <= 8
+                assert other % 4 == 0  # a bottleneck has half of a multiple of 8
+
+
+@pytest.mark.parametrize(("input_size", "decimal_size", "steps"), [(128, 8, 1), (128, 4, 2), (256, 8, 2), (512, 16, 2)])
+def test_the_decimal_head_fits_the_input(input_size: int, decimal_size: int, steps: int) -> None:
+    net = HIHNet(3, 1, decimal_size, 0.25, 96, input_size).eval()
+    assert len(net.decimal_head.down) == down_steps(decimal_size, input_size) == steps
+    assert net.decimal_head.squeeze.conv.out_channels == 24
+    with torch.inference_mode():
+        assert net(noise(1, 3, input_size, input_size))[1].shape == (1, 3, decimal_size, decimal_size)
 
 
 # 256 px: the shapes that the paper gives
 
 
-@pytest.mark.parametrize("stacks", SIZES.values())
+@pytest.mark.parametrize("stacks", [1, 2, 4])
 def test_shapes(stacks: int) -> None:
     net = network(5, stacks)
     assert net.stacks == stacks
@@ -53,7 +102,7 @@ def test_shapes(stacks: int) -> None:
 def test_decimal_sizes(decimal_size: int) -> None:
     net = network(3, 1, decimal_size)
     assert net.decimal_size == decimal_size
-    assert len(net.decimal_head.down) == DOWN_STEPS[decimal_size] == {4: 3, 8: 2, 16: 1}[decimal_size]
+    assert len(net.decimal_head.down) == {4: 3, 8: 2, 16: 1}[decimal_size]
     with torch.inference_mode():
         assert net(noise(1, 3, 256, 256))[1].shape == (1, 3, decimal_size, decimal_size)
 
@@ -189,9 +238,14 @@ def test_stays_on_its_device() -> None:
         ((68, 0, 8), "stacks is 0, expected at least 1"),
         ((68, 1, 5), r"decimal_size is 5, expected one of \[4, 8, 16\]"),
         ((68, 1, 32), "decimal_size is 32"),
+        ((68, 1, 8, 0.0), "width is 0.0, expected more than 0"),
+        ((68, 1, 8, float("nan")), "width is nan"),
+        ((68, 1, 8, 1.0, 0), "head_channels is 0"),
+        ((68, 1, 8, 1.0, 384, 192), "input_size is 192, expected 128, 256 or 512"),
+        ((68, 1, 16, 1.0, 384, 128), "input_size is 128, .*16 times decimal_size 16"),
     ],
 )
-def test_refuses_sizes(arguments: tuple[int, int, int], message: str) -> None:
+def test_refuses_sizes(arguments: tuple[Any, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         HIHNet(*arguments)
 

@@ -9,7 +9,7 @@ from made_faces import lines, small
 from hih_align.method import heatmaps
 from hih_align.method.heatmaps import ARGMAX, Decoder
 from hih_align.method.losses import LossSettings
-from hih_align.method.network import HIHNet
+from hih_align.method.network import HIHNet, Size
 from hih_align.schemes import W300
 from hih_align.training.learner import HIH, Output
 from hih_align.training.trainer import Source, train
@@ -35,7 +35,7 @@ def images(size: int = 64) -> torch.Tensor:
 @pytest.mark.parametrize("name", ["hih", "baseline", "wov", "wom"])
 def test_rivals_train(name):
     torch.manual_seed(0)
-    model = build(name, K, 1)
+    model = build(name, K, Size(1))
     output = model(images())
     assert output.integer.shape == (2, 1, K, 16, 16)
     points = torch.rand(2, K, 2) * 16
@@ -57,7 +57,7 @@ def test_rivals_train(name):
 @pytest.mark.parametrize("name", ["hih", "wov", "wom"])
 def test_missing_points_add_nothing(name):
     torch.manual_seed(0)
-    model = build(name, K, 1).eval()
+    model = build(name, K, Size(1)).eval()
     with torch.no_grad():
         output = model(images())
     points = torch.rand(2, K, 2) * 16
@@ -73,7 +73,7 @@ def test_missing_points_add_nothing(name):
 @pytest.mark.parametrize("name", ["hih", "wov", "wom"])
 def test_subpixel_head_can_be_left_out(name):
     torch.manual_seed(0)
-    model = build(name, K, 1)
+    model = build(name, K, Size(1))
     output = model(images(), False)
     assert output.subpixel is None
     loss = model.loss(output, torch.rand(2, K, 2) * 16, torch.ones(2, K), LossSettings(), None)
@@ -98,7 +98,7 @@ def test_hih_is_the_network_and_its_decoder():
 
 
 def test_hih_interpolates_decimal_maps_at_other_sizes():
-    model = build("hih", K, 1).eval()
+    model = build("hih", K, Size(1)).eval()
     with torch.no_grad():
         assert model.network(images(128))[1].shape[-1] == 4
         assert model(images(128)).subpixel.shape == (2, K, 8, 8)
@@ -106,13 +106,13 @@ def test_hih_interpolates_decimal_maps_at_other_sizes():
 
 def test_baseline_has_280_channels_and_one_network_for_three_rules():
     torch.manual_seed(0)
-    model = build("baseline", K, 1).eval()
+    model = build("baseline", K, Size(1)).eval()
     assert isinstance(model, Baseline)
     assert model.trunk.stacks[0].predict.in_channels == BASELINE_CHANNELS == 280
     output = model(images())
     results = {}
     for rule in ("baseline", "wsm", "dark"):
-        assert build(rule, K, 1).state_dict().keys() == model.state_dict().keys()
+        assert build(rule, K, Size(1)).state_dict().keys() == model.state_dict().keys()
         model.rule = rule
         results[rule] = model.decode(output, Decoder())
     top = heatmaps.peak(output.integer[:, -1])
@@ -166,14 +166,14 @@ def test_offset_values_that_are_right_cost_nothing():
 
 def test_unknown_rival():
     with pytest.raises(ValueError, match="rival is 'softargmax'"):
-        build("softargmax", K, 1)
+        build("softargmax", K, Size(1))
 
 
 def test_a_rival_is_trained_and_starts_another(faces, tmp_path):
     train(small(), [Source(faces[0])], tmp_path / "first", progress=False, build=partial(build, "baseline"))
     start = load_rival(tmp_path / "first" / "best", "baseline")
     assert (start.stacks, start.landmarks, start.scheme) == (1, 4, faces[0].scheme)
-    model = build("dark", 4, 1)
+    model = build("dark", 4, Size(1))
     assert warm_start(model, start, faces[0].scheme).fresh == ()
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), start.network.parameters(), strict=True))
     options = {"init": start, "progress": False, "build": partial(build, "dark")}
@@ -191,6 +191,6 @@ def test_rivals_train_on_several_sources(faces, tmp_path):
 
 def test_stacks_of_another_width_are_no_copies():
     start = Start(HIHNet(68, 1), W300, "test")
-    report = warm_start(build("baseline", 68, 2), start, W300)  # of 280 channels
+    report = warm_start(build("baseline", 68, Size(2)), start, W300)  # of 280 channels
     assert any("stacks.1" in name for name in report.fresh)
     assert report.copies == {}

@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from hih_align import Config, FaceAligner, HIHNet, Scheme
+from hih_align import Config, FaceAligner, HIHNet, Scheme, export
 from hih_align import runtime as backends
 from hih_align.crops import square_crop, warp
 from hih_align.method import heatmaps
-from hih_align.method.network import MEAN, STD
+from hih_align.method.network import MEAN, SIZES, STD
 from hih_align.runtime.inference import InferenceNet, folded
 
 Array = NDArray[Any]
@@ -48,6 +48,37 @@ def own() -> FaceAligner:
 def crop(astronaut: Array) -> Array:
     transform = square_crop(BOXES[0])
     return warp(astronaut, transform.matrix, transform.size)
+
+
+@pytest.mark.parametrize("runtime", ["torch", *RUNTIMES])
+def test_a_network_of_another_input_size(runtime: str, astronaut: Array, tmp_path: Path) -> None:
+    """HIH_N takes crops of 128 pixels: points come out where its own heatmaps, decoded by hand, have them."""
+    needs(runtime)
+    torch.manual_seed(0)
+    size = SIZES["HIH_N"]
+    config = Config(Scheme(id="three", names=("a", "b", "c"), mirror=((0, 1),)), **size._asdict())
+    network = HIHNet(3, *size).eval()
+    aligner = FaceAligner(network, config, device="cpu", backend=runtime)
+    transform = square_crop(BOXES[1], config.crop_ratio, 128)
+    crop = warp(astronaut, transform.matrix, 128)
+    assert aligner.heatmaps(astronaut, BOXES[1]).integer.shape == (3, 32, 32)
+    pixels = torch.from_numpy(crop).permute(2, 0, 1).float() / 255
+    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
+    with torch.inference_mode():
+        integer, decimal = network.predict(((pixels - mean) / std)[None])
+        expected = transform.to_image(heatmaps.STRIDE * heatmaps.decode(integer, decimal, aligner.decoder)[0])
+    np.testing.assert_allclose(aligner.align(astronaut, BOXES[1]).points, expected, atol=0.02)
+    # and mirrored there and back
+    flipped = np.ascontiguousarray(astronaut[:, ::-1])
+    edge = astronaut.shape[1] - 1
+    box = (edge - BOXES[1][2], BOXES[1][1], edge - BOXES[1][0], BOXES[1][3])
+    there = aligner.align(flipped, box, mirror=True).points[[1, 0, 2]]
+    here = aligner.align(astronaut, BOXES[1], mirror=True).points
+    np.testing.assert_allclose(edge - there[:, 0], here[:, 0], atol=0.02)
+    if runtime != "torch":
+        export.export(aligner, tmp_path / "out", "onnx" if runtime == "onnxruntime" else "openvino")
+        again = FaceAligner.from_pretrained(tmp_path / "out", backend=runtime, device="cpu")
+        np.testing.assert_allclose(again.align(astronaut, BOXES[1]).points, expected, atol=0.02)
 
 
 # the private copy

@@ -160,7 +160,7 @@ def test_record_refuses_an_unknown_row() -> None:
 
 
 def test_ship_refuses_another_shape(row: c.Row) -> None:
-    with pytest.raises(ValueError, match=r"stacks and landmarks"):
+    with pytest.raises(ValueError, match=r"landmarks and size"):
         ship("HIH_S/wflw", HIHNet(98, 1), row.config, "")
     with pytest.raises(ValueError, match=r"HIH_X/wflw"):
         ship("HIH_X/wflw", HIHNet(98, 1), row.config, "")

@@ -26,7 +26,7 @@ from hih_align.data.annotations import Dataset, read_dataset
 from hih_align.data.faces import store_bytes
 from hih_align.evaluation.evaluate import evaluate
 from hih_align.hub.checkpoints import Config, find_checkpoint, load_network, save_checkpoint
-from hih_align.method.network import HIHNet
+from hih_align.method.network import SIZES, HIHNet
 from hih_align.runtime.memory import keep_freed_memory
 from hih_align.schemes import COFW, W300, WFLW, scheme_from_dict
 from hih_align.training import trainer as trainer_module
@@ -448,7 +448,7 @@ def test_order_is_checked():
 
 def test_ema_averages_weights_and_statistics():
     torch.manual_seed(0)
-    model = build_hih(2, 1)
+    model = build_hih(2, SIZES["HIH_T"])
     ema = EMA(model, 0.5)
     weight, average = model.network.trunk.stem[0].conv.weight, ema.model.network.trunk.stem[0].conv.weight
     mean, average_mean = model.network.trunk.stem[0].bn.running_mean, ema.model.network.trunk.stem[0].bn.running_mean
