@@ -252,7 +252,7 @@ def test_a_figures_command_is_what_was_measured(part: Any, monkeypatch: pytest.M
         return type("Data", (), {"skipped": ()})()
 
     def evaluate(aligner: Any, dataset: Any, **options: Any) -> Any:
-        plain = {"refine": None, "mirror": False, "box": "annotated", "normalizer": "inter-ocular"} | options
+        plain = {"refine": None, "mirror": False, "box": "annotated", "normalizer": None} | options
         plain["subsets"] = list(plain["subsets"])
         plain["keep"] = getattr(plain["keep"], "text", None)
         plain.pop("batch_size", None)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import sys
+from pathlib import Path
 
 import pytest
 
 from hih_align.progress import progress_bar, say
+from hih_align.training.journal import Journal
 
 
 class Terminal(io.StringIO):
@@ -61,3 +63,25 @@ def test_disabled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", stream)
     assert list(progress_bar([1, 2], disable=True)) == [1, 2]
     assert stream.getvalue() == ""
+
+
+def test_a_run_tells_without_a_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal of a training run: `pythonw` and services train, too."""
+    monkeypatch.setattr(sys, "stderr", None)
+    with Journal(tmp_path, total=2) as journal:
+        journal.advance(1, "epoch 1", {"nme": "3.2"})
+        journal.say("epoch 1 is done")
+        journal.epoch({"epoch": 1, "nme": 3.2})
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"epoch": 1, "nme": 3.2}\n'
+
+
+def test_epochs_are_lines_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with Journal(tmp_path, total=2) as journal:
+        for epoch in (1, 2):
+            journal.advance(1, f"epoch {epoch}", {"nme": "3.2"})
+            journal.say(f"epoch {epoch} is done")
+    lines = stream.getvalue().splitlines()
+    assert [line for line in lines if "is done" in line] == ["epoch 1 is done", "epoch 2 is done"]
+    assert "\r" not in stream.getvalue()
