@@ -238,6 +238,11 @@ class FaceAligner:
             exported=folder,
         )
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether scores are probabilities: the checkpoint has a calibration for the decoder's method."""
+        return self.decoder.method in self.config.calibration
+
     def align(self, image: Image, bbox: ArrayLike, refine: int | None = None, mirror: bool = False) -> Landmarks:
         """Landmarks of the faces in ``bbox``.
 
@@ -445,6 +450,7 @@ class FaceAligner:
             scheme=scheme,
             bbox=np.array([face.box for face in faces], np.float32).reshape(-1, 4),
             model=self.config.name,
+            calibrated=self.calibrated,
         ).to(self.scheme)
         return landmarks[0] if single else landmarks
 

@@ -30,10 +30,13 @@ class Landmarks:
     Attributes:
         points: float32 (K, 2), or (N, K, 2): x, y in pixels of the image given, 0 at the centre of its first pixel.
         scores: float32 (K,), or (N, K), in [0, 1]: probability that the point's error is below 5 % of the box's
-            longer side.
+            longer side, where `calibrated` is true. Else the height of the point's heatmap, which ranks points but is
+            no probability.
         scheme: what the points are.
         bbox: float32 (4,), or (N, 4): the box given, x1, y1, x2, y2.
         model: name of the checkpoint.
+        calibrated: whether the scores were fitted on validation faces (`hih-align calibrate`, or the end of a training
+            run with validation faces).
 
     Several faces have ``len``, iterate, and index by number, slice or mask; ``faces["left_eye"]`` are a part's
     points, of one face or of several. ``numpy.asarray`` gives `points`.
@@ -44,6 +47,7 @@ class Landmarks:
     scheme: Scheme
     bbox: NDArray[np.float32]
     model: str = ""
+    calibrated: bool = False
 
     @property
     def several(self) -> bool:

@@ -73,7 +73,15 @@ def small(**changes: object) -> Recipe:
         {"epochs": 1, "size": 64, "batch": 2, "lr": 5e-4, "warmup": 0.5},
         {"epochs": 1, "size": 64, "batch": 2, "lr": 5e-4, "subpixel": False},
     ]
-    plain = {"stages": stages, "size": "T", "precision": "no", "ema": 0.9, "store_side": 96, "seed": 3}
+    plain = {
+        "stages": stages,
+        "size": "T",
+        "precision": "no",
+        "ema": 0.9,
+        "store_side": 96,
+        "seed": 3,
+        "calibrate": "no",
+    }
     return recipe_from_dict(plain | changes)
 
 

@@ -125,7 +125,7 @@ def train(
         typer.echo(f"stopped after {result.steps} steps; go on with: hih-align train --resume --out {out}", err=True)
         return
     if result.nme is None or result.normalizer is None:
-        typer.echo(str(out / "best"))
+        typer.echo(f"{out / 'best'}, not calibrated: hih-align calibrate --model {out} --data VAL --write")
     else:
         typer.echo(f"{out / 'best'}, validation NME {result.nme:.3f} % of the {normalizer_text(result.normalizer)}")
 

@@ -32,6 +32,9 @@ POWERS = (2.0, 2.5, 3.0, 4.0, 5.0)
 TEMPERATURES = (0.25, 0.35, 0.5, 1.0)
 PASSES = (0, 1)
 
+#: Decoders for which the best shift is looked for: those of the least errors without one.
+SHIFTED = 5
+
 #: A refining pass doubles the time, and a shift is a guess about labels: each has to take this share off the error.
 WORTH = 0.01
 
@@ -69,7 +72,14 @@ class _Seen:
         return self.points[replace(decoder, shift=(0.0, 0.0))] + np.multiply.outer(self.pixels, decoder.shift)[:, None]
 
 
-def calibrate(aligner: FaceAligner, dataset: Dataset, *, keep: Callable[[Record], bool] | None = None) -> Chosen:
+def calibrate(
+    aligner: FaceAligner,
+    dataset: Dataset,
+    *,
+    keep: Callable[[Record], bool] | None = None,
+    decoder: bool = True,
+    progress: bool = True,
+) -> Chosen:
     """Choose decoder, refining passes and score calibration.
 
     Args:
@@ -77,11 +87,14 @@ def calibrate(aligner: FaceAligner, dataset: Dataset, *, keep: Callable[[Record]
         dataset: validation faces. Errors are divided by `evaluate.choose_normalizer`; faces on which its landmarks are
             not labelled count for the scores alone.
         keep: chooses among them, such as ``Where("id%3==0")``.
+        decoder: choose decoder and refining passes; else the aligner's stay, and only the scores are calibrated.
+        progress: draw progress bars on stderr.
 
     The decoder is the one of a grid (`RADII`, `POWERS`, `TEMPERATURES`) with the least mean NME, with the shift of all
-    points that suits it best where that lowers the mean by more than `WORTH`. A refining pass is taken while it lowers
-    the mean over `BOXES` by more than `WORTH`. The calibrations, one per decoder method, are logistic curves by maximum
-    likelihood of a labelled point's error being below `TOLERANCE` of the annotated box.
+    points that suits it best where that lowers the mean by more than `WORTH`; shifts are tried for the `SHIFTED` best.
+    A refining pass is taken while it lowers the mean over `BOXES` by more than `WORTH`. The calibrations, one per
+    decoder method, are logistic curves by maximum likelihood of a labelled point's error being below `TOLERANCE` of the
+    annotated box.
 
     Raises:
         ValueError: another scheme, or no face left.
@@ -98,34 +111,52 @@ def calibrate(aligner: FaceAligner, dataset: Dataset, *, keep: Callable[[Record]
     longer = np.array([(record.box[2:] - record.box[:2]).max() for record in records])
     normalizer = choose_normalizer(dataset.scheme, records)
     norm = longer if normalizer == "box" else _distance(dataset.scheme, normalizer, target, labelled)
-    candidates = [
-        Decoder("expectation", radius, power, temperature, aligner.config.bin_offset)
-        for radius, power, temperature in product(RADII, POWERS, TEMPERATURES)
-    ]
-    argmax = replace(ARGMAX, bin_offset=aligner.config.bin_offset)
-    seen = [_look(aligner, records, face_boxes(complete, box)[chosen], [argmax, *candidates]) for box in BOXES]
+    offset, own = aligner.config.bin_offset, aligner.decoder
+    argmax = replace(ARGMAX, bin_offset=offset)
+    if decoder:
+        candidates = [
+            Decoder("expectation", radius, power, temperature, offset)
+            for radius, power, temperature in product(RADII, POWERS, TEMPERATURES)
+        ]
+    else:
+        candidates = [own if own.method == "expectation" else Decoder("expectation", bin_offset=offset)]
+    looked = list(dict.fromkeys(replace(d, shift=(0.0, 0.0)) for d in (argmax, *candidates, own)))
+    seen = [_look(aligner, records, face_boxes(complete, box)[chosen], looked, progress) for box in BOXES]
+
+    def by_box(decoder: Decoder) -> dict[str, float]:
+        nme = [metrics.nme(s.shifted(decoder), target, norm, labelled) for s in seen]
+        return {box: float(np.nanmean(errors)) for box, errors in zip(BOXES, nme, strict=True)}
 
     def error(decoder: Decoder) -> float:
-        return float(np.mean([np.nanmean(metrics.nme(s.shifted(decoder), target, norm, labelled)) for s in seen]))
+        return _mean(by_box(decoder))
 
-    errors = {decoder: error(decoder) for decoder in (argmax, *candidates)}
-    shifted = [_shift(decoder, error) for decoder in progress_bar(candidates, unit="decoder", desc="shift")]
-    errors |= {decoder: error(decoder) for decoder in shifted}
-    best, moved = (min(some, key=errors.__getitem__) for some in (candidates, shifted))
-    if errors[moved] < (1 - WORTH) * errors[best]:
-        best = moved
+    errors = {candidate: error(candidate) for candidate in (argmax, *candidates)}
+    best = min(candidates, key=errors.__getitem__)
+    if decoder:
+        likely = sorted(candidates, key=errors.__getitem__)[:SHIFTED]
+        bar = progress_bar(likely, unit="decoder", desc="shift", disable=not progress)
+        shifted = [_shift(candidate, error) for candidate in bar]
+        errors |= {candidate: error(candidate) for candidate in shifted}
+        moved = min(shifted, key=errors.__getitem__)
+        if errors[moved] < (1 - WORTH) * errors[best]:
+            best = moved
 
     curves: dict[str, Calibration] = {
-        decoder.method: _fit(
+        read.method: _fit(
             np.concatenate([s.heights[labelled] for s in seen]),
-            np.concatenate([_close(s.shifted(decoder), target, longer)[labelled] for s in seen]),
+            np.concatenate([_close(s.shifted(read), target, longer)[labelled] for s in seen]),
         )
-        for decoder in (argmax, best)
+        for read in (argmax, best)
     }
+    best = best if decoder else own
+    errors[best] = error(best)
     config = replace(aligner.config, decoder=best, calibration=curves)
-    passes = _passes(FaceAligner(aligner.network, config, device=aligner.device, dtype=aligner.dtype), dataset, keep)
-    refine = 0
-    for more in PASSES[1:]:
+    tuned = FaceAligner(aligner.network, config, device=aligner.device, dtype=aligner.dtype)
+    refine = 0 if decoder else config.refine
+    passes = {0: by_box(best)}  # evaluate's errors, to a rounding
+    for more in PASSES[1:] if decoder else (refine,) if refine else ():
+        reports = {box: evaluate(tuned, dataset, box=box, refine=more, keep=keep, progress=progress) for box in BOXES}
+        passes[more] = {box: report.overall.nme for box, report in reports.items()}
         if _mean(passes[more]) < (1 - WORTH) * _mean(passes[refine]):
             refine = more
     return Chosen(replace(config, refine=refine), errors, passes, len(records), normalizer)
@@ -140,11 +171,16 @@ def _distance(
 
 
 def _look(
-    aligner: FaceAligner, records: Sequence[Record], boxes: NDArray[np.float64], decoders: Sequence[Decoder]
+    aligner: FaceAligner,
+    records: Sequence[Record],
+    boxes: NDArray[np.float64],
+    decoders: Sequence[Decoder],
+    progress: bool,
 ) -> _Seen:
     points: dict[Decoder, list[NDArray[np.float64]]] = {decoder: [] for decoder in decoders}
     heights, pixels = [], []
-    for record, box in zip(progress_bar(records, unit="face", desc="heatmaps"), boxes, strict=True):
+    bar = progress_bar(records, unit="face", desc="heatmaps", disable=not progress)
+    for record, box in zip(bar, boxes, strict=True):
         found = aligner.heatmaps(read_image(record.image), box)
         integer, decimal = torch.from_numpy(found.integer), torch.from_numpy(found.decimal)
         heights.append(found.integer.max((-2, -1)))
@@ -182,26 +218,22 @@ def _close(
 
 
 def _fit(height: NDArray[np.float64], close: NDArray[np.float64]) -> Calibration:
-    """Logistic regression of ``close`` (0 or 1) on ``height``, by maximum likelihood with a trace of L2."""
+    """Logistic regression of ``close`` (0 or 1) on ``height`` by maximum likelihood, with a slope of at least 0.
+
+    Its targets are Platt's (1999), a little less than 1 and more than 0, and there is a trace of L2: few points, or
+    points that are all found or all lost, give a curve that is not sure of itself.
+    """
     from scipy.optimize import minimize
+
+    found = close.sum()
+    close = np.where(close > 0, (found + 1) / (found + 2), 1 / (len(close) - found + 2))
 
     def loss(parameters: NDArray[np.float64]) -> float:
         z = parameters[0] * height + parameters[1]
         return float(np.mean(np.logaddexp(0, z) - close * z) + 1e-6 * parameters[0] ** 2)
 
-    slope, bias = minimize(loss, np.zeros(2), method="BFGS").x
+    slope, bias = minimize(loss, np.zeros(2), method="L-BFGS-B", bounds=[(0, None), (None, None)], tol=1e-12).x
     return Calibration(round(float(slope), 3), round(float(bias), 3))
-
-
-def _passes(
-    aligner: FaceAligner, dataset: Dataset, keep: Callable[[Record], bool] | None
-) -> dict[int, dict[str, float]]:
-    return {
-        refine: {
-            box: float(np.nanmean(evaluate(aligner, dataset, box=box, refine=refine, keep=keep).nme)) for box in BOXES
-        }
-        for refine in PASSES
-    }
 
 
 def _mean(by_box: dict[str, float]) -> float:

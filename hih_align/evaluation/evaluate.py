@@ -100,6 +100,7 @@ class Settings:
         backend: the runtime that ran it.
         normalizer: what errors are divided by.
         keep: which faces of the dataset, in words; None for all.
+        calibrated: whether the scores are probabilities, see `Landmarks.calibrated`.
     """
 
     box: str = "annotated"
@@ -110,6 +111,7 @@ class Settings:
     backend: str = "torch"
     normalizer: str = "inter-ocular"
     keep: str | None = None
+    calibrated: bool = True
 
 
 @dataclass(frozen=True)
@@ -389,6 +391,7 @@ def evaluate(
         backend=aligner.backend,
         normalizer=normalizer,
         keep=None if keep is None else getattr(keep, "text", "chosen by a function"),
+        calibrated=aligner.calibrated,
     )
     left_out = len(dataset.records) - len(complete)
     return Report(aligner.config.name, dataset.name, scheme, settings, records, boxes, points, scores, masks, left_out)

@@ -150,6 +150,11 @@ def markdown(report: Report) -> str:
         f"Scores: expected calibration error {_text(quality.error, 3)} over {quality.points} points, rank correlation "
         f"with the error {_text(quality.rank_correlation)} (points), {_text(quality.face_rank_correlation)} (faces)."
     )
+    if not s.calibrated:
+        notes.append(
+            "The scores are not calibrated: they are heights of heatmaps, which rank points but are no probabilities; "
+            "`hih-align calibrate` fits them."
+        )
     lines += [*notes, ""]
     if parts := part_errors(report):
         lines += ["| part | NME | box NME |", "| --- | --- | --- |"]

@@ -37,6 +37,7 @@ def model_card(
     """
     scheme = config.scheme
     title = title or config.name or name
+    calibrated = config.decoder.method in config.calibration
     data = ModelCardData(
         license=license,
         license_name=license_name,
@@ -55,10 +56,14 @@ def model_card(
         "from hih_align import FaceAligner\n\n"
         f'aligner = FaceAligner.from_pretrained("{name}")\n'
         'face = aligner.align("photo.jpg", [177, 80, 275, 200])  # x1, y1, x2, y2 of one face\n'
-        "face.points, face.scores  # pixels of the photo, probabilities\n"
+        f"face.points, face.scores  # pixels of the photo, {'probabilities' if calibrated else 'not calibrated'}\n"
         "```",
-        "Boxes are those of any detector, at best tight from brow to chin and jaw to jaw. A score is the estimated "
-        "probability that the point's error is below 5 % of the box's longer side.",
+        "Boxes are those of any detector, at best tight from brow to chin and jaw to jaw. "
+        + (
+            "A score is the estimated probability that the point's error is below 5 % of the box's longer side."
+            if calibrated
+            else "The scores are not calibrated: heights of heatmaps, which rank points but are no probabilities."
+        ),
         *sections,
     ]
     body = "\n\n".join(part for part in parts if part)

@@ -44,7 +44,8 @@ def fine_tune(
             them is kept, see `warmstart.warm_start`; the network's size is the start weights' unless ``size`` is given.
         train_data: a data set, or a path that `read_dataset` takes; several in a list, or as a mapping to how many
             times an epoch shows each.
-        val: faces that choose the epoch that is returned; without them it is the last.
+        val: faces that choose the epoch that is returned, and on which its decoder, refining passes and scores are
+            calibrated at the end; without them it is the last epoch, and its scores are not calibrated.
         scheme: the landmarks of the data: a built-in scheme's id, a scheme file or a `Scheme`; by default those of a
             data set given as such, else the start weights'.
         recipe: see `load_recipe`.

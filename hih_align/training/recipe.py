@@ -103,6 +103,8 @@ class Recipe:
         frozen_statistics: batch norms keep the statistics and run as in inference: for few faces or tiny batches.
         crop_ratio: crop side over the box's longer side.
         store_side, store_margin: of decoded faces, see `FaceStore`.
+        calibrate: what is chosen on the validation faces for the network that comes out, see `calibrate`: "all" is
+            decoder, refining passes and score calibration; "scores" keeps the decoder; or "no".
         validate_every: epochs between validations; the last of each stage is always validated.
         seed: of weights, order and augmentation.
     """
@@ -131,6 +133,7 @@ class Recipe:
     crop_ratio: float = 1.25
     store_side: int = 384
     store_margin: float = 2.0
+    calibrate: Literal["all", "scores", "no"] = "all"
     validate_every: int = 1
     seed: int = 0
 

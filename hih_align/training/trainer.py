@@ -6,6 +6,7 @@ A run is a folder:
 * ``state.pt``: networks, optimiser and counters, written atomically every epoch and on SIGINT and SIGTERM
 * ``best/``: the network of the lowest validation NME, measured as `evaluate` does, for `FaceAligner.from_pretrained`;
   ``last/``: the latest
+* ``calibration.md``: how decoder, refining passes and scores of ``best/`` were chosen at the end
 * ``metrics.jsonl``, ``curve.png``, ``tensorboard/``; ``validation.png``, the latest predictions, and
   ``batch-256px.png``, the first batch of that size with its targets
 
@@ -32,13 +33,16 @@ import torch
 from torch import Tensor, nn
 
 from .. import files
+from ..aligner import FaceAligner
 from ..data.annotations import Dataset
 from ..data.check import require_disjoint
 from ..data.faces import LIMIT
+from ..evaluation.calibrate import calibrate, markdown
 from ..evaluation.evaluate import Report, normalizer_text
-from ..hub.checkpoints import BEST, WEIGHTS_FILE, Config, save_checkpoint, save_weights
+from ..hub.checkpoints import BEST, WEIGHTS_FILE, Config, save_checkpoint, save_weights, write_config
 from ..method import heatmaps
 from ..method.network import SIZES, HIHNet, Size
+from ..progress import say
 from ..runtime.precision import autocast_precision
 from .augmentation import Batch, augment, donor_faces, sample_seeds
 from .ema import EMA
@@ -55,6 +59,10 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 STATE_FILE = "state.pt"
+CALIBRATION_FILE = "calibration.md"
+
+#: At most so many validation faces, evenly chosen, decide on the decoder and calibrate the scores at the end of a run.
+CALIBRATION_FACES = 400
 
 
 class DivergedError(ValueError):
@@ -117,6 +125,7 @@ class _Progress:
     best_stage: int = -1
     seconds: float = 0.0
     waited: float = 0.0
+    calibrated: float | None = None
     worked: float = 0.0
     sums: dict[str, float] = field(default_factory=dict)
 
@@ -312,12 +321,14 @@ class Trainer:
                     self._save()
                     break
             journal.curve()
+        if at.epoch >= self.recipe.epochs:
+            self._calibrate()
         return Result(
             out=self.out,
             completed=at.epoch >= self.recipe.epochs,
             epochs=at.epoch,
             steps=at.steps,
-            nme=at.best if self.val else None,
+            nme=None if self.val is None else at.best if at.calibrated is None else at.calibrated,
             warm_start=self.warm_start,
             normalizer=self.val.normalizer if self.val else None,
         )
@@ -581,6 +592,26 @@ class Trainer:
         if accelerator.is_main_process:
             journal.picture("validation", self.val.sheet(report), self.progress.steps)
         return report
+
+    def _calibrate(self) -> None:
+        """Decoder, refining passes and score calibration of ``best/`` by the validation faces, unless it has them."""
+        how, at = self.recipe.calibrate, self.progress
+        if self.val is None or how == "no" or at.calibrated is not None or not isinstance(self.averaged, HIH):
+            return
+        if self.accelerator.is_main_process:
+            aligner = FaceAligner.from_pretrained(self.out / BEST, device=self.accelerator.device)
+            if not aligner.config.calibration:
+                records = self.val.dataset.records
+                some = np.unique(np.linspace(0, len(records) - 1, CALIBRATION_FACES).round().astype(int))
+                faces = replace(self.val.dataset, records=tuple(records[i] for i in some))
+                chosen = calibrate(aligner, faces, decoder=how == "all", progress=self._show)
+                write_config(self.out / BEST, chosen.config)
+                with files.replacing(self.out / CALIBRATION_FILE) as temporary:
+                    temporary.write_text(markdown(chosen) + "\n", "utf-8")
+                at.calibrated = chosen.passes[chosen.config.refine]["annotated"]
+                if self._show:
+                    say(markdown(chosen))
+        self._save()
 
     # -- files
 

@@ -122,7 +122,9 @@ class Validator:
             self.side / (size or self.side)
         ) - 0.5  # resizing keeps pixel edges, not centres
         found = [crop.to_image(place) for crop, place in zip(self.faces.crops, places, strict=True)]
-        settings = Settings(decoder=asdict(decoder), normalizer=self.normalizer, keep=self.dataset.chosen)
+        settings = Settings(
+            decoder=asdict(decoder), normalizer=self.normalizer, keep=self.dataset.chosen, calibrated=False
+        )
         return Report(
             model="the network under training",
             dataset=self.dataset.name,

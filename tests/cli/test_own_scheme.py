@@ -60,7 +60,10 @@ def test_five_points_from_training_to_int8(
     out, unit = tmp_path / "run", "inter-pupil distance"
     sets = ["epochs=1", "batch=4", "precision=no", "stages.0.size=64"]
     words = ["--recipe", "finetune", "--init", "HIH_T/300w", "--scheme", FIVE, "--data", data, "--val", val]
-    run("train", *words, "--out", out, *(word for item in sets for word in ("--set", item)))
+    trained = run("train", *words, "--out", out, *(word for item in sets for word in ("--set", item)))
+    assert "validation NME" in trained.output
+    assert f"% of the {unit}" in trained.output
+    assert FaceAligner.from_pretrained(out, device="cpu").calibrated
     assert f"NME in percent of the {unit}" in run("evaluate", "--model", out, "--data", val).output
     assert f"in percent of the {unit}" in run("calibrate", "--model", out, "--data", val, "--write").output
     monkeypatch.setattr(export, "WORSE", np.inf)  # one step of training is not worth a comparison

@@ -92,6 +92,26 @@ def test_calibration_recovers_a_known_curve() -> None:
     assert curve.bias == pytest.approx(-3, abs=0.15)
 
 
+def test_few_points_give_a_curve_that_is_not_sure_of_itself() -> None:
+    """All found, all lost, or split by their height: no probability is 0 or 1, and none falls with the height."""
+    height = np.linspace(0.2, 0.8, 12)
+    for close in (np.ones(12), np.zeros(12), (height > 0.5).astype(float), (height < 0.5).astype(float)):
+        curve = _fit(height, close)
+        probability = 1 / (1 + np.exp(-(curve.slope * height + curve.bias)))
+        assert curve.slope >= 0
+        assert 0.01 < probability.min() <= probability.max() < 0.99
+
+
+def test_scores_alone_are_calibrated(aligner: FaceAligner, faces: Dataset) -> None:
+    few = replace(faces, records=faces.records[:2])
+    decoder = Decoder("expectation", 4, 2.0, 1.0, shift=(0.1, 0.0))
+    mine = FaceAligner(aligner.network, replace(aligner.config, calibration={}, refine=0), decode=decoder)
+    assert not mine.calibrated
+    chosen = calibrate(mine, few, decoder=False, progress=False)
+    assert (chosen.config.decoder, chosen.config.refine) == (decoder, 0)
+    assert FaceAligner(aligner.network, chosen.config).calibrated
+
+
 def test_both_decoders_are_calibrated_upwards(chosen: Chosen) -> None:
     assert set(chosen.config.calibration) == {"argmax", "expectation"}
     assert all(curve.slope > 0 for curve in chosen.config.calibration.values())

@@ -25,6 +25,7 @@ from hih_align import FaceAligner
 from hih_align.data.annotations import Dataset, read_dataset
 from hih_align.data.faces import store_bytes
 from hih_align.evaluation.evaluate import evaluate
+from hih_align.evaluation.report import markdown
 from hih_align.hub.checkpoints import Config, find_checkpoint, load_network, save_checkpoint
 from hih_align.method.network import SIZES, HIHNet
 from hih_align.runtime.memory import keep_freed_memory
@@ -493,6 +494,39 @@ def test_best_is_chosen_by_the_nme_that_evaluate_reports(faces, start, tmp_path)
     assert (of_it["failure_rate"], of_it["auc"]) == pytest.approx((report.overall.fr10, report.overall.auc10), abs=1e-4)
 
 
+@pytest.mark.parametrize("how", ["all", "scores"])
+def test_a_run_calibrates_its_best_network_at_the_end(faces, start, tmp_path, how):
+    decoder = {"method": "argmax"} if how == "scores" else {}
+    recipe = small(calibrate=how, decoder=decoder, stages=[{"epochs": 1, "size": 64, "batch": 6}])
+    result = train(recipe, [Source(faces[0])], tmp_path, val=faces[1], init=start, progress=False)
+    aligner = FaceAligner.from_pretrained(tmp_path, device="cpu")
+    record = faces[1].records[0]
+    assert aligner.calibrated
+    assert aligner.align(record.image, record.box).calibrated
+    assert set(aligner.config.calibration) == {"argmax", "expectation"}
+    report = evaluate(aligner, faces[1], progress=False)
+    assert report.settings.calibrated
+    assert report.score_quality.error < 0.2
+    assert result.nme == pytest.approx(report.overall.nme, rel=1e-3)
+    assert "3 validation faces" in (tmp_path / "calibration.md").read_text()
+    if how == "scores":
+        assert aligner.config.decoder == recipe.decoder
+    else:  # better than untuned
+        assert result.nme < lines(tmp_path)[-1]["nme"]
+    written = (tmp_path / "best" / "config.json").stat().st_mtime_ns
+    again = train(recipe, [Source(faces[0])], tmp_path, val=faces[1], init=start, resume=True, progress=False)
+    assert again.nme == result.nme
+    assert (tmp_path / "best" / "config.json").stat().st_mtime_ns == written
+
+
+def test_a_run_without_validation_faces_is_not_calibrated(faces, tmp_path):
+    train(small(calibrate="all"), [Source(faces[0])], tmp_path, progress=False)
+    aligner = FaceAligner.from_pretrained(tmp_path, device="cpu")
+    record = faces[1].records[0]
+    assert not aligner.align(record.image, record.box).calibrated
+    assert "scores are not calibrated" in markdown(evaluate(aligner, faces[1], progress=False))
+
+
 def test_faces_are_shown_by_error():
     assert by_error(np.array([3.0, np.nan, 9.0, 1.0]), 24).tolist() == [2, 0, 3, 1]
     errors = np.random.default_rng(0).permutation(100).astype(float)
@@ -633,7 +667,7 @@ def test_fine_tune(faces, start):
 
 
 def tune(faces, start, **options):
-    small = {"epochs": 2, "batch": 3, "precision": "no", "stages.0.size": 64}
+    small = {"epochs": 2, "batch": 3, "precision": "no", "stages.0.size": 64, "calibrate": "no"}
     return fine_tune(start, faces[0], faces[1], scheme=faces[0].scheme, progress=False, **(small | options))
 
 
@@ -690,7 +724,7 @@ def test_command(faces, start, tmp_path):
     app = typer.Typer()
     app.command()(command)
     scheme = Path(faces[0].source).parents[1] / "scheme.json"
-    sets = ["epochs=1", "batch=2", "stages.0.size=64", "precision=no", "store_side=96"]
+    sets = ["epochs=1", "batch=2", "stages.0.size=64", "precision=no", "store_side=96", "calibrate=scores"]
     given = ["--recipe", "finetune", "--init", str(start), "--scheme", str(scheme), "--data", f"{faces[0].source}:0.4"]
     given += ["--val", str(faces[1].source), "--val-where", "id%3!=0"]
     given += ["--out", str(tmp_path / "run"), *(word for item in sets for word in ("--set", item))]
