@@ -108,7 +108,18 @@ def run(page: Path) -> None:
         elif block.language == "bash":
             for words in commands(block.text):
                 if words[0] == "hih-align":
-                    _call(block, [sys.executable, "-m", "hih_align.cli", *words[1:]])
+                    _program(block, words[1:])
+
+
+def _program(block: Block, words: list[str]) -> None:
+    """`hih-align` in this process: another one would load PyTorch again."""
+    from hih_align.cli.app import app
+
+    try:
+        app(words)
+    except SystemExit as error:
+        if error.code:
+            raise RuntimeError(f"{block.where}: hih-align {shlex.join(words)}: exit status {error.code}") from error
 
 
 def _call(block: Block, words: list[str]) -> None:
