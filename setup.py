@@ -1,4 +1,4 @@
-"""A wheel needs a copy of the checkout's weights_manifest.json, which pyproject.toml cannot ask for. All else is there."""
+"""A wheel needs a copy of weights_manifest.json, which pyproject.toml cannot ask for. All else stands there."""
 
 from pathlib import Path
 

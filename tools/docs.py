@@ -25,7 +25,19 @@ SHARED = ("boxes", "crops", "drawing", "files", "images", "progress", "roll", "s
 SHARED_ROOM = "images, boxes, crops"
 
 #: Bottom to top, as the picture is drawn; rooms that are not named come after.
-ORDER = ("schemes", SHARED_ROOM, "method", "landmarks", "hub", "runtime", "aligner", "data", "evaluation", "training", "cli")
+ORDER = (
+    "schemes",
+    SHARED_ROOM,
+    "method",
+    "landmarks",
+    "hub",
+    "runtime",
+    "aligner",
+    "data",
+    "evaluation",
+    "training",
+    "cli",
+)
 
 Edges = frozenset[tuple[str, str]]
 

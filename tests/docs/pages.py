@@ -198,15 +198,16 @@ def _of_program(arguments: list[str], options: set[str]) -> Iterator[str]:
     from hih_align.cli.app import app
 
     command: Any = typer.main.get_command(app)
+    context = command.context_class(command)
     path = []
     for word in arguments:
-        if not hasattr(command, "commands"):
+        if not hasattr(command, "get_command"):
             break
-        if word not in command.commands:
-            yield f"no command {' '.join([*path, word])!r}"
-            return
         path.append(word)
-        command = command.commands[word]
+        if word not in command.list_commands(context):
+            yield f"no command {' '.join(path)!r}"
+            return
+        command = command.get_command(context, word)
     known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
     yield from (f"no option {option}" for option in sorted(options - known - {"--help"}))
 
