@@ -94,7 +94,7 @@ def measure(model: str, figure: Figure, root: Path) -> Any:
         box=options.get("--box", "annotated"),  # type: ignore[arg-type]
         refine=int(options["--refine"]) if "--refine" in options else None,
         mirror="--mirror" in options,
-        normalizer=options.get("--normalizer", "inter-ocular"),
+        normalizer=options.get("--normalizer"),
         keep=Where(options["--where"]) if "--where" in options else None,
         subsets=options["--subsets"].split(",") if "--subsets" in options else (),
     )
