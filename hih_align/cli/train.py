@@ -26,7 +26,7 @@ def train(
             "cofw): modern/SIZE for it."
         ),
     ] = None,
-    size: Annotated[str | None, typer.Option(help="T, S or B, in place of the recipe's.")] = None,
+    size: Annotated[str | None, typer.Option(help="N, T, S or B, in place of the recipe's.")] = None,
     init: Annotated[
         str | None, typer.Option(help="Start weights: HIH_T/300w, a run's best/, a released .pth, user/repo.")
     ] = None,

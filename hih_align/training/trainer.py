@@ -48,6 +48,7 @@ from .augmentation import Batch, augment, donor_faces, sample_seeds
 from .ema import EMA
 from .journal import RUN_FILE, Journal
 from .learner import HIH, Build, Learner, build_hih
+from .narrow import fitted
 from .preview import preview
 from .recipe import Recipe, Stage, recipe_from_dict
 from .sampling import Indices, Order
@@ -179,6 +180,8 @@ def train(
     is False; a second signal does what it does elsewhere. Whether the caller is inside ``torch.no_grad`` or
     ``torch.inference_mode`` changes nothing.
 
+    Start weights of a wider network are narrowed first (`narrow.fitted`).
+
     Raises:
         ValueError: data, recipe and start weights that do not fit together; validation faces among the training
             faces; a folder that already holds a run (without ``resume``) or another one (with it).
@@ -271,6 +274,8 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             model = build(len(scheme), self.size)
+        if start is not None and isinstance(model, HIH):
+            start = fitted(start, self.size, self.faces, recipe)
         self.warm_start = warm_start(model, start, scheme) if start is not None else None
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.model: Learner = model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
