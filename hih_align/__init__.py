@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _moved
 from .aligner import FaceAligner, Heatmaps
+from .detection import Detections, FaceDetector
 from .hub.checkpoints import CheckpointError, Config, WeightsUnavailableError
 from .landmarks import Landmarks
 from .method.heatmaps import Decoder
@@ -17,7 +18,9 @@ __all__ = [
     "CheckpointError",
     "Config",
     "Decoder",
+    "Detections",
     "FaceAligner",
+    "FaceDetector",
     "HIHNet",
     "Heatmaps",
     "Landmarks",

@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,13 +19,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import crops
 from . import runtime as backends
-from .boxes import check_boxes, next_box
+from .boxes import check_boxes, check_rolls
+from .detection.detector import FaceDetector
+from .detection.given import Detector, detections
 from .hub import checkpoints
 from .hub.checkpoints import Config
 from .images import Image, read_image
 from .landmarks import Landmarks
 from .method.heatmaps import STRIDE, Decoder
 from .method.network import HIHNet
+from .passes import NOTHING, TURN, Face, Rules, align_faces
 from .runtime import Backend, CudaBackend, TorchBackend, fork
 from .runtime.device_crops import Photograph
 from .runtime.placement import choose_device, choose_dtype
@@ -79,6 +83,7 @@ class FaceAligner:
         backend: the runtime: "torch", "onnxruntime" or "openvino".
         device, dtype: where and in which precision the copy runs; int8 where it is an exported int8 file.
         decoder: how its heatmaps are read.
+        detector: finds the faces of images that come without boxes.
     """
 
     def __init__(
@@ -91,6 +96,7 @@ class FaceAligner:
         decode: Decode | Decoder | None = None,
         backend: str = "torch",
         exported: str | os.PathLike[str] | None = None,
+        detector: Detector | None = None,
     ) -> None:
         """Take a network.
 
@@ -99,13 +105,19 @@ class FaceAligner:
             config: of the network.
             device, dtype, decode, backend: as in `from_pretrained`.
             exported: a folder that `hih-align export` wrote; its file for ``backend``, if it has one, is what runs.
+            detector: as in `from_pretrained`.
         """
+        if detector is not None and not callable(detector):
+            raise TypeError(
+                f"detector is {type(detector).__name__}, expected a function: RGB image -> boxes (N, 4) or (N, 5)"
+            )
         self.config = config
         self.device = choose_device(device, backend)
         self.backend = backends.choose(backend, self.device)
         self.decoder = _decoder(decode, config)
         self._network = None if network is None else network.to(self.device).eval()
         self.scheme = config.scheme if config.output is None else SCHEMES[config.output]
+        self.detector: Detector = FaceDetector() if detector is None else detector
         self._exported = None if exported is None else Path(exported)
         self._asked = choose_dtype(dtype, self.device, self.backend)
         self._start()
@@ -185,6 +197,7 @@ class FaceAligner:
         revision: str | None = None,
         token: str | bool | None = None,
         local_files_only: bool = False,
+        detector: Detector | None = None,
     ) -> FaceAligner:
         """Load a pretrained model.
 
@@ -204,6 +217,9 @@ class FaceAligner:
                 is not, and runs in the precision that it was exported in.
             decode: "argmax" (the paper's Eq. 4), "expectation" (ours), or a `Decoder`; None means the checkpoint's.
             cache_dir, revision, token, local_files_only: as in `huggingface_hub.hf_hub_download`.
+            detector: finds the faces of images that come without boxes: any function of an RGB image (H, W, 3) uint8
+                that returns their boxes, (N, 4) x1, y1, x2, y2, or (N, 5) with scores. None is `FaceDetector`, whose
+                file is looked for when it is first needed.
 
         Raises:
             ValueError: unknown model, scheme, device, dtype, backend or decoder; a scheme that disagrees with the
@@ -214,14 +230,8 @@ class FaceAligner:
         """
         place = choose_device(device, backend)
         choose_dtype(dtype, place, backends.choose(backend, place))  # before a download, not after
-        found = checkpoints.find_checkpoint(
-            model,
-            scheme,
-            cache_dir=cache_dir,
-            revision=revision,
-            token=token,
-            local_files_only=local_files_only,
-        )
+        hub: dict[str, Any] = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
+        found = checkpoints.find_checkpoint(model, scheme, revision=revision, **hub)
         folder = found.weights.parent
         network = None
         if found.weights.is_file() or backends.choose(backend, place, folder) not in checkpoints.exported_for(folder):
@@ -236,6 +246,7 @@ class FaceAligner:
             decode=decode,
             backend=backend,
             exported=folder,
+            detector=FaceDetector(hub=hub) if detector is None else detector,
         )
 
     @property
@@ -243,36 +254,49 @@ class FaceAligner:
         """Whether scores are probabilities: the checkpoint has a calibration for the decoder's method."""
         return self.decoder.method in self.config.calibration
 
-    def align(self, image: Image, bbox: ArrayLike, refine: int | None = None, mirror: bool = False) -> Landmarks:
-        """Landmarks of the faces in ``bbox``.
+    def align(
+        self,
+        image: Image,
+        bbox: ArrayLike | None = None,
+        refine: int | None = None,
+        mirror: bool = False,
+        roll: ArrayLike | None = None,
+    ) -> Landmarks:
+        """Landmarks of the faces in ``bbox``, or of all faces that the detector finds.
 
         Args:
             image: a path, an encoded picture (bytes or an open file), a PIL image, an RGB array or tensor; see
                 `images.read_image`.
             bbox: (4,) x1, y1, x2, y2 in pixels of ``image``, or (N, 4), N may be 0. The tighter around brow, chin
-                and jaw, the better; a detector's box will do.
-            refine: further passes, each on the box of the points found before; None means the checkpoint's.
+                and jaw, the better; a detector's box will do. None finds the faces first.
+            refine: further passes, each on the box of the points found before. None means the checkpoint's, and only
+                for faces whose points lie off their box.
             mirror: average with the mirrored face: twice the time, a little more accurate.
+            roll: by how much the faces are turned clockwise in the picture, degrees, one or (N,); the box is that of
+                the upright face, about its centre. None finds it, for any roll: faces that are upright need no further
+                pass for it.
 
         Returns:
-            One face for a (4,) box; several for (N, 4).
+            One face for a (4,) box; several for (N, 4). Without boxes several, N may be 0, largest first, with
+            `Landmarks.detection_scores`; what the detector took for a face and the landmarks' scores do not
+            (`passes.NOTHING`) is left out.
 
         Raises:
             ValueError, TypeError, FileNotFoundError: bad input; the message names the argument.
+            WeightsUnavailableError: without boxes, when the detector's file cannot be had.
         """
         pixels = read_image(image)
-        boxes, single = check_boxes(bbox, pixels)
-        passes = self._passes(refine)
-        faces = _faces(pixels, boxes)
+        job = self._job(pixels, bbox, roll)
+        rules = self._rules(refine)
         together = GPU_BATCH_SIZE if self.device.type == "cuda" else BATCH_SIZE
-        for start in range(0, len(faces), together):
-            self._run(faces[start : start + together], passes, mirror)
-        return self._result(faces, single)
+        for start in range(0, len(job.faces), together):
+            self._run(job.faces[start : start + together], rules, mirror)
+        return self._result(job)
 
     def align_batch(
         self,
         images: Iterable[Image],
-        bboxes: Iterable[ArrayLike],
+        bboxes: Iterable[ArrayLike | None] | None = None,
         batch_size: int = BATCH_SIZE,
         refine: int | None = None,
         mirror: bool = False,
@@ -281,7 +305,7 @@ class FaceAligner:
 
         Args:
             images: each as in `align`; an iterable is read as it goes.
-            bboxes: for each image its boxes, as in `align`.
+            bboxes: for each image its boxes, as in `align`; None finds the faces of all images first.
             batch_size: faces that go through the network together.
             refine, mirror: as in `align`.
 
@@ -296,7 +320,7 @@ class FaceAligner:
     def stream(
         self,
         images: Iterable[Image],
-        bboxes: Iterable[ArrayLike],
+        bboxes: Iterable[ArrayLike | None] | None = None,
         batch_size: int = BATCH_SIZE,
         refine: int | None = None,
         mirror: bool = False,
@@ -309,27 +333,25 @@ class FaceAligner:
         """
         batch_size = _whole("batch_size", batch_size, 1)
         read_ahead = _whole("read_ahead", read_ahead, 0)
-        passes = self._passes(refine)
-        waiting: list[_Face] = []  # no batch has taken them yet
-        unfinished: deque[tuple[list[_Face], bool]] = deque()  # images in order, results not given yet
+        rules = self._rules(refine)
+        waiting: list[Face] = []  # no batch has taken them yet
+        unfinished: deque[_Job] = deque()  # images in order, results not given yet
         for index, (image, bbox, read) in enumerate(reading(pairs(images, bboxes), read_ahead)):
             try:
-                pixels = read()
-                boxes, single = check_boxes(bbox, pixels)
+                job = self._job(read(), bbox)
             except (TypeError, ValueError) as error:
                 which = repr(os.fspath(image)) if isinstance(image, (str, os.PathLike)) else f"number {index}"
                 raise type(error)(f"{error}; in image {which}") from error
-            faces = _faces(pixels, boxes)
-            unfinished.append((faces, single))
-            waiting.extend(faces)
+            unfinished.append(job)
+            waiting.extend(job.faces)
             while len(waiting) >= batch_size:
-                self._run(waiting[:batch_size], passes, mirror)
+                self._run(waiting[:batch_size], rules, mirror)
                 del waiting[:batch_size]
-            while unfinished and all(face.done for face in unfinished[0][0]):
-                yield self._result(*unfinished.popleft())
-        self._run(waiting, passes, mirror)
-        for faces, single in unfinished:
-            yield self._result(faces, single)
+            while unfinished and all(face.done for face in unfinished[0].faces):
+                yield self._result(unfinished.popleft())
+        self._run(waiting, rules, mirror)
+        for job in unfinished:
+            yield self._result(job)
 
     def heatmaps(self, image: Image, bbox: ArrayLike) -> Heatmaps:
         """The heatmaps behind one face's landmarks (first pass; of the network's own scheme).
@@ -400,38 +422,49 @@ class FaceAligner:
             )
         return str(commit.commit_url)
 
-    def _passes(self, refine: int | None) -> int:
-        return self.config.refine if refine is None else _whole("refine", refine, 0, 8)
+    def _rules(self, refine: int | None) -> Rules:
+        return Rules(
+            self.config.crop_ratio,
+            self.config.refine if refine is None else _whole("refine", refine, 0, 8),
+            self.config.refine_above if refine is None else None,
+            self.config.scheme.five if self.calibrated else None,  # other scores do not say whether a face was seen
+            self.config.input_size,
+        )
 
-    def _run(self, faces: Sequence[_Face], passes: int, mirror: bool) -> None:
+    def _job(self, pixels: NDArray[np.uint8], bbox: ArrayLike | None, roll: ArrayLike | None = None) -> _Job:
+        """The faces of an image that are to be aligned: those in the boxes given, or found without."""
+        image = Photograph(pixels)
+        if bbox is not None:
+            boxes, single = check_boxes(bbox, pixels)
+            rolls = check_rolls(roll, len(boxes))
+            known = roll is not None
+            return _Job([Face(image, box, float(r), not known) for box, r in zip(boxes, rolls, strict=True)], single)
+        if roll is not None:
+            raise ValueError(f"roll is {roll!r} without bbox, expected both or none: the detector finds them")
+        found = detections(self.detector, pixels)
+        rolls = np.where(np.abs(found.rolls) > TURN, found.rolls, 0.0)
+        boxes = found.boxes.astype(np.float64)
+        return _Job([Face(image, box, float(r)) for box, r in zip(boxes, rolls, strict=True)], False, found.scores)
+
+    def _run(self, faces: Sequence[Face], rules: Rules, mirror: bool) -> None:
         """Align faces together, in place."""
-        if not faces:
-            return
-        images = [face.image for face in faces]
-        boxes = [face.box for face in faces]
-        for last in range(passes + 1):
-            found, sure = self._pass(images, boxes, mirror)
-            if last < passes:
-                boxes = [next_box(box, p, i.pixels) for box, p, i in zip(boxes, found, images, strict=True)]
-        for face, points, score in zip(faces, found, sure, strict=True):
-            face.points, face.scores = points, score
+        align_faces(faces, partial(self._pass, mirror=mirror), rules)
 
     def _pass(
-        self, images: Sequence[Photograph], boxes: Sequence[NDArray[np.float64]], mirror: bool
+        self, images: Sequence[Photograph], transforms: Sequence[crops.Crop], mirror: bool
     ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         """One pass over B faces: points (B, K, 2) in pixels of each one's image, scores (B, K)."""
         side = self.config.input_size
         order = self.config.scheme.permutation if mirror else None
         if mirror and order is None:
             raise ValueError(f"mirror is True, but scheme {self.config.scheme.id!r} has no mirror pairs")
-        transforms = [crops.square_crop(box, self.config.crop_ratio, side) for box in boxes]
         run = self._runtime()
         if isinstance(run, CudaBackend):
             points, sure = run.align(images, transforms, mirror)
-            flipped, flipped_sure = points[len(boxes) :], sure[len(boxes) :]
-            points, sure = points[: len(boxes)], sure[: len(boxes)]
+            flipped, flipped_sure = points[len(transforms) :], sure[len(transforms) :]
+            points, sure = points[: len(transforms)], sure[: len(transforms)]
         else:
-            pixels = np.empty((len(boxes), side, side, 3), np.uint8)
+            pixels = np.empty((len(transforms), side, side, 3), np.uint8)
             for image, transform, crop in zip(images, transforms, pixels, strict=True):
                 crops.warp(image.pixels, transform.matrix, transform.size, out=crop)
             points, sure = run(pixels)
@@ -442,36 +475,30 @@ class FaceAligner:
             points, sure = np.mean((points, there), 0), np.mean((sure, flipped_sure[:, order]), 0)
         return np.stack([t.to_image(p) for t, p in zip(transforms, points, strict=True)]), sure
 
-    def _result(self, faces: Sequence[_Face], single: bool) -> Landmarks:
-        scheme = self.config.scheme
+    def _result(self, job: _Job) -> Landmarks:
+        scheme, faces = self.config.scheme, job.faces
         landmarks = Landmarks(
             points=np.array([face.points for face in faces], np.float32).reshape(-1, len(scheme), 2),
             scores=np.array([face.scores for face in faces], np.float32).reshape(-1, len(scheme)),
             scheme=scheme,
-            bbox=np.array([face.box for face in faces], np.float32).reshape(-1, 4),
+            bbox=np.array([face.given for face in faces], np.float32).reshape(-1, 4),
             model=self.config.name,
             calibrated=self.calibrated,
-        ).to(self.scheme)
-        return landmarks[0] if single else landmarks
+            detection_scores=job.detection_scores,
+        )
+        if job.detection_scores is not None and self.calibrated:
+            landmarks = landmarks[landmarks.score >= NOTHING]
+        landmarks = landmarks.to(self.scheme)
+        return landmarks[0] if job.single else landmarks
 
 
-@dataclass(eq=False)
-class _Face:
-    """A face on its way through the network."""
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """An image's faces on their way; whether it is one face of a (4,) box; and the detector's scores."""
 
-    image: Photograph
-    box: NDArray[np.float64]
-    points: NDArray[np.float64] | None = None
-    scores: NDArray[np.float32] | None = None
-
-    @property
-    def done(self) -> bool:
-        return self.points is not None
-
-
-def _faces(pixels: NDArray[np.uint8], boxes: NDArray[np.float64]) -> list[_Face]:
-    image = Photograph(pixels)
-    return [_Face(image, box) for box in boxes]
+    faces: list[Face]
+    single: bool
+    detection_scores: NDArray[np.float32] | None = None
 
 
 def _whole(name: str, value: int, least: int, most: int | None = None) -> int:

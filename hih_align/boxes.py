@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from .crops import tight_box
+from .roll import upright_box
 
 
 def read_boxes(path: str | os.PathLike[str]) -> dict[str, NDArray[np.float64]]:
@@ -82,16 +83,8 @@ def _csv(text: str, source: Path) -> dict[str, list[list[float]]]:
     return found
 
 
-_NO_BOX = (
-    "bbox is None, expected x1, y1, x2, y2 of a face: hih-align aligns faces that a detector has found; "
-    "the README shows boxes from OpenCV's YuNet, MediaPipe and InsightFace"
-)
-
-
-def check_boxes(bbox: ArrayLike | None, image: NDArray[np.uint8]) -> tuple[NDArray[np.float64], bool]:
+def check_boxes(bbox: ArrayLike, image: NDArray[np.uint8]) -> tuple[NDArray[np.float64], bool]:
     """Checked (N, 4) boxes, and whether it was one of shape (4,)."""
-    if bbox is None:
-        raise ValueError(_NO_BOX)
     try:
         boxes = np.asarray(_numbers(bbox))
     except ValueError as error:
@@ -145,13 +138,30 @@ def _hint(shape: tuple[int, ...]) -> str:
     return f": the first four are x1, y1, x2, y2 and the rest scores? then pass {first}"
 
 
+def check_rolls(roll: ArrayLike | None, count: int) -> NDArray[np.float64]:
+    """Checked (N,) rolls of N faces, degrees; None is upright."""
+    if roll is None:
+        return np.zeros(count)
+    try:
+        rolls = np.asarray(roll, np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"roll is {roll!r}, expected degrees: {error}") from error
+    if rolls.shape not in ((), (count,)):
+        raise ValueError(f"roll has shape {rolls.shape}, expected one number or ({count},), one for each box")
+    if not np.isfinite(rolls).all():
+        raise ValueError(f"roll is {roll!r}, expected finite degrees")
+    return np.broadcast_to(rolls, (count,))
+
+
 def _touches(box: Sequence[float], width: int, height: int) -> bool:
     # pixels reach half a pixel beyond their centres
     return box[2] > -0.5 and box[3] > -0.5 and box[0] < width - 0.5 and box[1] < height - 0.5
 
 
-def next_box(box: NDArray[np.float64], points: NDArray[np.float64], image: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """The tight box of the points, unless they have collapsed or left the image."""
-    tight = tight_box(points)
-    usable = (tight[2:] - tight[:2]).min() >= 1 and _touches(tight.tolist(), image.shape[1], image.shape[0])
-    return tight if usable else box
+def next_box(
+    box: NDArray[np.float64], points: NDArray[np.float64], image: NDArray[np.uint8], roll: float = 0.0
+) -> NDArray[np.float64]:
+    """The box of the points in the frame of a face of that roll, unless they have collapsed or left the image."""
+    own, tight = upright_box(points, roll), tight_box(points)
+    usable = (own[2:] - own[:2]).min() >= 1 and _touches(tight.tolist(), image.shape[1], image.shape[0])
+    return own if usable else box

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from . import crops
 from .drawing import Colour, Style, draw_face, png, sheet, sketch
 from .images import Image, read_image
+from .roll import roll_of, upright_box
 from .schemes import Scheme, conversion, get_scheme
 
 #: Where ArcFace's 112 px chips have eyes, nose tip and mouth corners (insightface's template).
@@ -37,6 +38,8 @@ class Landmarks:
         model: name of the checkpoint.
         calibrated: whether the scores were fitted on validation faces (`hih-align calibrate`, or the end of a training
             run with validation faces).
+        detection_scores: of faces that a detector has found, its scores in [0, 1]: float32 (N,), of one face a number;
+            None where boxes were given.
 
     Several faces have ``len``, iterate, and index by number, slice or mask; ``faces["left_eye"]`` are a part's
     points, of one face or of several. ``numpy.asarray`` gives `points`.
@@ -48,6 +51,7 @@ class Landmarks:
     bbox: NDArray[np.float32]
     model: str = ""
     calibrated: bool = False
+    detection_scores: NDArray[np.float32] | None = None
 
     @property
     def several(self) -> bool:
@@ -81,7 +85,10 @@ class Landmarks:
             raise TypeError(f"these are the landmarks of one face, index its points; or name a part, got {key!r}")
         if key is None or isinstance(key, tuple):
             raise TypeError(f"faces are indexed by number, slice, mask or part, got {key!r}")
-        return replace(self, points=self.points[key], scores=self.scores[key], bbox=self.bbox[key])
+        found = None if self.detection_scores is None else self.detection_scores[key]
+        return replace(
+            self, points=self.points[key], scores=self.scores[key], bbox=self.bbox[key], detection_scores=found
+        )
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False and dtype is not None and np.dtype(dtype) != self.points.dtype:
@@ -111,6 +118,26 @@ class Landmarks:
         if self.scheme.five is None:
             raise ValueError(f"scheme {self.scheme.id!r} does not say where its five points are (`Scheme.five`)")
         return np.stack([self.points[..., list(group), :].mean(-2) for group in self.scheme.five], -2)
+
+    @property
+    def roll(self) -> Any:
+        """By how much the face is turned clockwise in the picture, degrees in (-180, 180]: a float, (N,) for several.
+
+        From the five points (`roll.roll_of`).
+
+        Raises:
+            ValueError: as `five_points`.
+        """
+        found = roll_of(self.five_points())
+        return found if self.several else float(found)
+
+    @property
+    def upright_box(self) -> NDArray[np.float64]:
+        """(4,), or (N, 4): the tight box x1, y1, x2, y2 of the face turned upright about the box's own centre.
+
+        With `roll` what `FaceAligner.align` takes: ``align(image, face.upright_box, roll=face.roll)``.
+        """
+        return upright_box(self.points, self.roll)
 
     def crop(self, image: Image, size: int = ARCFACE_SIZE) -> NDArray[np.uint8]:
         """The aligned chip that face recognition takes, on ArcFace's template.
@@ -200,11 +227,16 @@ class Landmarks:
         return png(sheet(tiles)) if tiles else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists and strings, ready for JSON; for several faces each list has one entry per face."""
+        """Plain lists and strings, ready for JSON; for several faces each list has one entry per face.
+
+        ``detection_score`` is there where a detector has found the faces.
+        """
+        found = {} if self.detection_scores is None else {"detection_score": self.detection_scores.tolist()}
         return {
             "bbox": self.bbox.tolist(),
             "scheme": self.scheme.id,
             "points": self.points.tolist(),
             "scores": self.scores.tolist(),
             "model": self.model,
+            **found,
         }

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import zip_longest
+from itertools import repeat, zip_longest
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,11 +15,16 @@ from numpy.typing import ArrayLike, NDArray
 from .images import Image, read_image
 
 
-def pairs(images: Iterable[Image], bboxes: Iterable[ArrayLike]) -> Iterator[tuple[Image, ArrayLike]]:
-    for name, given in (("images", images), ("bboxes", bboxes)):
+def pairs(
+    images: Iterable[Image], bboxes: Iterable[ArrayLike | None] | None
+) -> Iterator[tuple[Image, ArrayLike | None]]:
+    for name, given in (("images", images), ("bboxes", repeat(None) if bboxes is None else bboxes)):
         one = isinstance(given, (str, bytes, bytearray, os.PathLike)) or hasattr(given, "read")
         if one or not isinstance(given, Iterable):
             raise TypeError(f"{name} is {type(given).__name__}, expected a list, or another iterable")
+    if bboxes is None:
+        yield from ((image, None) for image in images)
+        return
     missing = object()
     for index, (image, bbox) in enumerate(zip_longest(images, bboxes, fillvalue=missing)):
         if image is missing or bbox is missing:
@@ -29,8 +34,8 @@ def pairs(images: Iterable[Image], bboxes: Iterable[ArrayLike]) -> Iterator[tupl
 
 
 def reading(
-    pairs: Iterable[tuple[Image, ArrayLike]], ahead: int
-) -> Iterator[tuple[Image, ArrayLike, Callable[[], NDArray[np.uint8]]]]:
+    pairs: Iterable[tuple[Image, ArrayLike | None]], ahead: int
+) -> Iterator[tuple[Image, ArrayLike | None, Callable[[], NDArray[np.uint8]]]]:
     """Images and boxes with what gives the pixels; up to ``ahead`` files or ``bytes`` are being read meanwhile."""
     if not ahead:
         yield from ((image, bbox, partial(read_image, image)) for image, bbox in pairs)
@@ -38,7 +43,7 @@ def reading(
     # half of the cores: the network needs the others
     pool = ThreadPoolExecutor(min(ahead, max(1, (os.cpu_count() or 1) // 2)), "hih-align-read")
     try:
-        waiting: deque[tuple[Image, ArrayLike, Callable[[], NDArray[np.uint8]]]] = deque()
+        waiting: deque[tuple[Image, ArrayLike | None, Callable[[], NDArray[np.uint8]]]] = deque()
         for image, bbox in pairs:
             read = pool.submit(read_image, image).result if _encoded(image) else partial(read_image, image)
             waiting.append((image, bbox, read))

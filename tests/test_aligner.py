@@ -908,7 +908,6 @@ NAN, INF = np.nan, np.inf
 @pytest.mark.parametrize(
     ("bbox", "error", "message"),
     [
-        (None, ValueError, "bbox is None.*YuNet.*MediaPipe.*InsightFace"),
         ((NAN, 1, 8, 8), ValueError, r"bbox is \(nan, 1, 8, 8\), expected finite"),
         ((1, 1, 8, INF), ValueError, r"bbox is \(1, 1, 8, inf\), expected finite"),
         (torch.tensor([1, NAN, 8, 8]), ValueError, "bbox is .* expected finite"),
@@ -967,12 +966,6 @@ def test_encoded_pictures_are_read_ahead_too(small: FaceAligner, noise: Array) -
         np.testing.assert_allclose(face.points, expected, atol=1e-3)
 
 
-def test_bbox_may_not_be_left_out(small: FaceAligner, noise: Array) -> None:
-    assert inspect.signature(FaceAligner.align).parameters["bbox"].default is inspect.Parameter.empty
-    with pytest.raises(TypeError, match="bbox"):
-        small.align(noise)  # type: ignore[call-arg,unused-ignore]
-
-
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
@@ -980,7 +973,6 @@ def test_bbox_may_not_be_left_out(small: FaceAligner, noise: Array) -> None:
         ({"bboxes": [(1, 1, 8, 8)] * 3}, ValueError, "images has 2 entries"),
         ({"bboxes": []}, ValueError, "bboxes has 0 entries"),
         ({"images": []}, ValueError, "images has 0 entries"),
-        ({"bboxes": None}, TypeError, "bboxes"),
         ({"images": None}, TypeError, "images"),
         ({"images": "a.png"}, TypeError, "images"),
         ({"images": Path("a.png")}, TypeError, "images"),

@@ -24,6 +24,7 @@ STOREYS = (
     ("method", "images", "boxes", "roll", "scores"),
     ("hub", "landmarks", "drawing", "stream"),
     ("runtime",),
+    ("detection", "passes"),
     ("aligner",),
     ("data",),
     ("evaluation",),

@@ -58,6 +58,8 @@ class Config:
         rounding: how decimal labels were put on their grid in training.
         decoder: the default decoder.
         refine: default number of refining passes.
+        refine_above: of the faces only those are refined whose points lie off their box by more than this
+            (`passes.off`); None: all.
         calibration: logistic parameters of the scores by decoder method; missing: uncalibrated.
         output: id of the scheme that results are converted to, where it is not the network's own.
     """
@@ -73,6 +75,7 @@ class Config:
     rounding: Rounding = "round"
     decoder: Decoder = field(default_factory=Decoder)
     refine: int = 0
+    refine_above: float | None = None
     calibration: Mapping[str, Calibration] = field(default_factory=dict)
     output: str | None = None
 
@@ -83,6 +86,8 @@ class Config:
             raise ValueError(f"rounding is {self.rounding!r}, expected 'round' or 'floor'")
         if not 0 <= self.refine <= 8:
             raise ValueError(f"refine is {self.refine}, expected 0 to 8 passes")
+        if self.refine_above is not None and not self.refine_above >= 0:
+            raise ValueError(f"refine_above is {self.refine_above}, expected None or a share of the box, at least 0")
         if self.output is not None:
             conversion(self.scheme, get_scheme(self.output))  # raises where none is known
 
@@ -108,6 +113,7 @@ class Config:
             "rounding": self.rounding,
             "decoder": {**asdict(self.decoder), "shift": list(self.decoder.shift)},
             "refine": self.refine,
+            "refine_above": self.refine_above,
             "calibration": {method: asdict(c) for method, c in self.calibration.items()},
             "output": self.output,
         }
@@ -135,6 +141,7 @@ def config_from_dict(data: Any, source: str) -> Config:
             rounding=data.get("rounding", "round"),
             decoder=Decoder(**data["decoder"]),
             refine=int(data.get("refine", 0)),
+            refine_above=None if data.get("refine_above") is None else float(data["refine_above"]),
             calibration={
                 m: Calibration(float(c["slope"]), float(c["bias"])) for m, c in (data.get("calibration") or {}).items()
             },
@@ -334,18 +341,25 @@ def _find_weights(row: Row, hub: dict[str, Any]) -> Path:
         if (path := local_weights(row)) is not None:
             return verified(path, row.sha256)
         if row.repo_id is not None:
-            return _published(row.repo_id, row.sha256, {**hub, "revision": hub["revision"] or row.revision})
+            revision = hub["revision"] or row.revision
+            return download_verified(row.repo_id, WEIGHTS_FILE, row.sha256, {**hub, "revision": revision})
     raise WeightsUnavailableError(
         f"{row.id} is not published{'' if row.sha256 else ' (not trained yet)'}: wanted {row.file} in "
         f"{', '.join(map(str, _folders()))} or the folder that {WEIGHTS_FOLDER} names"
     )
 
 
-def _published(repo_id: str, sha256: str, hub: dict[str, Any]) -> Path:
-    path = _download(repo_id, WEIGHTS_FILE, hub)
+def download_verified(repo_id: str, filename: str, sha256: str, hub: dict[str, Any], what: str = "model") -> Path:
+    """`download` a file of a known SHA-256.
+
+    Raises:
+        CheckpointError: a file of another one.
+        ValueError, WeightsUnavailableError: as `download`.
+    """
+    path = download(repo_id, filename, hub, what)
     if files.sha256(path) != sha256 and not hub["local_files_only"]:
         # the Hub's client keeps what came without checking it: fetch once more before giving up
-        path = _download(repo_id, WEIGHTS_FILE, {**hub, "force_download": True})
+        path = download(repo_id, filename, {**hub, "force_download": True}, what)
     return verified(path, sha256)
 
 
@@ -383,12 +397,22 @@ def exported_for(folder: Path) -> list[str]:
 
 
 def _repository(repo_id: str, wanted: Scheme | None, hub: dict[str, Any]) -> Checkpoint:
-    config = _with_scheme(read_config(_download(repo_id, CONFIG_FILE, hub)), wanted, repo_id)
-    return Checkpoint(config, _download(repo_id, WEIGHTS_FILE, hub))
+    config = _with_scheme(read_config(download(repo_id, CONFIG_FILE, hub)), wanted, repo_id)
+    return Checkpoint(config, download(repo_id, WEIGHTS_FILE, hub))
 
 
-def _download(repo_id: str, filename: str, hub: dict[str, Any]) -> Path:
-    """A file of a Hub repository, from the cache or downloaded (huggingface_hub shows its progress and resumes)."""
+def download(repo_id: str, filename: str, hub: dict[str, Any], what: str = "model") -> Path:
+    """A file of a Hub repository, from the cache or downloaded (huggingface_hub shows its progress and resumes).
+
+    Args:
+        repo_id, filename: "user/repo", and a file in it.
+        hub: further arguments of `huggingface_hub.hf_hub_download`.
+        what: the argument that errors name.
+
+    Raises:
+        ValueError: no such repository, revision or file.
+        WeightsUnavailableError: it cannot be had.
+    """
     import huggingface_hub  # slow to import, and not needed where the weights are here
     from huggingface_hub import errors as hub_errors
 
@@ -397,31 +421,31 @@ def _download(repo_id: str, filename: str, hub: dict[str, Any]) -> Path:
         return Path(huggingface_hub.hf_hub_download(repo_id, filename, library_name="hih-align", **hub))
     except hub_errors.LocalEntryNotFoundError as error:
         raise WeightsUnavailableError(
-            f"model: {repo_id!r}{at} is neither a folder here nor in the Hub's cache, and the Hub cannot be reached "
+            f"{what}: {repo_id!r}{at} is neither a folder here nor in the Hub's cache, and the Hub cannot be reached "
             f"(or local_files_only or HF_HUB_OFFLINE forbids it) to fetch {filename}"
         ) from error
     except hub_errors.GatedRepoError as error:
-        raise WeightsUnavailableError(f"model: {repo_id!r} is gated: accept its terms, then pass token") from error
+        raise WeightsUnavailableError(f"{what}: {repo_id!r} is gated: accept its terms, then pass token") from error
     except hub_errors.RevisionNotFoundError as error:
         raise ValueError(f"revision is {hub['revision']!r}, which {repo_id!r} does not have on the Hub") from error
     except hub_errors.EntryNotFoundError as error:
-        raise ValueError(f"model: {repo_id!r}{at} on the Hub has no {filename}; not a hih-align repository") from error
+        raise ValueError(f"{what}: {repo_id!r}{at} on the Hub has no {filename}; not a hih-align repository") from error
     except hub_errors.RepositoryNotFoundError as error:
         if error.response.status_code in (401, 403):
             raise WeightsUnavailableError(
-                f"model: {repo_id!r} is not on the Hub, or private: pass token or run `hf auth login`"
+                f"{what}: {repo_id!r} is not on the Hub, or private: pass token or run `hf auth login`"
             ) from error
-        raise ValueError(f"model is {repo_id!r}: no such folder here, and no such repository on the Hub") from error
+        raise ValueError(f"{what} is {repo_id!r}: no such folder here, and no such repository on the Hub") from error
     except hub_errors.HFValidationError as error:
-        raise ValueError(f"model is {repo_id!r}: {error}") from error
+        raise ValueError(f"{what} is {repo_id!r}: {error}") from error
     except hub_errors.HfHubHTTPError as error:
         status = error.response.status_code
         hint = ": the token is not valid" if status == 401 else ""
-        raise WeightsUnavailableError(f"model: the Hub answers {status} for {repo_id!r}{at}{hint}") from error
+        raise WeightsUnavailableError(f"{what}: the Hub answers {status} for {repo_id!r}{at}{hint}") from error
     except (ValueError, TypeError):
         raise
     except Exception as error:  # a broken transfer, a full disk; huggingface_hub's HTTP library has errors of its own
-        raise WeightsUnavailableError(f"model: {filename} of {repo_id!r}{at} cannot be fetched: {error}") from error
+        raise WeightsUnavailableError(f"{what}: {filename} of {repo_id!r}{at} cannot be fetched: {error}") from error
 
 
 def read_config(path: Path) -> Config:

@@ -1,0 +1,235 @@
+"""What `FaceDetector` finds: recall by face size, roll and threshold, false finds, time, the mapping of its boxes.
+
+    python benchmarks/detection.py --data ../shared/data/300w_val/annotations.json            # what was chosen on it
+    python benchmarks/detection.py --data ../shared/data/300w_test_lfpw/annotations.json --out benchmarks/results
+
+Faces are those of an annotation file, one in each picture. Small ones are laid out on a photograph of 6000 x 4000
+pixels, large ones are pictures that the face fills. A face is found when a box has its centre in the face's tight box,
+the other way round too, and a longer side of 0.6 to 1.6 times. Everything else is a false find, also on scikit-image's
+pictures without a person. The detector's file is looked for as users' is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from hih_align.crops import tight_box
+from hih_align.data.annotations import Record, read_dataset
+from hih_align.detection import FaceDetector
+from hih_align.detection.detector import THRESHOLD
+from hih_align.images import read_image
+from hih_align.progress import progress_bar
+from hih_align.roll import roll_of, turn, upright_box
+
+PHOTOGRAPH = (4000, 6000)
+SMALL = (30, 40, 50, 60, 80, 120, 240)
+#: Sides of the pictures that a face fills, and by how much they are larger than the face's tight box.
+FILLED, MARGINS = (100, 200, 640, 1500, 4000), (1.15, 1.5)
+#: scikit-image's pictures that show no person, as far as they are in its package.
+WITHOUT = ("coffee", "chelsea", "hubble_deep_field", "retina", "coins", "page", "moon", "brick", "grass", "gravel")
+THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+@dataclass(frozen=True)
+class Face:
+    """A picture of one face, and where it is."""
+
+    image: Any  # (H, W, 3) uint8
+    points: Any  # (K, 2)
+
+    @property
+    def box(self) -> Any:
+        return tight_box(self.points)
+
+    @property
+    def side(self) -> float:
+        return float((self.box[2:] - self.box[:2]).max())
+
+    def resized(self, side: float) -> Face:
+        """The face's longer side becomes ``side`` pixels."""
+        return self._scaled(side / self.side)
+
+    def filling(self, margin: float, pixels: int) -> Face:
+        """A square of ``margin`` times the face and ``pixels`` on a side."""
+        half = margin * self.side / 2
+        centre = (self.box[:2] + self.box[2:]) / 2
+        low = np.clip(np.floor(centre - half), 0, None).astype(int)
+        high = np.ceil(centre + half).astype(int)
+        part = self.image[low[1] : high[1], low[0] : high[0]]
+        return Face(part, self.points - low)._scaled(pixels / max(part.shape[:2]))
+
+    def turned(self, degrees: float) -> Face:
+        """The picture turned clockwise about the face, with room for its corners."""
+        size = int(np.ceil(np.hypot(*self.image.shape[:2])))
+        centre = (self.box[:2] + self.box[2:]) / 2
+        middle = np.array((size - 1, size - 1)) / 2
+        c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+        linear = np.array([[c, -s], [s, c]])
+        matrix = np.concatenate((linear, (middle - linear @ centre)[:, None]), 1)
+        image = cv2.warpAffine(self.image, matrix, (size, size), flags=cv2.INTER_CUBIC)
+        return Face(image, turn(self.points - centre, degrees) + middle)
+
+    def _scaled(self, scale: float) -> Face:
+        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+        size = [max(1, round(side * scale)) for side in self.image.shape[1::-1]]
+        image = cv2.resize(self.image, size, interpolation=how)
+        factor = np.array(image.shape[1::-1]) / self.image.shape[1::-1]
+        return Face(image, (self.points + 0.5) * factor - 0.5)
+
+
+def read_faces(data: Path, scheme: str, every: int) -> list[Face]:
+    records: Sequence[Record] = read_dataset(data, scheme).records[::every]
+    return [Face(np.asarray(read_image(r.image)), np.asarray(r.points)) for r in records if r.points is not None]
+
+
+def found(box: Any, boxes: Any) -> Any:
+    """(N,) which of N boxes are of the face in ``box``."""
+    centre, centres = (box[:2] + box[2:]) / 2, (boxes[:, :2] + boxes[:, 2:]) / 2
+    ratio = (boxes[:, 2:] - boxes[:, :2]).max(1, initial=0) / (box[2:] - box[:2]).max()
+    there = ((centres > box[:2]) & (centres < box[2:])).all(1)
+    return there & ((centre > boxes[:, :2]) & (centre < boxes[:, 2:])).all(1) & (ratio > 0.6) & (ratio < 1.6)
+
+
+def count(detector: FaceDetector, faces: Sequence[Face], what: str) -> dict[str, Any]:
+    """The best score of each face, of pictures of one face each, and the scores of the false finds."""
+    best, false, seconds = [], [], []
+    for face in progress_bar(faces, desc=what, leave=False):
+        begun = time.perf_counter()
+        seen = detector.detect(face.image)
+        seconds.append(time.perf_counter() - begun)
+        hits = found(face.box, seen.boxes)
+        best.append(float(seen.scores[hits].max(initial=0)))
+        false += seen.scores[~hits].tolist()
+    return {"what": what, "best": best, "false": false, "ms": 1000 * float(np.median(seconds))}
+
+
+def mosaic(detector: FaceDetector, faces: Sequence[Face], side: int) -> dict[str, Any]:
+    """Small faces on one large photograph of grey noise."""
+    height, width = PHOTOGRAPH
+    image = np.random.default_rng(0).integers(100, 110, (height, width, 3), dtype=np.uint8)
+    boxes, x, y, row = [], 0, 0, 0
+    for face in (face.resized(side) for face in faces):
+        h, w = face.image.shape[:2]
+        if x + w > width:
+            x, y, row = 0, y + row, 0
+        if y + h > height:
+            break
+        image[y : y + h, x : x + w] = face.image
+        boxes.append(face.box + np.array((x, y, x, y)))
+        x, row = x + w, max(row, h)
+    begun = time.perf_counter()
+    seen = detector.detect(image)
+    seconds = time.perf_counter() - begun
+    hits = np.array([found(box, seen.boxes) for box in boxes])
+    best = [float(seen.scores[hit].max(initial=0)) for hit in hits]
+    what = f"{side} px on {width} x {height}"
+    return {"what": what, "best": best, "false": seen.scores[~hits.any(0)].tolist(), "ms": 1000 * seconds}
+
+
+def without(detector: FaceDetector) -> dict[str, Any]:
+    import skimage.data
+
+    images = []
+    for name in WITHOUT:
+        try:
+            image = getattr(skimage.data, name)()
+        except (OSError, ImportError, ModuleNotFoundError):  # a download
+            continue
+        images.append(image if image.ndim == 3 else np.repeat(image[..., None], 3, 2))
+    begun = time.perf_counter()
+    false = [float(s) for image in images for s in detector.detect(np.ascontiguousarray(image[..., :3])).scores]
+    seconds = (time.perf_counter() - begun) / len(images)
+    return {"what": f"{len(images)} pictures without a face", "best": [], "false": false, "ms": 1000 * seconds}
+
+
+def fit(detector: FaceDetector, faces: Sequence[Face]) -> dict[str, float]:
+    """Where the tight box lies in YuNet's, in shares of its longer side."""
+    rows = []
+    for face in progress_bar(faces, desc="fit", leave=False):
+        boxes, _, points = detector._look(face.image, detector.sizes)
+        hits = np.flatnonzero(found(face.box, boxes))
+        if len(hits):
+            box, roll = boxes[hits[0]], float(roll_of(points[hits[0]]))
+            ours, longer = upright_box(face.points, roll), (box[2:] - box[:2]).max()
+            off = turn((ours[:2] + ours[2:] - box[:2] - box[2:])[None] / 2, -roll)[0] / longer
+            rows.append((*off, *(ours[2:] - ours[:2]) / longer, (ours[2:] - ours[:2]).max() / longer))
+    mean, std = np.mean(rows, 0), np.std(rows, 0)
+    names = ("right", "down", "wide", "high", "longer")
+    return {
+        f"{name} {kind}": float(v)
+        for kind, values in (("", mean), ("std", std))
+        for name, v in zip(names, values, strict=True)
+    }
+
+
+def table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Markdown: share found and false finds, by threshold."""
+    lines = [
+        "| | faces | " + " | ".join(f"found, false at {t:g}" for t in THRESHOLDS) + " | ms |",
+        "| --- " * (len(THRESHOLDS) + 3) + "|",
+    ]
+    for row in rows:
+        best, false = np.array(row["best"]), np.array(row["false"])
+        cells = [
+            (f"{100 * (best >= t).mean():.1f} %, " if len(best) else "") + f"{int((false >= t).sum())}"
+            for t in THRESHOLDS
+        ]
+        lines.append(f"| {row['what']} | {len(best)} | {' | '.join(cells)} | {row['ms']:.0f} |")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="annotations, one face in each picture")
+    parser.add_argument("--scheme", default="300w", help="of the annotations")
+    parser.add_argument("--every", type=int, default=1, help="only every n-th face")
+    parser.add_argument("--step", type=int, default=15, help="degrees between two rolls")
+    parser.add_argument("--parts", nargs="+", default=["fit", "small", "large", "roll", "without"])
+    parser.add_argument("--sizes", type=int, nargs="+", help="of the detector; by default its own")
+    parser.add_argument("--out", type=Path, help="folder for detection.json and detection.md")
+    arguments = parser.parse_args()
+    faces = read_faces(arguments.data, arguments.scheme, arguments.every)
+    options: dict[str, Any] = {"sizes": arguments.sizes} if arguments.sizes else {}
+    detector = FaceDetector.from_pretrained(threshold=min(THRESHOLDS), **options)
+    report: dict[str, Any] = {"data": arguments.data.parent.name, "faces": len(faces), "sizes": detector.sizes}
+    lines = [
+        f"`{arguments.data.parent.name}`, {len(faces)} faces, sizes {detector.sizes}; default threshold {THRESHOLD}"
+    ]
+    if "fit" in arguments.parts:
+        report["fit"] = fit(detector, faces)
+        lines += ["", ", ".join(f"{name.strip()} {value:.3f}" for name, value in report["fit"].items())]
+    rows = []
+    if "small" in arguments.parts:
+        rows += [mosaic(detector, faces, side) for side in SMALL]
+    if "large" in arguments.parts:
+        for pixels in FILLED:
+            for margin in MARGINS:
+                filled = [face.filling(margin, pixels) for face in faces]
+                rows.append(count(detector, filled, f"{pixels} px, {margin} times the face"))
+    if "roll" in arguments.parts:
+        rows += [
+            count(detector, [face.turned(degrees) for face in faces], f"roll {degrees}")
+            for degrees in range(0, 360, arguments.step)
+        ]
+    if "without" in arguments.parts:
+        rows.append(without(detector))
+    report["rows"] = rows
+    lines += ["", *table(rows)]
+    print("\n".join(lines))
+    if arguments.out is not None:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        (arguments.out / "detection.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+        (arguments.out / "detection.md").write_text("\n".join(lines) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""What a detector returns, checked: ours, or any function of the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..boxes import check_boxes
+from .detector import Detections
+
+#: An RGB image (H, W, 3) uint8 -> boxes (N, 4) x1, y1, x2, y2, or (N, 5) with scores, in pixels of the image.
+Detector: TypeAlias = Callable[[NDArray[np.uint8]], Any]
+
+
+def detections(detector: Detector, image: NDArray[np.uint8]) -> Detections:
+    """Faces by any detector, largest first.
+
+    Args:
+        detector: see `Detector`.
+        image: (H, W, 3) uint8 RGB.
+
+    Returns:
+        without points (NaN) but for our own detector's, with scores of 1 where the detector gives none.
+
+    Raises:
+        ValueError, TypeError: it returns something else, or boxes that are none; the message names the detector.
+    """
+    found = detector(image)
+    if isinstance(found, Detections):
+        return found
+    name = getattr(detector, "__name__", type(detector).__name__)
+    expected = f"detector {name} returned {{}}, expected boxes (N, 4) x1, y1, x2, y2, or (N, 5) with scores"
+    if found is None:
+        raise TypeError(expected.format("None") + "; no face is an empty array")
+    try:
+        rows = np.asarray(found.detach().cpu() if isinstance(found, Tensor) else found, np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(expected.format(f"{type(found).__name__} ({error})")) from error
+    if rows.size == 0:
+        rows = np.zeros((0, 5))
+    if rows.ndim != 2 or rows.shape[1] not in (4, 5):
+        raise ValueError(expected.format(f"an array of shape {rows.shape}"))
+    try:
+        boxes, _ = check_boxes(rows[:, :4], image)
+    except ValueError as error:
+        raise ValueError(f"detector {name}: {error}") from error
+    scores = rows[:, 4] if rows.shape[1] == 5 else np.ones(len(rows))
+    order = np.argsort(-(boxes[:, 2:] - boxes[:, :2]).max(1, initial=0), kind="stable")
+    points = np.full((len(rows), 5, 2), np.nan, np.float32)
+    return Detections(boxes[order].astype(np.float32), scores[order].astype(np.float32), points)

@@ -1,0 +1,185 @@
+"""An image in several sizes: cut into tiles, packed into the squares that a network looks at, and merged again.
+
+A network for faces of about 10 to 300 pixels sees faces of any size when it is shown the image in several sizes. Its
+input is always a square of the same side: some engines take no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+#: Side of the squares that the network looks at, pixels.
+CANVAS = 640
+
+#: Tiles of one size overlap by this much, pixels: a smaller face lies wholly in one of them.
+OVERLAP = 128
+
+#: A box that comes closer to a tile's edge than this, pixels, is cut off by it.
+CUT = 2
+
+#: Black pixels between two tiles of a square.
+GAP = 16
+
+#: Two sizes of an image that differ by a smaller factor are one: nothing is seen in the second that the first lacks.
+STEP = 1.5
+
+#: Boxes that share more than this of their union, or cover more than this of the smaller, are of one face.
+SAME_UNION, SAME_SMALLER = 0.3, 0.7
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A part of the image in one size, and its place in a square.
+
+    Attributes:
+        scale: pixels of this size per image pixel.
+        x, y: the part's corner, in pixels of this size.
+        width, height: of the part.
+        left, top: where it lies in the square.
+        inner: (4,) whether its left, top, right and bottom edge lie inside the image: what touches it is cut off, and
+            whole in a neighbour or in a smaller size.
+    """
+
+    scale: float
+    x: int
+    y: int
+    width: int
+    height: int
+    left: int
+    top: int
+    inner: tuple[bool, bool, bool, bool]
+
+
+def plan(height: int, width: int, sizes: Sequence[int]) -> list[list[Tile]]:
+    """The squares to look at.
+
+    Args:
+        height, width: of the image.
+        sizes: longer sides in pixels of what is looked at; the image is never enlarged.
+
+    Returns:
+        for each square its tiles.
+    """
+    longer = max(height, width)
+    scales: list[float] = []
+    for size in sorted(sizes):
+        scale = min(1.0, size / longer)
+        if not scales or scale >= STEP * scales[-1]:
+            scales.append(scale)
+    parts = [part for scale in scales for part in _tiles(height, width, scale)]
+    squares: list[list[Tile]] = []
+    for part in sorted(parts, key=lambda tile: -tile.width * tile.height):
+        for square in squares:
+            if (placed := _beside(part, square)) is not None:
+                square.append(placed)
+                break
+        else:
+            squares.append([part])
+    return squares
+
+
+def _tiles(height: int, width: int, scale: float) -> Iterator[Tile]:
+    high, wide = max(1, round(height * scale)), max(1, round(width * scale))
+    for top, bottom in _cuts(high):
+        for left, right in _cuts(wide):
+            inner = left > 0, top > 0, right < wide, bottom < high
+            yield Tile(scale, left, top, right - left, bottom - top, 0, 0, inner)
+
+
+def _cuts(length: int) -> list[tuple[int, int]]:
+    """First and last + 1 pixel of the tiles along one side, evenly spread."""
+    count = 1 if length <= CANVAS else -(-(length - OVERLAP) // (CANVAS - OVERLAP))
+    side = min(length, CANVAS)
+    starts = np.linspace(0, length - side, count).round().astype(int)
+    return [(int(start), int(start) + side) for start in starts]
+
+
+def _beside(tile: Tile, square: Sequence[Tile]) -> Tile | None:
+    """The tile to the right of all that the square holds, or below it; None if there is no room."""
+    right = max(t.left + t.width for t in square) + GAP
+    bottom = max(t.top + t.height for t in square) + GAP
+    if right + tile.width <= CANVAS:
+        return Tile(**{**vars(tile), "left": right})
+    if bottom + tile.height <= CANVAS:
+        return Tile(**{**vars(tile), "top": bottom})
+    return None
+
+
+def paint(image: NDArray[np.uint8], squares: Sequence[Sequence[Tile]]) -> Iterator[NDArray[np.uint8]]:
+    """(640, 640, 3) uint8 BGR of each square, from an RGB image; black where no tile lies."""
+    resized: dict[float, NDArray[np.uint8]] = {}
+    for square in squares:
+        canvas = np.zeros((CANVAS, CANVAS, 3), np.uint8)
+        for tile in square:
+            if tile.scale not in resized:
+                resized[tile.scale] = _shrunk(image, tile.scale)
+            part = resized[tile.scale][tile.y : tile.y + tile.height, tile.x : tile.x + tile.width]
+            canvas[tile.top : tile.top + tile.height, tile.left : tile.left + tile.width] = part[..., ::-1]
+        yield canvas
+
+
+def _shrunk(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
+    if scale == 1:
+        return image
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def to_image(
+    boxes: NDArray[np.float64], points: NDArray[np.float64], square: Sequence[Tile], keep: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What was found in a square, in image pixels.
+
+    Args:
+        boxes: (N, 4) in pixels of the square.
+        points: (N, 5, 2) likewise.
+        square: its tiles.
+        keep: (N,) set to False where a box lies in no tile, or is cut off by an edge inside the image.
+    """
+    boxes, points = boxes.copy(), points.copy()
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    home = np.full(len(boxes), -1)
+    for number, tile in enumerate(square):
+        corner = np.array((tile.left, tile.top))
+        extent = np.array((tile.width, tile.height))
+        here = ((centre >= corner) & (centre < corner + extent)).all(1)
+        home[here] = number
+        low, high = boxes[:, :2] - corner, corner + extent - boxes[:, 2:]
+        cut = (np.concatenate((low, high), 1) < CUT) & np.array(tile.inner)
+        keep[here & cut.any(1)] = False
+        shift = np.array((tile.x, tile.y)) - corner
+        # pixel edges keep their places when an image is resized
+        boxes[here] = (boxes[here] + np.tile(shift, 2) + 0.5) / tile.scale - 0.5
+        points[here] = (points[here] + shift + 0.5) / tile.scale - 0.5
+    keep[home < 0] = False
+    return boxes, points
+
+
+def merged(boxes: NDArray[np.float64], scores: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Indices of the boxes that remain when each face keeps the one of the best score, best first.
+
+    Args:
+        boxes: (N, 4) x1, y1, x2, y2.
+        scores: (N,).
+    """
+    left = np.argsort(-scores, kind="stable")
+    kept: list[int] = []
+    while len(left):
+        first, left = int(left[0]), left[1:]
+        kept.append(first)
+        union, smaller = overlap(boxes[first], boxes[left])
+        left = left[(union <= SAME_UNION) & (smaller <= SAME_SMALLER)]
+    return np.array(kept, np.intp)
+
+
+def overlap(box: NDArray[np.float64], others: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(N,) shares that a box and each of N others have in common: of their union, and of the smaller of the two."""
+    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
+    common = sides.clip(0).prod(1)
+    area, areas = (box[2:] - box[:2]).prod(), (others[:, 2:] - others[:, :2]).prod(1)
+    return common / (area + areas - common), common / np.minimum(area, areas)

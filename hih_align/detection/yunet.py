@@ -1,0 +1,78 @@
+"""YuNet: a small face detector (MIT, by Shiqi Yu's group), found as weights are, and run by OpenCV's FaceDetectorYN."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..hub.checkpoints import WEIGHTS_FOLDER, WeightsUnavailableError, download_verified, verified
+from .scan import CANVAS, SAME_UNION
+
+REPOSITORY = "opencv/face_detection_yunet"
+FILE = "face_detection_yunet_2023mar.onnx"
+SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
+
+#: Most candidates of one square that are compared with each other.
+TOP = 5000
+
+_quiet = threading.Lock()
+
+
+def find_file(hub: dict[str, Any]) -> Path:
+    """The network's file: in the folder that ``HIH_ALIGN_WEIGHTS`` names, in the Hub's cache, or from the Hub.
+
+    Args:
+        hub: cache_dir, revision, token and local_files_only, as in `huggingface_hub.hf_hub_download`.
+
+    Raises:
+        CheckpointError: a file of another SHA-256.
+        WeightsUnavailableError: it is nowhere, and cannot be fetched.
+    """
+    named = os.environ.get(WEIGHTS_FOLDER)
+    if named and (path := Path(named) / FILE).is_file():
+        return verified(path, SHA256)
+    try:
+        return download_verified(REPOSITORY, FILE, SHA256, hub, "detector")
+    except WeightsUnavailableError as error:
+        where = f"{WEIGHTS_FOLDER}={named}" if named else f"{WEIGHTS_FOLDER} (not set)"
+        raise WeightsUnavailableError(
+            f"detector: {FILE} is neither in the folder that {where} names nor in the Hub's cache, and the Hub does "
+            f"not give it ({error}). `hf download {REPOSITORY} {FILE}` gets it where there is a network; or give the "
+            "faces' boxes, or a detector of your own"
+        ) from error
+
+
+class YuNet:
+    """The network; thread-safe.
+
+    Args:
+        path: of its file.
+        threshold: least score of what is returned, in [0, 1].
+    """
+
+    def __init__(self, path: Path, threshold: float) -> None:
+        self._lock = threading.Lock()
+        with _quiet:  # OpenCV 5 warns that its new engine ignores the target, which nobody has chosen
+            level = cv2.utils.logging.getLogLevel()
+            cv2.utils.logging.setLogLevel(min(level, cv2.utils.logging.LOG_LEVEL_ERROR))
+            try:
+                self._network = cv2.FaceDetectorYN.create(str(path), "", (CANVAS, CANVAS), threshold, SAME_UNION, TOP)
+            finally:
+                cv2.utils.logging.setLogLevel(level)
+
+    def __call__(self, square: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[Any]]:
+        """Faces of a (640, 640, 3) uint8 BGR picture: boxes (N, 4) x1, y1, x2, y2, scores (N,), points (N, 5, 2).
+
+        The points are left and right eye, nose tip, left and right mouth corner, left in the picture.
+        """
+        with self._lock:
+            found = self._network.detect(square)[1]
+        rows = np.zeros((0, 15)) if found is None else np.asarray(found, np.float64)
+        boxes = np.concatenate((rows[:, :2], rows[:, :2] + rows[:, 2:4]), 1)
+        return boxes, rows[:, 14], rows[:, 4:14].reshape(-1, 5, 2)

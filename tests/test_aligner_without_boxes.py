@@ -1,0 +1,121 @@
+"""`FaceAligner` without boxes: the faces are found first, with ours or with any detector."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from hih_align import FaceAligner, FaceDetector
+from hih_align.detection import yunet
+
+Array = NDArray[Any]
+
+BOX = np.array((177.0, 80.0, 275.0, 200.0))
+
+
+@pytest.fixture(scope="module")
+def plain() -> FaceAligner:
+    return FaceAligner.from_pretrained("HIH_T", device="cpu")
+
+
+@pytest.fixture
+def aligner(plain: FaceAligner, shared: Path, monkeypatch: pytest.MonkeyPatch) -> FaceAligner:
+    monkeypatch.setattr(plain, "detector", FaceDetector(shared / "weights" / yunet.FILE))
+    return plain
+
+
+def test_the_astronaut(aligner: FaceAligner, astronaut: Array) -> None:
+    faces = aligner.align(astronaut)
+    assert faces.points.shape == (1, 68, 2)
+    known = aligner.align(astronaut, BOX)
+    assert np.linalg.norm(faces.points[0] - known.points, axis=-1).mean() < 1
+    assert faces.detection_scores is not None
+    assert faces.detection_scores.shape == (1,)
+    assert faces[0].detection_scores > 0.85
+    assert faces[0].to_dict()["detection_score"] == pytest.approx(float(faces.detection_scores[0]))
+    assert known.detection_scores is None
+    assert "detection_score" not in known.to_dict()
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_turned(aligner: FaceAligner, astronaut: Array, quarters: int) -> None:
+    """The points turn with the picture, and so does what is called left."""
+    upright = aligner.align(astronaut)[0]
+    face = aligner.align(np.rot90(astronaut, quarters))[0]
+    back = (face.points - 511 / 2) @ (1, 1j) * 1j**quarters
+    off = np.stack((back.real, back.imag), 1) + 511 / 2 - upright.points
+    assert np.median(np.linalg.norm(off, axis=-1)) < 1  # under the hair the jaw moves more
+    assert abs((face.roll - upright.roll + 90 * quarters + 180) % 360 - 180) < 3
+
+
+def test_no_face(aligner: FaceAligner) -> None:
+    faces = aligner.align(np.full((300, 400, 3), 120, np.uint8))
+    assert faces.points.shape == (0, 68, 2)
+    assert len(faces) == 0
+    assert faces.detection_scores is not None
+    assert faces.detection_scores.shape == (0,)
+
+
+def test_what_is_no_face_is_left_out(plain: FaceAligner, astronaut: Array, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A detector takes the helmet for a face; the landmarks' scores know better, and only where boxes were found."""
+    helmet = np.array([320.0, 380.0, 440.0, 500.0])
+    monkeypatch.setattr(plain, "detector", lambda image: [helmet, BOX])
+    faces = plain.align(astronaut)
+    assert faces.bbox.tolist() == [BOX.tolist()]
+    assert faces.detection_scores is not None
+    assert faces.detection_scores.tolist() == [1]
+    assert len(plain.align(astronaut, [helmet, BOX])) == 2
+
+
+def test_batches(aligner: FaceAligner, astronaut: Array) -> None:
+    """Images with and without boxes and faces, in one call."""
+    nothing = np.full((80, 90, 3), 120, np.uint8)
+    alone = aligner.align(astronaut)
+    found = aligner.align_batch([astronaut, nothing, astronaut])
+    assert [len(faces) for faces in found] == [1, 0, 1]
+    np.testing.assert_allclose(found[2].points, alone.points, atol=1e-3)
+    mixed = aligner.align_batch([astronaut, astronaut, nothing], [BOX, None, []])
+    assert not mixed[0].several
+    np.testing.assert_allclose(mixed[1].points, alone.points, atol=1e-3)
+    assert len(mixed[2]) == 0
+
+
+def test_bad_detectors(plain: FaceAligner, astronaut: Array, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TypeError, match="detector is str, expected a function"):
+        FaceAligner.from_pretrained("HIH_T", detector="retina")  # type: ignore[arg-type]
+    monkeypatch.setattr(plain, "detector", lambda image: [[1, 2, 3]])
+    with pytest.raises(ValueError, match=r"detector <lambda> returned an array of shape \(1, 3\).*in image number 0"):
+        plain.align_batch([astronaut])
+
+
+def test_a_roll_that_is_known(plain: FaceAligner, astronaut: Array) -> None:
+    """One pass, in a crop that is turned by it; a wrong one is believed."""
+    upright = plain.align(astronaut, BOX, refine=0)
+    turned = np.rot90(astronaut)  # counter-clockwise: roll -90
+    centre = (BOX[:2] + BOX[2:]) / 2
+    middle = np.array((centre[1], 511 - centre[0]))
+    box = np.concatenate((middle - (BOX[2:] - BOX[:2]) / 2, middle + (BOX[2:] - BOX[:2]) / 2))
+    face = plain.align(turned, box, refine=0, roll=-90)
+    back = np.stack((511 - face.points[:, 1], face.points[:, 0]), 1)
+    np.testing.assert_allclose(back, upright.points, atol=0.5)
+    assert plain.align(turned, box, refine=0, roll=0).score < 0.75 < face.score
+    several = plain.align(turned, [box, box], refine=0, roll=[-90, 0])
+    np.testing.assert_allclose(several.points[0], face.points, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("bbox", "roll", "message"),
+    [
+        (None, 5, "roll is 5 without bbox"),
+        (BOX, [1, 2], r"roll has shape \(2,\), expected one number or \(1,\)"),
+        ([BOX, BOX], [1], r"roll has shape \(1,\), expected one number or \(2,\)"),
+        (BOX, np.nan, "roll is nan, expected finite"),
+    ],
+)
+def test_bad_rolls(plain: FaceAligner, astronaut: Array, bbox: Any, roll: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        plain.align(astronaut, bbox, roll=roll)
