@@ -97,6 +97,7 @@ def run(page: Path) -> None:
             for folder in FILES:
                 if (folder / thing).is_file():
                     shutil.copy(folder / thing, thing)
+                    os.environ["HIH_ALIGN_WEIGHTS"] = os.getcwd()
         if re.fullmatch(r"\w+\.\w+", block.title):
             Path(block.title).write_text(block.text, "utf-8")
             if block.title.endswith(".py"):
