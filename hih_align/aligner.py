@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,7 +47,8 @@ GPU_BATCH_SIZE = 512
 READ_AHEAD = 8
 
 Decode = Literal["argmax", "expectation"]
-_State = list[tuple[int, int]]
+_State = tuple[list[int], list[int]]
+_VERSION = operator.attrgetter("_version")
 
 
 @dataclass(frozen=True, repr=False)
@@ -116,6 +118,7 @@ class FaceAligner:
         self.backend = backends.choose(backend, self.device)
         self.decoder = _decoder(decode, config)
         self._network = None if network is None else network.to(self.device).eval()
+        self._watched = True  # whether anybody else can change it: looking at all its weights takes a tenth of a ms
         self.scheme = config.scheme if config.output is None else SCHEMES[config.output]
         self.detector: Detector = FaceDetector() if detector is None else detector
         self._exported = None if exported is None else Path(exported)
@@ -143,11 +146,13 @@ class FaceAligner:
                 f"network is not here: {self._exported} was exported for backend {self.backend!r}; load the checkpoint "
                 f"that it was exported from{f', {self.config.name}' if self.config.name else ''}"
             )
+        self._watched = True
         return self._network
 
     @network.setter
     def network(self, network: HIHNet) -> None:
         self._network = network.to(self.device).eval()
+        self._watched = True
         self._start()
 
     def _start(self) -> None:
@@ -169,7 +174,7 @@ class FaceAligner:
     def _runtime(self) -> Backend:
         """The copy that runs, of the network as it is now."""
         made_of, runtime = self._copy
-        if made_of != _state(self._weights):
+        if self._watched and made_of != _state(self._weights):
             with self._lock:
                 if self._copy[0] != _state(self._weights):  # no other thread was faster
                     self._copy = self._make()
@@ -238,7 +243,7 @@ class FaceAligner:
             network = fork.run(checkpoints.load_network, found)
         else:
             backend = backends.choose(backend, place, folder)
-        return cls(
+        aligner = cls(
             network,
             found.config,
             device=place,
@@ -248,6 +253,8 @@ class FaceAligner:
             exported=folder,
             detector=FaceDetector(hub=hub) if detector is None else detector,
         )
+        aligner._watched = False  # nobody else has the network yet
+        return aligner
 
     @property
     def calibrated(self) -> bool:
@@ -519,12 +526,12 @@ def _tables(network: HIHNet) -> list[dict[str, Any]]:
 
 def _state(tables: list[dict[str, Any]]) -> _State:
     """What changes when weights do: where each lies, and how often it was written."""
-    return [
-        (tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version)
-        for table in tables
-        for tensor in table.values()
-        if tensor is not None
-    ]
+    tensors = [tensor for tensor in chain.from_iterable(map(dict.values, tables)) if tensor is not None]
+    places = list(map(torch.Tensor.data_ptr, tensors))
+    try:
+        return places, list(map(_VERSION, tensors))
+    except RuntimeError:  # tensors made in inference mode do not count
+        return places, [0 if tensor.is_inference() else tensor._version for tensor in tensors]
 
 
 def _decoder(decode: Decode | Decoder | None, config: Config) -> Decoder:

@@ -6,6 +6,7 @@ Pixel centres lie at integers, in images and crops alike. Outside its image a cr
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil, floor
 from typing import Any
 
 import cv2
@@ -107,29 +108,31 @@ def warp(
     then a single bilinear ``cv2.warpAffine`` follows.
     """
     height, width = image.shape[:2]
-    reduction = 1 / float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
+    # by numbers: the small matrices of a face would cost NumPy more time than OpenCV takes for its pixels
+    (a, b, c), (d, e, f) = matrix.tolist()
+    determinant = a * e - b * d
+    reduction = abs(determinant) ** -0.5
     shrink = reduction if reduction > REDUCE_ABOVE else 1.0
-    inverse = np.linalg.inv(np.vstack((matrix, (0.0, 0.0, 1.0))))[:2]
-    corners = np.array([[0, 0], [size - 1, 0], [0, size - 1], [size - 1, size - 1]], np.float64)
-    reach = corners @ inverse[:, :2].T + inverse[:, 2]
+    corners = [(u - c, v - f) for u in (0, size - 1) for v in (0, size - 1)]
+    xs = [(e * u - b * v) / determinant for u, v in corners]
+    ys = [(a * v - d * u) / determinant for u, v in corners]
     margin = 2 * shrink + 1
     # only the part that is seen: neither a huge photograph nor OpenCV's 32767 px limit matters then
-    x0, y0 = np.clip(np.floor(reach.min(0) - margin), 0, [width, height]).astype(int)
-    x1, y1 = np.clip(np.ceil(reach.max(0) + margin) + 1, 0, [width, height]).astype(int)
+    x0, x1 = (min(max(x, 0), width) for x in (floor(min(xs) - margin), ceil(max(xs) + margin) + 1))
+    y0, y1 = (min(max(y, 0), height) for y in (floor(min(ys) - margin), ceil(max(ys) + margin) + 1))
     output = np.empty((size, size, image.shape[2]), np.uint8) if out is None else out
     if x1 <= x0 or y1 <= y0:
         output[:] = 0
         return output
     part: NDArray[Any] = image[y0:y1, x0:x1]
-    to_part = np.eye(3)
-    to_part[:2, 2] = -x0, -y0
+    sx = sy = 1.0
     if shrink > 1:
         small = (max(1, round((x1 - x0) / shrink)), max(1, round((y1 - y0) / shrink)))
         sx, sy = small[0] / (x1 - x0), small[1] / (y1 - y0)
         part = cv2.resize(part, small, interpolation=cv2.INTER_AREA)
-        # area averaging keeps pixel *edges*: q + 0.5 = (p + 0.5) * s
-        to_part = np.array([[sx, 0, 0.5 * sx - 0.5], [0, sy, 0.5 * sy - 0.5], [0, 0, 1]]) @ to_part
-    composed = (np.vstack((matrix, (0.0, 0.0, 1.0))) @ np.linalg.inv(to_part))[:2]
+    # area averaging keeps pixel *edges*: q + 0.5 = (p - x0 + 0.5) * s
+    left, top = 0.5 / sx - 0.5 + x0, 0.5 / sy - 0.5 + y0
+    composed = np.array([[a / sx, b / sy, c + a * left + b * top], [d / sx, e / sy, f + d * left + e * top]])
     cv2.warpAffine(part, composed, (size, size), dst=output, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     return output
 

@@ -74,7 +74,7 @@ class OpenVINOBackend:
             request = self._local.request = self._compiled.create_infer_request()
         points, scores = [], []
         for crop in crops:
-            found = request.infer({0: crop[None]})  # copies what comes out
+            found = request.infer({0: crop[None]}, share_inputs=True)  # copies what comes out, not what goes in
             points.append(found[0])
             scores.append(found[1])
         return np.concatenate(points), np.concatenate(scores)

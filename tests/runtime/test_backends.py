@@ -163,6 +163,23 @@ def _statistics(network: HIHNet) -> None:
 
 
 @pytest.mark.parametrize("change", [_step, _move, _load, _replace, _statistics])
+def test_a_loaded_network_is_followed_once_somebody_has_it(
+    own: FaceAligner, astronaut: Array, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Any
+) -> None:
+    """Until then no call looks at its weights, which takes as long as a tenth of a millisecond."""
+    own.save_pretrained(tmp_path)
+    loaded = FaceAligner.from_pretrained(tmp_path, device="cpu")
+    with monkeypatch.context() as patch:
+        patch.setattr("hih_align.aligner._state", None)
+        before = loaded.align(astronaut, BOXES[0]).points
+    change(loaded.network)
+    after = loaded.align(astronaut, BOXES[0])
+    assert (after.points != before).any()
+    fresh = FaceAligner(loaded.network, loaded.config, device="cpu").align(astronaut, BOXES[0])
+    np.testing.assert_array_equal(after.points, fresh.points)
+
+
+@pytest.mark.parametrize("change", [_step, _move, _load, _replace, _statistics])
 def test_a_changed_network_is_followed(own: FaceAligner, astronaut: Array, change: Any) -> None:
     before = own.align(astronaut, BOXES[0])
     change(own.network)
