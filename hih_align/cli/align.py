@@ -37,7 +37,7 @@ class WithBoxes(TyperCommand):
 
 @app.command(cls=WithBoxes)
 def align(
-    photo: Annotated[Path, typer.Argument(help="An image, or a folder of images (with --boxes).")],
+    photo: Annotated[Path, typer.Argument(help="An image, or a folder of images.")],
     bbox: Annotated[
         list[str] | None,
         typer.Option(metavar="X1 Y1 X2 Y2", help="A face's box in pixels; may be given several times."),
@@ -83,8 +83,8 @@ def align(
 ) -> None:
     """Align the faces of an image or of a folder.
 
-    Without --out and --json, JSON Lines go to the standard output. A folder's JSON Lines are written as they come;
-    when the file exists, the faces it holds are not done again.
+    Without --bbox and --boxes the faces are found first. Without --out and --json, JSON Lines go to the standard
+    output. A folder's JSON Lines are written as they come; when the file exists, the faces it holds are not done again.
     """
     if not photo.exists():
         raise FileNotFoundError(f"image: no such file: {photo}")
@@ -97,16 +97,16 @@ def align(
     aligner = FaceAligner.from_pretrained(model, scheme, device, dtype, backend, decode)  # type: ignore[arg-type]
     options = {"refine": refine, "mirror": mirror}
     if photo.is_dir():
-        if bbox or boxes is None:
-            raise ValueError(f"{photo} is a folder: --boxes must name a file with its boxes, instead of --bbox")
+        if bbox:
+            raise ValueError(f"{photo} is a folder: --boxes names a file with its boxes, instead of --bbox")
         folder.align(aligner, photo, boxes, out, json_path, batch_size, options, drawing)
         return
     if out is not None:
         folder.not_over(out, photo)
-    if (boxes is None) == (not bbox):
-        raise ValueError("bbox is missing: give --bbox x1 y1 x2 y2 for each face, or --boxes FILE")
-    found = _of_photo(boxes, photo) if boxes else [_bbox(words) for words in bbox or ()]
-    faces = aligner.align(photo, found, **options)  # type: ignore[arg-type]
+    if boxes is not None and bbox:
+        raise ValueError("bbox and boxes are both given, expected --bbox x1 y1 x2 y2 for each face, or --boxes FILE")
+    given = _of_photo(boxes, photo) if boxes is not None else [_bbox(words) for words in bbox] if bbox else None
+    faces = aligner.align(photo, given, **options)  # type: ignore[arg-type]
     if out is not None:
         write_image(out, faces.draw(photo, **drawing))
     lines = [json.dumps({"file": photo.name, "index": i} | face.to_dict()) for i, face in enumerate(faces)]

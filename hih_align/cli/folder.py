@@ -12,6 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
+
 from .. import progress
 from ..aligner import READ_AHEAD, FaceAligner
 from ..boxes import read_boxes
@@ -26,19 +28,19 @@ _LINE = b'{"file": '
 def align(
     aligner: FaceAligner,
     folder: Path,
-    boxes: Path,
+    boxes: Path | None,
     out: Path | None,
     json_path: Path | None,
     batch_size: int,
     options: Mapping[str, Any],
     drawing: Mapping[str, Any],
 ) -> None:
-    """Align the faces that ``boxes`` names in ``folder``.
+    """Align the faces that ``boxes`` names in ``folder``, or that are found in its images.
 
     Args:
         aligner: the model.
         folder: of the photographs.
-        boxes: see `read_boxes`.
+        boxes: see `read_boxes`; None finds the faces of all images in the folder, not of folders in it.
         out: folder of the pictures.
         json_path: JSON Lines; without it and ``out``, they go to the standard output. Faces that it holds are done.
         batch_size: faces that go through the network together.
@@ -48,28 +50,28 @@ def align(
     Raises:
         ValueError, FileNotFoundError: a bad box or photograph, or an output that is not to be written over.
     """
-    todo = read_boxes(boxes)
-    if missing := [name for name in todo if not (folder / name).is_file()]:
-        raise FileNotFoundError(f"boxes: {boxes} names {len(missing)} files that {folder} lacks, first {missing[0]}")
+    todo: dict[str, Any] = _boxes(boxes, folder) if boxes is not None else dict.fromkeys(image_files(folder))
     if out is not None:
         _prepare(out, folder, boxes, todo)
     if json_path is not None and json_path.suffix == ".json":
         progress.say(f"{json_path} gets JSON Lines, a face a line: a name with .jsonl says so")
-    done = _resume(json_path, aligner) if json_path is not None and not is_stream(json_path) else set()
-    names = [name for name, b in todo.items() if len(b) and not all((name, i) in done for i in range(len(b)))]
-    faces_to_do = sum(len(todo[name]) for name in names)
-    if not faces_to_do:
-        held = f"{json_path} holds all {len(done)} faces" if done else f"{boxes} names no faces"
+    done = _resume(json_path, aligner) if json_path is not None and not is_stream(json_path) else {}
+    names = _left(todo, done)
+    if not names:
+        nothing = f"{folder} holds no images" if boxes is None else f"{boxes} names no faces"
+        held = f"{json_path} holds all {len(done)} faces" if done else nothing
         progress.say(f"nothing to do: {held}")
         return
     images, given = (folder / n for n in names), (todo[n] for n in names)
     results = aligner.stream(images, given, batch_size, **options, read_ahead=READ_AHEAD)
+    # how many faces there are is known with their boxes alone
+    unit, total = ("image", len(names)) if boxes is None else ("face", sum(len(todo[name]) for name in names))
     target = STANDARD_OUTPUT if json_path is None and out is None else json_path
     with contextlib.ExitStack() as stack:
         lines = None if target is None else stack.enter_context(appending(target))
         # lines that are read as they come leave no room for a bar
         quiet = target == STANDARD_OUTPUT and sys.stdout.isatty()
-        bar = stack.enter_context(progress.progress_bar(total=faces_to_do, unit="face", disable=quiet))
+        bar = stack.enter_context(progress.progress_bar(total=total, unit=unit, disable=quiet))
         pictures = None if out is None else stack.enter_context(ThreadPoolExecutor(1, "hih-align-draw"))
         drawn: deque[tuple[str, Landmarks, Future[None] | None]] = deque()
 
@@ -83,7 +85,7 @@ def align(
                     lines.write(json.dumps({"file": name, "index": index} | face.to_dict()) + "\n")
             if lines is not None:
                 lines.flush()
-            bar.update(len(faces))
+            bar.update(1 if boxes is None else len(faces))
 
         for name, faces in zip(names, results, strict=True):
             if pictures is None or out is None:
@@ -94,6 +96,33 @@ def align(
                 finish()
         while drawn:
             finish()
+
+
+def image_files(folder: Path) -> list[str]:
+    """Names of the files of a folder whose suffix is that of an image, sorted."""
+    known = PIL.Image.registered_extensions()
+    return sorted(p.name for p in folder.iterdir() if known.get(p.suffix.lower()) in PIL.Image.OPEN and p.is_file())
+
+
+def _boxes(boxes: Path, folder: Path) -> dict[str, Any]:
+    todo = read_boxes(boxes)
+    if missing := [name for name in todo if not (folder / name).is_file()]:
+        raise FileNotFoundError(f"boxes: {boxes} names {len(missing)} files that {folder} lacks, first {missing[0]}")
+    return dict(todo)
+
+
+def _left(todo: Mapping[str, Any], done: Mapping[tuple[str, int], None]) -> list[str]:
+    """The images with faces that are not done.
+
+    Where the faces are found, an image is done when a line is there of it, but for the last: its others may be lacking.
+    """
+    files = [name for name, _ in done]
+    before = set(files) - set(files[-1:])
+    return [
+        name
+        for name, boxes in todo.items()
+        if (name not in before if boxes is None else any((name, index) not in done for index in range(len(boxes))))
+    ]
 
 
 def not_over(out: Path, photo: Path) -> None:
@@ -107,7 +136,7 @@ def is_json_lines(path: Path) -> bool:
     return path.suffix.lower() in (".jsonl", ".ndjson")
 
 
-def _prepare(out: Path, folder: Path, boxes: Path, todo: Mapping[str, Any]) -> None:
+def _prepare(out: Path, folder: Path, boxes: Path | None, todo: Mapping[str, Any]) -> None:
     if is_stream(out):
         raise ValueError(f"out: {out} is no folder, which the pictures of a folder need")
     for name in todo:
@@ -122,11 +151,14 @@ def _draw(photo: Path, faces: Landmarks, out: Path, drawing: Mapping[str, Any]) 
     write_image(out, faces.draw(photo, **drawing))
 
 
-def _resume(path: Path, aligner: FaceAligner) -> set[tuple[str, int]]:
-    """The faces that a JSON Lines file of this model holds; a last line that was cut off is removed from it."""
+def _resume(path: Path, aligner: FaceAligner) -> dict[tuple[str, int], None]:
+    """The faces that a JSON Lines file of this model holds; a last line that was cut off is removed from it.
+
+    In the order of the file.
+    """
     if not path.exists():
-        return set()
-    done = set()
+        return {}
+    done: dict[tuple[str, int], None] = {}
     end = 0
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
@@ -136,7 +168,7 @@ def _resume(path: Path, aligner: FaceAligner) -> set[tuple[str, int]]:
                 if not line.endswith(b"\n"):
                     raise ValueError("it has no end")
                 record = json.loads(line)
-                done.add((str(record["file"]), int(record["index"])))
+                done[str(record["file"]), int(record["index"])] = None
                 made = record["model"], record["scheme"]
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(f"json: {path}, line {number} is not a face of an earlier run: {error!r}") from error

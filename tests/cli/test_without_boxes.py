@@ -1,0 +1,118 @@
+"""`hih-align align` without boxes: a photograph, a folder, and a folder that is gone on with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import skimage.data
+from click.testing import Result
+from numpy.typing import NDArray
+from typer.testing import CliRunner
+
+from hih_align import FaceAligner
+from hih_align.cli.app import app
+
+
+def run(*words: object, weights: Path | str, code: int = 0) -> Result:
+    environment = {"HIH_ALIGN_TRACEBACK": None, "HIH_ALIGN_WEIGHTS": str(weights), "HF_HUB_OFFLINE": "1"}
+    options = ("--refine", 0, "--device", "cpu")
+    result = CliRunner().invoke(app, ["align", *map(str, (*words, *options))], env=environment)
+    assert result.exit_code == code, (result.output, result.exception)
+    return result
+
+
+@pytest.fixture
+def weights(shared: Path) -> Path:
+    return shared / "weights"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two faces, one face, none; and what is no image."""
+    face = skimage.data.astronaut()[40:250, 130:330]
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name, image in (
+        ("a two.png", np.concatenate((face, face), 1)),
+        ("b.JPG", face),
+        ("c.png", np.full((60, 80, 3), 100, np.uint8)),
+    ):
+        PIL.Image.fromarray(image).save(photos / name, quality=95)
+    (photos / "notes.txt").write_text("no image")
+    (photos / "more").mkdir()
+    return photos
+
+
+def faces(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_photograph(weights: Path, folder: Path) -> None:
+    found = faces(run(folder / "a two.png", weights=weights).stdout)
+    assert [(face["file"], face["index"]) for face in found] == [("a two.png", 0), ("a two.png", 1)]
+    assert all(face["detection_score"] > 0.8 for face in found)
+    centres = sorted(float(np.mean(face["points"], 0)[0]) for face in found)
+    assert centres[1] - centres[0] == pytest.approx(200, abs=3)
+
+
+def test_a_photograph_without_faces(weights: Path, folder: Path, tmp_path: Path) -> None:
+    assert run(folder / "c.png", weights=weights).stdout == ""
+    run(folder / "c.png", "--json", tmp_path / "c.json", weights=weights)
+    assert json.loads((tmp_path / "c.json").read_text()) == []
+
+
+def test_a_folder_that_is_gone_on_with(
+    weights: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "faces.jsonl"
+    run(folder, "--json", path, "--out", tmp_path / "drawn", weights=weights)
+    whole = path.read_text()
+    assert [(f["file"], f["index"]) for f in faces(whole)] == [("a two.png", 0), ("a two.png", 1), ("b.JPG", 0)]
+    assert sorted(p.name for p in (tmp_path / "drawn").iterdir()) == ["a two.png", "b.JPG", "c.png"]
+
+    seen: list[str] = []
+    stream = FaceAligner.stream
+
+    def spying(self: FaceAligner, images: Any, *rest: Any, **options: Any) -> Any:
+        images = list(images)
+        seen.extend(image.name for image in images)
+        return stream(self, images, *rest, **options)
+
+    monkeypatch.setattr(FaceAligner, "stream", spying)
+    # killed between the two faces of an image, within a line: that image is done again
+    first, second, last = whole.splitlines(keepends=True)
+    for held, todo in (
+        (first + second[:40], ["a two.png", "b.JPG", "c.png"]),
+        (first + second + last, ["b.JPG", "c.png"]),
+    ):
+        seen.clear()
+        path.write_text(held)
+        run(folder, "--json", path, weights=weights)
+        assert seen == todo
+        assert path.read_text() == whole
+
+
+def test_no_images(weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "holds no images" in run(tmp_path / "empty", weights=weights).stderr
+
+
+def test_no_detector(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    result = run(folder / "b.JPG", weights=tmp_path, code=1)
+    assert "detector: face_detection_yunet_2023mar.onnx" in result.stderr
+    assert str(tmp_path) in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_bad_boxes_are_bad_as_before(weights: Path, folder: Path, astronaut: NDArray[np.uint8]) -> None:
+    result = run(folder, "--bbox", 1, 2, 3, 4, weights=weights, code=1)
+    assert "is a folder: --boxes names a file" in result.stderr
