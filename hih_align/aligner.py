@@ -53,7 +53,7 @@ _VERSION = operator.attrgetter("_version")
 
 @dataclass(frozen=True, repr=False)
 class Heatmaps:
-    """What the network said of one face.
+    """The network's output for one face.
 
     Attributes:
         integer: (K, S/4, S/4) float32 integer heatmaps.
@@ -72,10 +72,10 @@ class Heatmaps:
 
 
 class FaceAligner:
-    """Aligns faces; thread-safe once made.
+    """Aligns faces. Thread-safe.
 
-    What runs is a private copy of the network, made for speed. When `network` is changed (trained, loaded into, moved),
-    the next call makes a new copy; do not change it while another thread aligns.
+    A private copy of the network, made for speed, does the work. When `network` is changed (trained, loaded into,
+    moved), the next call makes a new copy. Do not change `network` while another thread aligns.
 
     Attributes:
         network: the trainable `HIHNet`, float32, in eval mode on `device`: what `save_pretrained` writes. An exported
@@ -333,10 +333,10 @@ class FaceAligner:
         mirror: bool = False,
         read_ahead: int = 0,
     ) -> Iterator[Landmarks]:
-        """`align_batch` as an iterator: results in order as they come, images held only while they are needed.
+        """`align_batch` as an iterator, in the order of the images. An image is held only while it is needed.
 
-        ``read_ahead`` is how many of the images to come, where they are paths, other threads read while the network
-        runs; ``images`` is then consumed by that many earlier.
+        ``read_ahead`` is how many of the next images other threads read while the network runs. ``images`` is then
+        consumed by that many earlier.
         """
         batch_size = _whole("batch_size", batch_size, 1)
         read_ahead = _whole("read_ahead", read_ahead, 0)

@@ -1,4 +1,4 @@
-"""Where results are written: files that are either whole or not there, and streams.
+"""Writing results: a file is whole or does not exist; devices, pipes and the standard output are written to.
 
 Every path to write that a user gives comes through here. A symbolic link is followed. A device, a pipe, an open
 descriptor (``/dev/stdout``, the shell's ``>(command)``) and ``-``, the standard output, are written to and stay what

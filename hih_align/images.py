@@ -1,4 +1,4 @@
-"""Whatever image a user holds -> RGB array; and an RGB array -> file.
+"""An image of any kind to an RGB array, and an RGB array to a file.
 
 Values are taken as they are: no colour management, alpha is dropped and not blended.
 """

@@ -1,4 +1,4 @@
-"""Scores that mean something: the probability that a landmark's error is below 5 % of its box.
+"""Scores: the probability that a landmark's error is below 5 % of the longer side of the box.
 
 The height of an integer heatmap's maximum says how sure the network is. A logistic curve over it, fitted on
 validation faces per scheme and decoder (`hih-align calibrate`), turns it into a probability; its two parameters are in

@@ -1,4 +1,4 @@
-"""Annotated faces: one small record behind readers for what people have."""
+"""Annotated faces: a record for each face, a data set of records, and one function that reads every format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A look at annotated data before anything is trained on it: numbers, suspects, and a sheet of faces."""
+"""Checks of annotated data before training: counts, suspicious faces, and a contact sheet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where two sources put the same landmark, and labels moved from one source's convention to the other's.
+"""Label conventions: how far apart two sources put the same landmark, and labels moved from one to the other.
 
 Data sets of the same landmarks disagree on where some of them lie: how far up the jaw line begins, which spot of the
 inner lip is "left of the middle", what becomes of the contour that is turned away. A network that learns from both ends

@@ -1,4 +1,4 @@
-"""Labels by a network of our own, for faces that no hand has labelled (noisy students label again).
+"""Pseudo-labels: a network labels faces that have no manual labels (noisy student).
 
 A face is looked at several times: with its box moved and scaled, and mirrored. The mean of what is found is the label,
 the deviation (``spread``) says how sure it is. Where the face has a machine's label already the two are averaged, each

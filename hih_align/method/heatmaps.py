@@ -118,8 +118,8 @@ class Decoder:
         temperature: of the decimal heatmap's softmax.
         bin_offset: where in its cell a decimal label stands, in cells: 0 for labels that were rounded, 0.5 (the
             cell's centre) for labels that were floored.
-        shift: (x, y) heatmap pixels, added to what is found: where a set's annotators put their points, as far as a
-            network that learned from mirrored faces too cannot know it. `calibrate` chooses it.
+        shift: (x, y) heatmap pixels, a constant offset that is added to every landmark. It corrects the label bias of a
+            data set, which a network that also learns from mirrored faces cannot learn. `calibrate` chooses it.
     """
 
     method: Method = "expectation"

@@ -11,8 +11,8 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h
 def keep_freed_memory() -> None:
     """Have glibc keep what it frees, for the next layer, instead of giving it back to the kernel page by page.
 
-    For programs, not for libraries: it is for good, and for all of the process. Fetching it anew is a large part of a
-    training step, or of a batch of faces, on the CPU. Does nothing elsewhere.
+    For programs, not for libraries: the effect is permanent and process-wide. Without it, asking the kernel for memory
+    takes a large part of a training step, or of a batch of faces, on the CPU. Does nothing without glibc.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

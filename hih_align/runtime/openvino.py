@@ -28,7 +28,8 @@ class OpenVINOBackend:
 
     Args:
         model: what to run: a network, or a file that `export.export` wrote.
-        dtype: float32 or bfloat16; None is the file's, or float32. Of an int8 file it is what int8 leaves over.
+        dtype: float32 or bfloat16; None is the file's, or float32. Of an int8 file it is the precision of the
+            operations that are not quantized.
 
     Attributes:
         description: what a file says of itself; None of a network.

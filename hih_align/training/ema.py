@@ -1,4 +1,4 @@
-"""Moving averages of weights: better than the weights themselves, and validated and kept in their place."""
+"""Exponential moving average of the weights. The average is validated and saved instead of the weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run tells: a progress bar, ``metrics.jsonl``, TensorBoard."""
+"""The progress of a run: a progress bar, ``metrics.jsonl``, TensorBoard."""
 
 from __future__ import annotations
 

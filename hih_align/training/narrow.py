@@ -1,4 +1,4 @@
-"""A narrower network's start: channels of a trained one are chosen, and what the others said is read from them.
+"""Start weights of a narrower network: channels of a trained one are chosen, and the others are predicted from them.
 
 Every convolution of the narrow network takes fewer channels than the trained one's. The channels kept are those that
 explain most of what the convolutions behind them compute (pivoted Cholesky of the activations' covariance), and the

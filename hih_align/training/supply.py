@@ -1,4 +1,4 @@
-"""Faces for the training loop, wherever they are."""
+"""Faces for the training loop, from memory or cut by workers."""
 
 from __future__ import annotations
 

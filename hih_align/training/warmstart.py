@@ -1,4 +1,4 @@
-"""Start weights: whatever fits of a trained network goes into another of other landmarks or other stacks."""
+"""Start weights: every tensor of a trained network whose shape matches is copied into another network."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def same_points(source: Scheme | None, target: Scheme) -> NDArray[np.intp] | Non
 
 
 def warm_start(model: nn.Module, start: Start, scheme: Scheme) -> WarmStart:
-    """Take over whatever fits, in place.
+    """Copy every tensor of the start weights whose shape matches, in place.
 
     Args:
         model: a `HIHNet`, or a module that holds one as ``network`` or whose parts carry its names (`learner`).
@@ -153,10 +153,11 @@ def warm_start(model: nn.Module, start: Start, scheme: Scheme) -> WarmStart:
     A tensor of the same name and shape is copied. Of the tensors with one row per landmark, the rows of landmarks
     that both schemes have are (see `same_points`).
 
-    A model of more stacks than the source's begins about as good as the source: its last stack is the source's last,
-    whose features the subpixel head knows; the stacks between are copies of it too, and first add 3 % of their fusion
-    (`network.Stack`) to the features, so that the stack behind sees nearly what it was trained on. What each adds
-    grows in training (as in Net2Net, Chen et al., 2016, and progressive stacking, Gong et al., 2019).
+    A model with more stacks than the source begins about as accurate as the source. Its last stack is a copy of the
+    source's last stack, on whose features the subpixel head was trained. The stacks between are copies of the same
+    stack. At first they add only 3 % of their fusion (`network.Stack`) to the features, so the next stack sees nearly
+    the features that it was trained on. This share grows in training (as in Net2Net, Chen et al., 2016, and
+    progressive stacking, Gong et al., 2019).
     """
     prefix = "network." if isinstance(getattr(model, "network", None), HIHNet) else ""
     have = {prefix + name: value for name, value in start.network.state_dict().items()}
