@@ -84,7 +84,8 @@ def measure(model: str, figure: Figure, root: Path) -> Any:
     """The report behind a figure."""
     from hih_align import FaceAligner
     from hih_align.data.annotations import read_dataset
-    from hih_align.evaluation.evaluate import Where, evaluate
+    from hih_align.evaluation.evaluate import evaluate
+    from hih_align.evaluation.subsets import Where
 
     options = dict(figure.options)
     aligner = FaceAligner.from_pretrained(model, device="cpu", decode=options.get("--decode"))  # type: ignore[arg-type]

@@ -57,7 +57,7 @@ class Export:
         folder: the checkpoint.
         file: the runtime's file in it.
         before, after: validation NME in percent, of the network and of its int8 copy; None for other precisions.
-        normalizer: what the NME is percent of, see `evaluate.choose_normalizer`; None for other precisions.
+        normalizer: what the NME is percent of, see `normalizers.choose_normalizer`; None for other precisions.
     """
 
     folder: Path
@@ -123,7 +123,7 @@ def export(
             write_config(temporary, config)
         before, after, normalizer = None, None, None
         if validation is not None and precision == "int8":
-            from .evaluation.evaluate import normalizer_text
+            from .evaluation.normalizers import normalizer_text
 
             small = FaceAligner.from_pretrained(temporary, device="cpu", backend=_RUNTIMES[format])
             (before, normalizer), (after, _) = _nme(aligner, validation), _nme(small, validation)

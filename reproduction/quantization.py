@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from hih_align.crops import CROP_SIZE, square_crop, tight_box
 from hih_align.data.annotations import Dataset, read_dataset
-from hih_align.evaluation.evaluate import normalizer_text
 from hih_align.evaluation.metrics import nme
+from hih_align.evaluation.normalizers import normalizer_text
 from hih_align.files import replacing
 from hih_align.method.heatmaps import ARGMAX, STRIDE, decode, encode
 

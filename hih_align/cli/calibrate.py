@@ -11,7 +11,7 @@ from ..aligner import FaceAligner
 from ..data.annotations import read_dataset
 from ..evaluation.calibrate import calibrate as choose
 from ..evaluation.calibrate import markdown
-from ..evaluation.evaluate import Where
+from ..evaluation.subsets import Where
 from ..hub.checkpoints import save_config
 from .options import Device, commands
 

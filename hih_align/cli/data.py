@@ -69,7 +69,7 @@ def label(
     from ..data.annotations import read_dataset
     from ..data.readers import coco
     from ..data.relabel import error_ratio, look, relabel
-    from ..evaluation.evaluate import Where
+    from ..evaluation.subsets import Where
 
     aligner = FaceAligner.from_pretrained(model, device=device, dtype=dtype, backend=backend)
     known = read_dataset(val, aligner.scheme)

@@ -12,9 +12,9 @@ import typer
 from ..aligner import BATCH_SIZE, FaceAligner
 from ..data.annotations import read_dataset
 from ..data.boxes import Box
-from ..evaluation.evaluate import Where
 from ..evaluation.evaluate import evaluate as run
 from ..evaluation.report import markdown, write_report
+from ..evaluation.subsets import Where
 from ..method.network import SIZES
 from .options import Backend, DataFormat, Decode, Device, Dtype, Mirror, Model, Refine, commands
 

@@ -47,7 +47,7 @@ def export(
         calibration, validation = (None if path is None else read_dataset(path, aligner.scheme) for path in (data, val))
     made = write_export(aligner, out, format, precision, calibration=calibration, validation=validation)
     if made.before is not None and made.normalizer is not None and validation is not None:
-        from ..evaluation.evaluate import normalizer_text
+        from ..evaluation.normalizers import normalizer_text
 
         typer.echo(
             f"NME on {validation.name} in percent of the {normalizer_text(made.normalizer)}: {made.before:.3f} before, "

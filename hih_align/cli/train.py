@@ -63,7 +63,8 @@ def train(
     Ctrl-C or SIGTERM saves and stops. Several GPUs: `accelerate launch -m hih_align.cli train ...`.
     """
     from ..data.annotations import read_dataset
-    from ..evaluation.evaluate import Where, normalizer_text
+    from ..evaluation.normalizers import normalizer_text
+    from ..evaluation.subsets import Where
     from ..training.journal import RUN_FILE
     from ..training.recipe import load_recipe, parse_overrides, recipe_from_dict
     from ..training.trainer import Source

@@ -22,7 +22,8 @@ from ..progress import progress_bar
 from ..schemes import Scheme
 from ..scores import TOLERANCE, Calibration
 from . import metrics
-from .evaluate import choose_normalizer, evaluate, normalizer_text
+from .evaluate import evaluate
+from .normalizers import choose_normalizer, normalizer_text
 
 #: The boxes that settings are chosen for, in equal parts: exact ones, and those of careless callers.
 BOXES: tuple[Box, ...] = ("annotated", "jitter")
@@ -84,7 +85,7 @@ def calibrate(
 
     Args:
         aligner: the model, in the dataset's scheme.
-        dataset: validation faces. Errors are divided by `evaluate.choose_normalizer`; faces on which its landmarks are
+        dataset: validation faces. Errors are divided by `normalizers.choose_normalizer`; faces on which its landmarks are
             not labelled count for the scores alone.
         keep: chooses among them, such as ``Where("id%3==0")``.
         decoder: choose decoder and refining passes; else the aligner's stay, and only the scores are calibrated.

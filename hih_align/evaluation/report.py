@@ -19,7 +19,8 @@ from ..files import replacing
 from ..images import read_image
 from ..scores import TOLERANCE
 from . import metrics
-from .evaluate import WFLW_TEST, Report, Summary, normalizer_text
+from .normalizers import normalizer_text
+from .results import WFLW_TEST, ErrorSummary, Report
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -173,7 +174,7 @@ def worst_lines(report: Report, worst: Sequence[int] | NDArray[np.intp]) -> list
 
 def summary_table(report: Report) -> list[str]:
     """Lines of a Markdown table: all faces, each subset and, where there is one, the full set's estimate."""
-    rows: dict[str, Summary] = {"all": report.overall, **report.by_subset}
+    rows: dict[str, ErrorSummary] = {"all": report.overall, **report.by_subset}
     if (full := report.full_set) is not None:
         rows |= {"with an attribute": full.with_attribute, "without": full.without_attribute}
         rows["**full set**"] = full.estimate
@@ -307,7 +308,7 @@ def _units(reports: Sequence[Report]) -> str:
     return " or ".join(sorted({normalizer_text(report.settings.normalizer) for report in reports}))
 
 
-def _plain(summary: Summary) -> dict[str, float | None]:
+def _plain(summary: ErrorSummary) -> dict[str, float | None]:
     return {name: _finite(value) for name, value in asdict(summary).items()}
 
 

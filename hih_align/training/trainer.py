@@ -38,7 +38,8 @@ from ..data.annotations import Dataset
 from ..data.check import require_disjoint
 from ..data.faces import LIMIT
 from ..evaluation.calibrate import calibrate, markdown
-from ..evaluation.evaluate import Report, normalizer_text
+from ..evaluation.normalizers import normalizer_text
+from ..evaluation.results import Report
 from ..hub.checkpoints import BEST, WEIGHTS_FILE, Config, save_checkpoint, save_weights, write_config
 from ..method import heatmaps
 from ..method.network import SIZES, HIHNet, Size
@@ -101,7 +102,7 @@ class Result:
         steps: optimiser steps behind it.
         nme: validation NME of ``best/`` in percent of ``normalizer``, as `evaluate` reports it; None without
             validation.
-        normalizer: see `evaluate.choose_normalizer`; None without validation.
+        normalizer: see `normalizers.choose_normalizer`; None without validation.
         warm_start: what became of the start weights, if any.
     """
 

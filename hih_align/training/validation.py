@@ -1,7 +1,7 @@
 """Validation while a network is trained: the faces that choose ``best/``, measured as `evaluate` measures a checkpoint.
 
 A face is cut out of its photograph as the aligner cuts it, the network runs in float32, and the errors are those of an
-`evaluate.Report`. So the NME in ``metrics.jsonl`` is the NME that `evaluate` reports for the checkpoint.
+`results.Report`. So the NME in ``metrics.jsonl`` is the NME that `evaluate` reports for the checkpoint.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from torch import Tensor
 from .. import scores
 from ..data.annotations import Dataset
 from ..data.boxes import face_boxes
-from ..evaluation.evaluate import Report, Settings, choose_normalizer
+from ..evaluation.normalizers import choose_normalizer
+from ..evaluation.results import Report, Settings
 from ..method import heatmaps
 from ..method.heatmaps import Decoder
 from ..method.network import MEAN, STD
@@ -52,7 +53,7 @@ class Validator:
         faces: the crops, of ``side`` pixels.
         side: see above.
         dataset: the faces that are measured.
-        normalizer: what errors are divided by, see `evaluate.choose_normalizer`.
+        normalizer: what errors are divided by, see `normalizers.choose_normalizer`.
     """
 
     def __init__(

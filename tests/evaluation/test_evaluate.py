@@ -1,4 +1,4 @@
-"""`training.evaluate` and `training.report`: errors known beforehand, and the aligner's own results on photographs."""
+"""`evaluation`: errors known beforehand, and the aligner's own results on photographs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hih_align import SCHEMES, FaceAligner, Landmarks, Scheme
 from hih_align.cli.app import app
 from hih_align.data.annotations import Dataset, Record, read_dataset
 from hih_align.data.boxes import face_boxes, jitter, square
-from hih_align.evaluation.evaluate import Report, Settings, Where, evaluate, subset_masks
+from hih_align.evaluation.evaluate import evaluate
 from hih_align.evaluation.report import (
     as_dict,
     calibration_figure,
@@ -29,6 +29,8 @@ from hih_align.evaluation.report import (
     worst_figure,
     write_report,
 )
+from hih_align.evaluation.results import Report, Settings
+from hih_align.evaluation.subsets import Where, subset_masks
 from hih_align.images import write_image
 
 Array = NDArray[Any]
