@@ -347,7 +347,7 @@ class TestEvaluate:
             np.testing.assert_allclose(scores, face.scores, atol=1e-3)
 
     def test_the_checkpoints_default_passes_are_reported(self, three: Dataset, w300: FaceAligner) -> None:
-        aligner = FaceAligner(w300.network, replace(w300.config, refine=2), device="cpu")
+        aligner = FaceAligner(w300.network, replace(w300.config, refine=2, refine_above=None), device="cpu")
         keep = Where("id==1")
         found = evaluate(aligner, three, keep=keep, progress=False)
         assert (found.settings.refine, found.settings.keep) == (2, "id==1")
