@@ -88,8 +88,9 @@ def missing(thing: str) -> bool:
 
 def run(page: Path) -> None:
     """Run a page's blocks in the working directory, which gets ``photo.jpg`` (scikit-image's astronaut)."""
-    from skimage.data import astronaut
+    import skimage.data
 
+    astronaut: Any = skimage.data.astronaut
     PIL.Image.fromarray(astronaut()).save("photo.jpg", quality=95)
     names: dict[str, Any] = {"__name__": "__page__"}
     for block in blocks(page):
@@ -170,6 +171,8 @@ def _problems(words: list[str]) -> Iterator[str]:
         program, arguments = "hih-align", arguments[arguments.index("hih_align.cli") + 1 :]
     options = {word.split("=")[0] for word in arguments if word.startswith("--")}
     scripts = [word for word in words if word.endswith(".py")]
+    if words[1:2] == ["-m"] and words[2].startswith("reproduction."):
+        scripts = [words[2].replace(".", "/") + ".py"]
     if program == "hih-align":
         yield from _of_program(arguments, options)
     elif program == "pip":

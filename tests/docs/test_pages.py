@@ -66,6 +66,8 @@ def test_links_and_pictures_are_there(page: Path) -> None:
         ('pip install ".[nothing]"', "no extra 'nothing'"),
         ("python examples/gone.py", "no such file: examples/gone.py"),
         ("python examples/fine_tune.py --face x", "no option --face"),
+        ("python -m reproduction.gone", "no such file: reproduction/gone.py"),
+        ("python -m reproduction.quantization --dat x", "no option --dat"),
         ("scripts/gone", "no such file: scripts/gone"),
         ("frobnicate photo.jpg", "no such program: frobnicate"),
         ("A=1 hih-align models | hih-align modells", "no command 'modells'"),
