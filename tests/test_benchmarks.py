@@ -287,3 +287,30 @@ def test_tables_beside_the_paper(part: Any) -> None:
     assert lines[at + 1] == "| HIH_S, ours | " + " | ".join(["5.12"] * 7) + " |"
     assert "| HIH_S, ours | " + " | ".join(["0.432"] * 7) + " |" in lines
     assert "HIH_B, ours" not in text
+
+
+def test_sizes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A row per network: its work and parameters by hand, times in each runtime that is asked for."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    sizes = importlib.import_module("sizes")
+    monkeypatch.setattr(sizes, "CANDIDATES", {"HIH_T": sizes.Size(1, width=0.25), "small": sizes.Size(1, width=0.125)})
+    monkeypatch.setattr(sys, "argv", ["sizes.py", "--runtimes", "torch", "--rounds", "1", "--out", str(tmp_path)])
+    sizes.main()
+    results = json.loads((tmp_path / "sizes.json").read_text())
+    small = results["networks"]["small"]
+    network = sizes.HIHNet(sizes.POINTS, 1, width=0.125)
+    assert small["parameters"] == sum(p.numel() for p in network.parameters()) / 1e6
+    assert small["gmac"] < results["networks"]["HIH_T"]["gmac"] / 2
+    timed = results["runtimes"]["torch"]["small"]
+    assert 0 <= timed["outside_ms"] < timed["ms"]
+    rows = (tmp_path / "sizes.md").read_text().splitlines()[2:4]
+    assert [row.split(" | ")[0] for row in rows] == ["| HIH_T", "| small"]
+    assert rows[0].endswith(" 1.0 |")
+
+
+def test_sizes_counts_what_the_network_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    sizes = importlib.import_module("sizes")
+    gmac, parameters = sizes.work(sizes.SIZES["HIH_T"])
+    assert gmac == pytest.approx(6.855, abs=0.001)
+    assert parameters == pytest.approx(9.397, abs=0.001)

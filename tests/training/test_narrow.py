@@ -97,7 +97,8 @@ def test_training_starts_from_the_channels_of_a_wider_network(faces: tuple[Datas
     torch.manual_seed(0)
     size = WIDE._replace(stacks=1)
     save_checkpoint(tmp_path / "wide", HIHNet(4, *size), Config(faces[0].scheme, **size._asdict()))
-    recipe = small(width=0.125, head_channels=256, input_size=128, size="T")
+    stages = [{"epochs": 1, "batch": 2}]
+    recipe = small(width=0.125, head_channels=256, input_size=128, size="T", stages=stages)
     trainer = Trainer(recipe, [Source(faces[0])], tmp_path / "run", init=tmp_path / "wide", progress=False)
     assert trainer.size == NARROW._replace(stacks=1)
     start = trainer.warm_start
@@ -105,3 +106,4 @@ def test_training_starts_from_the_channels_of_a_wider_network(faces: tuple[Datas
     assert not start.fresh
     assert not start.unused
     assert trainer.config.size == trainer.size
+    assert [stage.size for stage in trainer.recipe.stages] == [128]  # a stage that names no size has the network's

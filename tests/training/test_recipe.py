@@ -5,6 +5,7 @@ import pytest
 pytest.importorskip("yaml")
 
 from hih_align.method.losses import LossSettings
+from hih_align.method.network import SIZES, Size
 from hih_align.training.augmentation import Augmentation
 from hih_align.training.recipe import (
     Stage,
@@ -152,3 +153,13 @@ def test_rates():
     assert rates[30] == pytest.approx(0.1 + 0.9 * 0.5)  # half way
     assert 0.1 < rates[-1] < 0.11
     assert Stage(3, lr=0.5, schedule="constant").rate(7, 5) == 0.5
+
+
+def test_a_recipes_network_is_its_sizes_else_the_start_weights() -> None:
+    start = Size(2, width=0.25, input_size=128)
+    assert load_recipe("modern/n").network(start) == SIZES["HIH_N"]
+    assert load_recipe("300w", size="N").network(None) == SIZES["HIH_N"]
+    assert load_recipe("finetune").network(start) == start
+    assert load_recipe("finetune").network(None) == SIZES["HIH_T"]
+    own = load_recipe("finetune", overrides={"width": 0.5, "decimal_size": 4})
+    assert own.network(start) == Size(2, 4, 0.5, 384, 128)

@@ -1,0 +1,154 @@
+"""What a smaller network costs: work, parameters and time of candidates, beside HIH_T, in each runtime.
+
+    python benchmarks/sizes.py --out benchmarks/results
+
+Candidates differ in the numbers of `hih_align.method.network.Size`; HIH_N is the one that ships. Times are of
+`FaceAligner.align`, one face, a given box and one pass, on a 1920 x 1080 array, with random weights: they do not depend
+on the weights. In a round every candidate is timed once, so that drift of the machine falls on all alike, and the
+fastest round counts. "outside" is what is left of `align` when the runtime's own call on the crop is taken away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from speed import machine
+from torch.utils.flop_counter import FlopCounterMode
+
+from hih_align import Config, FaceAligner, HIHNet, Scheme
+from hih_align.files import replacing
+from hih_align.hub.checkpoints import save_checkpoint
+from hih_align.method.network import SIZES, Size
+from hih_align.runtime import AUTO, choose
+
+#: Landmarks of the timed networks.
+POINTS = 68
+
+CANDIDATES: dict[str, Size] = {
+    "HIH_T": SIZES["HIH_T"],
+    "HIH_T at 128 px": Size(1, input_size=128),
+    "width 0.75, 128 px": Size(1, width=0.75, input_size=128),
+    "width 0.625, 128 px": Size(1, width=0.625, input_size=128),
+    "width 0.5, 128 px": Size(1, width=0.5, input_size=128),
+    "HIH_N": SIZES["HIH_N"],
+    "width 0.375, 128 px": Size(1, width=0.375, head_channels=256, input_size=128),
+    "width 0.375, 256 px": Size(1, width=0.375, head_channels=256),
+    "width 0.25, 256 px": Size(1, width=0.25, head_channels=256),
+}
+
+_IMAGE, _BOX = (1080, 1920, 3), (800.0, 400.0, 1000.0, 640.0)
+
+
+def work(size: Size) -> tuple[float, float]:
+    """Multiplications with an addition (GMAC) of a face, and parameters (millions)."""
+    with torch.device("meta"):
+        network = HIHNet(POINTS, *size).eval()
+        images = torch.empty(1, 3, size.input_size, size.input_size)
+    with FlopCounterMode(display=False) as counter:
+        network.predict(images)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return counter.get_total_flops() / 2e9, parameters / 1e6
+
+
+def loaded(size: Size, backend: str) -> FaceAligner:
+    """An aligner with random weights, as a user has it: loaded from a folder."""
+    scheme = Scheme(id="points", names=tuple(map(str, range(POINTS))))
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        save_checkpoint(folder, HIHNet(POINTS, *size), Config(scheme, **size._asdict()))
+        return FaceAligner.from_pretrained(folder, device="cpu", backend=backend)
+
+
+def seconds(function: Callable[[], object]) -> float:
+    """Of one call."""
+    begun = time.perf_counter()
+    function()
+    return time.perf_counter() - begun
+
+
+def measure(backend: str, sizes: dict[str, Size], rounds: int) -> dict[str, dict[str, float]]:
+    """Milliseconds of `align` and of what is not the runtime's, by candidate."""
+    image = np.random.default_rng(0).integers(0, 256, _IMAGE, np.uint8)
+    whole: dict[str, Callable[[], object]] = {}
+    inside: dict[str, Callable[[], object]] = {}
+    for name, size in sizes.items():
+        aligner = loaded(size, backend)
+        pixels = np.ascontiguousarray(image[: size.input_size, : size.input_size])[None]
+        whole[name] = partial(aligner.align, image, _BOX, refine=0)
+        inside[name] = partial(aligner._runtime(), pixels)
+    best = {name: [float("inf"), float("inf")] for name in sizes}
+    for round_ in range(rounds + 3):
+        for name, times in best.items():
+            found = seconds(whole[name]), seconds(inside[name])
+            if round_ >= 3:  # the first warm up
+                best[name] = [min(pair) for pair in zip(times, found, strict=True)]
+    return {name: {"ms": 1e3 * a, "outside_ms": 1e3 * max(a - b, 0.0)} for name, (a, b) in best.items()}
+
+
+def table(results: dict[str, Any]) -> str:
+    """Markdown."""
+    runtimes = list(results["runtimes"])
+    head = ["network", "crop", "width", "head", "parameters, M", "float16, MB", "GMAC"]
+    head += [f"{name}, ms" for name in runtimes] + [f"outside ({runtimes[0]}), ms", "times as fast as HIH_T"]
+    lines = ["| " + " | ".join(head) + " |", "| " + " | ".join(["---"] * len(head)) + " |"]
+    fastest = {
+        name: min(results["runtimes"][runtime][name]["ms"] for runtime in runtimes) for name in results["networks"]
+    }
+    for name, row in results["networks"].items():
+        times = [f"{results['runtimes'][runtime][name]['ms']:.1f}" for runtime in runtimes]
+        outside = f"{results['runtimes'][runtimes[0]][name]['outside_ms']:.2f}"
+        cells = [name, row["input_size"], row["width"], row["head_channels"], f"{row['parameters']:.2f}"]
+        cells += [f"{2 * row['parameters']:.1f}", f"{row['gmac']:.2f}", *times, outside]
+        ratio = fastest["HIH_T"] / fastest[name]
+        lines.append("| " + " | ".join(map(str, [*cells, f"{ratio:.1f}"])) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="Folder for sizes.json and sizes.md.")
+    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--runtimes", nargs="+", default=list(AUTO))
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    networks = {}
+    for name, size in CANDIDATES.items():
+        gmac, parameters = work(size)
+        networks[name] = {**size._asdict(), "gmac": gmac, "parameters": parameters}
+    runtimes = {
+        choose(name, torch.device("cpu")): measure(name, CANDIDATES, arguments.rounds) for name in arguments.runtimes
+    }
+    results = {
+        "date": date.today().isoformat(),
+        "processor": machine()["cpu"],
+        "threads": arguments.threads,
+        "networks": networks,
+        "runtimes": runtimes,
+    }
+    text = (
+        f"{table(results)}\n\n{results['date']}, {results['processor']}, {arguments.threads} threads: "
+        f"`python benchmarks/sizes.py --threads {arguments.threads} --rounds {arguments.rounds}`\n"
+    )
+    print(text)
+    if arguments.out is not None:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        for name, content in (("sizes.json", json.dumps(results, indent=1) + "\n"), ("sizes.md", text)):
+            with replacing(arguments.out / name) as temporary:
+                temporary.write_text(content, "utf-8")
+
+
+if __name__ == "__main__":
+    main()
