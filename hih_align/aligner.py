@@ -29,12 +29,13 @@ from .images import Image, read_image
 from .landmarks import Landmarks
 from .method.heatmaps import STRIDE, Decoder
 from .method.network import HIHNet
+from .method.readout import pick
 from .passes import NOTHING, TURN, Face, Rules, align_faces
 from .runtime import Backend, CudaBackend, TorchBackend, fork
 from .runtime.device_crops import Photograph
 from .runtime.placement import choose_device, choose_dtype
 from .runtime.precision import warn_if_emulated
-from .schemes import SCHEMES, Scheme
+from .schemes import SCHEMES, Scheme, conversion, get_scheme
 from .stream import pairs, reading
 
 #: Faces that go through the network together.
@@ -56,7 +57,7 @@ class Heatmaps:
     """The network's output for one face.
 
     Attributes:
-        integer: (K, S/4, S/4) float32 integer heatmaps.
+        integer: (K, S/4, S/4) float32 integer heatmaps of the network's K heads (`Config.heads`).
         decimal: (K, n, n) float32 decimal heatmaps, logits.
         crop: (S, S, 3) uint8 RGB, what the network saw; S is its ``input_size``.
         transform: between image and crop; crop pixels are 4 times heatmap pixels.
@@ -387,6 +388,54 @@ class FaceAligner:
         """
         checkpoints.save_checkpoint(folder, self.network, replace(self.config, decoder=self.decoder), torch.float32)
 
+    def select(
+        self, landmarks: Sequence[int | str], scheme: str | os.PathLike[str] | Scheme | None = None
+    ) -> FaceAligner:
+        """An aligner of some of the landmarks, in the order given: the same network, of whose heads fewer are read.
+
+        Args:
+            landmarks: indices or names in `scheme`, no two alike.
+            scheme: of the landmarks that come out, of as many, in the same order: their own names, parts, mirror pairs
+                and so on. By default what is left of the aligner's (`Scheme.select`).
+
+        The network is shared with this aligner, the device, precision and backend are the same. The result is saved,
+        exported and shared as any other. It does not refine: how faces' boxes lie to the points that are left is not
+        known.
+
+        Raises:
+            ValueError, TypeError: landmarks that the scheme does not have; a scheme of another number; as
+                `schemes.get_scheme`; as `network`.
+        """
+        chosen = [self.scheme.index(landmark) for landmark in landmarks]
+        target = self.scheme.select(chosen)
+        if scheme is not None:
+            target = get_scheme(scheme if isinstance(scheme, Scheme) else os.fspath(scheme))
+            if len(target) != len(chosen):
+                raise ValueError(f"scheme {target.id!r} has {len(target)} landmarks, landmarks names {len(chosen)}")
+        config = self.config
+        readout = config.readout or pick(config.heads, range(config.heads))
+        if config.output is not None:
+            readout = readout.then(conversion(config.scheme, self.scheme))
+        config = replace(
+            config,
+            scheme=target,
+            name=f"{config.name.partition('/')[0]}/{target.id}" if config.name else target.id,
+            readout=readout.then(np.eye(len(self.scheme))[chosen]),
+            output=None,
+            box=None,
+            refine=0,
+            refine_above=None,
+        )
+        return FaceAligner(
+            self.network,
+            config,
+            device=self.device,
+            dtype=self._asked,
+            decode=self.decoder,
+            backend=self.backend,
+            detector=self.detector,
+        )
+
     def push_to_hub(
         self,
         repo_id: str,
@@ -430,12 +479,19 @@ class FaceAligner:
         return str(commit.commit_url)
 
     def _rules(self, refine: int | None) -> Rules:
+        if refine and not self.config.refits:
+            raise ValueError(
+                f"refine is {refine}, but {self.config.name or 'the model'} does not say how its boxes lie to its "
+                "points (Config.box): its refine can only be 0"
+            )
         return Rules(
             self.config.crop_ratio,
             self.config.refine if refine is None else _whole("refine", refine, 0, 8),
             self.config.refine_above if refine is None else None,
             self.config.scheme.five if self.calibrated else None,  # other scores do not say whether a face was seen
             self.config.input_size,
+            self.config.box,
+            self.config.refits,
         )
 
     def _job(self, pixels: NDArray[np.uint8], bbox: ArrayLike | None, roll: ArrayLike | None = None) -> _Job:

@@ -159,9 +159,14 @@ def _touches(box: Sequence[float], width: int, height: int) -> bool:
 
 
 def next_box(
-    box: NDArray[np.float64], points: NDArray[np.float64], image: NDArray[np.uint8], roll: float = 0.0
+    box: NDArray[np.float64],
+    points: NDArray[np.float64],
+    image: NDArray[np.uint8],
+    roll: float = 0.0,
+    reach: Sequence[float] | None = None,
 ) -> NDArray[np.float64]:
-    """The box of the points in the frame of a face of that roll, unless they have collapsed or left the image."""
-    own, tight = upright_box(points, roll), tight_box(points)
+    """The box of the points in the frame of a face of that roll, unless they have collapsed or left the image. It is
+    `crops.extended` by ``reach`` (`Config.box`)."""
+    own, tight = upright_box(points, roll, reach), tight_box(points)
     usable = (own[2:] - own[:2]).min() >= 1 and _touches(tight.tolist(), image.shape[1], image.shape[0])
     return own if usable else box

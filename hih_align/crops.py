@@ -5,6 +5,7 @@ Pixel centres lie at integers, in images and crops alike. Outside its image a cr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, floor
 from typing import Any
@@ -87,6 +88,22 @@ def tight_box(points: ArrayLike) -> NDArray[np.float64]:
     """(..., K, 2) landmarks -> (..., 4) the smallest box x1, y1, x2, y2 around them."""
     p = np.asarray(points, np.float64)
     return np.concatenate((p.min(-2), p.max(-2)), -1)
+
+
+def extended(boxes: ArrayLike, reach: Sequence[float]) -> NDArray[np.float64]:
+    """Boxes (..., 4) whose left, top, right and bottom lie further out by ``reach``, in shares of the longer side."""
+    given = np.asarray(boxes, np.float64)
+    side = (given[..., 2:] - given[..., :2]).max(-1, keepdims=True)
+    return given + side * np.array([-reach[0], -reach[1], reach[2], reach[3]])
+
+
+def reach_of(boxes: ArrayLike, tight: ArrayLike) -> tuple[float, float, float, float]:
+    """By how much boxes (N, 4) reach beyond the ``tight`` boxes (N, 4) of their points, in the median: what `extended`
+    takes."""
+    given, own = np.asarray(boxes, np.float64), np.asarray(tight, np.float64)
+    side = (own[:, 2:] - own[:, :2]).max(-1, keepdims=True)
+    left, top, right, bottom = np.median((given - own) / side * (-1, -1, 1, 1), axis=0).tolist()
+    return round(left, 4), round(top, 4), round(right, 4), round(bottom, 4)
 
 
 def warp(

@@ -46,6 +46,8 @@ class Rules:
         above: of the faces only those whose points lie off the box by more than this, see `off`; None: all.
         five: the scheme's groups of landmarks for the five points; None: rolls are not looked for.
         size: side of the crops in pixels.
+        reach: how far boxes reach beyond the points' own, see `Config.box`.
+        refit: whether boxes can be made of the points (`Config.refits`); else a further pass is on the same box.
     """
 
     ratio: float
@@ -53,6 +55,8 @@ class Rules:
     above: float | None = None
     five: Sequence[Sequence[int]] | None = None
     size: int = CROP_SIZE
+    reach: Sequence[float] | None = None
+    refit: bool = True
 
 
 @dataclass(eq=False)
@@ -99,12 +103,18 @@ class Face:
         if abs(by) > TURN and self._turned < MOST_TURNS:
             self.roll += by
             self._turned += 1
-        elif self._refined >= rules.refine or (
-            rules.above is not None and off(points, self._box, self.roll, self.image.pixels) <= rules.above
+        elif (
+            not rules.refit
+            or self._refined >= rules.refine
+            or (
+                rules.above is not None
+                and off(points, self._box, self.roll, self.image.pixels, rules.reach) <= rules.above
+            )
         ):
             return False
         self._refined += 1
-        self._box = next_box(self._box, points, self.image.pixels, self.roll)
+        if rules.refit:
+            self._box = next_box(self._box, points, self.image.pixels, self.roll, rules.reach)
         return True
 
     def _by(self, rules: Rules) -> float:
@@ -117,13 +127,19 @@ class Face:
         return float((found - self.roll + 180) % 360 - 180)
 
 
-def off(points: NDArray[np.float64], box: NDArray[np.float64], roll: float, image: NDArray[np.uint8]) -> float:
+def off(
+    points: NDArray[np.float64],
+    box: NDArray[np.float64],
+    roll: float,
+    image: NDArray[np.uint8],
+    reach: Sequence[float] | None = None,
+) -> float:
     """How far the square of a box is from that of its points.
 
     The larger of two: the distance of their centres, in shares of the longer side of the points' box, and the logarithm
     of the ratio of their longer sides.
     """
-    own = next_box(box, points, image, roll)
+    own = next_box(box, points, image, roll, reach)
     side, given = float((own[2:] - own[:2]).max()), float((box[2:] - box[:2]).max())
     shift = float(np.linalg.norm(own[:2] + own[2:] - box[:2] - box[2:])) / 2
     return max(shift / side, abs(float(np.log(given / side))))

@@ -5,10 +5,12 @@ Roll is in degrees and clockwise in the picture: a face with roll 90 has its for
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .crops import tight_box
+from .crops import extended, tight_box
 
 #: Left eye, right eye, nose tip and mouth corners of an upright frontal face, left in the picture (ArcFace's chips,
 #: insightface's template, made symmetric).
@@ -55,12 +57,13 @@ def turn(points: ArrayLike, degrees: ArrayLike, centre: ArrayLike = (0.0, 0.0)) 
     return np.stack((c * x - s * y, s * x + c * y), -1) + middle
 
 
-def upright_box(points: ArrayLike, roll: ArrayLike) -> NDArray[np.float64]:
+def upright_box(points: ArrayLike, roll: ArrayLike, reach: Sequence[float] | None = None) -> NDArray[np.float64]:
     """The tight box of faces in their own frames, given where it lies when turned upright about its own centre.
 
     Args:
         points: (..., K, 2).
         roll: (...) degrees.
+        reach: by how much the box is `crops.extended`; None: not at all.
 
     Returns:
         (..., 4) x1, y1, x2, y2: turned by ``roll`` about its centre it is the smallest such rectangle around the
@@ -68,6 +71,7 @@ def upright_box(points: ArrayLike, roll: ArrayLike) -> NDArray[np.float64]:
     """
     roll = np.asarray(roll, np.float64)
     box = tight_box(turn(points, -roll))
+    box = box if reach is None else extended(box, reach)
     centre, half = (box[..., :2] + box[..., 2:]) / 2, (box[..., 2:] - box[..., :2]) / 2
     there = turn(centre[..., None, :], roll)[..., 0, :]
     return np.concatenate((there - half, there + half), -1)

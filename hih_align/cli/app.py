@@ -21,6 +21,8 @@ COMMANDS = {
     "convert": ".convert",
     "export": ".export",
     "train": ".train",
+    "adapt": ".adapt",
+    "scheme": ".scheme",
     "evaluate": ".evaluate",
     "calibrate": ".calibrate",
     "data": ".data",

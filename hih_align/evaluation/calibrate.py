@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 
 from ..aligner import FaceAligner
-from ..crops import Crop
 from ..data.annotations import Dataset, Record
 from ..data.boxes import Box, face_boxes
 from ..hub.checkpoints import Config
@@ -143,7 +142,7 @@ def calibrate(
             best = moved
 
     curves: dict[str, Calibration] = {
-        read.method: _fit(
+        read.method: fit_curve(
             np.concatenate([s.heights[labelled] for s in seen]),
             np.concatenate([_close(s.shifted(read), target, longer)[labelled] for s in seen]),
         )
@@ -180,14 +179,18 @@ def _look(
 ) -> _Seen:
     points: dict[Decoder, list[NDArray[np.float64]]] = {decoder: [] for decoder in decoders}
     heights, pixels = [], []
+    readout = aligner.config.readout
     bar = progress_bar(records, unit="face", desc="heatmaps", disable=not progress)
     for record, box in zip(bar, boxes, strict=True):
         found = aligner.heatmaps(read_image(record.image), box)
         integer, decimal = torch.from_numpy(found.integer), torch.from_numpy(found.decimal)
-        heights.append(found.integer.max((-2, -1)))
+        height = found.integer.max((-2, -1))
+        heights.append(height if readout is None else height[readout.sources])
         pixels.append(heatmaps.STRIDE / found.transform.scale)
         for decoder in decoders:
-            points[decoder].append(_place(heatmaps.decode(integer, decimal, decoder), found.transform))
+            own = heatmaps.decode(integer, decimal, decoder).numpy()
+            own = own if readout is None else readout.points(own)
+            points[decoder].append(found.transform.to_image(own * heatmaps.STRIDE))
     found_points = {decoder: np.stack(p) for decoder, p in points.items()}
     return _Seen(found_points, np.stack(heights).astype(np.float64), np.array(pixels))
 
@@ -206,10 +209,6 @@ def _shift(decoder: Decoder, error: Callable[[Decoder], float]) -> Decoder:
     return replace(decoder, shift=(x, y))
 
 
-def _place(points: torch.Tensor, transform: Crop) -> NDArray[np.float64]:
-    return transform.to_image(points.numpy() * heatmaps.STRIDE)
-
-
 def _close(
     points: NDArray[np.float64], target: NDArray[np.float64], longer: NDArray[np.float64]
 ) -> NDArray[np.float64]:
@@ -218,7 +217,7 @@ def _close(
     return (distance < TOLERANCE * longer[:, None]).astype(np.float64)
 
 
-def _fit(height: NDArray[np.float64], close: NDArray[np.float64]) -> Calibration:
+def fit_curve(height: NDArray[np.float64], close: NDArray[np.float64]) -> Calibration:
     """Logistic regression of ``close`` (0 or 1) on ``height`` by maximum likelihood, with a slope of at least 0.
 
     Its targets are Platt's (1999), a little less than 1 and more than 0, and there is a trace of L2: few points, or

@@ -15,6 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
@@ -22,6 +23,7 @@ from safetensors import SafetensorError
 from .. import files
 from ..method.heatmaps import Decoder, Rounding
 from ..method.network import SIZES, HIHNet, Size
+from ..method.readout import Readout, readout_from_dict
 from ..schemes import SCHEMES, Scheme, conversion, get_scheme, scheme_from_dict
 from ..scores import Calibration
 
@@ -50,7 +52,7 @@ class Config:
     """What a network is and how its output is read; ``config.json`` beside the weights.
 
     Attributes:
-        scheme: the network's landmarks.
+        scheme: the landmarks that come out of it: those of its heads, or of ``readout``.
         stacks: number of stacked hourglasses.
         decimal_size, width, head_channels, input_size: see `Size`.
         name: what the model calls itself in results, such as "HIH_T/300w".
@@ -62,6 +64,10 @@ class Config:
             (`passes.off`); None: all.
         calibration: logistic parameters of the scores by decoder method; missing: uncalibrated.
         output: id of the scheme that results are converted to, where it is not the network's own.
+        readout: how ``scheme``'s landmarks are read from the network's heads; None: they are the heads' points.
+        box: how far the boxes that the network expects reach beyond the tight box of its landmarks, left, top, right
+            and bottom, as shares of the tight box's longer side (`crops.extended`). None: they are the tight boxes, or
+            with a ``readout`` not known, and then no pass makes a new box.
     """
 
     scheme: Scheme
@@ -78,6 +84,8 @@ class Config:
     refine_above: float | None = None
     calibration: Mapping[str, Calibration] = field(default_factory=dict)
     output: str | None = None
+    readout: Readout | None = None
+    box: tuple[float, float, float, float] | None = None
 
     def __post_init__(self) -> None:
         if not self.crop_ratio > 0:
@@ -88,13 +96,29 @@ class Config:
             raise ValueError(f"refine is {self.refine}, expected 0 to 8 passes")
         if self.refine_above is not None and not self.refine_above >= 0:
             raise ValueError(f"refine_above is {self.refine_above}, expected None or a share of the box, at least 0")
+        if self.readout is not None and len(self.readout) != len(self.scheme):
+            raise ValueError(f"readout has {len(self.readout)} landmarks, scheme {self.scheme.id!r} {len(self.scheme)}")
+        if self.box is not None and not (
+            len(self.box) == 4 and np.isfinite(self.box).all() and min(np.add(self.box[:2], self.box[2:])) > -1
+        ):
+            raise ValueError(f"box is {self.box}, expected four finite shares of a box of more than no size")
         if self.output is not None:
             conversion(self.scheme, get_scheme(self.output))  # raises where none is known
 
     @property
     def size(self) -> Size:
-        """The network's numbers: it is ``HIHNet(len(config.scheme), *config.size)``."""
+        """The network's numbers: it is ``HIHNet(config.heads, *config.size)``."""
         return Size(self.stacks, self.decimal_size, self.width, self.head_channels, self.input_size)
+
+    @property
+    def heads(self) -> int:
+        """Number of landmarks that the network itself has."""
+        return len(self.scheme) if self.readout is None else self.readout.heads
+
+    @property
+    def refits(self) -> bool:
+        """Whether a box can be made of the landmarks, for further passes."""
+        return self.readout is None or self.box is not None
 
     @property
     def bin_offset(self) -> float:
@@ -104,6 +128,8 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as in ``config.json``; a built-in scheme by its id."""
         built_in = SCHEMES.get(self.scheme.id) == self.scheme
+        own: dict[str, Any] = {} if self.readout is None else {"readout": self.readout.to_dict()}
+        own |= {} if self.box is None else {"box": list(self.box)}
         return {
             "model": "hih",
             "name": self.name,
@@ -116,6 +142,7 @@ class Config:
             "refine_above": self.refine_above,
             "calibration": {method: asdict(c) for method, c in self.calibration.items()},
             "output": self.output,
+            **own,
         }
 
 
@@ -146,6 +173,8 @@ def config_from_dict(data: Any, source: str) -> Config:
                 m: Calibration(float(c["slope"]), float(c["bias"])) for m, c in (data.get("calibration") or {}).items()
             },
             output=data.get("output"),
+            readout=None if data.get("readout") is None else readout_from_dict(data["readout"]),
+            box=None if data.get("box") is None else tuple(map(float, data["box"])),  # type: ignore[arg-type]
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"{error} is missing or unknown" if isinstance(error, KeyError) else str(error)
@@ -472,7 +501,7 @@ def load_network(checkpoint: Checkpoint) -> HIHNet:
             f"load the checkpoint that it was exported from{f', {config.name}' if config.name else ''}"
         )
     try:
-        network = HIHNet(len(config.scheme), *config.size)
+        network = HIHNet(config.heads, *config.size)
     except ValueError as error:
         raise CheckpointError(f"the config of {path} is wrong: {error}") from error
     try:

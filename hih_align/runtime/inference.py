@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -31,12 +32,19 @@ class InferenceNet(nn.Module):
         super().__init__()
         self.network = folded(network).to(dtype)
         self.decoder = config.decoder
+        self.readout = config.readout
         self.calibration = config.calibration.get(config.decoder.method)
         self.dtype = dtype
         # a row of pixels at once: three channels alone would be too short a loop
         mean, std = (torch.tensor(values).repeat(network.input_size) for values in (MEAN, STD))
         self.register_buffer("scale", 1 / (255 * std))
         self.register_buffer("shift", -mean / std)
+        if self.readout is not None:
+            used, sources = self.readout.used, self.readout.sources
+            self.register_buffer("used", torch.from_numpy(used))
+            self.register_buffer("sources", torch.from_numpy(np.searchsorted(used, sources)))
+            weights = torch.from_numpy(self.readout.weights[:, used])
+            self.register_buffer("mix", torch.stack((weights.real, weights.imag)).float()[:, :, :, None])
         self.requires_grad_(False).eval()
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,11 +57,28 @@ class InferenceNet(nn.Module):
             points (B, K, 2) float32, (x, y) in crop pixels, and scores (B, K) float32 in [0, 1].
         """
         integer, decimal = self.heatmaps(crops)
-        points = heatmaps.decode(integer, decimal, self.decoder) * heatmaps.STRIDE
-        return points, scores.score(integer, self.calibration)
+        if self.readout is None:
+            return self._points(integer, decimal), scores.score(integer, self.calibration)
+        used = self.get_buffer("used")
+        integer, decimal = integer.index_select(1, used), decimal.index_select(1, used)
+        points, sure = self._points(integer, decimal), scores.score(integer, self.calibration)
+        sources = self.get_buffer("sources")
+        sure = sure.index_select(1, sources)
+        if self.readout.picks:
+            return points.index_select(1, sources), sure
+        # about the crop's middle, and by no matrix product: a runtime in bfloat16 has no room for coordinates in it
+        middle = (self.network.input_size - 1) / 2
+        x, y = torch.split((points - middle)[:, None], 1, -1)
+        real, imaginary = self.get_buffer("mix").unbind(0)
+        mixed = torch.cat((x * real - y * imaginary, x * imaginary + y * real), -1)
+        return mixed.sum(2) + middle, sure
+
+    def _points(self, integer: Tensor, decimal: Tensor) -> Tensor:
+        return heatmaps.decode(integer, decimal, self.decoder) * heatmaps.STRIDE
 
     def heatmaps(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, S, S, 3) uint8 crops -> float32 integer (B, K, S/4, S/4) and decimal (B, K, n, n) heatmaps."""
+        """(B, S, S, 3) uint8 crops -> float32 integer (B, H, S/4, S/4) and decimal (B, H, n, n) heatmaps of the
+        network's H heads (`Config.heads`)."""
         side = self.network.input_size
         rows = crops.flatten(2).float()
         pixels = torch.addcmul(self.get_buffer("shift"), rows, self.get_buffer("scale")).to(self.dtype)

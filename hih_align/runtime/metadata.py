@@ -90,10 +90,16 @@ def check(description: Mapping[str, Any], source: Path, network: HIHNet | None, 
     """
     method = config.decoder.method
     held = description["config"]
-    wanted = {"decoder": config.decoder, "calibration": config.to_dict()["calibration"].get(method)}
-    found = {"decoder": Decoder(**held["decoder"]), "calibration": held["calibration"].get(method)}
+    own = config.to_dict()
+    wanted = {"decoder": config.decoder, "calibration": own["calibration"].get(method), "readout": own.get("readout")}
+    found = {
+        "decoder": Decoder(**held["decoder"]),
+        "calibration": held["calibration"].get(method),
+        "readout": held.get("readout"),
+    }
     for name, value in wanted.items():
         if found[name] != value:
-            raise ValueError(f"{source} was exported with {name} {found[name]}, wanted {value}: export it again")
+            how = "another readout" if name == "readout" else f"{name} {found[name]}, wanted {value}"
+            raise ValueError(f"{source} was exported with {how}: export it again")
     if network is not None and description["weights"] != fingerprint(network):
         raise ValueError(f"{source} was exported from other weights than those beside it: export it again")

@@ -123,6 +123,77 @@ class Scheme:
         a, b = (p[..., list(group), :].mean(-2) for group in self.normalizers[normalizer])
         return np.linalg.norm(a - b, axis=-1)
 
+    def select(self, landmarks: Sequence[int | str], id: str | None = None) -> Scheme:
+        """The scheme of some of its landmarks, in the order given.
+
+        Args:
+            landmarks: indices or names, no two alike.
+            id: of the new scheme; by default the old one with the number of landmarks, "300w-12".
+
+        Parts keep what is left of them; normalizers and ``five`` stay where all of their landmarks do, mirror pairs
+        where both do. A contour falls into the runs of it that stay.
+
+        Raises:
+            ValueError: a landmark that the scheme does not have, one named twice, or none.
+            TypeError: neither an index nor a name.
+        """
+        chosen = [self.index(landmark) for landmark in landmarks]
+        if not chosen:
+            raise ValueError("landmarks is empty, expected names or indices")
+        if twice := [self.names[i] for i in dict.fromkeys(chosen) if chosen.count(i) > 1]:
+            raise ValueError(f"landmarks names {twice[0]!r} twice")
+        new = {old: place for place, old in enumerate(chosen)}
+
+        def whole(groups: Sequence[Group]) -> bool:
+            return all(i in new for group in groups for i in group)
+
+        def moved(group: Sequence[int]) -> Group:
+            return tuple(new[i] for i in group if i in new)
+
+        parts = {name: moved(part) for name, part in self.parts.items() if any(i in new for i in part)}
+        runs: list[list[int]] = []
+        for line in self.contours:
+            runs.append([])
+            for i in line:
+                if i in new:
+                    runs[-1].append(new[i])
+                else:
+                    runs.append([])
+        mirror = None
+        if self.mirror is not None:
+            mirror = tuple((new[a], new[b]) for a, b in self.mirror if a in new and b in new)
+            lone = [i for a, b in self.mirror if a != b for i in (a, b) if i in new and (a in new) != (b in new)]
+            mirror = None if lone else mirror  # a landmark without its mirror image: nothing can be mirrored
+        five = None if self.five is None or not whole(self.five) else _five(tuple(moved(g) for g in self.five))
+        return Scheme(
+            id=id or f"{self.id}-{len(chosen)}",
+            names=tuple(self.names[i] for i in chosen),
+            parts=parts,
+            mirror=mirror,
+            contours=tuple(tuple(run) for run in runs if len(run) > 1),
+            normalizers={name: (moved(a), moved(b)) for name, (a, b) in self.normalizers.items() if whole((a, b))},
+            five=five,
+        )
+
+    def index(self, landmark: int | str) -> int:
+        """Index of a landmark by its name, or a checked index; a negative one counts from the end.
+
+        Raises:
+            ValueError: the scheme has no such landmark.
+            TypeError: neither an index nor a name.
+        """
+        if isinstance(landmark, str):
+            if landmark not in self.names:
+                raise ValueError(f"landmark is {landmark!r}, scheme {self.id!r} has {', '.join(self.names)}")
+            return self.names.index(landmark)
+        try:
+            index = operator.index(landmark)
+        except TypeError:
+            raise TypeError(f"landmark is {type(landmark).__name__}, expected an index or a name") from None
+        if not -len(self) <= index < len(self):
+            raise ValueError(f"landmark is {index}, scheme {self.id!r} has 0..{len(self) - 1}")
+        return index % len(self)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as `scheme_from_dict` reads it."""
         return asdict(self) | {"parts": dict(self.parts), "normalizers": dict(self.normalizers)}

@@ -11,7 +11,7 @@ import pytest
 
 from hih_align import FaceAligner
 from hih_align.data.annotations import Dataset, read_dataset
-from hih_align.evaluation.calibrate import BOXES, WORTH, Chosen, _fit, calibrate, markdown
+from hih_align.evaluation.calibrate import BOXES, WORTH, Chosen, calibrate, fit_curve, markdown
 from hih_align.evaluation.evaluate import evaluate
 from hih_align.hub.checkpoints import read_config, save_config
 from hih_align.method.heatmaps import Decoder
@@ -87,7 +87,7 @@ def test_calibration_recovers_a_known_curve() -> None:
     rng = np.random.default_rng(0)
     height = rng.uniform(0, 1, 40000)
     close = (rng.uniform(size=height.shape) < 1 / (1 + np.exp(-(8 * height - 3)))).astype(float)
-    curve = _fit(height, close)
+    curve = fit_curve(height, close)
     assert curve.slope == pytest.approx(8, abs=0.3)
     assert curve.bias == pytest.approx(-3, abs=0.15)
 
@@ -96,7 +96,7 @@ def test_few_points_give_a_curve_that_is_not_sure_of_itself() -> None:
     """All found, all lost, or split by their height: no probability is 0 or 1, and none falls with the height."""
     height = np.linspace(0.2, 0.8, 12)
     for close in (np.ones(12), np.zeros(12), (height > 0.5).astype(float), (height < 0.5).astype(float)):
-        curve = _fit(height, close)
+        curve = fit_curve(height, close)
         probability = 1 / (1 + np.exp(-(curve.slope * height + curve.bias)))
         assert curve.slope >= 0
         assert 0.01 < probability.min() <= probability.max() < 0.99

@@ -76,6 +76,30 @@ def read(path: Path, scheme: Scheme) -> Iterator[Entry]:
         yield key, partial(_face, annotation, images, categories.get(category, {}), folders, scheme)
 
 
+def scheme_of(path: Path) -> Scheme:
+    """A scheme of the landmark names that a COCO file holds, without mirror pairs.
+
+    Args:
+        path: the file, or a folder that holds one, see `readers.detect`.
+
+    Raises:
+        ValueError: not a COCO file, or one whose categories name no keypoints, or more than one set of them.
+    """
+    from . import detect
+
+    format, file = detect(path)
+    if format != "coco":
+        raise ValueError(f"scheme is missing: {path} is no COCO file, which would name its landmarks")
+    data = _load(file)
+    named = {tuple(map(str, c["keypoints"])) for c in _by_id(file, data, "categories").values() if c.get("keypoints")}
+    if len(named) != 1:
+        raise ValueError(f"scheme is missing: {file} names {len(named)} sets of landmarks, expected 1")
+    folder = file.resolve().parent
+    folder = folder.parent if folder.name == "annotations" else folder
+    name = folder.name if file.stem in ("annotations", "_annotations.coco", "person_keypoints_default") else file.stem
+    return Scheme((name or "own").lower(), named.pop())
+
+
 def write(records: Sequence[Record], scheme: Scheme, path: Path) -> None:
     """A COCO file of faces, with ``rect`` where a detector's box is known and ``spread`` where a machine labelled them.
 

@@ -1,0 +1,48 @@
+"""``hih-align scheme new``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import Device, commands
+
+app = commands("Describe landmarks of your own.")
+
+
+@app.command()
+def new(
+    file: Annotated[Path, typer.Argument(help="The scheme file to write (.json); it must not exist.")],
+    source: Annotated[Path, typer.Option("--from", help="Labelled faces, as COCO: their landmarks are named there.")],
+    init: Annotated[str, typer.Option(help="A network that knows faces: it tells left from right.")] = "HIH_T/300w",
+    device: Device = None,
+) -> None:
+    """Write a scheme file for labelled faces: names, and the pairs that a mirrored face exchanges.
+
+    The pairs are guessed by a network that is run on the faces. Look at them before you train.
+    """
+    from .. import files
+    from ..aligner import FaceAligner
+    from ..training.adapt import open_dataset
+    from ..training.own_scheme import guessed_scheme
+
+    if file.exists():
+        raise ValueError(f"file: {file} exists already")
+    guess = guessed_scheme(FaceAligner.from_pretrained(init, device=device), open_dataset(source))
+    content = guess.to_dict() | {"id": file.stem.lower()}
+    content = {key: value for key, value in content.items() if value not in (None, {}, ())}
+    with files.replacing(file) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+    pairs = [f"{guess.names[a]} - {guess.names[b]}" for a, b in guess.mirror or ()]
+    own = [name for i, name in enumerate(guess.names) if all(i not in pair for pair in guess.mirror or ())]
+    typer.echo(f"wrote {file}: {len(guess)} landmarks")
+    typer.echo("mirror pairs, guessed from the faces; check them: " + (", ".join(pairs) or "none"))
+    typer.echo("their own mirror images: " + (", ".join(own) or "none"))
+
+
+@app.callback()
+def _group() -> None:  # ``scheme`` is a group, however few commands it has
+    pass

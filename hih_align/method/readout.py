@@ -1,0 +1,118 @@
+"""From the points of a network's heads to the landmarks of another scheme, without training.
+
+A head is what predicts one landmark: a row of the network's last layers. A readout makes each landmark of a sum of the
+heads' points. Points are complex numbers here, x + iy, and so are the weights: a weight of absolute value s and angle t
+scales by s and turns by t. The weights of a landmark sum to 1, so a face that is moved, turned or scaled in the crop
+moves, turns or scales its landmarks. "Head 3, and a tenth of the distance of the eyes below it, in the face's own
+frame" is such a sum.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+#: Weights below this move a point by less than a thousandth of a pixel.
+NEGLIGIBLE = 1e-6
+
+
+@dataclass(frozen=True)
+class Readout:
+    """How K landmarks are read from H heads.
+
+    Attributes:
+        heads: H, the landmarks that the network itself has.
+        terms: for each of the K landmarks its terms: (head, real part of the weight, imaginary part).
+
+    Raises:
+        ValueError: no landmark, a landmark without terms, a head outside 0..H-1, or weights that do not sum to 1.
+    """
+
+    heads: int
+    terms: tuple[tuple[tuple[int, float, float], ...], ...]
+
+    def __post_init__(self) -> None:
+        if not self.terms:
+            raise ValueError("readout has no landmarks")
+        for landmark, terms in enumerate(self.terms):
+            if bad := [head for head, _, _ in terms if not 0 <= head < self.heads]:
+                raise ValueError(f"readout: landmark {landmark} names head {bad[0]}, expected 0..{self.heads - 1}")
+            total = sum(complex(real, imaginary) for _, real, imaginary in terms)
+            if not abs(total - 1) < 1e-3:
+                raise ValueError(f"readout: the weights of landmark {landmark} sum to {total:.4g}, expected 1")
+
+    def __len__(self) -> int:
+        return len(self.terms)
+
+    @cached_property
+    def weights(self) -> NDArray[np.complex128]:
+        """(K, H) weights."""
+        found = np.zeros((len(self), self.heads), np.complex128)
+        for landmark, terms in enumerate(self.terms):
+            for head, real, imaginary in terms:
+                found[landmark, head] += complex(real, imaginary)
+        return found
+
+    @cached_property
+    def sources(self) -> NDArray[np.intp]:
+        """(K,) the head of each landmark's largest weight: its scores are the landmark's."""
+        return np.abs(self.weights).argmax(-1)
+
+    @cached_property
+    def picks(self) -> bool:
+        """Whether each landmark is a head's point as it is."""
+        return bool(np.array_equal(self.weights, np.eye(self.heads)[self.sources]))
+
+    @cached_property
+    def used(self) -> NDArray[np.intp]:
+        """(U,) the heads that have a weight, in ascending order."""
+        return np.flatnonzero((self.weights != 0).any(0))
+
+    def points(self, heads: ArrayLike) -> NDArray[np.float64]:
+        """(..., H, 2) points of the heads, in any unit -> (..., K, 2) landmarks."""
+        p = np.asarray(heads, np.float64)
+        z = (p[..., 0] + 1j * p[..., 1]) @ self.weights.T
+        return np.stack((z.real, z.imag), -1)
+
+    def then(self, weights: NDArray[Any]) -> Readout:
+        """The readout of ``weights`` (K', K), whose rows sum to 1, of this one's landmarks."""
+        return from_weights(np.asarray(weights) @ self.weights)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as `readout_from_dict` reads it."""
+        return {"heads": self.heads, "terms": [[list(term) for term in terms] for terms in self.terms]}
+
+
+def pick(heads: int, indices: Sequence[int]) -> Readout:
+    """The readout that takes the points of some of ``heads`` heads as they are."""
+    return Readout(heads, tuple(((operator.index(index), 1.0, 0.0),) for index in indices))
+
+
+def from_weights(weights: NDArray[Any]) -> Readout:
+    """The readout of (K, H) weights, real or complex, whose rows sum to 1; those of no effect are left out."""
+    kept = np.asarray(weights, np.complex128).copy()
+    kept[np.abs(kept) < NEGLIGIBLE] = 0
+    kept = np.round(kept / kept.sum(-1, keepdims=True), 9)
+    terms = tuple(
+        tuple((int(head), float(row[head].real), float(row[head].imag)) for head in np.flatnonzero(row)) for row in kept
+    )
+    return Readout(kept.shape[1], terms)
+
+
+def readout_from_dict(data: Mapping[str, Any]) -> Readout:
+    """A readout from plain data.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is of another form.
+    """
+    terms = tuple(
+        tuple((operator.index(head), float(real), float(imaginary)) for head, real, imaginary in row)
+        for row in data["terms"]
+    )
+    return Readout(operator.index(data["heads"]), terms)

@@ -1,0 +1,288 @@
+"""Own landmarks without training: a trained network's landmarks, matched by place to labelled faces."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..aligner import READ_AHEAD, FaceAligner
+from ..crops import reach_of, tight_box
+from ..data.annotations import Dataset, Record, read_dataset
+from ..evaluation.calibrate import fit_curve
+from ..evaluation.normalizers import choose_normalizer, normalizer_text
+from ..evaluation.results import Report, Settings
+from ..hub.checkpoints import Config
+from ..method.heatmaps import Decoder
+from ..passes import off
+from ..progress import progress_bar
+from ..schemes import Scheme, get_scheme
+from .advice import advice
+from .matching import Matching, cross_validated, match
+
+#: So many labelled faces, evenly chosen, say how landmarks lie to each other.
+FACES = 600
+
+#: Boxes are off where they differ by more than this from those of the network's points, in the median (`passes.off`).
+OFF = 0.25
+
+#: How much larger crops are tried where the boxes are off.
+LARGER = (1.0, 1.5, 2.25)
+
+#: Faces by which the size of the crops is chosen.
+TRIED = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What a network finds on N faces, of which labels are known.
+
+    Attributes:
+        records: the faces.
+        points: (N, H, 2) float64 pixels of each face's image.
+        heights: (N, H) clamped heights of the integer heatmaps.
+        target: (N, K, 2) the labels.
+        labelled: (N, K).
+        config: of the network, with the crop ratio and the refining passes that suit the boxes.
+    """
+
+    records: tuple[Record, ...]
+    points: NDArray[np.float64]
+    heights: NDArray[np.float64]
+    target: NDArray[np.float64]
+    labelled: NDArray[np.bool_]
+    config: Config
+
+    @property
+    def boxes(self) -> NDArray[np.float64]:
+        """(N, 4) the faces' boxes."""
+        return np.array([record.box for record in self.records], np.float64)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Adapted:
+    """What `adapt` made.
+
+    Attributes:
+        aligner: of the wanted landmarks.
+        matching: what each of them is read from.
+        report: errors by cross-validation: of each face, by a matching that has not seen its photograph.
+        advice: what may be wrong with the data or the result, in sentences; empty where nothing is.
+        seconds: how long it took.
+    """
+
+    aligner: FaceAligner
+    matching: Matching
+    report: Report
+    advice: tuple[str, ...]
+    seconds: float
+
+    def __repr__(self) -> str:
+        return f"Adapted({self.aligner!r}, {self.report!r})"
+
+    def text(self) -> str:
+        """For people: the table, the error and the advice."""
+        report = self.report
+        lines = [
+            self.matching.text(),
+            f"cross-validated on {report.overall.measured} faces: NME {report.overall.nme:.3f} % of the "
+            f"{normalizer_text(report.settings.normalizer)}, nothing trained, {self.seconds:.0f} s",
+            *(f"warning: {sentence}" for sentence in self.advice),
+        ]
+        return "\n".join(lines)
+
+
+def adapt(
+    init: str | os.PathLike[str] | FaceAligner,
+    data: str | os.PathLike[str] | Dataset,
+    *,
+    scheme: str | os.PathLike[str] | Scheme | None = None,
+    out: str | os.PathLike[str] | None = None,
+    device: str | None = None,
+    backend: str = "torch",
+    progress: bool = True,
+) -> Adapted:
+    """Own landmarks from a trained network and some labelled faces, without training.
+
+    Args:
+        init: the network: "HIH_T/300w", a folder, a Hub repository, or an aligner.
+        data: the faces: a data set, or a path that `read_dataset` takes. A dozen will do where the landmarks lie on
+            the network's own, some fifty where they lie beside them.
+        scheme: the landmarks of the data, where ``data`` is a path: a built-in scheme's id, a scheme file or a
+            `Scheme`; by default the names that a COCO file holds.
+        out: folder to save the result in, as `FaceAligner.save_pretrained` does.
+        device, backend: on which and by which runtime the network is run, and the result too; as in
+            `FaceAligner.from_pretrained`.
+        progress: draw progress bars on stderr.
+
+    The network is run once on each face, and once more where the boxes are not those that it was trained on.
+
+    Raises:
+        TypeError, ValueError, FileNotFoundError, OSError: as `FaceAligner.from_pretrained` and `read_dataset` do; a
+            landmark that is labelled on no face.
+    """
+    begun = time.perf_counter()
+    faces = open_dataset(data, scheme)
+    start = init if isinstance(init, FaceAligner) else FaceAligner.from_pretrained(init, device=device, backend=backend)
+    seen = look(start, faces, progress=progress)
+    known = start.scheme
+    matching = match(seen.points, seen.target, seen.labelled, known, faces.scheme)
+    groups = [record.image for record in seen.records]
+    held_out = cross_validated(seen.points, seen.target, seen.labelled, known, faces.scheme, groups)
+    report = _report(seen, held_out, matching, start.decoder, faces)
+    config = _config(start, seen, matching, faces, report)
+    aligner = FaceAligner(
+        start.network,
+        config,
+        device=start.device,
+        dtype=start.dtype,
+        decode=start.decoder,
+        backend=start.backend,
+        detector=start.detector,
+    )
+    if out is not None:
+        aligner.save_pretrained(out)
+    said = advice(report, matching, seen.points, known)
+    return Adapted(aligner, matching, report, said, time.perf_counter() - begun)
+
+
+def open_dataset(
+    data: str | os.PathLike[str] | Dataset, scheme: str | os.PathLike[str] | Scheme | None = None
+) -> Dataset:
+    """A data set as given, or read; without a scheme by the landmark names of a COCO file.
+
+    Raises:
+        ValueError: no scheme, and the file names no landmarks; as `read_dataset`.
+    """
+    if isinstance(data, Dataset):
+        return data
+    if scheme is None:
+        from ..data.readers.coco import scheme_of
+
+        return read_dataset(data, scheme_of(Path(data)))
+    return read_dataset(data, get_scheme(scheme if isinstance(scheme, Scheme) else os.fspath(scheme)))
+
+
+def look(start: FaceAligner, faces: Dataset, limit: int = FACES, progress: bool = True) -> Seen:
+    """Run a network on labelled faces, once; twice where their boxes are not those that it knows.
+
+    Raises:
+        ValueError: no face has labels.
+    """
+    complete = [record for record in faces.records if record.points is not None]
+    if not complete:
+        raise ValueError(f"dataset {faces.name!r} has no face with points")
+    rows = np.unique(np.linspace(0, len(complete) - 1, limit).round().astype(int))
+    records = [complete[i] for i in rows]
+    target = np.stack([record.points for record in records if record.points is not None])
+    labelled = np.stack([record.weights > 0 for record in records if record.weights is not None])
+    boxes = np.array([record.box for record in records], np.float64)
+    plain = _uncalibrated(start)
+    points, heights = _run(plain, records, boxes, "faces", progress)
+    config = replace(start.config, refine=0, refine_above=None)
+    tight = tight_box(points)
+    if start.config.refits and np.median(_off(points, boxes)) > OFF:
+        ratio = config.crop_ratio
+        few = np.unique(np.linspace(0, len(records) - 1, TRIED).round().astype(int))
+        sure = {1.0: float(heights[few].mean())}
+        for factor in LARGER[1:]:
+            larger = _uncalibrated(start, ratio * factor)
+            sure[factor] = float(_run(larger, [records[i] for i in few], boxes[few], "", False)[1].mean())
+        best = max(sure, key=sure.__getitem__)
+        if best != 1.0:
+            points, heights = _run(_uncalibrated(start, ratio * best), records, boxes, "faces", progress)
+        tight = tight_box(points)
+        # the second pass is in boxes of the size that gives the network its own crops at the same ratio
+        middle, half = (tight[:, :2] + tight[:, 2:]) / 2, (tight[:, 2:] - tight[:, :2]) / 2 / best
+        points, heights = _run(
+            _uncalibrated(start, ratio * best),
+            records,
+            np.concatenate((middle - half, middle + half), 1),
+            "faces, in the boxes found",
+            progress,
+        )
+        config = replace(config, crop_ratio=ratio * best, refine=1)
+    return Seen(tuple(records), points, heights, target, labelled, config)
+
+
+def _uncalibrated(start: FaceAligner, ratio: float | None = None) -> FaceAligner:
+    """The aligner with heights for scores, of its own scheme, of another crop ratio."""
+    config = replace(start.config, calibration={}, output=None, crop_ratio=ratio or start.config.crop_ratio)
+    return FaceAligner(
+        start.network, config, device=start.device, dtype=start.dtype, decode=start.decoder, backend=start.backend
+    )
+
+
+def _run(
+    aligner: FaceAligner, records: Sequence[Record], boxes: NDArray[np.float64], what: str, progress: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    found = aligner.stream([r.image for r in records], list(boxes), refine=0, read_ahead=READ_AHEAD)
+    bar = progress_bar(found, total=len(records), desc=what, unit="face", disable=not progress)
+    results = [(face.points, face.scores) for face in bar]
+    return (
+        np.stack([points for points, _ in results]).astype(np.float64),
+        np.stack([scores for _, scores in results]).astype(np.float64),
+    )
+
+
+def _off(points: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    nowhere = np.zeros((1, 1, 3), np.uint8)
+    large = np.broadcast_to(nowhere, (1 << 20, 1 << 20, 3))
+    return np.array([off(p, box, 0.0, large) for p, box in zip(points, boxes, strict=True)])
+
+
+def _report(seen: Seen, held_out: NDArray[np.float64], matching: Matching, decoder: Decoder, faces: Dataset) -> Report:
+    """Errors of cross-validated points; the points of a landmark that could not be are the matching's own."""
+    own = matching.readout.points(seen.points)
+    return Report(
+        model="cross-validated",
+        dataset=faces.name,
+        scheme=faces.scheme,
+        settings=Settings(
+            decoder=asdict(decoder),
+            normalizer=choose_normalizer(faces.scheme, seen.records),
+            keep=faces.chosen,
+            calibrated=False,
+        ),
+        records=seen.records,
+        boxes=seen.boxes,
+        points=np.where(np.isnan(held_out), own, held_out).astype(np.float32),
+        scores=seen.heights[:, matching.readout.sources].astype(np.float32),
+    )
+
+
+def _config(start: FaceAligner, seen: Seen, matching: Matching, faces: Dataset, report: Report) -> Config:
+    """Of the result: scores calibrated by the cross-validated errors, and boxes as the network knows them."""
+    readout = matching.readout
+    if start.config.readout is not None:
+        readout = start.config.readout.then(matching.readout.weights)
+    known = ~np.isnan(report.box_errors)
+    curve = fit_curve(report.scores[known].astype(np.float64), report.box_errors[known] / 100)
+    own = tight_box(matching.readout.points(seen.points))
+    return replace(
+        start.config,
+        scheme=faces.scheme,
+        name=f"{start.config.name.partition('/')[0]}/{faces.scheme.id}" if start.config.name else faces.scheme.id,
+        readout=readout,
+        output=None,
+        crop_ratio=seen.config.crop_ratio,
+        refine=seen.config.refine,
+        refine_above=None,
+        calibration={start.decoder.method: curve},
+        box=_reach(start, seen, own),
+    )
+
+
+def _reach(start: FaceAligner, seen: Seen, own: NDArray[np.float64]) -> tuple[float, float, float, float] | None:
+    """How the boxes that the network wants lie to those of the new points; None where these have no size."""
+    if (own[:, 2:] - own[:, :2]).min() < 1 or not start.config.refits:
+        return None
+    tight = tight_box(seen.points)
+    middle, half = (tight[:, :2] + tight[:, 2:]) / 2, (tight[:, 2:] - tight[:, :2]) / 2
+    half = half * start.config.crop_ratio / seen.config.crop_ratio
+    return reach_of(np.concatenate((middle - half, middle + half), 1), own)

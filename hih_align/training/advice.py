@@ -1,0 +1,204 @@
+"""What may be wrong with labelled faces or a network's result, said in sentences.
+
+Most faults of a first try show in the errors, in the boxes, or where the landmarks lie to those of a network that knows
+faces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..crops import reach_of
+from ..schemes import Scheme
+
+if TYPE_CHECKING:
+    from ..data.annotations import Record
+    from ..evaluation.results import Report
+    from .matching import Matching
+
+#: An NME above this, percent, is no good result.
+HIGH = 10.0
+
+#: A face is listed when its error is this many times the median.
+TIMES = 10.0
+
+#: A pair is doubted when the one lies further than this from the other's mirror image, in shares of the face.
+MIRROR = 0.12
+
+#: Shares of a box by which those of training and validation may differ.
+TIGHTNESS = 0.15
+
+#: A curve still falls steeply when its last fifth is lower than what came before by this share.
+STEEP = 0.05
+
+#: So many names in one sentence.
+NAMED = 5
+
+
+def advice(
+    report: Report,
+    matching: Matching | None = None,
+    found: NDArray[np.float64] | None = None,
+    source: Scheme | None = None,
+) -> tuple[str, ...]:
+    """Sentences about a result.
+
+    Args:
+        report: the errors.
+        matching: how the landmarks were matched to a network's, if they were.
+        found: (N, H, 2) points of that network on the report's faces.
+        source: scheme of the H landmarks.
+    """
+    said = [*high_error(report), *odd_faces(report), *outside_box(report)]
+    if matching is not None:
+        said += scratch(matching)
+    if found is not None and source is not None:
+        said += doubtful_mirror(found, report.target, source, report.scheme)
+    return tuple(said)
+
+
+def high_error(report: Report) -> list[str]:
+    """An NME above `HIGH`."""
+    nme = report.overall.nme
+    if not nme > HIGH:
+        return []
+    return [
+        f"the NME is {nme:.1f} %, above {HIGH:g} %: look at the faces with their points (hih-align data "
+        "check --sheet); "
+        "usual reasons are labels in another order than the scheme's names, boxes that are not the faces', too few "
+        "faces or steps"
+    ]
+
+
+def odd_faces(report: Report) -> list[str]:
+    """Faces whose error is `TIMES` the median."""
+    errors = report.nme
+    if not (known := errors[~np.isnan(errors)]).size:
+        return []
+    worst = [i for i in np.argsort(-np.nan_to_num(errors)) if errors[i] > TIMES * np.median(known)]
+    if not worst:
+        return []
+    names = ", ".join(f"{report.records[i].key} ({errors[i]:.0f} %)" for i in worst[:NAMED])
+    more = "" if len(worst) <= NAMED else f" and {len(worst) - NAMED} more"
+    return [f"{len(worst)} faces have more than {TIMES:g} times the median error, mostly label errors: {names}{more}"]
+
+
+def outside_box(report: Report) -> list[str]:
+    """Landmarks that lie outside their faces' boxes, by more than the crop takes in."""
+    boxes, target = report.boxes, report.target
+    side = (boxes[:, 2:] - boxes[:, :2]).max(-1)[:, None]
+    beyond = np.maximum(boxes[:, None, :2] - target, target - boxes[:, None, 2:]).max(-1) / side
+    with np.errstate(invalid="ignore"):
+        out = np.flatnonzero((beyond > 0.1).any(-1))
+    if len(out) <= 0.02 * len(boxes):
+        return []
+    return [
+        f"{len(out)} of {len(boxes)} faces have points further outside their box than a tenth of its side, first "
+        f"{report.records[out[0]].key}: the network sees little beyond the box"
+    ]
+
+
+def scratch(matching: Matching) -> list[str]:
+    """Landmarks that nothing follows."""
+    lost = [m for m in matching.matches if m.how == "from scratch"]
+    if not lost:
+        return []
+    names = ", ".join(f"{m.landmark!r} (spread {m.spread:.0f} %)" for m in lost[:NAMED])
+    more = "" if len(lost) <= NAMED else f" and {len(lost) - NAMED} more"
+    return [
+        f"no landmark of the start network follows {names}{more}: they start from scratch. Are they labelled on the "
+        "same place of every face?"
+    ]
+
+
+def doubtful_mirror(
+    found: NDArray[np.float64], target: NDArray[np.float64], source: Scheme, scheme: Scheme
+) -> list[str]:
+    """Mirror pairs of ``scheme`` that are not mirror images in the frame of the faces found (N, H, 2); ``target``
+    (N, K, 2) holds NaN where not labelled."""
+    order = scheme.permutation
+    places = places_in_frame(found, target, source)
+    if order is None or places is None:
+        return []
+    apart = abs(-places.conj()[order] - places)
+    wrong = [k for k in range(len(scheme)) if k <= order[k] and apart[k] > MIRROR]
+    if not wrong:
+        return []
+    pairs = ", ".join(f"{scheme.names[k]!r} with {scheme.names[order[k]]!r}" for k in wrong[:NAMED])
+    more = "" if len(wrong) <= NAMED else f" and {len(wrong) - NAMED} more"
+    return [
+        f"the mirror table of scheme {scheme.id!r} exchanges {pairs}{more}, which are not mirror images on these "
+        "faces (a landmark in no pair stands for its own)"
+    ]
+
+
+def places_in_frame(
+    found: NDArray[np.float64], target: NDArray[np.float64], source: Scheme
+) -> NDArray[np.complex128] | None:
+    """(K,) median places of labels in the upright frame of the network's faces, in shares of a face's longer side, 0 on
+    the line that halves it; None where the network's scheme has no mirror pairs. NaN where never labelled."""
+    order = source.permutation
+    if order is None:
+        return None
+    z = np.asarray(found, np.float64) @ (1, 1j)
+    centre = ((z + z[:, order]) / 2).mean(-1)  # on the line
+    left = np.arange(len(order)) < order
+    across = (z[:, order] - z)[:, left].mean(-1)  # to the right
+    turn = across.conj() / np.maximum(abs(across), 1e-9)
+    own = (z - centre[:, None]) * turn[:, None]
+    side = np.maximum(np.ptp(own.real, axis=-1), np.ptp(own.imag, axis=-1))
+    places = ((target @ (1, 1j)) - centre[:, None]) * (turn / side)[:, None]
+    known = ~np.isnan(places)
+    return np.array(
+        [
+            complex(np.median(p[w].real), np.median(p[w].imag)) if w.any() else complex(np.nan, np.nan)
+            for p, w in zip(places.T, known.T, strict=True)
+        ]
+    )
+
+
+def guessed_mirror(places: NDArray[np.complex128], tolerance: float = MIRROR) -> tuple[tuple[int, int], ...]:
+    """Pairs of landmarks that are each other's nearest mirror images, by places as of `places_in_frame`."""
+    apart = np.nan_to_num(abs(-places.conj()[:, None] - places[None]), nan=np.inf)
+    nearest = apart.argmin(-1)
+    return tuple(
+        (a, int(b))
+        for a, b in enumerate(nearest)
+        if a < b and nearest[b] == a and apart[a, b] < tolerance and apart[a, b] < max(apart[a, a], apart[b, b])
+    )
+
+
+def other_boxes(train: Sequence[Record], val: Sequence[Record]) -> list[str]:
+    """Boxes of validation faces that lie to the points otherwise than those of training faces."""
+    reaches = []
+    for records in (train, val):
+        known = [r for r in records if "landmarks" in r.boxes]
+        if not known:
+            return []
+        tight = np.array([r.boxes["landmarks"] for r in known], np.float64)
+        reaches.append(reach_of(np.array([r.box for r in known], np.float64), tight))
+    if np.abs(np.subtract(reaches[0], reaches[1])).max() <= TIGHTNESS:
+        return []
+    texts = [", ".join(f"{100 * share:.0f} %" for share in reach) for reach in reaches]
+    return [
+        "the boxes of training and validation faces differ: beyond the points' own they reach (left, top, right, "
+        f"bottom) {texts[0]} in training and {texts[1]} in validation. A network learns where points lie in the box"
+    ]
+
+
+def falling(curve: Sequence[float]) -> list[str]:
+    """A validation curve that still falls steeply at its end."""
+    if len(curve) < 5:
+        return []
+    last = max(len(curve) // 5, 1)
+    before, after = min(curve[:-last]), min(curve[-last:])
+    if after > (1 - STEEP) * before:
+        return []
+    return [
+        f"the validation error still falls steeply, from {before:.2f} to {after:.2f} % in the last {last} epochs: more "
+        "steps (min_steps, or epochs) would lower it further"
+    ]

@@ -1,0 +1,76 @@
+"""Own landmarks without training: what is saved aligns as it was measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from made_faces import SCHEME, write_faces
+from typer.testing import CliRunner
+
+from hih_align import FaceAligner
+from hih_align.cli.app import app
+from hih_align.hub.checkpoints import Config
+from hih_align.images import read_image
+from hih_align.method.network import SIZES, HIHNet
+from hih_align.schemes import scheme_from_dict
+from hih_align.training.adapt import adapt, look, open_dataset
+
+KNOWN = scheme_from_dict({"id": "known", "names": [f"k{i}" for i in range(8)], "mirror": [[0, 1], [2, 3], [4, 5]]})
+
+
+@pytest.fixture(scope="module")
+def start() -> FaceAligner:
+    torch.manual_seed(0)
+    size = SIZES["HIH_N"]
+    return FaceAligner(HIHNet(8, *size), Config(KNOWN, **size._asdict(), name="HIH_N/known"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_faces(tmp_path_factory.mktemp("adapt") / "made", 8, 0)
+
+
+def test_what_is_saved_aligns_as_it_was_measured(start: FaceAligner, data: Path, tmp_path: Path) -> None:
+    made = adapt(start, data, scheme=scheme_from_dict(SCHEME), out=tmp_path / "mine", progress=False)
+    loaded = FaceAligner.from_pretrained(tmp_path / "mine")
+    assert loaded.scheme.names == tuple(SCHEME["names"])
+    assert loaded.calibrated
+    assert made.report.overall.faces == 8
+    seen = look(start, open_dataset(data, scheme_from_dict(SCHEME)), progress=False)
+    expected = made.matching.readout.points(seen.points)
+    if made.aligner.config.refine:  # the faces were looked at twice, in the boxes of the first pass
+        assert made.aligner.config.box is not None
+    else:
+        for record, points in zip(seen.records, expected, strict=True):
+            face = loaded.align(read_image(record.image), record.box)
+            np.testing.assert_allclose(face.points, points, atol=1e-2)
+    assert "cross-validated on 8 faces" in made.text()
+    assert [row.split()[0] for row in made.text().splitlines()[1:5]] == SCHEME["names"]
+
+
+def test_a_coco_file_names_its_landmarks(data: Path) -> None:
+    with pytest.warns(UserWarning, match="no mirror table"):
+        assert open_dataset(data).scheme.names == tuple(SCHEME["names"])
+
+
+def test_the_commands(start: FaceAligner, data: Path, tmp_path: Path) -> None:
+    start.save_pretrained(tmp_path / "start")
+    runner = CliRunner()
+    file = tmp_path / "mine.json"
+    done = runner.invoke(app, ["scheme", "new", str(file), "--from", str(data), "--init", str(tmp_path / "start")])
+    assert done.exit_code == 0, done.output
+    written = json.loads(file.read_text())
+    assert written["id"] == "mine"
+    assert written["names"] == SCHEME["names"]
+    assert "check them" in done.output
+    again = runner.invoke(app, ["scheme", "new", str(file), "--from", str(data), "--init", str(tmp_path / "start")])
+    assert again.exit_code == 1
+    args = ["--data", str(data), "--scheme", str(file), "--init", str(tmp_path / "start"), "--out", str(tmp_path / "m")]
+    done = runner.invoke(app, ["adapt", *args])
+    assert done.exit_code == 0, done.output
+    assert "new point" in done.output
+    assert FaceAligner.from_pretrained(tmp_path / "m").scheme.id == "mine"
