@@ -27,9 +27,9 @@ from hih_align.evaluation.evaluate import evaluate
 from hih_align.images import write_image
 from hih_align.runtime.memory import keep_freed_memory
 from hih_align.schemes import W300, get_scheme
+from hih_align.training import Source, train
 from hih_align.training.finetune import fine_tune
 from hih_align.training.recipe import load_recipe
-from hih_align.training.trainer import Source, train
 
 SCHEME = get_scheme(Path(__file__).with_name("five.json"))
 

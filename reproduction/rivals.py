@@ -27,9 +27,8 @@ from hih_align.method.heatmaps import Decoder
 from hih_align.method.losses import Loss, LossSettings, hih_loss, integer_parts, weighted_mean
 from hih_align.method.network import DownBlock, Size, StackedHourglass, Unit
 from hih_align.schemes import scheme_from_dict
-from hih_align.training.journal import RUN_FILE
 from hih_align.training.learner import Learner, Output, build_hih
-from hih_align.training.trainer import stored_size
+from hih_align.training.run_folder import RUN_FILE, stored_size
 from hih_align.training.warmstart import Start
 
 RivalName = Literal["baseline", "wsm", "dark", "wov", "wom"]

@@ -12,7 +12,7 @@ from .options import commands
 
 if TYPE_CHECKING:
     from ..schemes import Scheme
-    from ..training.trainer import Source
+    from ..training.sampling import Source
 
 app = commands()
 
@@ -65,9 +65,9 @@ def train(
     from ..data.annotations import read_dataset
     from ..evaluation.normalizers import normalizer_text
     from ..evaluation.subsets import Where
-    from ..training.journal import RUN_FILE
     from ..training.recipe import load_recipe, parse_overrides, recipe_from_dict
-    from ..training.trainer import Source
+    from ..training.run_folder import RUN_FILE
+    from ..training.sampling import Source
     from ..training.trainer import train as run
     from ..training.warmstart import Start, load_start
 

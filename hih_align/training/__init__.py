@@ -9,14 +9,16 @@ if TYPE_CHECKING:
     from ..evaluation.calibrate import calibrate
     from ..evaluation.evaluate import evaluate
     from .finetune import fine_tune
+    from .outcome import Result
     from .recipe import Recipe, load_recipe
-    from .trainer import Result, Source, train
+    from .sampling import Source
+    from .trainer import train
 
 _HOMES = {
     "Dataset": "..data.annotations",
     "Recipe": ".recipe",
-    "Result": ".trainer",
-    "Source": ".trainer",
+    "Result": ".outcome",
+    "Source": ".sampling",
     "calibrate": "..evaluation.calibrate",
     "evaluate": "..evaluation.evaluate",
     "fine_tune": ".finetune",

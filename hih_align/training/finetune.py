@@ -16,8 +16,10 @@ import torch
 from ..aligner import FaceAligner
 from ..data.annotations import Dataset, read_dataset
 from ..schemes import Scheme, get_scheme
+from .outcome import TrainingInterrupted
 from .recipe import load_recipe
-from .trainer import Source, TrainingInterrupted, train
+from .sampling import Source
+from .trainer import train
 from .warmstart import load_start
 
 Faces = str | os.PathLike[str] | Dataset

@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import files
+from ..evaluation.results import Report
 from ..progress import progress_bar
+from .recipe import Stage
+from .run_folder import Progress
 
 METRICS_FILE = "metrics.jsonl"
-#: Recipe, data and start weights of the run in a folder.
-RUN_FILE = "run.json"
 
 
 class Journal:
@@ -138,3 +139,71 @@ class Journal:
         self._bar.close()
         if self._writer is not None:
             self._writer.close()
+
+
+def epoch_record(
+    at: Progress, number: int, stage: Stage, steps: int, lr: float, validated: Report | None
+) -> dict[str, Any]:
+    """A line of ``metrics.jsonl``.
+
+    Args:
+        at: the run at the end of the epoch.
+        number, stage: of the recipe's stages, the one that the epoch is in.
+        steps: of the epoch.
+        lr: learning rate of its last step.
+        validated: the errors of the validation faces, where they were measured.
+    """
+    counted = max(at.sums.get("steps", 0.0), 1.0)
+    record: dict[str, Any] = {
+        "epoch": at.epoch + 1,
+        "stage": number,
+        "size": stage.size,
+        "steps": at.steps,
+        "lr": lr,
+        **{name: value / counted for name, value in at.sums.items() if name != "steps"},
+        "images_per_second": steps * stage.batch / max(at.worked, 1e-9),
+        "data_share": at.waited / max(at.worked, 1e-9),
+        "seconds": at.seconds,
+    }
+    if validated is not None:
+        record |= {
+            "nme": validated.overall.nme,
+            "failure_rate": validated.overall.fr10,
+            "auc": validated.overall.auc10,
+            "normalizer": validated.settings.normalizer,
+            "best": at.best,
+        }
+    return record
+
+
+def epoch_line(record: dict[str, Any], epochs: int) -> str:
+    """A line of `epoch_record` for people."""
+    parts = [f"epoch {record['epoch']}/{epochs} {record['size']}px", f"loss {record['loss']:.2e}"]
+    if "nme" in record:
+        parts.append(f"nme {record['nme']:.3f} (best {record['best']:.3f})")
+    parts.append(f"{record['images_per_second']:.1f} img/s, waiting {record['data_share']:.1%}")
+    return ", ".join(parts)
+
+
+def tell_step(journal: Journal, at: Progress, epochs: int, stage: Stage, lr: float) -> None:
+    """Advance the bar by a step and, every 20th, write TensorBoard's scalars.
+
+    Args:
+        journal: what is told to.
+        at: the run after the step.
+        epochs: of the run.
+        stage: that the epoch is in.
+        lr: learning rate of the step.
+    """
+    count = max(at.sums.get("steps", 0.0), 1.0)
+    parts = {name: value / count for name, value in at.sums.items() if name != "steps"}
+    speed = at.step * stage.batch / max(at.worked, 1e-9)
+    share = at.waited / max(at.worked, 1e-9)
+    values = {name: f"{value:.2e}" for name, value in parts.items()}
+    values |= {"img/s": f"{speed:.1f}", "wait": f"{share:.1%}"}
+    if at.best is not None:
+        values = {"nme": f"{at.best:.3f}"} | values
+    journal.advance(stage.batch * stage.size**2, f"epoch {at.epoch + 1}/{epochs} {stage.size}px ", values)
+    if at.steps % 20 == 0:
+        scalars = {f"step/{name}": value for name, value in parts.items()}
+        journal.scalars(scalars | {"step/lr": lr, "step/images_per_second": speed, "step/wait": share}, at.steps)

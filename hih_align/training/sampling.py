@@ -4,11 +4,40 @@ resumed run needs no random state, and any number of processes sees the same bat
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..data.annotations import Dataset
+from ..schemes import Scheme
+
 Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Faces to train on, and how many times an epoch shows them (0.5: half of them, in turn)."""
+
+    dataset: Dataset
+    weight: float = 1.0
+
+
+def common_scheme(data: Sequence[Source], val: Dataset | None) -> Scheme:
+    """The scheme of all training and validation faces.
+
+    Raises:
+        ValueError: no training data, or faces of another scheme than the first data's.
+    """
+    if not data:
+        raise ValueError("data is empty, expected at least one source")
+    scheme = data[0].dataset.scheme
+    for dataset in [*(source.dataset for source in data), *([val] if val else [])]:
+        if dataset.scheme != scheme:
+            raise ValueError(
+                f"data {dataset.name!r} has scheme {dataset.scheme.id!r}, expected {scheme.id!r} as the first"
+            )
+    return scheme
 
 
 class Order:

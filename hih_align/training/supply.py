@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
@@ -112,3 +113,34 @@ class Supply:
                 yield Shown(own, face.image[len(row) :], np.where(picked >= 0, np.searchsorted(more, picked), -1))
             else:
                 yield Shown(own, None, None)
+
+
+class Waits:
+    """Time spent waiting for data: the host's, or on a GPU that of the kernels that make the batch."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._seconds = 0.0
+        self._events: list[tuple[Any, Any]] = []
+
+    def __enter__(self) -> None:
+        self._begun = time.perf_counter()
+        if self._cuda:
+            event: Any = torch.cuda.Event
+            pair = (event(enable_timing=True), event(enable_timing=True))
+            pair[0].record()
+            self._events.append(pair)
+
+    def __exit__(self, *error: object) -> None:
+        if self._cuda:
+            self._events[-1][1].record()
+        else:
+            self._seconds += time.perf_counter() - self._begun
+
+    def take(self) -> float:
+        """Seconds since last asked; of a GPU those of the steps that are through."""
+        seconds, self._seconds = self._seconds, 0.0
+        while self._events and self._events[0][1].query():
+            first, last = self._events.pop(0)
+            seconds += first.elapsed_time(last) / 1000
+        return seconds

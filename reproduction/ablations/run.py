@@ -33,10 +33,12 @@ from hih_align.data.annotations import read_dataset
 from hih_align.method import heatmaps
 from hih_align.method.heatmaps import Decoder
 from hih_align.schemes import scheme_from_dict
-from hih_align.training.journal import METRICS_FILE, RUN_FILE
+from hih_align.training.journal import METRICS_FILE
 from hih_align.training.learner import Output
 from hih_align.training.recipe import load_recipe, parse_overrides, recipe_from_dict
-from hih_align.training.trainer import Source, Trainer
+from hih_align.training.run_folder import RUN_FILE
+from hih_align.training.sampling import Source
+from hih_align.training.trainer import Trainer
 from hih_align.training.trainer import train as train_network
 from hih_align.training.warmstart import Start, load_start
 from reproduction.paper import SUBPIXEL

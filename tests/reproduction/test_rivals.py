@@ -12,7 +12,8 @@ from hih_align.method.losses import LossSettings
 from hih_align.method.network import HIHNet, Size
 from hih_align.schemes import W300
 from hih_align.training.learner import HIH, Output
-from hih_align.training.trainer import Source, train
+from hih_align.training.sampling import Source
+from hih_align.training.trainer import train
 from hih_align.training.warmstart import Start, warm_start
 from reproduction.rivals import (
     BASELINE_CHANNELS,

@@ -13,7 +13,8 @@ from hih_align.data.annotations import Dataset
 from hih_align.hub.checkpoints import Config, save_checkpoint
 from hih_align.method.network import HIHNet, Size
 from hih_align.training import narrow
-from hih_align.training.trainer import Source, Trainer
+from hih_align.training.sampling import Source
+from hih_align.training.trainer import Trainer
 
 NARROW, WIDE = Size(2, 8, 0.125, 256, 128), Size(2, 8, 0.25, 256, 128)
 

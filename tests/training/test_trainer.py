@@ -36,11 +36,12 @@ from hih_align.training.curve import curve_figure
 from hih_align.training.ema import EMA
 from hih_align.training.finetune import fine_tune
 from hih_align.training.learner import HIH, build_hih
+from hih_align.training.outcome import DivergedError, TrainingInterrupted
 from hih_align.training.preview import compare
 from hih_align.training.recipe import Recipe, load_recipe
-from hih_align.training.sampling import Order
+from hih_align.training.sampling import Order, Source
 from hih_align.training.supply import ahead
-from hih_align.training.trainer import DivergedError, Source, Trainer, TrainingInterrupted, train
+from hih_align.training.trainer import Trainer, train
 from hih_align.training.validation import by_error
 from hih_align.training.warmstart import Start, load_start, same_points, warm_start
 
@@ -170,7 +171,8 @@ torch.set_num_threads(1)
 from hih_align.schemes import scheme_from_dict
 from hih_align.data.annotations import read_dataset
 from hih_align.training.recipe import recipe_from_dict
-from hih_align.training.trainer import Source, Trainer
+from hih_align.training.sampling import Source
+from hih_align.training.trainer import Trainer
 
 recipe, scheme, data, val, out = json.loads(sys.stdin.read())
 
@@ -761,7 +763,8 @@ def test_two_processes_train_as_one(shared, tmp_path):
         from pathlib import Path
         from hih_align.data.annotations import read_dataset
         from hih_align.training.recipe import recipe_from_dict
-        from hih_align.training.trainer import Source, Trainer
+        from hih_align.training.sampling import Source
+        from hih_align.training.trainer import Trainer
 
         class Told(Trainer):
             def _settle(self):

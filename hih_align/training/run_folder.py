@@ -1,0 +1,152 @@
+"""What a run's folder holds:
+
+* ``run.json``: recipe, data and start weights; what a resumed run is checked against
+* ``state.pt``: networks, optimiser and counters, written atomically every epoch and on SIGINT and SIGTERM
+* ``best/``: the network of the lowest validation NME, measured as `evaluate` does, for `FaceAligner.from_pretrained`;
+  ``last/``: the latest
+* ``calibration.md``: how decoder, refining passes and scores of ``best/`` were chosen at the end
+* ``metrics.jsonl``, ``curve.png``, ``tensorboard/``; ``validation.png``, the latest predictions, and
+  ``batch-256px.png``, the first batch of that size with its targets
+
+This module writes and reads ``run.json`` and ``state.pt``; `outcome` the checkpoints, `journal` the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .. import files
+from ..data.annotations import Dataset
+from ..method.network import Size
+from .ema import EMA
+from .optimizer import unscaled
+from .recipe import Recipe, recipe_from_dict
+from .sampling import Source
+from .warmstart import Start
+
+#: Recipe, data and start weights of the run in a folder.
+RUN_FILE = "run.json"
+STATE_FILE = "state.pt"
+
+
+@dataclass
+class Progress:
+    """Where a run stands: all of its state that is not tensors. ``step`` counts within ``epoch``, which is under way;
+    the fields from ``seconds`` on are for the epoch's line in the metrics."""
+
+    epoch: int = 0
+    step: int = 0
+    steps: int = 0
+    best: float | None = None
+    best_stage: int = -1
+    seconds: float = 0.0
+    waited: float = 0.0
+    calibrated: float | None = None
+    worked: float = 0.0
+    sums: dict[str, float] = field(default_factory=dict)
+
+
+def describe(recipe: Recipe, data: Sequence[Source], val: Dataset | None, init: object) -> dict[str, Any]:
+    """What a run is started with, as ``run.json`` holds it."""
+    from .. import __version__
+
+    def dataset(d: Dataset) -> dict[str, Any]:
+        return {"path": str(Path(d.source).resolve()), "faces": len(d.records)}
+
+    return {
+        "version": __version__,
+        "recipe": recipe.to_dict(),
+        "scheme": data[0].dataset.scheme.to_dict(),
+        "data": [{**dataset(source.dataset), "weight": source.weight} for source in data],
+        "val": None if val is None else {**dataset(val), "where": val.chosen},
+        "init": init.source if isinstance(init, Start) else None if init is None else str(init),
+    }
+
+
+def read_run(out: Path, description: dict[str, Any], resume: bool) -> dict[str, Any] | None:
+    """What the run in the folder was started with, if there is one; raises if it cannot be this one."""
+    path = out / RUN_FILE
+    if not path.is_file():
+        return None
+    if not resume:
+        raise ValueError(f"out: {out} holds a run already; resume it, or choose another folder")
+    stored: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    stored["recipe"] = recipe_from_dict(stored["recipe"], str(path)).to_dict()  # keys that are new since
+    if differing := differences(stored, json.loads(json.dumps(description))):
+        raise ValueError(
+            f"out: {out} holds another run, it differs in {', '.join(differing[:5])}: resume it with what it "
+            "was started with"
+        )
+    return stored
+
+
+def write_run(out: Path, description: Mapping[str, Any]) -> None:
+    """Write ``run.json``; the folder is made if need be."""
+    out.mkdir(parents=True, exist_ok=True)
+    with files.replacing(out / RUN_FILE) as temporary:
+        temporary.write_text(json.dumps(description, indent=1) + "\n", "utf-8")
+
+
+def stored_size(run: dict[str, Any]) -> Size:
+    """The network of a ``run.json``; runs of version 0.1 say its stacks alone."""
+    if "network" in run:
+        return Size(**run["network"])
+    return Size(int(run["stacks"]), int(run["recipe"]["decimal_size"]))
+
+
+#: What the description of a run holds that it was not asked for: the version may differ, the rest follows from the
+#: other keys and the machine.
+_TAKEN = ("version", "stacks", "network", "precision")
+
+
+def differences(a: Any, b: Any, where: str = "") -> list[str]:
+    """Keys in which two descriptions of runs differ, but for those of `_TAKEN`."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        keys = [key for key in {**a, **b} if where or key not in _TAKEN]
+        return [d for key in keys for d in differences(a.get(key), b.get(key), f"{where}.{key}" if where else key)]
+    return [] if a == b else [f"{where} ({a!r} there)" if not isinstance(a, (dict, list)) else where]
+
+
+def save_state(
+    out: Path, model: nn.Module, ema: EMA | None, optimizer: torch.optim.Optimizer, scaler: Any, progress: Progress
+) -> None:
+    """Write ``state.pt``; ``scaler`` is the gradients' of float16, or None."""
+    state = {
+        "model": model.state_dict(),
+        "ema": None if ema is None else ema.model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "scaler": None if scaler is None else scaler.state_dict(),
+        "progress": asdict(progress),
+    }
+    with files.replacing(out / STATE_FILE) as temporary:
+        torch.save(state, temporary)
+
+
+def load_state(
+    out: Path, model: nn.Module, ema: EMA | None, optimizer: torch.optim.Optimizer, scaler: Any, eps: float
+) -> Progress:
+    """Put ``state.pt`` into networks, optimiser and scaler; ``eps`` is the optimiser's in the recipe.
+
+    Raises:
+        ValueError: a file that cannot be read, or is of another network.
+    """
+    path = out / STATE_FILE
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        model.load_state_dict(state["model"])
+        if ema is not None:
+            ema.model.load_state_dict(state["ema"])
+        optimizer.load_state_dict(unscaled(state["optimizer"], eps))
+        if scaler is not None and state["scaler"] is not None:
+            scaler.load_state_dict(state["scaler"])
+        return Progress(**state["progress"])
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"out: {path} cannot be resumed from: {str(error).splitlines()[0]}") from error
