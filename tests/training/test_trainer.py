@@ -253,7 +253,7 @@ def test_precision_is_the_hardwares(faces, tmp_path, monkeypatch):
         assert run.accelerator.mixed_precision == taken
         described = json.loads((tmp_path / "run.json").read_text())
         assert (described["precision"], described["recipe"]["precision"]) == (taken, "auto")
-        assert described["stacks"] == 1
+        assert described["network"]["stacks"] == 1
     assert run.progress.steps == 2
     for name in ("finetune", "wild", "modern/t", "modern/s", "modern/b"):
         assert load_recipe(name).precision == "auto"
