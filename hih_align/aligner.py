@@ -461,13 +461,13 @@ class FaceAligner:
             ValueError: a malformed repo_id.
             OSError: if the Hub refuses or cannot be reached (huggingface_hub's own errors).
         """
-        from .hub.publish import CARD_FILE, own_card, upload
+        from .hub.publish import CARD_FILE, own_card, upload_folder
 
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
             card = own_card(self.config, repo_id)
             Path(folder, CARD_FILE).write_text(card, "utf-8")
-            commit = upload(
+            commit = upload_folder(
                 folder,
                 repo_id,
                 message=commit_message,

@@ -21,7 +21,7 @@ from hih_align import Config, HIHNet, files
 from hih_align.cli.app import Lines
 from hih_align.hub import checkpoints
 from hih_align.hub.checkpoints import WEIGHTS_FILE, Row
-from hih_align.hub.publish import CARD_FILE, model_card, upload
+from hih_align.hub.publish import CARD_FILE, model_card, upload_folder
 
 #: Terms of the weights, beside the manifest of a checkout.
 TERMS_FILE = "LICENSE-WEIGHTS"
@@ -166,7 +166,9 @@ def publish(
         terms = checkpoints.manifest_path().parent / TERMS_FILE
         if terms.is_file():
             shutil.copyfile(terms, folder / TERMS_FILE)
-        commit = upload(folder, repo_id, tags=tags, private=private, token=token, message=f"{row.id} with hih-align")
+        commit = upload_folder(
+            folder, repo_id, tags=tags, private=private, token=token, message=f"{row.id} with hih-align"
+        )
     return str(commit.oid)
 
 

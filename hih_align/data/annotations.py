@@ -15,7 +15,7 @@ from PIL import ExifTags
 
 from ..crops import tight_box
 from ..schemes import Scheme, get_scheme
-from .readers import READERS, Attribute, Face, detect
+from .readers import READERS, Attribute, RawFace, detect
 from .shapes import left_right_problem
 
 __all__ = ["Attribute", "Dataset", "Record", "image_size", "outside", "read_dataset", "spread_weights"]
@@ -201,7 +201,7 @@ def image_size(path: Path) -> tuple[int, int]:
     return (height, width) if turned else (width, height)
 
 
-def _record(key: str, face: Face, scheme: Scheme, sizes: dict[Path, tuple[int, int]], full_spread: float) -> Record:
+def _record(key: str, face: RawFace, scheme: Scheme, sizes: dict[Path, tuple[int, int]], full_spread: float) -> Record:
     size = sizes.get(face.image)
     if size is None:
         size = sizes[face.image] = image_size(face.image)

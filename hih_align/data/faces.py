@@ -36,9 +36,9 @@ MARGIN = 2.0
 LIMIT = 8 << 30
 
 
-class Face(NamedTuple):
-    """One face of a data set: ``image`` (S, S, 3) uint8, ``points`` (K, 2) and ``weights`` (K,) float32; of several
-    faces, each with a leading dimension."""
+class FaceTensors(NamedTuple):
+    """What a network learns one face from: ``image`` (S, S, 3) uint8, ``points`` (K, 2) and ``weights`` (K,) float32;
+    of several faces, each with a leading dimension."""
 
     image: Tensor
     points: Tensor
@@ -159,16 +159,16 @@ class FaceStore:
             self, images=self.images.to(device), points=self.points.to(device), weights=self.weights.to(device)
         )
 
-    def gather(self, indices: Tensor) -> Face:
+    def gather(self, indices: Tensor) -> FaceTensors:
         """Faces by (B,) int64 indices, as a batch on the store's device."""
         rows = upload(indices.cpu().numpy(), self.device)
-        return Face(self.images[rows], self.points[rows], self.weights[rows])
+        return FaceTensors(self.images[rows], self.points[rows], self.weights[rows])
 
 
-class StreamingFaces(torch.utils.data.Dataset[Face]):
+class StreamingFaces(torch.utils.data.Dataset[FaceTensors]):
     """The faces of `FaceStore.build` for data that does not fit: cut anew at every access, in DataLoader workers.
 
-    The default collation makes a batch `Face` as `FaceStore.gather` does. Arguments and errors are those of `build`:
+    The default collation makes a batch of them, as `FaceStore.gather` does. Arguments and errors are those of `build`:
     every photograph is decoded once to begin with, so that one that cannot be read is found, or left out with its
     faces, as there.
     """
@@ -196,14 +196,14 @@ class StreamingFaces(torch.utils.data.Dataset[Face]):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, index: int) -> Face:
+    def __getitem__(self, index: int) -> FaceTensors:
         record, crop = self.records[index], self.crops[index]
         try:
             image = warp(read_image(record.image), crop.matrix, crop.size)
         except (ValueError, FileNotFoundError) as error:
             raise _named(error, record) from error
         points, weights = _labels(record, crop)
-        return Face(torch.from_numpy(image), torch.from_numpy(points), torch.from_numpy(weights))
+        return FaceTensors(torch.from_numpy(image), torch.from_numpy(points), torch.from_numpy(weights))
 
 
 def _labelled(datasets: Sequence[Dataset]) -> tuple[Scheme, list[Record], list[int]]:

@@ -17,7 +17,7 @@ from ..roll import roll_of, turn
 from . import scan, yunet
 
 #: Longer sides of what is looked at, pixels. The first two share a square.
-SIZES = (120, 504, 1536)
+SCAN_SIZES = (120, 504, 1536)
 
 #: Least score of a face.
 THRESHOLD = 0.6
@@ -82,7 +82,7 @@ class FaceDetector:
         path: str | os.PathLike[str] | None = None,
         *,
         threshold: float = THRESHOLD,
-        sizes: Iterable[int] = SIZES,
+        sizes: Iterable[int] = SCAN_SIZES,
         rotations: Iterable[int] = ROTATIONS,
         hub: dict[str, Any] | None = None,
     ) -> None:
@@ -123,7 +123,7 @@ class FaceDetector:
         name: str = "yunet",
         *,
         threshold: float = THRESHOLD,
-        sizes: Iterable[int] = SIZES,
+        sizes: Iterable[int] = SCAN_SIZES,
         rotations: Iterable[int] = ROTATIONS,
         cache_dir: str | os.PathLike[str] | None = None,
         revision: str | None = None,

@@ -86,7 +86,7 @@ def own_card(config: Config, repo_id: str) -> str:
     )
 
 
-def upload(
+def upload_folder(
     folder: str | Path,
     repo_id: str,
     *,

@@ -25,7 +25,7 @@ from .pytorch import TorchBackend
 from .transfer import upload
 
 #: Batches that graphs are captured for. Others are filled up to the next, or cut into several of the largest.
-SIZES = (1, 2, 4, 8, 16, 32, 64)
+GRAPH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 #: Runs before a capture: libraries choose their kernels and fetch their workspaces, which a graph cannot hold.
 WARM_UP = 3
@@ -100,8 +100,8 @@ class CudaGraphs:
         self._lock = threading.Lock()  # they share their memory
 
     def __call__(self, batch: Tensor) -> Tensor:
-        """``function(batch)``, in parts of at most the largest of `SIZES`."""
-        return torch.cat([self._part(part) for part in torch.split(batch, SIZES[-1])])
+        """``function(batch)``, in parts of at most the largest of `GRAPH_SIZES`."""
+        return torch.cat([self._part(part) for part in torch.split(batch, GRAPH_SIZES[-1])])
 
     def _part(self, part: Tensor) -> Tensor:
         with self._lock:
@@ -119,7 +119,7 @@ class CudaGraphs:
         return self._function(part)
 
     def _replay(self, part: Tensor) -> Tensor:
-        size = next(size for size in SIZES if size >= len(part))
+        size = next(size for size in GRAPH_SIZES if size >= len(part))
         with self._recorder.aside():
             if size not in self._graphs:
                 pixels = part.new_zeros(size, *part.shape[1:])

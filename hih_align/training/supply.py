@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..data.annotations import Dataset
-from ..data.faces import LIMIT, Face, FaceStore, StreamingFaces, store_bytes
+from ..data.faces import LIMIT, FaceStore, FaceTensors, StreamingFaces, store_bytes
 from .sampling import Indices
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ class Shown(NamedTuple):
     """Faces of a batch, and what the pieces that hide parts of them are cut from: ``donors`` (M, S, S, 3) uint8, of
     which face b takes number ``pick[b]``; both None where no face of the batch takes one."""
 
-    faces: Face
+    faces: FaceTensors
     donors: Tensor | None
     pick: Indices | None
 
@@ -107,8 +107,8 @@ class Supply:
             pin_memory=self._device.type == "cuda",
         )
         for row, picked, more, loaded in zip(rows, donors or extra, extra, loader, strict=True):
-            face = Face(*(tensor.to(self._device, non_blocking=True) for tensor in loaded))
-            own = Face(*(tensor[: len(row)] for tensor in face))
+            face = FaceTensors(*(tensor.to(self._device, non_blocking=True) for tensor in loaded))
+            own = FaceTensors(*(tensor[: len(row)] for tensor in face))
             if len(more):
                 yield Shown(own, face.image[len(row) :], np.where(picked >= 0, np.searchsorted(more, picked), -1))
             else:

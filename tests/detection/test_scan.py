@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from hih_align.detection import scan
-from hih_align.detection.detector import SIZES
+from hih_align.detection.detector import SCAN_SIZES
 
 
 @settings(max_examples=60)
 @given(st.integers(1, 5000), st.integers(1, 5000))
 def test_every_pixel_of_every_size_is_in_a_square(height: int, width: int) -> None:
     seen: dict[float, NDArray[Any]] = {}
-    for square in scan.plan(height, width, SIZES):
+    for square in scan.plan(height, width, SCAN_SIZES):
         taken = np.zeros((scan.CANVAS, scan.CANVAS), bool)
         for tile in square:
             part = taken[tile.top : tile.top + tile.height, tile.left : tile.left + tile.width]
@@ -30,22 +30,22 @@ def test_every_pixel_of_every_size_is_in_a_square(height: int, width: int) -> No
             full = seen.setdefault(tile.scale, np.zeros(size, bool))
             full[tile.y : tile.y + tile.height, tile.x : tile.x + tile.width] = True
     assert all(full.all() for full in seen.values())
-    assert max(seen) >= min(1, SIZES[-1] / max(height, width)) / scan.STEP
+    assert max(seen) >= min(1, SCAN_SIZES[-1] / max(height, width)) / scan.STEP
     assert all(b / a >= scan.STEP for a, b in pairwise(sorted(seen)))
 
 
 @pytest.mark.parametrize(("height", "width"), [(512, 512), (480, 640), (1080, 1920), (3000, 2000), (200, 200)])
 def test_two_sizes_share_a_square(height: int, width: int) -> None:
     """A photograph that needs no detail is looked at once."""
-    assert len(scan.plan(height, width, SIZES[:2])) == 1
+    assert len(scan.plan(height, width, SCAN_SIZES[:2])) == 1
 
 
 @pytest.mark.parametrize("shape", [(1600, 1200), (700, 3000), (4000, 6000)])
 def test_places_come_back(shape: tuple[int, int]) -> None:
     """A white square of 40 pixels in the largest size is where it was; what a tile's edge cuts off is not taken."""
     height, width = shape
-    squares = scan.plan(height, width, SIZES)
-    scale = SIZES[-1] / max(shape)
+    squares = scan.plan(height, width, SCAN_SIZES)
+    scale = SCAN_SIZES[-1] / max(shape)
     side = round(40 / scale)
     rng = np.random.default_rng(0)
     for x, y in (rng.uniform(0, 1, (6, 2)) * (width - side, height - side)).astype(int):

@@ -28,7 +28,7 @@ from hih_align import runtime as backends
 from hih_align.crops import Crop, square_crop, warp
 from hih_align.method.network import DecimalHead, Residual, StackedHourglass, Unit
 from hih_align.runtime import device_crops
-from hih_align.runtime.cuda import SIZES, CudaBackend, CudaGraphs
+from hih_align.runtime.cuda import GRAPH_SIZES, CudaBackend, CudaGraphs
 from hih_align.runtime.device_crops import Photograph
 
 Array = NDArray[Any]
@@ -312,7 +312,7 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_graphs_compute_what_the_network_does(astronaut: Array, exact: None) -> None:
     backend = FaceAligner.from_pretrained("HIH_T", device="cuda")._runtime()
     assert isinstance(backend, CudaBackend)
-    boxes = FACES[0] + np.random.default_rng(0).uniform(-8, 8, (SIZES[-1] + 3, 1))
+    boxes = FACES[0] + np.random.default_rng(0).uniform(-8, 8, (GRAPH_SIZES[-1] + 3, 1))
     with torch.inference_mode():
         crops = device_crops.warp([Photograph(astronaut)] * len(boxes), [square_crop(b) for b in boxes], CUDA)
         for count in (1, 2, 3, 33, len(crops), 1):

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from . import coco, cofw, csv_table, pts, wflw
-from .face import Attribute, Entry, Face, Reader
+from .face import Attribute, Entry, RawFace, Reader
 
-__all__ = ["READERS", "Attribute", "Entry", "Face", "Reader", "detect"]
+__all__ = ["READERS", "Attribute", "Entry", "RawFace", "Reader", "detect"]
 
 READERS: Mapping[str, Reader] = {
     "coco": coco.read,

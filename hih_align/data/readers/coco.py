@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from ... import files
 from ...schemes import Scheme
-from .face import Attribute, Entry, Face, find_image, numbers, read_text
+from .face import Attribute, Entry, RawFace, find_image, numbers, read_text
 
 if TYPE_CHECKING:
     from ..annotations import Record
@@ -178,7 +178,7 @@ def _face(
     category: Mapping[str, Any],
     folders: list[Path],
     scheme: Scheme,
-) -> Face:
+) -> RawFace:
     image = images.get(annotation.get("image_id"))
     if image is None or not image.get("file_name"):
         raise ValueError(f"image_id is {annotation.get('image_id')!r}, which no image with a file_name has")
@@ -205,7 +205,7 @@ def _face(
     if rect:
         boxes["rect"] = numbers(rect, 4, "rect")
     size = (int(image["width"]), int(image["height"])) if image.get("width") and image.get("height") else None
-    return Face(
+    return RawFace(
         image=find_image(str(image["file_name"]), folders),
         points=points,
         labelled=labelled,

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ...images import write_image
 from ...schemes import Scheme
-from .face import Entry, Face, finite
+from .face import Entry, RawFace, finite
 
 _SPLITS = ("Tr", "T")
 
@@ -48,7 +48,7 @@ def read(path: Path, scheme: Scheme) -> Iterator[Entry]:
 
 def _face(
     source: Path, target: Path, image: Callable[[], Any], phi: NDArray[np.float64], box: NDArray[np.float64] | None
-) -> Face:
+) -> RawFace:
     if not target.is_file() or target.stat().st_mtime < source.stat().st_mtime:
         pixels = np.asarray(image())
         if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.size == 0:
@@ -57,7 +57,7 @@ def _face(
     x, y, occluded = phi.reshape(3, -1)
     points = np.stack((x, y), -1) - 1
     boxes = {} if box is None else {"rect": np.concatenate((box[:2], box[:2] + box[2:])) - 1}
-    return Face(target, points, finite(points), boxes, {"occlusion": float((occluded > 0).mean())})
+    return RawFace(target, points, finite(points), boxes, {"occlusion": float((occluded > 0).mean())})
 
 
 def _load(path: Path) -> tuple[Callable[[int], Any], NDArray[np.float64], NDArray[np.float64] | None]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ...schemes import Scheme
-from .face import Attribute, Entry, Face, find_image, finite, numbers, read_text
+from .face import Attribute, Entry, RawFace, find_image, finite, numbers, read_text
 
 _IMAGE = ("image", "image_name", "image_path", "file", "file_name", "filename", "path")
 _BOX = ("x1", "y1", "x2", "y2")
@@ -72,7 +72,7 @@ def _axis(x: str, axis: str) -> str:
 
 def _face(
     header: Sequence[str], row: Sequence[str], image: str, columns: list[tuple[str, str, str]], folder: Path
-) -> Face:
+) -> RawFace:
     if len(row) != len(header):
         raise ValueError(f"{len(row)} cells, expected {len(header)} as in the header")
     cells = {name: cell.strip() for name, cell in zip(header, row, strict=True)}
@@ -85,7 +85,7 @@ def _face(
         used |= set(_BOX)
         if any(cells[name] for name in _BOX):
             boxes["annotated"] = numbers([cells[name] for name in _BOX], 4, "x1, y1, x2, y2")
-    return Face(
+    return RawFace(
         image=find_image(cells[image], (folder, folder / "images")),
         points=points,
         labelled=finite(points) & (v > 0),

@@ -16,7 +16,7 @@ Attribute: TypeAlias = float | str | bool
 
 
 @dataclass(frozen=True, eq=False)
-class Face:
+class RawFace:
     """One annotated face as its file has it, nothing checked but the file's own form.
 
     Attributes:
@@ -39,7 +39,7 @@ class Face:
 
 
 #: A record's name for messages, and what reads it; errors of one record so leave the others alone.
-Entry: TypeAlias = tuple[str, Callable[[], Face]]
+Entry: TypeAlias = tuple[str, Callable[[], RawFace]]
 Reader: TypeAlias = Callable[[Path, Scheme], Iterator[Entry]]
 
 

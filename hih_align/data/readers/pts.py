@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ...schemes import Scheme
-from .face import Entry, Face, finite, numbers, read_text
+from .face import Entry, RawFace, finite, numbers, read_text
 
 _IMAGES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
@@ -37,7 +37,7 @@ def _images(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _face(file: Path, images: dict[str, list[Path]], scheme: Scheme) -> Face:
+def _face(file: Path, images: dict[str, list[Path]], scheme: Scheme) -> RawFace:
     head, brace, rest = read_text(file).partition("{")
     body, end, _ = rest.partition("}")
     if not brace or not end:
@@ -53,4 +53,4 @@ def _face(file: Path, images: dict[str, list[Path]], scheme: Scheme) -> Face:
         raise FileNotFoundError(f"no image {file.stem}.* beside it, such as {file.with_suffix('.jpg')}")
     if len(pictures) > 1:
         raise ValueError(f"several images beside it: {[p.name for p in pictures]}")
-    return Face(pictures[0], points, finite(points))
+    return RawFace(pictures[0], points, finite(points))

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from ...schemes import Scheme
-from .face import Entry, Face, find_image, finite, numbers, read_text
+from .face import Entry, RawFace, find_image, finite, numbers, read_text
 
 #: The order of the six attributes, 0 or 1; "makeup" is the file's make-up.
 ATTRIBUTES = ("pose", "expression", "illumination", "makeup", "occlusion", "blur")
@@ -31,7 +31,7 @@ def read(path: Path, scheme: Scheme) -> Iterator[Entry]:
             yield f"{path}#{n}", partial(_face, line, folders, scheme)
 
 
-def _face(line: str, folders: list[Path], scheme: Scheme) -> Face:
+def _face(line: str, folders: list[Path], scheme: Scheme) -> RawFace:
     coordinates, fields = 2 * len(scheme), line.split()
     count = coordinates + (10 if len(fields) > coordinates + 10 else 0)
     name = line.strip().split(maxsplit=count)[-1]
@@ -44,7 +44,7 @@ def _face(line: str, folders: list[Path], scheme: Scheme) -> Face:
     values = numbers(fields[:count], count, "the fields before the image's name")
     points = values[:coordinates].reshape(-1, 2)
     rect, attributes = values[coordinates : coordinates + 4], values[coordinates + 4 :]
-    return Face(
+    return RawFace(
         image=find_image(name, folders),
         points=points,
         labelled=finite(points),
