@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import PIL.Image
 import PIL.ImageColor
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 #: A name such as "lime", "#rrggbb", or red, green and blue from 0 to 255.
 Colour: TypeAlias = str | tuple[int, int, int]
@@ -126,7 +126,7 @@ def draw_face(
     times = max(1, min(8, round(_LARGE / max(side, 1)), int((_AREA / area) ** 0.5)))
     # every pixel becomes a square of equal ones, whose mean is that pixel again: what is not drawn on stays as it is
     large = part if times == 1 else np.repeat(np.repeat(part, times, 0), times, 1)
-    pen = _Pen(large, np.array((left, top)), times)
+    pen = Pen(large, np.array((left, top)), times)
     line = rgb(style.line_colour)
     if style.boxes:
         pen.line(box[[[0, 1], [2, 1], [2, 3], [0, 3], [0, 1]]], line, width)
@@ -166,12 +166,14 @@ def sketch(
     return canvas
 
 
-def sheet(tiles: Sequence[NDArray[np.uint8]], columns: int = 4, gap: int = 4) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB: pictures of one size side by side, in rows of ``columns``."""
+def sheet(
+    tiles: Sequence[NDArray[np.uint8]], columns: int = 4, gap: int = 4, background: int = 255
+) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB: pictures of one size side by side, in rows of ``columns``, on a grey from 0 to 255."""
     columns = min(columns, len(tiles))
     rows = -(-len(tiles) // columns)
     height, width = tiles[0].shape[:2]
-    result = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
+    result = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), background, np.uint8)
     for n, tile in enumerate(tiles):
         top, left = n // columns * (height + gap), n % columns * (width + gap)
         result[top : top + height, left : left + width] = tile
@@ -185,13 +187,20 @@ def png(picture: NDArray[np.uint8]) -> bytes:
     return data.getvalue()
 
 
-class _Pen:
-    """Draws into a part of a picture that is enlarged, in coordinates and sizes of the whole picture."""
+class Pen:
+    """Draws into a picture in place, at positions between pixels, too; points that are not finite are left out.
 
-    def __init__(self, canvas: NDArray[np.uint8], offset: NDArray[np.int_], times: int) -> None:
-        self._canvas, self._offset, self._times = canvas, offset, times
+    Args:
+        canvas: (H, W, 3) uint8 RGB.
+        offset: (2,) where the canvas begins, and
+        times: how much it is enlarged, if it is a part of a picture: coordinates and sizes are the whole picture's.
+    """
 
-    def line(self, points: NDArray[np.floating[Any]], colour: tuple[int, int, int], width: float) -> None:
+    def __init__(self, canvas: NDArray[np.uint8], offset: ArrayLike = (0, 0), times: int = 1) -> None:
+        self._canvas, self._offset, self._times = canvas, np.asarray(offset), times
+
+    def line(self, points: NDArray[np.floating[Any]], colour: tuple[int, int, int], width: float = 1) -> None:
+        """From each of (N, 2) points to the next, ``width`` pixels wide."""
         thickness = max(1, round(width * self._times))
         for a, b in pairwise(points):
             if np.isfinite((a, b)).all():
@@ -199,6 +208,7 @@ class _Pen:
                 cv2.line(self._canvas, *ends, colour, thickness, cv2.LINE_AA, _SHIFT)
 
     def point(self, point: NDArray[np.floating[Any]], colour: tuple[int, int, int], radius: float) -> None:
+        """A disc."""
         if np.isfinite(point).all():
             size = round(radius * self._times * _ONE)
             cv2.circle(self._canvas, self._fixed(point), size, colour, -1, cv2.LINE_AA, _SHIFT)

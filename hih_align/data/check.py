@@ -7,7 +7,6 @@ import os
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..crops import square_crop, warp
+from ..drawing import Pen, sheet
 from ..images import read_image, write_image
 from ..schemes import Scheme
 from . import shapes
@@ -48,7 +48,7 @@ class Sides(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Summary:
+class DatasetSummary:
     """What `check` found.
 
     Attributes:
@@ -121,7 +121,7 @@ class Summary:
         return "\n".join(lines)
 
 
-def check(dataset: Dataset, *, workers: int = 2) -> Summary:
+def check(dataset: Dataset, *, workers: int = 2) -> DatasetSummary:
     """Decode every image of ``dataset`` and look for what would hurt training."""
     known = [r for r in dataset.records if r.points is not None and r.weights is not None]
     k = len(dataset.scheme)
@@ -132,7 +132,7 @@ def check(dataset: Dataset, *, workers: int = 2) -> Summary:
     digests, unreadable = _digests({r.image for r in dataset.records}, workers)
     missing = (~labelled).sum(0)
     kinds = dict.fromkeys(name for r in dataset.records for name in r.boxes)
-    return Summary(
+    return DatasetSummary(
         name=dataset.name,
         scheme=dataset.scheme.id,
         faces=len(dataset),
@@ -193,7 +193,7 @@ def contact_sheet(
         faces: how many at most.
         columns: faces in a row.
         size: side of a face in pixels; it is cropped at 1.5 times its box.
-        suspects: keys of records to show first, in a red frame (`Summary.suspects`).
+        suspects: keys of records to show first, in a red frame (`DatasetSummary.suspects`).
 
     The first landmark of a mirror pair is blue, the second orange, the others are white; fainter ones have a smaller
     weight. Faces without points show their box.
@@ -216,12 +216,7 @@ def contact_sheet(
         tiles.append(tile)
     if not tiles:
         raise ValueError(f"none of the images of {dataset.source} can be read")
-    rows = -(-len(tiles) // columns)
-    sheet = np.zeros((rows * size, min(columns, len(tiles)) * size, 3), np.uint8)
-    for n, tile in enumerate(tiles):
-        y, x = divmod(n, columns)
-        sheet[y * size : (y + 1) * size, x * size : (x + 1) * size] = tile
-    write_image(path, sheet)
+    write_image(path, sheet(tiles, columns, gap=0, background=0))
 
 
 def _tile(record: Record, scheme: Scheme, size: int) -> NDArray[np.uint8]:
@@ -232,16 +227,15 @@ def _tile(record: Record, scheme: Scheme, size: int) -> NDArray[np.uint8]:
         cv2.rectangle(tile, (x1, y1), (x2, y2), _SIDES[2], 1)
         return tile
     order = scheme.permutation
-    fixed = (crop.to_crop(np.nan_to_num(record.points)) * 16).round().clip(-(2**20), 2**20).astype(int)
+    points = crop.to_crop(np.where(record.weights[:, None] > 0, record.points, np.nan))
+    pen = Pen(tile)
     for line in scheme.contours:
-        for a, b in pairwise(line):
-            if record.weights[a] > 0 and record.weights[b] > 0:
-                cv2.line(tile, fixed[a].tolist(), fixed[b].tolist(), (90, 90, 90), 1, cv2.LINE_AA, 4)
+        pen.line(points[list(line)], (90, 90, 90))
     for n in np.flatnonzero(record.weights > 0):
         side = 2 if order is None or order[n] == n else int(n > order[n])
         shade = 0.4 + 0.6 * record.weights[n]
-        colour = tuple(round(shade * c) for c in _SIDES[side])
-        cv2.circle(tile, fixed[n].tolist(), 20, colour, -1, cv2.LINE_AA, 4)
+        red, green, blue = (round(shade * c) for c in _SIDES[side])
+        pen.point(points[n], (red, green, blue), 1.25)
     return tile
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..drawing import sheet
+from ..drawing import Pen, sheet
 from ..method.heatmaps import STRIDE, Rounding, encode
 from ..method.network import MEAN, STD
 from ..schemes import Scheme
@@ -46,17 +45,12 @@ def draw_points(
     """
     canvas = image.copy()
     weights = np.ones(len(points), np.float32) if weights is None else weights
-    bits = 4  # OpenCV's fixed-point coordinates, so that subpixels show
-    places = [tuple(int(v) for v in np.rint(np.nan_to_num(p) * (1 << bits))) for p in points]
+    pen, shown = Pen(canvas), np.where(weights[:, None] > 0, points, np.nan)
     for line in scheme.contours if scheme else ():
-        for a, b in pairwise(line):
-            if weights[a] > 0 and weights[b] > 0:
-                cv2.line(canvas, places[a], places[b], _LINE, 1, cv2.LINE_AA, bits)
-    radius = max(1, round(image.shape[1] / 180)) << bits
-    for place, weight in zip(places, weights, strict=True):
-        if weight > 0:
-            colour = tuple(float(weight * s + (1 - weight) * u) for s, u in zip(_SURE, _UNSURE, strict=True))
-            cv2.circle(canvas, place, radius, colour, -1, cv2.LINE_AA, bits)
+        pen.line(shown[list(line)], _LINE)
+    for point, weight in zip(shown, weights, strict=True):
+        red, green, blue = (round(float(weight * s + (1 - weight) * u)) for s, u in zip(_SURE, _UNSURE, strict=True))
+        pen.point(point, (red, green, blue), _radius(image))
     return canvas
 
 
@@ -87,43 +81,37 @@ def compare(
     cells = [
         _compared(image, t, f, error, scheme) for image, t, f, error in zip(images, true, found, errors, strict=True)
     ]
-    columns = min(columns, len(cells))
-    cells += [np.full_like(cells[0], 255)] * (-len(cells) % columns)
-    rows = [np.concatenate(cells[i : i + columns], 1) for i in range(0, len(cells), columns)]
-    head = np.full((26, rows[0].shape[1], 3), 255, np.uint8)
+    below = sheet(cells, columns, gap=0)
+    head = np.full((26, below.shape[1], 3), 255, np.uint8)
     for x, text, colour in (
         (6, "labelled", _LABELLED),
         (86, "found", _FOUND),
         (146, f"NME, % of {unit}", (0, 0, 0)),
     ):
         cv2.putText(head, text, (x, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1, cv2.LINE_AA)
-    return np.concatenate((head, *rows), 0)
+    return np.concatenate((head, below), 0)
 
 
 def _compared(
     image: NDArray[np.uint8], true: NDArray[np.float64], found: NDArray[np.float64], error: float, scheme: Scheme
 ) -> NDArray[np.uint8]:
-    canvas, bits = image.copy(), 4
-    known = np.asarray(np.isfinite(true).all(-1))
-
-    def place(point: NDArray[np.float64]) -> tuple[int, int]:
-        x, y = np.rint(np.clip(point, -1e4, 1e4) * (1 << bits))
-        return int(x), int(y)
-
-    for points, colour in ((true, _LABELLED), (found, _FOUND)):
-        for a, b in (pair for line in scheme.contours for pair in pairwise(line)):
-            if known[a] and known[b]:
-                cv2.line(canvas, place(points[a]), place(points[b]), colour, 1, cv2.LINE_AA, bits)
-    for k in np.flatnonzero(known):
-        cv2.line(canvas, place(true[k]), place(found[k]), (230, 230, 230), 1, cv2.LINE_AA, bits)
-    radius = max(1, round(image.shape[1] / 180)) << bits
-    for points, colour in ((true, _LABELLED), (found, _FOUND)):
-        for k in np.flatnonzero(known):
-            cv2.circle(canvas, place(points[k]), radius, colour, -1, cv2.LINE_AA, bits)
-    text = f"{error:.1f}" if np.isfinite(error) else "-"
-    for colour, width in (((0, 0, 0), 3), ((255, 255, 255), 1)):  # readable on any face
-        cv2.putText(canvas, text, (5, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, width, cv2.LINE_AA)
+    canvas = image.copy()
+    pen, known = Pen(canvas), np.asarray(np.isfinite(true).all(-1))
+    kinds = ((true, _LABELLED), (np.where(known[:, None], found, np.nan), _FOUND))
+    for points, colour in kinds:
+        for line in scheme.contours:
+            pen.line(points[list(line)], colour)
+    for pair in zip(true, found, strict=True):
+        pen.line(np.stack(pair), (230, 230, 230))
+    for points, colour in kinds:
+        for point in points:
+            pen.point(point, colour, _radius(image))
+    pen.text(f"{error:.1f}" if np.isfinite(error) else "-", np.array((5.0, 16.0)), (255, 255, 255), 11)
     return canvas
+
+
+def _radius(image: NDArray[np.uint8]) -> int:
+    return max(1, round(image.shape[1] / 180))
 
 
 def preview(
