@@ -88,7 +88,7 @@ class Face:
 
 def read_faces(data: Path, scheme: str, every: int) -> list[Face]:
     records: Sequence[Record] = read_dataset(data, scheme).records[::every]
-    return [Face(np.asarray(read_image(r.image)), np.asarray(r.points)) for r in records if r.points is not None]
+    return [Face(np.asarray(read_image(r.image)), r.labels.points) for r in records if r.labels is not None]
 
 
 def found(box: Any, boxes: Any) -> Any:

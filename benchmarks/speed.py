@@ -175,14 +175,14 @@ def measure_competitor(process: Process, data: Path) -> dict[str, float]:
     from hih_align.evaluation import metrics
 
     dataset = read_dataset(data, "300w")
-    records = [record for record in dataset.records if record.points is not None]
+    records = [record for record in dataset.records if record.labels is not None]
     faces = [(str(record.image), box.tolist()) for record, box in zip(records, face_boxes(records), strict=True)]
     points = process.ask("landmarks", faces=faces)
     hits = [(p, r) for p, r in zip(points, records, strict=True) if p is not None]
     if not hits:
         return {"nme": float("nan"), "found": 0, "faces": len(records)}
-    labelled = np.array([record.weights for _, record in hits]) > 0
-    target = np.where(labelled[..., None], np.array([record.points for _, record in hits]), np.nan)
+    labelled = np.array([record.labels.weights for _, record in hits]) > 0
+    target = np.where(labelled[..., None], np.array([record.labels.points for _, record in hits]), np.nan)
     nme = metrics.nme([p for p, _ in hits], target, dataset.scheme.distance(target), labelled)
     return {"nme": float(np.nanmean(nme)), "found": len(hits), "faces": len(records)}
 

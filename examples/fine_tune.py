@@ -22,7 +22,7 @@ import typer
 
 from hih_align import FaceAligner
 from hih_align.crops import square_crop, warp
-from hih_align.data.annotations import Dataset, read_dataset
+from hih_align.data.annotations import Dataset, Labels, read_dataset
 from hih_align.evaluation.evaluate import evaluate
 from hih_align.images import write_image
 from hih_align.runtime.memory import keep_freed_memory
@@ -39,8 +39,8 @@ def five_points(dataset: Dataset, count: int | None = None) -> Dataset:
     chosen = np.arange(len(dataset)) if count is None else np.linspace(0, len(dataset) - 1, count).round().astype(int)
     records = []
     for record in (dataset.records[i] for i in chosen):
-        points = np.stack([record.points[list(group)].mean(0) for group in W300.five])
-        records.append(replace(record, points=points, weights=np.ones(5)))
+        points = np.stack([record.labels.points[list(group)].mean(0) for group in W300.five])
+        records.append(replace(record, labels=Labels(points, np.ones(5))))
     return replace(dataset, scheme=SCHEME, records=tuple(records))
 
 

@@ -20,7 +20,8 @@ import typer
 from numpy.typing import NDArray
 
 from hih_align.crops import CROP_SIZE, square_crop, tight_box
-from hih_align.data.annotations import Dataset, read_dataset
+from hih_align.data.annotations import read_dataset
+from hih_align.data.records import Dataset, stack_labels
 from hih_align.evaluation.metrics import nme
 from hih_align.evaluation.normalizers import normalizer_text
 from hih_align.files import replacing
@@ -103,11 +104,11 @@ def quantization_error(
     """
     if not crop_ratio > 0:
         raise ValueError(f"crop_ratio is {crop_ratio}, expected a positive number")
-    known = [r for r in dataset.records if r.points is not None and r.weights is not None and "landmarks" in r.boxes]
+    known = [r for r in dataset.records if "landmarks" in r.boxes]
     if not known:
         raise ValueError(f"dataset: {dataset.source} holds no faces with points")
-    labelled = np.stack([r.weights > 0 for r in known if r.weights is not None])
-    points = np.stack([r.points for r in known if r.points is not None])
+    known, points, weights = stack_labels(known)
+    labelled = weights > 0
     points = np.where(labelled[..., None], points, np.nan)
     normalizer = dataset.scheme.default_normalizer if normalizer is None else normalizer
     boxes = np.stack([tight_box(p[known_]) for p, known_ in zip(points, labelled, strict=True)])

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hih_align import FaceAligner
-from hih_align.data.annotations import Dataset, Record
+from hih_align.data.annotations import Dataset, Labels, Record
 from hih_align.evaluation.evaluate import evaluate
 
 
@@ -26,8 +26,7 @@ def test_repr(astronaut: NDArray[np.uint8], astronaut_box: tuple[float, ...], tm
     face = own.align(astronaut, astronaut_box)
     record = Record(
         tmp_path / "a.png",
-        face.points.astype(float),
-        np.ones(68),
+        Labels(face.points.astype(float), np.ones(68)),
         {"annotated": np.array(astronaut_box, float)},
         key="a.json#7",
     )

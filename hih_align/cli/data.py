@@ -77,7 +77,7 @@ def label(
     ratio = error_ratio(list(look(aligner, known.records, boxes)), known.records)
     faces = relabel(aligner, read_dataset(data, aligner.scheme), ratio, boxes)
     coco.write(faces, aligner.scheme, out)
-    made = sum(face.spread is not None for face in faces)
+    made = sum(face.labels is not None and face.labels.spread is not None for face in faces)
     typer.echo(f"wrote {out}: {made} of {len(faces)} faces labelled; error over spread {ratio:.2f}")
 
 
@@ -109,7 +109,7 @@ def harmonize(
     faces = read_dataset(data, aligner.scheme).records
 
     def some(records: tuple[Record, ...]) -> tuple[Record, ...]:
-        labelled = [record for record in records if record.points is not None]
+        labelled = [record for record in records if record.labels is not None]
         return tuple(labelled[i] for i in np.linspace(0, len(labelled) - 1, min(sample, len(labelled))).astype(int))
 
     reference = some(read_dataset(onto, aligner.scheme).records)

@@ -19,7 +19,7 @@ from ..drawing import Pen, sheet
 from ..images import read_image, write_image
 from ..schemes import Scheme
 from . import shapes
-from .annotations import Dataset, Record, image_size, outside
+from .records import Dataset, Record, image_size, outside, stack_labels
 
 #: Faces of two images of the same content are the same face from this overlap of their boxes (intersection over union).
 SAME_FACE = 0.5
@@ -123,11 +123,8 @@ class DatasetSummary:
 
 def check(dataset: Dataset, *, workers: int = 2) -> DatasetSummary:
     """Decode every image of ``dataset`` and look for what would hurt training."""
-    known = [r for r in dataset.records if r.points is not None and r.weights is not None]
-    k = len(dataset.scheme)
-    points = np.stack([r.points for r in known if r.points is not None]) if known else np.zeros((0, k, 2))
-    weights = np.stack([r.weights for r in known if r.weights is not None]) if known else np.zeros((0, k))
-    labelled = weights > 0
+    known, points, weights = stack_labels(dataset.records)
+    labelled = weights > 0 if known else np.zeros((0, len(dataset.scheme)), bool)
     far, crossed = _shapes(known, points, labelled, dataset.scheme)
     digests, unreadable = _digests({r.image for r in dataset.records}, workers)
     missing = (~labelled).sum(0)
@@ -222,18 +219,18 @@ def contact_sheet(
 def _tile(record: Record, scheme: Scheme, size: int) -> NDArray[np.uint8]:
     crop = square_crop(record.box, 1.5, size)
     tile = warp(read_image(record.image), crop.matrix, size)
-    if record.points is None or record.weights is None:
+    if record.labels is None:
         x1, y1, x2, y2 = (int(v) for v in crop.to_crop(record.box.reshape(2, 2)).round().ravel())
         cv2.rectangle(tile, (x1, y1), (x2, y2), _SIDES[2], 1)
         return tile
     order = scheme.permutation
-    points = crop.to_crop(np.where(record.weights[:, None] > 0, record.points, np.nan))
+    points = crop.to_crop(np.where(record.labels.known[:, None], record.labels.points, np.nan))
     pen = Pen(tile)
     for line in scheme.contours:
         pen.line(points[list(line)], (90, 90, 90))
-    for n in np.flatnonzero(record.weights > 0):
+    for n in np.flatnonzero(record.labels.known):
         side = 2 if order is None or order[n] == n else int(n > order[n])
-        shade = 0.4 + 0.6 * record.weights[n]
+        shade = 0.4 + 0.6 * record.labels.weights[n]
         red, green, blue = (round(shade * c) for c in _SIDES[side])
         pen.point(points[n], (red, green, blue), 1.25)
     return tile
@@ -264,9 +261,9 @@ def _shapes(
 def _outside(known: Sequence[Record]) -> tuple[Finding, ...]:
     found = []
     for record in known:
-        if record.points is None or record.weights is None:
+        if record.labels is None:
             continue
-        beyond = outside(record.points[record.weights > 0], _size(record))
+        beyond = outside(record.labels.points[record.labels.known], _size(record))
         if beyond.any():
             what = f"{(beyond > 0).sum()} of {len(beyond)} landmarks, up to {beyond.max():.1f} px"
             found.append(Finding(record.key, float(beyond.max()), what))

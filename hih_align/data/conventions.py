@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ..aligner import READ_AHEAD, FaceAligner
 from ..progress import progress_bar
 from ..schemes import Scheme
-from .annotations import Record
+from .records import Record, stack_labels
 from .shapes import aligned, mean_shape, turns, upright
 
 #: A landmark that fewer faces have labelled has no offset.
@@ -88,12 +88,11 @@ def offset(found: _Floats, records: Sequence[Record], frame: Frame) -> _Floats:
         (3, K, 2), by least absolute differences over faces and their mirror images; NaN where fewer than `LEAST_FACES`
         faces have the landmark or its partner labelled.
     """
-    known = [(f, r.points, r.weights) for f, r in zip(found, records, strict=True) if r.points is not None]
+    known, labels, weights = stack_labels(records)
     if not known:
         return np.full((3, *frame.mean.shape), np.nan)
-    points = np.stack([f for f, _, _ in known])
-    weights = np.stack([w for _, _, w in known if w is not None])
-    labels = np.where(weights[..., None] > 0, np.stack([p for _, p, _ in known]), points)
+    points = np.stack([f for f, record in zip(found, records, strict=True) if record.labels is not None])
+    labels = np.where(weights[..., None] > 0, labels, points)
     order = frame.permutation
     apart = _turns(points, frame)[:, None] * ((labels - points) @ np.array([1, 1j]))
     apart = np.concatenate((apart, -apart.conj()[:, order]))
@@ -147,11 +146,11 @@ def harmonized(
     by = offset(anchor, reference, frame) - offset(_find(aligner, like, progress), like, frame)
     faces = []
     for record, found in zip(data, _find(aligner, data, progress), strict=True):
-        points = record.points
-        if points is not None and record.weights is not None:
-            points = np.where(record.weights[:, None] > 0, points, 0.0)
-            points = moved(points[None], found[None], by, frame)[0]
-        faces.append(replace(record, points=points))
+        labels = record.labels
+        if labels is not None:
+            points = np.where(labels.known[:, None], labels.points, 0.0)
+            labels = replace(labels, points=moved(points[None], found[None], by, frame)[0])
+        faces.append(replace(record, labels=labels))
     return faces, by
 
 

@@ -211,7 +211,7 @@ def _labelled(datasets: Sequence[Dataset]) -> tuple[Scheme, list[Record], list[i
     schemes = {dataset.scheme.id for dataset in datasets}
     if len(schemes) != 1:
         raise ValueError(f"dataset holds the schemes {sorted(schemes)}, expected one")
-    pairs = [(record, n) for n, data in enumerate(datasets) for record in data.records if record.points is not None]
+    pairs = [(record, n) for n, data in enumerate(datasets) for record in data.records if record.labels is not None]
     if not pairs:
         raise ValueError(f"dataset {', '.join(data.name for data in datasets)!r} holds no face with points")
     return datasets[0].scheme, [record for record, _ in pairs], [n for _, n in pairs]
@@ -229,10 +229,9 @@ def _crop(record: Record, box: str | None, side: int, margin: float) -> Crop:
 
 
 def _labels(record: Record, crop: Crop) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    assert record.points is not None  # _labelled saw to it
-    assert record.weights is not None
-    points = np.where(record.weights[:, None] > 0, crop.to_crop(record.points), 0.0)
-    return points.astype(np.float32), record.weights.astype(np.float32)
+    assert record.labels is not None  # _labelled saw to it
+    points = np.where(record.labels.known[:, None], crop.to_crop(record.labels.points), 0.0)
+    return points.astype(np.float32), record.labels.weights.astype(np.float32)
 
 
 def _decode(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,8 +12,8 @@ from .. import files
 from ..crops import square_crop, warp
 from ..images import read_image
 from ..progress import progress_bar
-from .annotations import Dataset, Record
 from .readers import coco
+from .records import Dataset, Record
 
 
 def pack(
@@ -42,10 +43,9 @@ def pack(
         with files.replacing(path) as temporary:
             temporary.write_bytes(data)
         size += len(data)
-        points = None if record.points is None else crop.to_crop(np.nan_to_num(record.points))
+        own = record.labels
+        labels = None if own is None else replace(own, points=crop.to_crop(np.nan_to_num(own.points)))
         boxes = {name: crop.to_crop(box.reshape(2, 2)).reshape(4) for name, box in record.boxes.items()}
-        records.append(
-            Record(path, points, record.weights, boxes, record.attributes, record.key, (crop.size,) * 2, record.spread)
-        )
+        records.append(Record(path, labels, boxes, record.attributes, record.key, (crop.size,) * 2))
     coco.write(records, dataset.scheme, out / "annotations.json")
     return size

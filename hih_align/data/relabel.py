@@ -18,9 +18,9 @@ from ..crops import square_crop, tight_box, unmirrored
 from ..images import read_image
 from ..method.heatmaps import STRIDE
 from ..progress import progress_bar
-from .annotations import Dataset, Record, spread_weights
 from .boxes import jitter
 from .conventions import Frame, moved, offset
+from .records import Dataset, Labels, Record, spread_weights
 
 #: Expected error over spread of the labels that come with ``shared/data``.
 GIVEN_RATIO = 2.3
@@ -53,7 +53,7 @@ def look(aligner: FaceAligner, records: Sequence[Record], boxes: int = 2, progre
     if order is None:
         raise ValueError(f"scheme {aligner.scheme.id!r} has no mirror pairs")
     own = np.array([record.box for record in records], np.float64)
-    unlabelled = [i for i, record in enumerate(records) if record.points is None]
+    unlabelled = [i for i, record in enumerate(records) if record.labels is None]
     found = aligner.stream(
         [records[i].image for i in unlabelled], [own[i] for i in unlabelled], refine=1, read_ahead=READ_AHEAD
     )
@@ -91,11 +91,11 @@ def error_ratio(labels: Sequence[Label], records: Sequence[Record]) -> float:
     """Mean error over mean spread, on labelled faces: what a spread is worth."""
     errors, spreads = [], []
     for label, record in zip(labels, records, strict=True):
-        if record.points is None or record.weights is None:
+        if record.labels is None:
             continue
-        known = record.weights > 0
+        known = record.labels.known
         side = (record.box[2:] - record.box[:2]).max()
-        errors.append(np.linalg.norm(label.points - record.points, axis=-1)[known] / side)
+        errors.append(np.linalg.norm(label.points - record.labels.points, axis=-1)[known] / side)
         spreads.append(label.spread[known])
     return float(np.concatenate(errors).mean() / np.concatenate(spreads).mean())
 
@@ -132,11 +132,11 @@ def relabel(
 
     Args:
         aligner: in the dataset's scheme.
-        dataset: faces of which some have machines' labels (`Record.spread`) or only a box.
+        dataset: faces of which some have machines' labels (`Labels.spread`) or only a box.
         ratio: expected error over spread of the network's labels, see `error_ratio`.
         boxes, progress: see `look`.
     """
-    machine = [r for r in dataset.records if r.points is None or r.spread is not None]
+    machine = [r for r in dataset.records if r.labels is None or r.labels.spread is not None]
     found = list(look(aligner, machine, boxes, progress))
     if found:
         points = np.stack([label.points for label in found])
@@ -149,14 +149,15 @@ def relabel(
 
 def _labelled(record: Record, new: Label, ratio: float) -> Record:
     boxes = dict(record.boxes)
-    if record.points is None or record.spread is None or record.weights is None:
+    own = record.labels
+    if own is None or own.spread is None:
         label = Label(new.points, new.spread * ratio / GIVEN_RATIO)
         boxes["annotated"] = tight_box(label.points)
     else:
-        given = Label(record.points, np.where(record.weights > 0, record.spread, 0.0))
+        given = Label(own.points, np.where(own.known, own.spread, 0.0))
         label = combine(given, new, float((record.box[2:] - record.box[:2]).max()), ratio)
-    weights = spread_weights(label.spread)
-    return replace(record, points=label.points, weights=weights, boxes=boxes, spread=label.spread)
+    labels = Labels(label.points, spread_weights(label.spread), label.spread)
+    return replace(record, labels=labels, boxes=boxes)
 
 
 def _width(record: Record) -> int:

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from ..aligner import FaceAligner
-from ..data.annotations import Dataset, Record
 from ..data.boxes import Box, face_boxes
+from ..data.records import Dataset, Record, stack_labels
 from ..hub.checkpoints import Config
 from ..images import read_image
 from ..method import heatmaps
@@ -101,13 +101,13 @@ def calibrate(
     """
     if aligner.scheme.id != dataset.scheme.id or aligner.config.output is not None:
         raise ValueError(f"scheme of the data is {dataset.scheme.id!r}, expected the model's, {aligner.scheme.id!r}")
-    complete = [record for record in dataset.records if record.points is not None]
+    complete = [record for record in dataset.records if record.labels is not None]
     chosen = [i for i, record in enumerate(complete) if keep is None or keep(record)]
     if not chosen:
         raise ValueError(f"dataset {dataset.name!r} has no face with points that was chosen")
     records = [complete[i] for i in chosen]
-    target = np.stack([record.points for record in records if record.points is not None])
-    labelled = np.stack([record.weights > 0 for record in records if record.weights is not None])
+    _, target, weights = stack_labels(records)
+    labelled = weights > 0
     longer = np.array([(record.box[2:] - record.box[:2]).max() for record in records])
     normalizer = choose_normalizer(dataset.scheme, records)
     norm = longer if normalizer == "box" else _distance(dataset.scheme, normalizer, target, labelled)

@@ -63,7 +63,7 @@ def evaluate(
     if normalizer not in (None, "box") and normalizer not in scheme.normalizers:
         expected = sorted([*scheme.normalizers, "box"])
         raise ValueError(f"normalizer is {normalizer!r}, expected for scheme {scheme.id!r} one of {expected}")
-    complete = [record for record in dataset.records if record.points is not None]
+    complete = [record for record in dataset.records if record.labels is not None]
     boxes = face_boxes(complete, box)
     chosen = [i for i, record in enumerate(complete) if keep is None or keep(record)]
     records, boxes = tuple(complete[i] for i in chosen), boxes[chosen]

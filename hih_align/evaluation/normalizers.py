@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..data.annotations import Record
+from ..data.records import Record, stack_labels
 from ..schemes import Scheme
 
 
@@ -15,7 +15,7 @@ def choose_normalizer(scheme: Scheme, records: Sequence[Record]) -> str:
     if name == "box":
         return name
     ends = [i for group in scheme.normalizers[name] for i in group]
-    return name if any((record.weights[ends] > 0).all() for record in records if record.weights is not None) else "box"
+    return name if (stack_labels(records)[2][:, ends] > 0).all(-1).any() else "box"
 
 
 def normalizer_text(normalizer: str) -> str:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.annotations import Record
 from ..data.boxes import face_boxes
 from ..data.readers.wflw import ATTRIBUTES
+from ..data.records import Record, stack_labels
 from ..schemes import Scheme
 from . import metrics
 from .score_quality import ScoreQuality, measure_scores, rank_correlation
@@ -145,12 +145,12 @@ class Report:
     @cached_property
     def labelled(self) -> NDArray[np.bool_]:
         """(N, K) whether the data have the point."""
-        return np.array([record.weights for record in self.records], np.float64) > 0
+        return stack_labels(self.records)[2] > 0
 
     @cached_property
     def target(self) -> NDArray[np.float64]:
         """(N, K, 2) the data's points, NaN where not labelled."""
-        return np.where(self.labelled[..., None], np.array([r.points for r in self.records], np.float64), np.nan)
+        return np.where(self.labelled[..., None], stack_labels(self.records)[1], np.nan)
 
     @cached_property
     def box_sides(self) -> NDArray[np.float64]:

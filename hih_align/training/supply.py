@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.annotations import Dataset
 from ..data.faces import LIMIT, FaceStore, FaceTensors, StreamingFaces, store_bytes
+from ..data.records import Dataset, stack_labels
 from .sampling import Indices
 
 T = TypeVar("T")
@@ -70,7 +70,7 @@ class Supply:
         skip_bad: bool = False,
         progress: bool = True,
     ) -> None:
-        count = sum(record.points is not None for data in datasets for record in data.records)
+        count = sum(record.labels is not None for data in datasets for record in data.records)
         fits = store_bytes(count, side) <= limit
         how: dict[str, Any] = {"side": side, "margin": margin, "workers": workers, "skip_bad": skip_bad}
         faces: FaceStore | StreamingFaces
@@ -80,7 +80,7 @@ class Supply:
             faces = StreamingFaces(datasets, progress=progress, **how)
         self._faces, self._device, self._workers = faces, device, workers
         self.records, self.crops, self.sources = faces.records, faces.crops, faces.sources.numpy()
-        self.labelled = np.array([(np.asarray(record.weights) > 0).sum() for record in faces.records])
+        self.labelled = (stack_labels(faces.records)[2] > 0).sum(-1)
         self.held = store_bytes(len(faces), side) if fits else 0
 
     def __len__(self) -> int:

@@ -78,9 +78,9 @@ def test_coco(tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
     dataset = read_dataset(tmp_path / "a.json", EYES)
     record = only(dataset)
-    assert record.points is not None
-    same(record.points[:2], [[10.25, 12], [29, 11.5]])
-    same(record.weights, [1, 1, 0])  # v = 1 counts as labelled
+    assert record.labels is not None
+    same(record.labels.points[:2], [[10.25, 12], [29, 11.5]])
+    same(record.labels.weights, [1, 1, 0])  # v = 1 counts as labelled
     same(record.boxes["annotated"], [9.5, 7, 30.5, 29.5])
     same(record.boxes["landmarks"], [10.25, 11.5, 29, 12])
     same(record.box, record.boxes["annotated"])
@@ -112,9 +112,9 @@ def test_cvat(tmp_path: Path, folder: str) -> None:
     picture(tmp_path / folder / "b" / "c.png")
     dataset = read_dataset(tmp_path, EYES)
     record = only(dataset)
-    assert record.points is not None
-    same(record.points[[0, 2]], [[10, 5], [25.5, 18]])  # by name: the category's order is another
-    same(record.weights, [1, 0, 1])
+    assert record.labels is not None
+    same(record.labels.points[[0, 2]], [[10, 5], [25.5, 18]])  # by name: the category's order is another
+    same(record.labels.weights, [1, 0, 1])
     assert record.attributes == {"id": 1, "occluded": False, "pose": "profile", "track_id": 0, "keyframe": True}
     assert dataset.name == tmp_path.name
 
@@ -140,10 +140,10 @@ def test_label_studio(tmp_path: Path) -> None:
     picture(tmp_path / "images" / "1a2b-d.png")
     picture(tmp_path / "images" / "e.png")
     first, second = read_dataset(tmp_path, EYES).records
-    same(first.points, [[10, 12], [30, 12], [20, 25]])
+    same(first.labels.points, [[10, 12], [30, 12], [20, 25]])
     same(first.boxes["annotated"], [10, 12, 30, 25])
     assert first.key.endswith("result.json#1")
-    same(second.weights, [1, 0, 1])
+    same(second.labels.weights, [1, 0, 1])
     assert set(second.boxes) == {"landmarks"}
 
 
@@ -163,7 +163,7 @@ def test_roboflow(tmp_path: Path) -> None:
     (tmp_path / "_annotations.coco.json").write_text(ROBOFLOW)
     picture(tmp_path / "IMG_jpg.rf.21d9ecc5.png")
     record = only(read_dataset(tmp_path, EYES))
-    same(record.points, [[10, 12], [30, 12], [20, 25]])
+    same(record.labels.points, [[10, 12], [30, 12], [20, 25]])
     same(record.boxes["annotated"], [8, 9, 38, 31.5])
 
 
@@ -189,14 +189,14 @@ def ours(folder: Path) -> Path:
 
 def test_our_own_form(tmp_path: Path) -> None:
     first, second = read_dataset(ours(tmp_path), EYES).records
-    same(first.weights, [1, 0.5, 0])
+    same(first.labels.weights, [1, 0.5, 0])
     same(first.boxes["rect"], [2, 3, 50, 39])
     assert first.attributes == {"id": 7, "pose": 0, "blur": 1, "source": "0--Parade/x.jpg"}
-    assert second.points is None
-    assert second.weights is None
+    assert second.labels is None
+    assert second.labels is None
     same(second.box, [1, 2, 31, 22])
     assert second.attributes["subset"] == "afw"
-    same(read_dataset(tmp_path, EYES, full_spread=0.006).records[0].weights, [1, 0.25, 0])
+    same(read_dataset(tmp_path, EYES, full_spread=0.006).records[0].labels.weights, [1, 0.25, 0])
 
 
 def test_spread_weights() -> None:
@@ -243,16 +243,16 @@ def test_pts(tmp_path: Path, end: bytes) -> None:
     )
     picture(tmp_path / "lfpw" / "trainset" / "without_points.png")
     record = only(read_dataset(tmp_path, EYES))
-    same(record.points, [[0, 0], [30.5, 11.25], [19, 24]])  # (1, 1) is the centre of the first pixel
-    same(record.weights, [1, 1, 1])
+    same(record.labels.points, [[0, 0], [30.5, 11.25], [19, 24]])  # (1, 1) is the centre of the first pixel
+    same(record.labels.weights, [1, 1, 1])
     assert record.image.name == "image_0001.png"
     assert record.key == str(tmp_path / "lfpw" / "trainset" / "image_0001.pts")
-    same(only(read_dataset(record.key, EYES)).points, record.points)
+    same(only(read_dataset(record.key, EYES)).labels.points, record.labels.points)
 
 
 def test_pts_with_a_missing_point(tmp_path: Path) -> None:
     record = only(read_dataset(pts(tmp_path, b"version: 1\nn_points: 3\n{\n1 1\nnan nan\n20 25\n}\n"), EYES))
-    same(record.weights, [1, 0, 1])
+    same(record.labels.weights, [1, 0, 1])
 
 
 @pytest.mark.parametrize(
@@ -303,9 +303,9 @@ def test_wflw(tmp_path: Path) -> None:
     listed.write_text(wflw_line("8 2 31 29 1 0 0 1 0 1 37--Soccer/37_Soccer_soccer_ball_37_45.png"))
     picture(tmp_path / "WFLW_images" / "37--Soccer" / "37_Soccer_soccer_ball_37_45.png")
     record = only(read_dataset(listed, PLAIN_WFLW))
-    assert record.points is not None
-    same(record.points[[0, 1, 97]], [[10, 5], [11.001, 5], [23.097, 18]])
-    same(record.weights, np.ones(98))
+    assert record.labels is not None
+    same(record.labels.points[[0, 1, 97]], [[10, 5], [11.001, 5], [23.097, 18]])
+    same(record.labels.weights, np.ones(98))
     same(record.boxes["rect"], [8, 2, 31, 29])
     same(record.box, record.boxes["landmarks"])
     attributes = {"pose": 1, "expression": 0, "illumination": 0, "makeup": 1, "occlusion": 0, "blur": 1}
@@ -350,9 +350,9 @@ PLAIN_COFW = replace(COFW, mirror=None, five=None)
 
 def check_cofw(path: Path) -> None:
     first, second = read_dataset(path, PLAIN_COFW).records
-    assert first.points is not None
-    same(first.points[[0, 28]], [[10, 34], [38, 6]])
-    same(first.weights, np.ones(29))
+    assert first.labels is not None
+    same(first.labels.points[[0, 28]], [[10, 34], [38, 6]])
+    same(first.labels.weights, np.ones(29))
     same(first.boxes["rect"], [8, 4, 48, 39])
     assert first.attributes == {"occlusion": pytest.approx(2 / 29)}
     assert first.key == f"{path}#1"
@@ -425,8 +425,8 @@ def test_csv(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.csv").write_text(text, encoding="utf-8", newline="")
     picture(tmp_path / "a.png")
     record = only(read_dataset(tmp_path / "a.csv", EYES))
-    same(record.points, [[10, 12.5], [30, 12], [20, 25]])
-    same(record.weights, [1, 1, 1])
+    same(record.labels.points, [[10, 12.5], [30, 12], [20, 25]])
+    same(record.labels.weights, [1, 1, 1])
     assert record.key == f"{tmp_path / 'a.csv'}#2"
 
 
@@ -439,10 +439,10 @@ def test_csv_with_all_its_columns(tmp_path: Path) -> None:
     picture(tmp_path / "images" / "a.png")
     picture(tmp_path / "images" / "b.png")
     first, second = read_dataset(tmp_path / "a.csv", EYES).records
-    same(first.weights, [1, 0, 0])
+    same(first.labels.weights, [1, 0, 0])
     same(first.boxes["annotated"], [1, 2, 41, 32])
     assert first.attributes == {"pose": 0.5, "light": "dark"}
-    assert second.points is None
+    assert second.labels is None
     assert second.attributes == {}
 
 
@@ -745,15 +745,15 @@ def test_missing_table_warns(tmp_path: Path) -> None:
 def test_shared_data(shared: Path, name: str, scheme: Scheme, faces: int, without: int) -> None:
     dataset = read_dataset(shared / "data" / name, scheme)
     assert (dataset.name, len(dataset)) == (name, faces)
-    assert sum(r.points is None for r in dataset.records) == without
+    assert sum(r.labels is None for r in dataset.records) == without
     assert all("annotated" in r.boxes for r in dataset.records)
 
 
 def test_profiles_of_one_side_only(shared: Path) -> None:
     records = read_dataset(shared / "data" / "cfp68_val", W300).records
-    left = [r for r in records if r.weights is not None and r.weights[:8].sum() > r.weights[9:17].sum()]
-    points = np.stack([r.points for r in left if r.points is not None])
-    labelled = np.stack([r.weights > 0 for r in left if r.weights is not None])
+    left = [r for r in records if r.labels is not None and r.labels.weights[:8].sum() > r.labels.weights[9:17].sum()]
+    points = np.stack([r.labels.points for r in left if r.labels is not None])
+    labelled = np.stack([r.labels.weights > 0 for r in left if r.labels is not None])
     assert len(left) > 20
     for some in (slice(None), slice(5), slice(1)):
         assert left_right_problem(points[some], labelled[some], W300) is None

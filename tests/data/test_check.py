@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from hih_align.cli import data as commands
-from hih_align.data.annotations import Dataset, Record, read_dataset
+from hih_align.data.annotations import Dataset, Labels, Record, read_dataset
 from hih_align.data.check import check, contact_sheet, require_disjoint, shared_faces
 from hih_align.schemes import Scheme
 
@@ -49,10 +49,10 @@ def save(folder: Path, name: str, seed: int) -> Path:
 def record(image: Path, points: NDArray[np.float64] | None, key: str, **changes: Any) -> Record:
     box = np.array([30, 30, 120, 120], float)
     if points is None:
-        return Record(image, None, None, {"annotated": box}, key=key, size=(160, 160))
+        return Record(image, None, {"annotated": box}, key=key, size=(160, 160))
     boxes = {"landmarks": np.concatenate((points.min(0), points.max(0)))}
     weights = changes.pop("weights", np.ones(len(points)))
-    return Record(image, points, weights, boxes, key=key, size=(160, 160), **changes)
+    return Record(image, Labels(points, weights), boxes, key=key, size=(160, 160), **changes)
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_clean_data(clean: Dataset) -> None:
     assert (got.labelled, got.weight, got.missing) == (1.0, 1.0, {})
     assert not got.suspects
     assert not got.unreadable + got.skipped
-    sides = [max(np.ptp(r.points, axis=0)) for r in clean.records if r.points is not None]
+    sides = [max(np.ptp(r.labels.points, axis=0)) for r in clean.records if r.labels is not None]
     assert got.boxes == {"landmarks": (20, min(sides), np.median(sides), max(sides))}
 
 
@@ -83,7 +83,7 @@ def test_counts(clean: Dataset, tmp_path: Path) -> None:
     got = check(
         with_record(
             clean,
-            Record(image, points, weights, boxes, key="part", size=(160, 160)),
+            Record(image, Labels(points, weights), boxes, key="part", size=(160, 160)),
             record(save(tmp_path, "b.png", 40), None, "box"),
         )
     )
@@ -127,16 +127,18 @@ def test_points_outside_that_are_not_labelled(clean: Dataset, tmp_path: Path) ->
 
 def test_duplicates_are_told_by_content_and_place(clean: Dataset, tmp_path: Path) -> None:
     first = clean.records[0]
-    assert first.points is not None
+    assert first.labels is not None
     with PIL.Image.open(first.image) as image:
         image.save(tmp_path / "copy.bmp")  # other bytes, the same pixels
     copy = tmp_path / "copy.bmp"
-    again = record(copy, first.points + 2, "again")
-    beside = record(copy, (first.points - 40) * 0.4 + 120, "beside")  # another face on the same picture
+    again = record(copy, first.labels.points + 2, "again")
+    beside = record(copy, (first.labels.points - 40) * 0.4 + 120, "beside")  # another face on the same picture
     got = check(with_record(clean, again, beside))
     assert got.duplicates == (("again", "k0"),)
-    assert check(with_record(clean, record(first.image, first.points + 60, "there"))).duplicates == ()
-    assert check(with_record(clean, record(first.image, first.points + 3, "anew"))).duplicates == (("anew", "k0"),)
+    assert check(with_record(clean, record(first.image, first.labels.points + 60, "there"))).duplicates == ()
+    assert check(with_record(clean, record(first.image, first.labels.points + 3, "anew"))).duplicates == (
+        ("anew", "k0"),
+    )
 
 
 def test_unreadable_images(clean: Dataset, tmp_path: Path) -> None:
@@ -219,15 +221,15 @@ def test_shared_faces(clean: Dataset, tmp_path: Path) -> None:
     other = tmp_path / "val"
     other.mkdir()
     first = clean.records[4]
-    assert first.points is not None
+    assert first.labels is not None
     (other / "renamed.png").write_bytes(first.image.read_bytes())
     val = Dataset("val", SCHEME, (record(save(other, "new.png", 77), shape(5), "new"),), other)
     assert shared_faces([clean], val) == ()
     require_disjoint([clean], val)
     leaked = with_record(
         val,
-        record(other / "renamed.png", first.points + 1, "leak"),
-        record(other / "renamed.png", (first.points - 40) * 0.3 + 130, "neighbour"),
+        record(other / "renamed.png", first.labels.points + 1, "leak"),
+        record(other / "renamed.png", (first.labels.points - 40) * 0.3 + 130, "neighbour"),
     )
     assert shared_faces([val, clean], leaked) == (("new", "new"), ("leak", "k4"))
     assert shared_faces([clean], leaked) == (("leak", "k4"),)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from hih_align import FaceAligner
 from hih_align.cli.app import app
-from hih_align.data.annotations import Dataset, Record, read_dataset
+from hih_align.data.annotations import Dataset, Labels, Record, read_dataset
 from hih_align.data.conventions import LEAST_FACES, Frame, harmonized, moved, offset
 from hih_align.data.readers import coco
 from hih_align.data.relabel import relabel
@@ -33,7 +33,7 @@ def faces(shared: Path) -> list[Record]:
 
 
 def stacked(records: list[Record]) -> np.ndarray:
-    return np.stack([r.points for r in records if r.points is not None])
+    return np.stack([r.labels.points for r in records if r.labels is not None])
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def known(frame: Frame) -> np.ndarray:
 def elsewhere(records: list[Record], by: np.ndarray, frame: Frame) -> list[Record]:
     points = stacked(records)
     points = moved(points, points, by, frame)
-    return [replace(record, points=p) for record, p in zip(records, points, strict=True)]
+    return [replace(record, labels=replace(record.labels, points=p)) for record, p in zip(records, points, strict=True)]
 
 
 def test_the_mean_face_is_upright_and_symmetrical(frame: Frame) -> None:
@@ -95,7 +95,9 @@ def test_an_offset_is_found_again(faces: list[Record], frame: Frame, known: np.n
 
 def test_wrong_labels_do_not_bend_an_offset(faces: list[Record], frame: Frame, known: np.ndarray) -> None:
     some = elsewhere(faces, known, frame)
-    some[::10] = [replace(r, points=r.points + 40) for r in some[::10] if r.points is not None]
+    some[::10] = [
+        replace(r, labels=replace(r.labels, points=r.labels.points + 40)) for r in some[::10] if r.labels is not None
+    ]
     found = offset(stacked(faces), some, frame)
     assert np.abs(found - known)[0].mean() < 0.01
 
@@ -104,17 +106,17 @@ def test_few_labels_tell_nothing(faces: list[Record], frame: Frame, known: np.nd
     """Nor do labels of no weight, wherever they lie; a landmark counts with its partner."""
     some = elsewhere(faces, known, frame)
     for n, record in enumerate(some):
-        assert record.weights is not None
-        assert record.points is not None
-        weights, points = record.weights.copy(), record.points.copy()
+        assert record.labels is not None
+        assert record.labels is not None
+        weights, points = record.labels.weights.copy(), record.labels.points.copy()
         if n >= LEAST_FACES - 1:
             weights[0] = 0
             points[0] = np.nan
-        some[n] = replace(record, weights=weights, points=points)
+        some[n] = replace(record, labels=Labels(points, weights))
     found = offset(stacked(faces), some, frame)
     assert np.isnan(found[:, [0, 16]]).all()
     assert np.isfinite(np.delete(found, [0, 16], axis=1)).all()
-    bare = [replace(record, points=None, weights=None) for record in faces]
+    bare = [replace(record, labels=None) for record in faces]
     assert np.isnan(offset(stacked(faces), bare, frame)).all()
 
 
@@ -129,7 +131,7 @@ def test_labels_come_back_through_a_network(
 ) -> None:
     """Labels of another convention are moved back, by what the network finds on either."""
     other = elsewhere(faces, known, frame)
-    other[0] = replace(other[0], points=None, weights=None)
+    other[0] = replace(other[0], labels=None)
     back, by = harmonized(aligner, faces, other, other, progress=False)
     assert back[0].points is None
     np.testing.assert_allclose(by[0], -known[0], atol=0.02)
@@ -143,7 +145,7 @@ def test_labelling_again_keeps_the_labels_convention(
 ) -> None:
     """A network that puts its points elsewhere does not draw machines' labels there."""
     spread = np.full(68, 0.005)
-    given = [replace(record, spread=spread) for record in elsewhere(faces, known, frame)]
+    given = [replace(record, labels=replace(record.labels, spread=spread)) for record in elsewhere(faces, known, frame)]
     new = relabel(aligner, Dataset("given", W300, tuple(given), Path()), ratio=3.0, boxes=1, progress=False)
     drift = offset(stacked(given), new, frame)
     assert np.abs(drift[0]).mean() < 0.15 * np.abs(known[0]).mean()

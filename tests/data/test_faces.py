@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from hih_align.crops import square_crop, warp
-from hih_align.data.annotations import Dataset, Record
+from hih_align.data.annotations import Dataset, Labels, Record
 from hih_align.data.faces import FaceStore, store_bytes
 from hih_align.images import write_image
 from hih_align.schemes import W300, Scheme
@@ -28,7 +28,7 @@ def record(path: Path, key: str = "a", shift: float = 0.0, missing: int | None =
     if missing is not None:
         points[missing], weights[missing] = np.nan, 0.0
     boxes = {"annotated": BOX + shift, "wide": BOX + shift + np.array([-20.0, -30.0, 10.0, 0.0])}
-    return Record(path, points, weights, boxes, {"pose": 1.0}, key)
+    return Record(path, Labels(points, weights), boxes, {"pose": 1.0}, key)
 
 
 def dataset(*records: Record, scheme: Scheme = SCHEME) -> Dataset:
@@ -105,7 +105,7 @@ def test_several_datasets_of_one_scheme(photograph: Path) -> None:
 
 
 def test_faces_without_points_are_left_out(photograph: Path) -> None:
-    empty = Record(photograph, None, None, {"annotated": BOX}, {}, "empty")
+    empty = Record(photograph, None, {"annotated": BOX}, {}, "empty")
     assert build(empty, record(photograph, "full"), side=32).keys == ("full",)
     with pytest.raises(ValueError, match="no face with points"):
         build(empty)
@@ -138,7 +138,7 @@ def test_says_when_a_data_set_does_not_fit(photograph: Path) -> None:
 
 @pytest.mark.parametrize("box", [[5.0, 5.0, 5.0, 5.0], [np.nan, 0.0, 1.0, 1.0]])
 def test_a_box_without_a_side_is_an_error(photograph: Path, box: list[float]) -> None:
-    bad = Record(photograph, POINTS, np.ones(4), {"annotated": np.array(box)}, {}, "flat")
+    bad = Record(photograph, Labels(POINTS, np.ones(4)), {"annotated": np.array(box)}, {}, "flat")
     with pytest.raises(ValueError, match="flat: its box"):
         build(bad)
 

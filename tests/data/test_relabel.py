@@ -13,7 +13,7 @@ import skimage.data
 
 from hih_align import FaceAligner
 from hih_align.crops import tight_box
-from hih_align.data.annotations import Dataset, Record, read_dataset
+from hih_align.data.annotations import Dataset, Labels, Record, read_dataset
 from hih_align.data.pack import pack
 from hih_align.data.readers import coco
 from hih_align.data.relabel import GIVEN_RATIO, Label, combine, error_ratio, look, relabel
@@ -33,13 +33,13 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Record:
     """The astronaut with a box alone."""
     path = tmp_path_factory.mktemp("faces") / "astronaut.png"
     PIL.Image.fromarray(skimage.data.astronaut()).save(path)
-    return Record(path, None, None, {"annotated": BOX}, {"id": 7}, "astronaut", (512, 512))
+    return Record(path, None, {"annotated": BOX}, {"id": 7}, "astronaut", (512, 512))
 
 
 @pytest.fixture(scope="module")
 def labels(aligner: FaceAligner, bare: Record) -> list[Label]:
     points = aligner.align(bare.image, BOX).points.astype(np.float64)
-    labelled = replace(bare, points=points, weights=np.ones(68), boxes={"landmarks": tight_box(points)})
+    labelled = replace(bare, labels=Labels(points, np.ones(68)), boxes={"landmarks": tight_box(points)})
     return list(look(aligner, [bare, labelled], progress=False))
 
 
@@ -60,16 +60,16 @@ def test_a_wrong_box_is_looked_at_again(aligner: FaceAligner, bare: Record, labe
 def test_a_decoders_shift_moves_labels_and_leaves_spreads(aligner: FaceAligner, bare: Record) -> None:
     """Mirrored views are moved the same way as the others, each by its own box."""
     points = aligner.align(bare.image, BOX).points.astype(np.float64)
-    labelled = replace(bare, points=points, weights=np.ones(68), boxes={"landmarks": tight_box(points)})
+    labelled = replace(bare, labels=Labels(points, np.ones(68)), boxes={"landmarks": tight_box(points)})
     found = []
     for shift in ((0.0, 0.0), (0.5, -0.25)):
         moved = FaceAligner(aligner.network, aligner.config, device="cpu", decode=replace(aligner.decoder, shift=shift))
         found += list(look(moved, [labelled], progress=False))
     side = (labelled.box[2:] - labelled.box[:2]).max()  # the views' boxes are within 15 % of it
-    by = (found[1].points - found[0].points) / (1.25 * side / 64)
+    by = (found[1].labels.points - found[0].labels.points) / (1.25 * side / 64)
     assert np.ptp(by, axis=0).max() < 1e-3
     np.testing.assert_allclose(by[0], (0.5, -0.25), rtol=0.15)
-    assert np.abs(found[1].spread - found[0].spread).max() < 0.001
+    assert np.abs(found[1].labels.spread - found[0].labels.spread).max() < 0.001
 
 
 def test_combine_weights_by_certainty() -> None:
@@ -97,7 +97,7 @@ def test_combine_doubts_what_is_far_apart() -> None:
 
 def test_error_ratio_reads_labelled_points_alone(bare: Record) -> None:
     points = np.zeros((2, 2))
-    record = replace(bare, points=points, weights=np.array((1.0, 0.0)), boxes={"annotated": np.array((0.0, 0, 10, 10))})
+    record = replace(bare, labels=Labels(points, np.array((1.0, 0.0))), boxes={"annotated": np.array((0.0, 0, 10, 10))})
     label = Label(np.array(((3.0, 4.0), (1e6, 0.0))), np.array((0.1, 9.0)))
     assert error_ratio([label], [record]) == pytest.approx(5.0)
 
@@ -105,33 +105,33 @@ def test_error_ratio_reads_labelled_points_alone(bare: Record) -> None:
 def test_labels_are_read_back(aligner: FaceAligner, bare: Record, tmp_path: Path) -> None:
     """Hand-made points stay; a machine's and a missing label are written with their spread."""
     points = aligner.align(bare.image, BOX).points.astype(np.float64).round(2)
-    hand = replace(bare, points=points, weights=np.ones(68), key="hand")
-    machine = replace(hand, points=points + 1.5, spread=np.full(68, 0.01), key="machine")
+    hand = replace(bare, labels=Labels(points, np.ones(68)), key="hand")
+    machine = replace(hand, labels=Labels(points + 1.5, np.ones(68), np.full(68, 0.01)), key="machine")
     dataset = Dataset("three", W300, (hand, machine, bare), tmp_path)
     found = relabel(aligner, dataset, ratio=3.0, progress=False)
-    assert [face.spread is None for face in found] == [True, False, False]
+    assert [face.labels.spread is None for face in found] == [True, False, False]
     coco.write(found, W300, tmp_path / "labels.json")
     first, second, third = read_dataset(tmp_path / "labels.json", "300w").records
-    assert first.points is not None
-    np.testing.assert_array_equal(first.points, points)
-    assert first.spread is None
+    assert first.labels is not None
+    np.testing.assert_array_equal(first.labels.points, points)
+    assert first.labels.spread is None
     for record, made in ((second, found[1]), (third, found[2])):
-        assert record.points is not None
-        assert record.spread is not None
-        assert made.points is not None
+        assert record.labels is not None
+        assert made.labels is not None
         assert record.attributes["id"] is not None
-        np.testing.assert_allclose(record.points[record.weights > 0], made.points[record.weights > 0], atol=0.01)
-        assert np.linalg.norm(record.points - points, axis=-1)[record.weights > 0].mean() < 2
+        known = record.labels.known
+        np.testing.assert_allclose(record.labels.points[known], made.labels.points[known], atol=0.01)
+        assert np.linalg.norm(record.labels.points - points, axis=-1)[known].mean() < 2
     np.testing.assert_array_equal(second.box, BOX)
-    assert found[2].points is not None
-    np.testing.assert_allclose(third.box, tight_box(found[2].points), atol=0.02)
+    assert found[2].labels.points is not None
+    np.testing.assert_allclose(third.box, tight_box(found[2].labels.points), atol=0.02)
 
 
 def test_unsure_points_are_written_as_such(bare: Record, tmp_path: Path) -> None:
     spread = np.array((0.01, 0.03, 0.05, 0.01))
     points = np.array(((200.0, 100), (240, 100), (220, 150), (0, 0)))
     weights = np.array((1.0, 1, 1, 0))
-    record = replace(bare, points=points, weights=weights, spread=spread)
+    record = replace(bare, labels=Labels(points, weights, spread))
     scheme = scheme_from_dict({"id": "four", "names": ["a", "b", "c", "d"]})
     coco.write([record], scheme, tmp_path / "a.json")
     (annotation,) = json.loads((tmp_path / "a.json").read_text())["annotations"]
@@ -143,17 +143,17 @@ def test_unsure_points_are_written_as_such(bare: Record, tmp_path: Path) -> None
 def test_packed_faces_are_the_same_faces(bare: Record, labels: list[Label], tmp_path: Path, side: int) -> None:
     """Reduced, or at their own size: points stand on the same pixels, to what JPEG leaves of them."""
     box = BOX - (0, 0, 1, 1)  # its crop of 238 pixels begins at a whole one, (107, 21)
-    record = replace(bare, points=labels[0].points, weights=np.ones(68), boxes={"annotated": box})
+    record = replace(bare, labels=Labels(labels[0].points, np.ones(68)), boxes={"annotated": box})
     dataset = Dataset("two", W300, (record, bare), tmp_path)
     size = pack(dataset, tmp_path / "packed", side=side, margin=2.0, progress=False)
     first, second = read_dataset(tmp_path / "packed" / "annotations.json", "300w").records
     assert size == sum(r.image.stat().st_size for r in (first, second))
     assert first.size == (min(side, 238),) * 2
-    assert second.points is None
-    assert first.points is not None
+    assert second.labels is None
+    assert first.labels is not None
     scale = min(side, 238) / 238
     edge = np.array((107, 21)) - 0.5  # of the crop's first pixel
-    np.testing.assert_allclose(first.points, (labels[0].points - edge) * scale - 0.5, atol=0.02)
+    np.testing.assert_allclose(first.labels.points, (labels[0].points - edge) * scale - 0.5, atol=0.02)
     np.testing.assert_allclose(first.box[2:] - first.box[:2], (box[2:] - box[:2]) * scale, atol=0.02)
     if scale == 1:
         crop, photograph = read_image(first.image), read_image(bare.image)
@@ -163,7 +163,7 @@ def test_packed_faces_are_the_same_faces(bare: Record, labels: list[Label], tmp_
 
 def test_packed_faces_keep_a_detectors_box(bare: Record, labels: list[Label], tmp_path: Path) -> None:
     rect = BOX + np.array((-12.0, -40.0, 9.0, 5.0))
-    record = replace(bare, points=labels[0].points, weights=np.ones(68), boxes={"annotated": BOX, "rect": rect})
+    record = replace(bare, labels=Labels(labels[0].points, np.ones(68)), boxes={"annotated": BOX, "rect": rect})
     pack(Dataset("one", W300, (record, bare), tmp_path), tmp_path / "packed", margin=2.0, progress=False)
     first, second = read_dataset(tmp_path / "packed" / "annotations.json", "300w").records
     assert "rect" not in second.boxes

@@ -69,9 +69,14 @@ def test_labels_that_lie_beside_what_is_found_shift_the_decoder(aligner: FaceAli
     found = {}
     for by in (0.0, 0.8):  # heatmap pixels
         records = [
-            replace(r, points=r.points + np.array((by * 1.25 * (r.box[2:] - r.box[:2]).max() / 64, 0.0)))
+            replace(
+                r,
+                labels=replace(
+                    r.labels, points=r.labels.points + np.array((by * 1.25 * (r.box[2:] - r.box[:2]).max() / 64, 0.0))
+                ),
+            )
             for r in faces.records
-            if r.points is not None
+            if r.labels is not None
         ]
         found[by] = calibrate(aligner, replace(faces, records=tuple(records))).config.decoder.shift
     assert found[0.8][0] - found[0.0][0] == pytest.approx(0.8, abs=0.15)

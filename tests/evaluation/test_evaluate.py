@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from hih_align import SCHEMES, FaceAligner, Landmarks, Scheme
 from hih_align.cli.app import app
-from hih_align.data.annotations import Dataset, Record, read_dataset
+from hih_align.data.annotations import Dataset, Labels, Record, read_dataset
 from hih_align.data.boxes import face_boxes, jitter, square
 from hih_align.evaluation.evaluate import evaluate
 from hih_align.evaluation.report import (
@@ -52,7 +52,9 @@ def record(number: int = 0, weights: Sequence[float] = (1, 1, 1, 1), **attribute
     """A face whose annotated box has a longer side of 40 px."""
     points = np.where(np.array(weights)[:, None] > 0, CROSS_POINTS, np.nan)
     boxes = {"annotated": np.array([10.0, 10.0, 20.0, 50.0])}
-    return Record(Path(f"{number}.png"), points, np.array(weights, float), boxes, attributes, f"set#{number}", (64, 64))
+    return Record(
+        Path(f"{number}.png"), Labels(points, np.array(weights, float)), boxes, attributes, f"set#{number}", (64, 64)
+    )
 
 
 def report(
@@ -324,7 +326,9 @@ class TestChoosing:
 class TestEvaluate:
     def test_errors_known_beforehand(self, three: Dataset, w300: FaceAligner) -> None:
         found = evaluate(w300, three, refine=0, subsets=["pose"], progress=False)
-        norms = [np.linalg.norm(r.points[36] - r.points[45]) for r in three.records if r.points is not None]
+        norms = [
+            np.linalg.norm(r.labels.points[36] - r.labels.points[45]) for r in three.records if r.labels is not None
+        ]
         np.testing.assert_allclose(found.nme, 100 * np.array([1, 2, 3]) / norms, atol=0.01)
         assert found.by_subset["pose"].nme == pytest.approx(found.nme[1])
         assert found.labelled.sum() == 3 * 68 - 10
@@ -375,7 +379,10 @@ class TestEvaluate:
 
     def test_profiles_are_measured_by_their_box(self, three: Dataset, w300: FaceAligner) -> None:
         """No face has both ends of the inter-ocular distance: unasked, errors are shares of the box."""
-        unlabelled = [replace(r, weights=np.where(np.arange(68) == 36, 0.0, r.weights)) for r in three.records]
+        unlabelled = [
+            replace(r, labels=replace(r.labels, weights=np.where(np.arange(68) == 36, 0.0, r.labels.weights)))
+            for r in three.records
+        ]
         report = evaluate(w300, replace(three, records=tuple(unlabelled)), progress=False, refine=0)
         assert report.settings.normalizer == "box"
         assert report.overall.measured == 3
@@ -383,7 +390,7 @@ class TestEvaluate:
         assert asked.overall.measured == 0
 
     def test_faces_without_points_are_left_out(self, three: Dataset, w300: FaceAligner) -> None:
-        bare = replace(three.records[0], points=None, weights=None)
+        bare = replace(three.records[0], labels=None)
         mixed = replace(three, records=(bare, *three.records[1:]))
         found = evaluate(w300, mixed, refine=0, progress=False)
         assert (len(found), found.without_points) == (2, 1)
@@ -414,7 +421,7 @@ class TestEvaluate:
         data = read_dataset(shared / "data" / "300w_test_lfpw", "300w")
         found = evaluate(w300, data, refine=0, keep=Where("id<=6"), progress=False)
         for face, points, nme in zip(found.records, found.points, found.nme, strict=True):
-            assert face.points is not None
+            assert face.labels is not None
             errors = np.linalg.norm(points - face.points, axis=1)
             assert nme == pytest.approx(100 * errors.mean() / np.linalg.norm(face.points[36] - face.points[45]))
         assert found.overall.faces == 6
@@ -461,8 +468,8 @@ class TestPictures:
         # crop pixels: the square of 1.5 times the box's longer side is 320 px wide
         record = found.records[2]
         x1, y1, x2, y2 = record.box
-        assert record.points is not None
-        expected = (record.points - ((x1 + x2) / 2, (y1 + y2) / 2)) * 320 / (1.5 * max(x2 - x1, y2 - y1)) + 159.5
+        assert record.labels is not None
+        expected = (record.labels.points - ((x1 + x2) / 2, (y1 + y2) / 2)) * 320 / (1.5 * max(x2 - x1, y2 - y1)) + 159.5
         drawn = np.asarray(shown[0].collections[0].get_offsets())
         np.testing.assert_allclose(drawn, expected)
         moved = np.asarray(shown[0].collections[1].get_offsets()) - drawn

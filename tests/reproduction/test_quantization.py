@@ -12,7 +12,7 @@ import typer
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-from hih_align.data.annotations import Dataset, Record, read_dataset
+from hih_align.data.annotations import Dataset, Labels, Record, read_dataset
 from hih_align.schemes import W300, Scheme
 from reproduction.paper import IDEAL as PAPER
 from reproduction.quantization import main as command
@@ -28,7 +28,9 @@ def dataset(
     """Faces whose first two landmarks are 100 px apart and whose tight boxes are 200 px wide."""
     weights = np.ones(points.shape[:2]) if weights is None else weights
     boxes = {"landmarks": np.array([0, 0, 1, 1.0])}
-    records = [Record(Path("x"), p, w, boxes, key=str(n)) for n, (p, w) in enumerate(zip(points, weights, strict=True))]
+    records = [
+        Record(Path("x"), Labels(p, w), boxes, key=str(n)) for n, (p, w) in enumerate(zip(points, weights, strict=True))
+    ]
     return Dataset("made", scheme, tuple(records), Path("made"))
 
 
@@ -120,7 +122,7 @@ def test_bad_arguments() -> None:
         quantization(dataset(faces(1), unlabelled))
     boxes = {"annotated": np.array([0, 0, 9, 9.0])}
     with pytest.raises(ValueError, match="holds no faces with points"):
-        quantization(Dataset("a", W300, (Record(Path("x"), None, None, boxes),), Path("a")))
+        quantization(Dataset("a", W300, (Record(Path("x"), None, boxes),), Path("a")))
 
 
 def test_plot(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hih_align.crops import square_crop, tight_box, warp
-from hih_align.data.annotations import Dataset, Record, read_dataset
+from hih_align.data.annotations import Dataset, Labels, Record, read_dataset
 from hih_align.data.faces import FaceStore
 from hih_align.images import read_image, write_image
 from hih_align.method.network import MEAN, STD
@@ -65,7 +65,7 @@ def astronaut_store(tmp_path: Path, astronaut: NDArray[np.uint8]) -> tuple[FaceS
     scheme = replace(
         W300, id="five", names=tuple("abcde"), parts={}, mirror=None, contours=(), normalizers={}, five=None
     )
-    record = Record(path, points, np.ones(5), {"landmarks": tight_box(points)})
+    record = Record(path, Labels(points, np.ones(5)), {"landmarks": tight_box(points)})
     return FaceStore.build(Dataset("one", scheme, (record,), path), progress=False), points
 
 
@@ -105,8 +105,8 @@ def test_none_agrees_on_real_faces(shared: Path) -> None:
     )
     for n, record in enumerate(data.records):
         crop = square_crop(record.box)
-        assert record.points is not None
-        np.testing.assert_allclose(batch.points[n].numpy(), crop.to_crop(record.points), atol=1e-3)
+        assert record.labels is not None
+        np.testing.assert_allclose(batch.points[n].numpy(), crop.to_crop(record.labels.points), atol=1e-3)
         plain = warp(read_image(record.image), crop.matrix, 256)
         assert np.abs(pixels(batch.images[n : n + 1])[0].astype(int) - plain).mean() < 3
 

@@ -483,7 +483,9 @@ def test_ema_counts_from_the_start_of_each_stage(faces, tmp_path, monkeypatch):
 def test_best_is_chosen_by_the_nme_that_evaluate_reports(faces, start, tmp_path):
     """Also where a face lacks an end of the distance that normalises: it has no error, here and there."""
     val = faces[1]
-    bare = dataclasses.replace(val.records[0], weights=np.array([1.0, 0.0, 1.0, 1.0]))
+    bare = dataclasses.replace(
+        val.records[0], labels=dataclasses.replace(val.records[0].labels, weights=np.array([1.0, 0.0, 1.0, 1.0]))
+    )
     val = dataclasses.replace(val, records=(bare, *val.records[1:]))
     stages = [{"epochs": 2, "size": 64, "batch": 3, "lr": 5e-4, "subpixel": False}]
     train(small(stages=stages), [Source(faces[0])], tmp_path, val=val, init=start, progress=False)
@@ -837,7 +839,7 @@ def test_training_finds_the_landmarks(faces, tmp_path):
     aligner = FaceAligner.from_pretrained(str(tmp_path / "best"))
     errors = []
     for record in learnt.records:
-        heatmap_pixel = 1.25 * np.ptp(record.points, axis=0).max() / 64
+        heatmap_pixel = 1.25 * np.ptp(record.labels.points, axis=0).max() / 64
         points = aligner.align(record.image, record.box).points
-        errors += (np.linalg.norm(points - record.points, axis=-1) / heatmap_pixel).tolist()
+        errors += (np.linalg.norm(points - record.labels.points, axis=-1) / heatmap_pixel).tolist()
     assert np.mean(errors) < 0.2

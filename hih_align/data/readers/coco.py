@@ -35,7 +35,7 @@ from ...schemes import Scheme
 from .face import Attribute, Entry, RawFace, find_image, numbers, read_text
 
 if TYPE_CHECKING:
-    from ..annotations import Record
+    from ..records import Record
 
 #: Beyond this spread a machine's point is written as not labelled, beyond half of it as less sure (v = 1).
 UNKNOWN = 0.04
@@ -116,13 +116,13 @@ def write(records: Sequence[Record], scheme: Scheme, path: Path) -> None:
         annotation |= {"bbox": _rounded((x1, y1, x2 - x1, y2 - y1)), "attributes": dict(record.attributes)}
         if "rect" in record.boxes:
             annotation["rect"] = _rounded(record.boxes["rect"])
-        if record.points is not None and record.weights is not None:
-            seen = np.where(record.weights > 0, 2, 0)
-            if record.spread is not None:
-                sure = np.where(record.spread > UNKNOWN / 2, 1, 2)
-                seen = np.where(record.spread > UNKNOWN, 0, np.minimum(seen, sure))
-                annotation["spread"] = [round(float(v), 5) for v in np.nan_to_num(record.spread)]
-            rows = np.column_stack((np.where(seen[:, None] > 0, record.points, 0.0), seen))
+        if (labels := record.labels) is not None:
+            seen = np.where(labels.known, 2, 0)
+            if labels.spread is not None:
+                sure = np.where(labels.spread > UNKNOWN / 2, 1, 2)
+                seen = np.where(labels.spread > UNKNOWN, 0, np.minimum(seen, sure))
+                annotation["spread"] = [round(float(v), 5) for v in np.nan_to_num(labels.spread)]
+            rows = np.column_stack((np.where(seen[:, None] > 0, labels.points, 0.0), seen))
             annotation |= {"keypoints": _rounded(rows.ravel()), "num_keypoints": int((seen > 0).sum())}
         annotations.append(annotation)
     images = [
