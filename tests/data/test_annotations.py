@@ -14,7 +14,8 @@ import PIL.Image
 import pytest
 from numpy.typing import NDArray
 
-from hih_align.data.annotations import Record, outside, read_dataset, spread_weights
+from hih_align.data.annotations import Record, read_dataset
+from hih_align.data.records import outside, spread_weights
 from hih_align.data.shapes import distances, left_right_problem, mean_shape, swapped
 from hih_align.schemes import COFW, W300, WFLW, Scheme
 

@@ -66,10 +66,10 @@ def test_a_decoders_shift_moves_labels_and_leaves_spreads(aligner: FaceAligner, 
         moved = FaceAligner(aligner.network, aligner.config, device="cpu", decode=replace(aligner.decoder, shift=shift))
         found += list(look(moved, [labelled], progress=False))
     side = (labelled.box[2:] - labelled.box[:2]).max()  # the views' boxes are within 15 % of it
-    by = (found[1].labels.points - found[0].labels.points) / (1.25 * side / 64)
+    by = (found[1].points - found[0].points) / (1.25 * side / 64)
     assert np.ptp(by, axis=0).max() < 1e-3
     np.testing.assert_allclose(by[0], (0.5, -0.25), rtol=0.15)
-    assert np.abs(found[1].labels.spread - found[0].labels.spread).max() < 0.001
+    assert np.abs(found[1].spread - found[0].spread).max() < 0.001
 
 
 def test_combine_weights_by_certainty() -> None:

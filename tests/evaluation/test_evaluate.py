@@ -422,8 +422,8 @@ class TestEvaluate:
         found = evaluate(w300, data, refine=0, keep=Where("id<=6"), progress=False)
         for face, points, nme in zip(found.records, found.points, found.nme, strict=True):
             assert face.labels is not None
-            errors = np.linalg.norm(points - face.points, axis=1)
-            assert nme == pytest.approx(100 * errors.mean() / np.linalg.norm(face.points[36] - face.points[45]))
+            errors = np.linalg.norm(points - face.labels.points, axis=1)
+            assert nme == pytest.approx(100 * errors.mean() / np.linalg.norm(face.labels.points[36] - face.labels.points[45]))
         assert found.overall.faces == 6
         assert found.overall.nme < 4
 
