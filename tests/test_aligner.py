@@ -260,7 +260,7 @@ def test_several_boxes_of_any_kind(small: FaceAligner, astronaut: Array, kind: A
 
 
 def test_no_box_at_all(small: FaceAligner, astronaut: Array) -> None:
-    for none in ([], (), np.zeros((0, 4)), np.zeros(0), torch.zeros(0, 4)):
+    for none in ([], (), np.zeros((0, 4)), np.zeros(0), torch.zeros(0, 4)):  # type: ignore[var-annotated]
         faces = small.align(astronaut, none)
         assert faces.points.shape == (0, 6, 2)
         assert not faces
@@ -303,7 +303,9 @@ IMAGES: dict[str, Callable[[Array, Path], Any]] = {
     "tensor": lambda a, _: torch.from_numpy(a).permute(2, 0, 1),
     "float tensor": lambda a, _: torch.from_numpy(a).permute(2, 0, 1).contiguous().float() / 255,
     "EXIF": lambda a, d: saved(
-        PIL.Image.fromarray(np.ascontiguousarray(np.rot90(a))), d / "r.png", exif=b"Exif\0\0" + EXIF_6
+        PIL.Image.fromarray(np.ascontiguousarray(np.rot90(a))),
+        d / "r.png",
+        exif=b"Exif\0\0" + EXIF_6,  # type: ignore[has-type]
     ),
 }
 #: Big-endian TIFF with one entry: orientation (0x0112), a short, 6: turn by 90 degrees clockwise to see it upright.

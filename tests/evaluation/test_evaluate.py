@@ -423,7 +423,9 @@ class TestEvaluate:
         for face, points, nme in zip(found.records, found.points, found.nme, strict=True):
             assert face.labels is not None
             errors = np.linalg.norm(points - face.labels.points, axis=1)
-            assert nme == pytest.approx(100 * errors.mean() / np.linalg.norm(face.labels.points[36] - face.labels.points[45]))
+            assert nme == pytest.approx(
+                100 * errors.mean() / np.linalg.norm(face.labels.points[36] - face.labels.points[45])
+            )
         assert found.overall.faces == 6
         assert found.overall.nme < 4
 

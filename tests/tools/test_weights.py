@@ -21,7 +21,7 @@ from hih_align.hub import checkpoints as c
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
-from weights import app, publish, row_card, ship  # noqa: E402  # a script, in no package
+from weights import app, publish, row_card, ship  # noqa: E402  # a script, in no package  # type: ignore[attr-defined]
 
 REPO = "user/hih-t-300w"
 REPORT = "## HIH_T/300w on some faces\n\n| faces | NME |\n| --- | --- |\n| all | 3.20 |\n"
@@ -44,9 +44,9 @@ def row() -> c.Row:
 def test_card_tells_what_the_manifest_does(name: str) -> None:
     row = c.read_manifest()[name]
     card = huggingface_hub.ModelCard(row_card(row, [REPORT], "user/repo"))
-    assert (card.data.license, card.data.license_name) == ("other", row.license)
-    assert card.data.library_name == "hih-align"
-    assert [result.metric_value for result in card.data.eval_results or []] == [m["value"] for m in row.metrics]
+    assert (card.data.license, card.data.license_name) == ("other", row.license)  # type: ignore[attr-defined]
+    assert card.data.library_name == "hih-align"  # type: ignore[attr-defined]
+    assert [result.metric_value for result in card.data.eval_results or []] == [m["value"] for m in row.metrics]  # type: ignore[attr-defined]
     assert f"# {row.id}" in card.text
     assert row.terms in card.text
     assert (row.training or "Not trained yet.") in card.text

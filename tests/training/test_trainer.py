@@ -618,8 +618,8 @@ def test_deeper_models_start_as_good_as_their_source(stacks):
     got = model.network(images)
     (got[0].square().sum() + got[1].square().sum()).backward()
     for stack in model.network.trunk.stacks:
-        assert stack.merge_feature.bn.weight.grad.abs().max() > 0
-        assert stack.merge_heatmaps.bn.weight.grad.abs().max() > 0
+        assert stack.merge_feature.bn.weight.grad.abs().max() > 0  # type: ignore[attr-defined]
+        assert stack.merge_heatmaps.bn.weight.grad.abs().max() > 0  # type: ignore[attr-defined]
 
 
 def test_warm_start_keeps_fresh_rows_where_a_landmark_is_new():
@@ -686,7 +686,7 @@ def test_an_interrupted_fine_tune_says_so_and_can_go_on(faces, start, tmp_path, 
         patch.setattr(trainer_module, "Trainer", Interrupted)
         with pytest.warns(UserWarning, match="its run is kept in"), pytest.raises(KeyboardInterrupt) as caught:
             tune(faces, start)
-    folder = caught.value.out
+    folder = caught.value.out  # type: ignore[attr-defined]
     assert isinstance(caught.value, TrainingInterrupted)
     assert f"after {step + 1} steps" in str(caught.value)
     assert str(folder) in str(caught.value)
