@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ..aligner import READ_AHEAD, FaceAligner
 from ..crops import reach_of, tight_box
 from ..data.annotations import Dataset, Record, read_dataset
+from ..data.records import stack_labels
 from ..evaluation.calibrate import fit_curve
 from ..evaluation.normalizers import choose_normalizer, normalizer_text
 from ..evaluation.results import Report, Settings
@@ -174,13 +175,13 @@ def look(start: FaceAligner, faces: Dataset, limit: int = FACES, progress: bool 
     Raises:
         ValueError: no face has labels.
     """
-    complete = [record for record in faces.records if record.points is not None]
+    complete = [record for record in faces.records if record.labels is not None]
     if not complete:
         raise ValueError(f"dataset {faces.name!r} has no face with points")
     rows = np.unique(np.linspace(0, len(complete) - 1, limit).round().astype(int))
     records = [complete[i] for i in rows]
-    target = np.stack([record.points for record in records if record.points is not None])
-    labelled = np.stack([record.weights > 0 for record in records if record.weights is not None])
+    _, target, weights = stack_labels(records)
+    labelled = weights > 0
     boxes = np.array([record.box for record in records], np.float64)
     plain = _uncalibrated(start)
     points, heights = _run(plain, records, boxes, "faces", progress)

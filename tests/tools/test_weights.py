@@ -21,7 +21,7 @@ from hih_align.hub import checkpoints as c
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
-from weights import app, publish, row_card, ship  # noqa: E402  # a script, in no package  # type: ignore[attr-defined]
+from weights import app, publish, row_card, ship  # type: ignore[attr-defined]  # noqa: E402  # a script, in no package
 
 REPO = "user/hih-t-300w"
 REPORT = "## HIH_T/300w on some faces\n\n| faces | NME |\n| --- | --- |\n| all | 3.20 |\n"
