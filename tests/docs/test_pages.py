@@ -13,40 +13,44 @@ import pytest
 pytest.importorskip("skimage", reason="the pages' photograph is scikit-image's: pip install 'hih-align[examples]'")
 
 
+def _name(page: Path) -> str:
+    return str(page.relative_to(pages.ROOT))
+
+
 def _has_code(page: Path) -> bool:
     return any(block.runs and block.language in ("python", "bash") for block in pages.blocks(page))
 
 
-PAGES = [pytest.param(page, id=str(page.relative_to(pages.ROOT))) for page in pages.pages()]
+PAGES = pages.pages()
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if _has_code(*page.values)])
+@pytest.mark.parametrize("page", [page for page in PAGES if _has_code(page)], ids=_name)
 def test_blocks_run(page: Path) -> None:
     words = [sys.executable, pages.__file__, str(page)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-4000:]
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_commands_options_and_syntax_exist(page: Path) -> None:
     assert [problem for block in pages.blocks(page) for problem in pages.problems(block)] == []
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_titles_say_why_a_block_is_not_run(page: Path) -> None:
     for block in pages.blocks(page):
         if block.language in ("python", "bash") and block.title:
             assert re.fullmatch(r"\w+\.py|needs \S.*|not run: \S.*", block.title), block.where
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_blocks_whose_needs_are_missing(page: Path) -> None:
     lacking = [(block.line, thing) for block in pages.blocks(page) for thing in block.needs if pages.missing(thing)]
     if lacking:
         pytest.skip("; ".join(f"line {line} needs {thing}" for line, thing in lacking))
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_links_and_pictures_are_there(page: Path) -> None:
     text = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
