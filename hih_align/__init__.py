@@ -10,6 +10,7 @@ from .landmarks import Landmarks
 from .method.heatmaps import Decoder
 from .method.network import HIHNet
 from .schemes import SCHEMES, Scheme, load_scheme
+from .tracking import FaceTracker
 
 __version__ = "0.1.0"
 
@@ -21,6 +22,7 @@ __all__ = [
     "Detections",
     "FaceAligner",
     "FaceDetector",
+    "FaceTracker",
     "HIHNet",
     "Heatmaps",
     "Landmarks",

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from . import crops
+from . import crops, interchange
 from .drawing import Colour, Style, draw_face, png, sheet, sketch
 from .images import Image, read_image
 from .roll import roll_of, upright_box
@@ -40,6 +40,7 @@ class Landmarks:
             run with validation faces).
         detection_scores: of faces that a detector has found, its scores in [0, 1]: float32 (N,), of one face a number;
             None where boxes were given.
+        ids: of faces that are followed through a video, their numbers: int64 (N,), of one face a number; else None.
 
     Several faces have ``len``, iterate, and index by number, slice or mask; ``faces["left_eye"]`` are a part's
     points, of one face or of several. ``numpy.asarray`` gives `points`.
@@ -52,6 +53,7 @@ class Landmarks:
     model: str = ""
     calibrated: bool = False
     detection_scores: NDArray[np.float32] | None = None
+    ids: NDArray[np.int64] | None = None
 
     @property
     def several(self) -> bool:
@@ -85,10 +87,11 @@ class Landmarks:
             raise TypeError(f"these are the landmarks of one face, index its points; or name a part, got {key!r}")
         if key is None or isinstance(key, tuple):
             raise TypeError(f"faces are indexed by number, slice, mask or part, got {key!r}")
-        found = None if self.detection_scores is None else self.detection_scores[key]
-        return replace(
-            self, points=self.points[key], scores=self.scores[key], bbox=self.bbox[key], detection_scores=found
-        )
+        rows: dict[str, Any] = {"points": self.points[key], "scores": self.scores[key], "bbox": self.bbox[key]}
+        for name in ("detection_scores", "ids"):
+            if (values := getattr(self, name)) is not None:
+                rows[name] = values[key]
+        return replace(self, **rows)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False and dtype is not None and np.dtype(dtype) != self.points.dtype:
@@ -226,12 +229,36 @@ class Landmarks:
         tiles = [sketch(face.points, face.scores, self.scheme.contours) for face in faces]
         return png(sheet(tiles)) if tiles else None
 
+    def to_coco(self, file_name: str, width: int, height: int) -> dict[str, Any]:
+        """COCO keypoints of the image's faces, to be written as JSON, corrected in an annotation tool and trained on.
+
+        Args:
+            file_name: of the image, as it is seen from the JSON's folder or from ``images/`` in it.
+            width, height: of the image in pixels.
+
+        Returns:
+            ``images``, ``annotations`` and ``categories``. Points with a score below `interchange.UNSURE` have v = 1,
+            the others 2; ``score`` is the face's.
+        """
+        image = {"id": 1, "file_name": file_name, "width": int(width), "height": int(height)}
+        category = interchange.coco_category(self.scheme)
+        return {"images": [image], "annotations": interchange.coco_annotations(self), "categories": [category]}
+
+    def to_supervision(self) -> Any:
+        """The faces as ``supervision.KeyPoints`` (extra ``[supervision]``), scores as the points' confidence.
+
+        Raises:
+            ImportError: supervision is not installed.
+        """
+        return interchange.to_supervision(self)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and strings, ready for JSON; for several faces each list has one entry per face.
 
-        ``detection_score`` is there where a detector has found the faces.
+        ``detection_score`` is there where a detector has found the faces, ``id`` where they are followed.
         """
         found = {} if self.detection_scores is None else {"detection_score": self.detection_scores.tolist()}
+        found |= {} if self.ids is None else {"id": self.ids.tolist()}
         return {
             "bbox": self.bbox.tolist(),
             "scheme": self.scheme.id,

@@ -1,0 +1,181 @@
+"""How steady and how late points are in video: frame by frame, followed, and followed with smoothing.
+
+    python benchmarks/video.py --data ../shared/data/300w_val/annotations.json --faces 4      # what was chosen on it
+    python benchmarks/video.py --data ../shared/data/300w_test_lfpw/annotations.json --faces 8 --out benchmarks/results
+
+The videos are photographs that move by known subpixel motion, with noise, so that where each point should be is known.
+In percent of the distance of the outer eye corners: `spread`, the standard deviation of a point over the frames in the
+face's frame; `second`, the mean second difference there; `NME`. `NMF` is the field's normalised mean flicker: the root
+mean square, over frames and points, of the change of the error from frame to frame, over the square root of the box's
+area, in percent. `lag` is in frames: what the mean error says along the motion.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from hih_align import FaceAligner
+from hih_align.crops import tight_box
+from hih_align.data.annotations import read_dataset
+from hih_align.images import read_image
+from hih_align.progress import progress_bar
+from hih_align.tracking import FaceTracker
+
+RATE = 30.0
+SIZE = (720, 960)
+
+
+def _smooth(frame: float) -> tuple[float, float, float, float]:
+    """x, y in pixels, zoom, roll in degrees: up to 6 px a frame."""
+    return 40 * np.sin(frame / 7), 25 * np.sin(frame / 9), 1 + 0.1 * np.sin(frame / 20), 8 * np.sin(frame / 15)
+
+
+def _fast(frame: float) -> tuple[float, float, float, float]:
+    """There and back at 30 px a frame, turning at once."""
+    return abs((frame * 30 + 300) % 1200 - 600) - 300, 0.0, 1.0, 0.0
+
+
+def _stop(frame: float) -> tuple[float, float, float, float]:
+    """12 px a frame, and dead still after every tenth frame for ten."""
+    cycle, part = divmod(frame, 20)
+    way = 12 * min(part, 10)
+    return (way if cycle % 2 == 0 else 120 - way) - 60, 0.0, 1.0, 0.0
+
+
+MOTIONS: dict[str, Callable[[float], tuple[float, float, float, float]]] = {
+    "rest": lambda frame: (0.0, 0.0, 1.0, 0.0),
+    "smooth": _smooth,
+    "fast": _fast,
+    "stop": _stop,
+}
+
+
+@dataclass(frozen=True)
+class Video:
+    """A photograph of one face that moves: frames, and the map of each from the photograph."""
+
+    image: Any
+    points: Any  # (K, 2) annotated
+    motion: str
+    noise: float
+    frames: int
+
+    def matrix(self, frame: int) -> Any:
+        """(2, 3) from the photograph to the frame."""
+        box = tight_box(self.points)
+        centre = (box[:2] + box[2:]) / 2
+        x, y, zoom, roll = MOTIONS[self.motion](frame)
+        scale = zoom * 180 / (box[2:] - box[:2]).max()
+        c, s = scale * np.cos(np.radians(roll)), scale * np.sin(np.radians(roll))
+        linear = np.array([[c, -s], [s, c]])
+        middle = np.array((SIZE[1] / 2 + x + 0.3, SIZE[0] / 2 + y + 0.7))
+        return np.concatenate((linear, (middle - linear @ centre)[:, None]), 1)
+
+    def __iter__(self) -> Iterator[Any]:
+        rng = np.random.default_rng(0)
+        for frame in range(self.frames):
+            image = cv2.warpAffine(
+                self.image, self.matrix(frame), SIZE[::-1], flags=cv2.INTER_CUBIC, borderValue=(90,) * 3
+            )
+            yield np.clip(image + rng.normal(0, self.noise, image.shape), 0, 255).astype(np.uint8)
+
+
+def measure(video: Video, found: Any, scheme: Any) -> dict[str, float]:
+    """Figures of (F, K, 2) points; NaN where the face was not found."""
+    known = np.isfinite(found).all((1, 2))
+    maps = np.array([video.matrix(f) for f in range(video.frames)])
+    truth = video.points @ maps[:, :, :2].transpose(0, 2, 1) + maps[:, None, :, 2]
+    still = np.array([(p - m[:, 2]) @ np.linalg.inv(m[:, :2]).T for p, m in zip(found, maps, strict=True)])
+    norm = float(scheme.distance(video.points[None])[0])
+    error = found - truth
+    span = (truth.max(1) - truth.min(1)).prod(1) ** 0.5
+    settled = slice(5, None)  # what is found first is not followed yet
+    deviation = still[settled] - np.nanmean(still[settled], 0)
+    second = np.diff(still[settled], 2, axis=0)
+    flicker = np.linalg.norm(np.diff(error, axis=0), axis=-1)[4:] / span[5:, None]
+    moved = np.gradient(truth.mean(1), axis=0)
+    offset = error.mean(1) - np.nanmedian(error.mean(1), 0)
+    lag = -np.nansum(offset[settled] * moved[settled]) / max(float((moved[settled] ** 2).sum()), 1e-9)
+    return {
+        "spread": 100 * float(np.sqrt(np.nanmean((deviation**2).sum(-1)))) / norm,
+        "second": 100 * float(np.nanmean(np.linalg.norm(second, axis=-1))) / norm,
+        "NMF": 100 * float(np.sqrt(np.nanmean(flicker**2))),
+        "NME": 100 * float(np.nanmean(np.linalg.norm(still[settled] - video.points, axis=-1))) / norm,
+        "lag": float(lag) if (moved**2).sum() > 1 else 0.0,
+        "lost": float((~known).sum()),
+    }
+
+
+def run(aligner: FaceAligner, video: Video) -> dict[str, tuple[Any, float]]:
+    """Points (F, K, 2) and milliseconds a frame of each way."""
+    trackers = {"followed": FaceTracker(aligner, smooth=False), "smoothed": FaceTracker(aligner)}
+    ways: dict[str, Callable[[Any, float], Any]] = {
+        "frame by frame": lambda frame, _: aligner.align(frame),
+        **{name: tracker.update for name, tracker in trackers.items()},
+    }
+    missing = np.full((len(aligner.scheme), 2), np.nan)
+    found: dict[str, list[Any]] = {name: [] for name in ways}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for index, frame in enumerate(video):
+        for name, way in ways.items():
+            begun = time.perf_counter()
+            faces = way(frame, index / RATE)
+            seconds[name].append(time.perf_counter() - begun)
+            found[name].append(faces.points[0] if len(faces) else missing)
+    return {name: (np.array(found[name], np.float64), 1000 * float(np.median(seconds[name]))) for name in ways}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="annotations, one face in each picture")
+    parser.add_argument("--model", default="HIH_T")
+    parser.add_argument("--backend", default="auto")
+    parser.add_argument("--faces", type=int, default=4, help="spread over the annotations")
+    parser.add_argument("--frames", type=int, default=60)
+    parser.add_argument("--motions", nargs="+", default=list(MOTIONS), choices=list(MOTIONS))
+    parser.add_argument("--noise", type=float, nargs="+", default=[4.0], help="standard deviation, grey levels")
+    parser.add_argument("--points", type=Path, help="keep the points found, as .npz")
+    parser.add_argument("--out", type=Path, help="folder for video.json and video.md")
+    arguments = parser.parse_args()
+    aligner = FaceAligner.from_pretrained(arguments.model, backend=arguments.backend)
+    records = [r for r in read_dataset(arguments.data, aligner.scheme).records if r.points is not None]
+    chosen = records[:: max(1, len(records) // arguments.faces)][: arguments.faces]
+    rows, kept = [], {}
+    jobs = [(r, m, n) for m in arguments.motions for n in arguments.noise for r in chosen]
+    for record, motion, noise in progress_bar(jobs, unit="video"):
+        video = Video(np.asarray(read_image(record.image)), np.asarray(record.points), motion, noise, arguments.frames)
+        for name, (found, ms) in run(aligner, video).items():
+            rows.append({"motion": motion, "noise": noise, "way": name, "face": record.key, "ms": ms})
+            rows[-1] |= measure(video, found, aligner.scheme)
+            kept[f"{motion}/{noise}/{record.key}/{name}"] = found
+    names = ("spread", "second", "NMF", "NME", "lag", "lost", "ms")
+    lines = [
+        f"{aligner.config.name}, {arguments.data.parent.name}, {len(chosen)} faces, {arguments.frames} frames each",
+        "",
+        "| motion | noise | points | " + " | ".join(names) + " |",
+        "| --- " * (3 + len(names)) + "|",
+    ]
+    for motion, noise, way in dict.fromkeys((r["motion"], r["noise"], r["way"]) for r in rows):
+        of = [r for r in rows if (r["motion"], r["noise"], r["way"]) == (motion, noise, way)]
+        cells = [f"{np.mean([r[name] for r in of]):.2f}" for name in names]
+        lines.append(f"| {motion} | {noise:g} | {way} | {' | '.join(cells)} |")
+    print("\n".join(lines))
+    if arguments.points is not None:
+        np.savez(arguments.points, **kept)
+    if arguments.out is not None:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        (arguments.out / "video.json").write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+        (arguments.out / "video.md").write_text("\n".join(lines) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""`FaceTracker`, on faces of coloured dots, whose places are known exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from test_aligner import DOT_SCHEME, dot_aligner, dots_of, paint, small_aligner
+
+from hih_align import FaceAligner
+from hih_align.tracking import FaceTracker
+
+Array = NDArray[Any]
+SIZE = (240, 400)
+
+
+class Finder:
+    """A detector that knows where the faces are, a little off; and how often it was asked."""
+
+    def __init__(self) -> None:
+        self.boxes: list[Any] = []
+        self.asked = 0
+
+    def __call__(self, image: Array) -> Array:
+        self.asked += 1
+        return np.reshape(self.boxes, (-1, 4)) + np.array((3, -2, 2, 4))
+
+
+@pytest.fixture(scope="module")
+def aligner() -> FaceAligner:
+    return dot_aligner()
+
+
+@pytest.fixture
+def finder() -> Finder:
+    return Finder()
+
+
+def box_at(x: float, y: float, side: float = 60) -> Array:
+    return np.array((x, y, x + side, y + 1.1 * side))
+
+
+def follow(
+    tracker: FaceTracker, finder: Finder, boxes: Callable[[int], Sequence[Array]], frames: int, start: int = 0
+) -> list[Any]:
+    found = []
+    for frame in range(start, start + frames):
+        finder.boxes = list(boxes(frame))
+        found.append(tracker.update(paint(*SIZE, finder.boxes), frame / 30))
+    return found
+
+
+def test_a_face_is_found_once_and_followed(aligner: FaceAligner, finder: Finder) -> None:
+    tracker = FaceTracker(aligner, detector=finder, smooth=False, every=1000)
+
+    def boxes(frame: int) -> list[Array]:
+        return [box_at(20 + 0.4 * frame**2, 40 + 2 * frame)]  # faster and faster: 20 px a frame at last
+
+    for frame, faces in enumerate(follow(tracker, finder, boxes, 26)):
+        assert faces.ids.tolist() == [0]
+        np.testing.assert_allclose(faces.points[0], dots_of(boxes(frame)[0]), atol=0.4)
+    assert finder.asked == 1
+
+
+def test_smoothed_points_are_where_they_were_found(aligner: FaceAligner, finder: Finder) -> None:
+    tracker = FaceTracker(aligner, detector=finder)
+    faces = follow(tracker, finder, lambda n: [box_at(60, 40)], 12)
+    np.testing.assert_allclose(faces[-1].points[0], dots_of(box_at(60, 40)), atol=0.4)
+    assert faces[-1][0].to_dict()["id"] == 0
+
+
+def test_no_face_is_looked_for_in_every_frame(aligner: FaceAligner, finder: Finder) -> None:
+    tracker = FaceTracker(aligner, detector=finder, every=1000)
+    found = follow(tracker, finder, lambda n: [box_at(50, 50)] if n >= 3 else [], 5)
+    assert [len(faces) for faces in found] == [0, 0, 0, 1, 1]
+    assert found[0].points.shape == (0, 6, 2)
+    assert found[0].ids.shape == (0,)
+    assert finder.asked == 4
+
+
+def test_further_faces_get_new_numbers(aligner: FaceAligner, finder: Finder) -> None:
+    tracker = FaceTracker(aligner, detector=finder, every=4)
+    found = follow(tracker, finder, lambda n: [box_at(20, 50), box_at(250, 60)][: 1 if n < 2 else 2], 10)
+    assert [faces.ids.tolist() for faces in found] == [[0]] * 4 + [[0, 1]] * 6
+    assert finder.asked == 3
+
+
+def test_a_lost_face_keeps_its_number_for_a_while(aligner: FaceAligner, finder: Finder) -> None:
+    tracker = FaceTracker(aligner, detector=finder, every=2, keep=0.5)
+
+    def boxes(frame: int) -> list[Array]:
+        return [] if 5 <= frame < 10 or 15 <= frame < 40 else [box_at(100, 50)]
+
+    found = follow(tracker, finder, boxes, 45)
+    assert [len(faces) for faces in found] == [len(boxes(n)) for n in range(45)]
+    assert found[12].ids.tolist() == [0]
+    assert found[42].ids.tolist() == [1]  # more than half a second later
+    assert all(float(faces.score.min()) >= 0.5 for faces in found if len(faces))
+
+
+def test_two_faces_that_cross_keep_their_numbers(aligner: FaceAligner, finder: Finder) -> None:
+    """One above the other, they overlap by a fifth while they pass."""
+    tracker = FaceTracker(aligner, detector=finder, every=3, smooth=False)
+
+    def boxes(frame: int) -> list[Array]:
+        way = 0.3 * min(frame, 20) ** 2 + 8 * max(frame - 20, 0)
+        return [box_at(20 + way, 20), box_at(310 - way, 110)]
+
+    for frame, faces in enumerate(follow(tracker, finder, boxes, 34)):
+        assert sorted(faces.ids.tolist()) == [0, 1]
+        for index, number in enumerate(faces.ids):
+            np.testing.assert_allclose(faces.points[index], dots_of(boxes(frame)[number]), atol=2)
+
+
+def test_a_frame_of_another_size_starts_anew(aligner: FaceAligner, finder: Finder) -> None:
+    tracker = FaceTracker(aligner, detector=finder, every=1000)
+    follow(tracker, finder, lambda n: [box_at(50, 50)], 3)
+    finder.boxes = [box_at(120, 80)]
+    faces = tracker.update(paint(300, 300, finder.boxes), 1.0)
+    assert faces.ids.tolist() == [1]
+    np.testing.assert_allclose(faces.points[0], dots_of(finder.boxes[0]), atol=0.5)
+    assert finder.asked == 2
+
+
+def test_reset(aligner: FaceAligner, finder: Finder) -> None:
+    tracker = FaceTracker(aligner, detector=finder)
+    follow(tracker, finder, lambda n: [box_at(50, 50)], 3)
+    tracker.reset()
+    assert follow(tracker, finder, lambda n: [box_at(50, 50)], 1)[0].ids.tolist() == [1]  # times begin again
+
+
+@pytest.mark.parametrize("time", [0.1, 0.05, float("nan")])
+def test_times_go_forwards(aligner: FaceAligner, finder: Finder, time: float) -> None:
+    tracker = FaceTracker(aligner, detector=finder)
+    frame = np.zeros((50, 60, 3), np.uint8)
+    tracker.update(frame, 0.1)
+    with pytest.raises(ValueError, match=f"time is {time}, expected seconds later"):
+        tracker.update(frame, time)
+    tracker.update(frame)  # a thirtieth later
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"every": 0}, "every is 0"),
+        ({"every": 1.5}, r"every is 1\.5"),
+        ({"keep": -1}, "keep is -1"),
+        ({"least": 2}, "least is 2"),
+    ],
+)
+def test_bad_settings(aligner: FaceAligner, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FaceTracker(aligner, **options)
+
+
+def test_a_scheme_without_five_points() -> None:
+    with pytest.raises(ValueError, match="does not say where its five points are"):
+        FaceTracker(small_aligner(replace(DOT_SCHEME, five=None)))
