@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +29,7 @@ from .landmarks import Landmarks
 from .method.heatmaps import STRIDE, Decoder
 from .method.network import HIHNet
 from .method.readout import pick
+from .method.watch import Watch
 from .passes import NOTHING, TURN, Face, Rules, align_faces
 from .runtime import Backend, CudaBackend, TorchBackend, fork
 from .runtime.device_crops import Photograph
@@ -48,8 +48,6 @@ GPU_BATCH_SIZE = 512
 READ_AHEAD = 8
 
 Decode = Literal["argmax", "expectation"]
-_State = tuple[list[int], list[int]]
-_VERSION = operator.attrgetter("_version")
 
 
 @dataclass(frozen=True, repr=False)
@@ -75,8 +73,11 @@ class Heatmaps:
 class FaceAligner:
     """Aligns faces. Thread-safe.
 
-    A private copy of the network, made for speed, does the work. When `network` is changed (trained, loaded into,
-    moved), the next call makes a new copy. Do not change `network` while another thread aligns.
+    A private copy of the network, made for speed, does the work. The next call makes a new copy where weights were
+    written by PyTorch's operations (training, ``load_state_dict``, in-place arithmetic, moves), where parameters,
+    buffers or submodules were replaced, and where another network was assigned. What PyTorch keeps no count of is not
+    seen: writes through ``.data`` or NumPy, and plain attributes of modules. After those, call `refresh`. Do not change
+    the network while another thread aligns.
 
     Attributes:
         network: the trainable `HIHNet`, float32, in eval mode on `device`: what `save_pretrained` writes. An exported
@@ -118,8 +119,8 @@ class FaceAligner:
         self.device = choose_device(device, backend)
         self.backend = backends.choose(backend, self.device)
         self.decoder = _decoder(decode, config)
-        self._network = None if network is None else network.to(self.device).eval()
-        self._watched = True  # whether anybody else can change it: looking at all its weights takes a tenth of a ms
+        self._network = None if network is None else self._fitting(network)
+        self._watched = True  # whether anybody else can change it: the check takes a tenth of a millisecond
         self.scheme = config.scheme if config.output is None else SCHEMES[config.output]
         self.detector: Detector = FaceDetector() if detector is None else detector
         self._exported = None if exported is None else Path(exported)
@@ -137,54 +138,89 @@ class FaceAligner:
 
     @property
     def network(self) -> HIHNet:
-        """The trainable network; another one that is set is the one that is run.
+        """The trainable network; another one that is set is the one that is run. Of a compiled one, or one wrapped
+        for data parallelism, the network inside is kept.
 
         Raises:
-            ValueError: what runs is an exported file, whose weights are not here.
+            ValueError: what runs is an exported file, whose weights are not here; or a network that is set has another
+                size or number of landmarks than `config` says.
+            TypeError: what is set is no `HIHNet`.
         """
+        self._watched = True
+        return self._held()
+
+    @network.setter
+    def network(self, network: HIHNet) -> None:
+        self._network = self._fitting(network)
+        self._watched = True
+        self._start()
+
+    def _held(self) -> HIHNet:
         if self._network is None:
             raise ValueError(
                 f"network is not here: {self._exported} was exported for backend {self.backend!r}; load the checkpoint "
                 f"that it was exported from{f', {self.config.name}' if self.config.name else ''}"
             )
-        self._watched = True
         return self._network
 
-    @network.setter
-    def network(self, network: HIHNet) -> None:
-        self._network = network.to(self.device).eval()
-        self._watched = True
-        self._start()
+    def refresh(self) -> None:
+        """Make a new copy of the network at once, whether or not a change was noticed."""
+        with self._lock:
+            self._copy = self._make()
+
+    def _fitting(self, network: Any) -> HIHNet:
+        while not isinstance(network, HIHNet):
+            inner = getattr(network, "_orig_mod", None) or getattr(network, "module", None)
+            if inner is None:
+                raise TypeError(f"network is {type(network).__name__}, expected an HIHNet")
+            network = inner
+        config = self.config
+        has = {"landmarks": network.landmarks, **network.size._asdict()}
+        wanted = {"landmarks": config.heads, **config.size._asdict()}
+        if has != wanted:
+            raise ValueError(f"network has {has}, expected {wanted} as its config says")
+        return network.to(self.device).eval()
 
     def _start(self) -> None:
         self._lock = threading.Lock()
-        self._weights = [] if self._network is None else _tables(self._network)
         self._copy = self._make()
         self.dtype = self._copy[1].dtype
         warn_if_emulated(
             self.dtype, self.device, f"dtype is {str(self.dtype).removeprefix('torch.')!r}", "take dtype='auto'", 5
         )
 
-    def _make(self) -> tuple[_State, Backend]:
-        """A copy that runs, and the state of the network that it is of."""
-        state = _state(self._weights)
+    def _make(self) -> tuple[Watch | None, Backend]:
+        """A copy that runs, and what tells when the network is no longer the one that it is of."""
+        watch = None if self._network is None else Watch(self._network)
+        self._shown: TorchBackend | None = None  # for `heatmaps`, where another runtime runs
         config = replace(self.config, decoder=self.decoder)
         made = fork.run(backends.make, self.backend, self._network, config, self.device, self._asked, self._exported)
-        return state, made
+        return watch, made
 
     def _runtime(self) -> Backend:
         """The copy that runs, of the network as it is now."""
-        made_of, runtime = self._copy
-        if self._watched and made_of != _state(self._weights):
+        watch, runtime = self._copy
+        if self._watched and watch is not None and watch.changed():
             with self._lock:
-                if self._copy[0] != _state(self._weights):  # no other thread was faster
+                watch = self._copy[0]
+                if watch is not None and watch.changed():  # no other thread was faster
                     self._copy = self._make()
                 runtime = self._copy[1]
         return runtime
 
+    def _torch(self) -> TorchBackend:
+        """The copy that runs, if PyTorch runs it, else one that PyTorch runs, kept while the network stays."""
+        runtime = self._runtime()
+        if isinstance(runtime, TorchBackend):
+            return runtime
+        with self._lock:
+            if self._shown is None:
+                self._shown = fork.run(TorchBackend, self._held(), self.config, self.device, torch.float32)
+            return self._shown
+
     def __getstate__(self) -> dict[str, Any]:
         # other runtimes' sessions cannot be pickled: the copy is made again where the aligner arrives
-        return {name: value for name, value in vars(self).items() if name not in ("_lock", "_weights", "_copy")}
+        return {name: value for name, value in vars(self).items() if name not in ("_lock", "_copy", "_shown")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -375,10 +411,7 @@ class FaceAligner:
             raise ValueError(f"bbox has shape {boxes.shape}, expected (4,): one face")
         transform = crops.square_crop(boxes[0], self.config.crop_ratio, self.config.input_size)
         crop = crops.warp(pixels, transform.matrix, transform.size)
-        runtime = self._runtime()
-        if not isinstance(runtime, TorchBackend):
-            runtime = fork.run(TorchBackend, self.network, self.config, self.device, torch.float32)
-        integer, decimal = runtime.heatmaps(crop[None])
+        integer, decimal = self._torch().heatmaps(crop[None])
         return Heatmaps(integer[0], decimal[0], crop, transform)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
@@ -573,21 +606,6 @@ def _whole(name: str, value: int, least: int, most: int | None = None) -> int:
         limits = f"at least {least}" if most is None else f"{least} to {most}"
         raise ValueError(f"{name} is {value!r}, expected a whole number, {limits}")
     return number
-
-
-def _tables(network: HIHNet) -> list[dict[str, Any]]:
-    """Where its modules keep their weights; to walk through the modules would take a millisecond each time."""
-    return [table for module in network.modules() for table in (module._parameters, module._buffers) if table]
-
-
-def _state(tables: list[dict[str, Any]]) -> _State:
-    """What changes when weights do: where each lies, and how often it was written."""
-    tensors = [tensor for tensor in chain.from_iterable(map(dict.values, tables)) if tensor is not None]
-    places = list(map(torch.Tensor.data_ptr, tensors))
-    try:
-        return places, list(map(_VERSION, tensors))
-    except RuntimeError:  # tensors made in inference mode do not count
-        return places, [0 if tensor.is_inference() else tensor._version for tensor in tensors]
 
 
 def _decoder(decode: Decode | Decoder | None, config: Config) -> Decoder:

@@ -54,14 +54,14 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     else:
         assert isinstance(target, Path)
         temporary = _beside(target)
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        # with the mode of the result, from which the system takes the umask: to ask for the umask is to change it
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield temporary
         if stream:
             with temporary.open("rb") as source, _opened(target) as sink:
                 shutil.copyfileobj(source, sink, 1 << 20)
         else:
-            os.chmod(temporary, 0o666 & ~_umask())  # a result can be read by others, unlike a temporary file
             os.replace(temporary, target)  # type: ignore[arg-type]  # it is a Path
     finally:
         temporary.unlink(missing_ok=True)
@@ -85,12 +85,11 @@ def making(folder: str | os.PathLike[str]) -> Iterator[Path]:
         if not stat.S_ISDIR(os.lstat(target).st_mode) or any(target.iterdir()):
             raise FileExistsError(errno.EEXIST, "exists, expected the name of a new folder", os.fspath(folder))
     temporary = _beside(target)
-    temporary.mkdir(0o700)
+    temporary.mkdir()
     try:
         yield temporary
         with suppress(FileNotFoundError):
             target.rmdir()
-        os.chmod(temporary, 0o777 & ~_umask())
         os.rename(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -221,9 +220,3 @@ class _Utf8:
 
     def flush(self) -> None:
         self._sink.flush()
-
-
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask

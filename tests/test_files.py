@@ -82,7 +82,7 @@ def test_mode_is_an_ordinary_files(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
         with replacing(tmp_path / "a") as temporary:
-            assert stat.S_IMODE(temporary.stat().st_mode) == 0o600
+            assert stat.S_IMODE(temporary.stat().st_mode) == 0o640
         assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
         assert os.umask(0o027) == 0o027
     finally:
@@ -299,3 +299,12 @@ def test_sha256(tmp_path: Path, content: bytes, expected: str) -> None:
 def test_sha256_of_nothing(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         sha256(tmp_path / "gone")
+
+
+def test_the_umask_of_the_process_is_not_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is every thread's: to ask for it is to change it for a moment, and files made then are open to all."""
+    monkeypatch.setattr(os, "umask", lambda mask: pytest.fail(f"umask({mask})"))
+    with replacing(tmp_path / "a") as temporary:
+        temporary.write_text("a")
+    with making(tmp_path / "b"):
+        pass

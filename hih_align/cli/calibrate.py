@@ -12,7 +12,7 @@ from ..data.annotations import read_dataset
 from ..evaluation.calibrate import calibrate as choose
 from ..evaluation.calibrate import markdown
 from ..evaluation.subsets import Where
-from ..hub.checkpoints import save_config
+from ..hub.checkpoints import check_writable, save_config
 from .options import Device, commands
 
 app = commands()
@@ -27,6 +27,8 @@ def calibrate(
     write: Annotated[bool, typer.Option("--write", help="Store what was chosen in the model's config.")] = False,
 ) -> None:
     """Choose a network's decoder, refining passes and score calibration on validation faces."""
+    if write:
+        check_writable(model)  # before the work
     aligner = FaceAligner.from_pretrained(model, device=device)
     chosen = choose(aligner, read_dataset(data, aligner.scheme), keep=None if where is None else Where(where))
     typer.echo(markdown(chosen))

@@ -22,8 +22,9 @@ from safetensors import SafetensorError
 
 from .. import files
 from ..method.heatmaps import Decoder, Rounding
-from ..method.network import SIZES, HIHNet, Size
+from ..method.network import SIZES, HIHNet, Size, check_finite, plain_name
 from ..method.readout import Readout, readout_from_dict
+from ..method.settings import built
 from ..schemes import SCHEMES, Scheme, conversion, get_scheme, scheme_from_dict
 from ..scores import Calibration
 
@@ -319,15 +320,17 @@ def find_checkpoint(
         found = Checkpoint(config, _find_weights(rows[name], hub))
     elif name and Path(name).is_dir():
         found = _folder(Path(name))
+    elif os.path.lexists(name):  # never looked for on the Hub
+        beside = Path(name).parent / CONFIG_FILE
+        what = f"that folder, {str(Path(name).parent)!r}" if beside.is_file() else f"a folder with {CONFIG_FILE}"
+        raise ValueError(
+            f"model is the file {name!r}, expected {what} and {WEIGHTS_FILE}; "
+            "`hih-align convert` makes one of a released .pth"
+        )
     elif ours:
         raise ValueError(f"model is {name!r}, expected one of {_known()}")
     elif could_be_repository and re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith((".", "~")):
         found = _repository(name, wanted, hub)
-    elif os.path.isfile(name):
-        raise ValueError(
-            f"model is the file {name!r}, expected a folder with {CONFIG_FILE} and {WEIGHTS_FILE}; "
-            "`hih-align convert` makes one of a released .pth"
-        )
     elif os.sep in name or name.startswith((".", "~")) or not could_be_repository:
         raise FileNotFoundError(f"model: no such folder: {name}")
     else:
@@ -490,7 +493,7 @@ def load_network(checkpoint: Checkpoint) -> HIHNet:
     """The network with its weights, float32, on the CPU, in eval mode.
 
     Raises:
-        CheckpointError: if the file is damaged or holds other weights than the config says.
+        CheckpointError: if the file is damaged, or holds other weights than the config says, NaN or infinity.
         FileNotFoundError: an exported folder, which holds a runtime's file instead of weights; it says what to do.
     """
     config, path = checkpoint.config, checkpoint.weights
@@ -501,11 +504,11 @@ def load_network(checkpoint: Checkpoint) -> HIHNet:
             f"load the checkpoint that it was exported from{f', {config.name}' if config.name else ''}"
         )
     try:
-        network = HIHNet(config.heads, *config.size)
+        network = built(lambda: HIHNet(config.heads, *config.size))
     except ValueError as error:
         raise CheckpointError(f"the config of {path} is wrong: {error}") from error
     try:
-        state = safetensors.torch.load_file(path)
+        state = safetensors.torch.load_file(path, device="cpu")
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is damaged or not a safetensors file: {error}") from error
     wanted = network.state_dict()
@@ -518,14 +521,19 @@ def load_network(checkpoint: Checkpoint) -> HIHNet:
             )
     if surplus := sorted(set(state) - set(wanted)):
         raise CheckpointError(f"{path} holds {surplus[0]}, which a network of its config does not have")
-    network.load_state_dict({name: value.to(wanted[name].dtype) for name, value in state.items()})
+    try:
+        check_finite(state, path)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
+    with torch.inference_mode(False):  # copies: the file's own pages may change later
+        network.load_state_dict({n: value.to(wanted[n].dtype, copy=True) for n, value in state.items()}, assign=True)
     return network.eval()
 
 
 def save_weights(network: HIHNet, path: Path, dtype: torch.dtype | None = None) -> None:
     """Write weights as safetensors, atomically; floating point in ``dtype``, as they are by default."""
     state = {
-        name: (value.to(dtype) if dtype and value.is_floating_point() else value).cpu().contiguous()
+        plain_name(name): (value.to(dtype) if dtype and value.is_floating_point() else value).cpu().contiguous()
         for name, value in network.state_dict().items()
     }
     with files.replacing(path) as temporary:
@@ -573,7 +581,22 @@ def record(model: str, **values: Any) -> Path:
     return _edit(model, lambda row: row.update(values))
 
 
+def check_writable(model: str) -> None:
+    """Refuse to change what `save_config` must not: the manifest of an installed package.
+
+    Raises:
+        ValueError: what to do instead.
+    """
+    path = manifest_path()
+    if not (_own(Path(model)) / CONFIG_FILE).is_file() and path.parent == Path(__file__).parents[1]:
+        raise ValueError(
+            f"model is {model!r}, whose config is {path}, a file of the installed package, which is not changed: "
+            "`save_pretrained` it into a folder, and name that folder"
+        )
+
+
 def _edit(model: str, change: Callable[[dict[str, Any]], None]) -> Path:
+    check_writable(model)
     path = manifest_path()
     data = json.loads(path.read_text("utf-8"))
     row = next((item for item in data["checkpoints"] if item["id"] == model), None)

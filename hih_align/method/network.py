@@ -6,7 +6,8 @@ Images in, heatmaps out; what a heatmap means is `heatmaps.py`'s business, where
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -57,6 +58,23 @@ def down_steps(decimal_size: int, input_size: int) -> int:
 #: ImageNet statistics of RGB in [0, 1]; the network expects ``(rgb - MEAN) / STD``.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+
+
+def plain_name(name: str) -> str:
+    """Name of a weight without what `torch.compile` and data parallelism put before it."""
+    return re.sub(r"(^|(?<=\.))(_orig_mod|module)\.", "", name)
+
+
+def check_finite(state: Mapping[str, Tensor], source: object) -> None:
+    """Refuse weights that hold NaN or infinity: every point would be NaN.
+
+    Raises:
+        ValueError: naming the first such tensor of ``source``.
+    """
+    for name, value in state.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            kind = "NaN" if bool(torch.isnan(value).any()) else "infinity"
+            raise ValueError(f"{source}: {name} holds {kind}, expected finite weights")
 
 
 class Unit(nn.Module):

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .network import DECIMAL_SIZES, HIHNet, down_steps
+from .network import DECIMAL_SIZES, HIHNet, check_finite, down_steps, plain_name
+from .settings import built
 
 # released name -> ours; \1 is the stack
 _RENAME = [
@@ -86,9 +87,9 @@ def load_released(path: str | os.PathLike[str]) -> Released:
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
         raise ValueError(f"checkpoint: {path} holds no state dict of tensors")
-    state = {str(name).removeprefix("module."): value for name, value in state.items()}
+    state = {plain_name(str(name)): value for name, value in state.items()}
     renamed = {rename(name): (name, value) for name, value in state.items()}
-    head = state.get("hg0_conv_pred.weight", torch.empty(0))
+    head = state.get("hg0_conv_pred.weight", torch.empty(0, device="cpu"))
     # counted, not read off the highest number: no name makes us build a network larger than its file
     stacks = len({m[1] for m in map(re.compile(r"^hg(\d+)_conv_pred").match, state) if m})
     steps = len({m[1] for m in map(re.compile(r"^offset_head\.down_ops\.(\d+)").match, state) if m})
@@ -98,7 +99,7 @@ def load_released(path: str | os.PathLike[str]) -> Released:
             f"checkpoint: {path} is not in the released HIH layout, which has hg0_conv_pred and 1 to 3 of "
             "offset_head.down_ops"
         )
-    network = HIHNet(len(head), stacks, sizes[steps])
+    network = built(lambda: HIHNet(len(head), stacks, sizes[steps]))
     wanted = network.state_dict()
     dead = tuple(old for ours, (old, _) in renamed.items() if ours not in wanted)
     live = {ours: value for ours, (_, value) in renamed.items() if ours in wanted}
@@ -108,7 +109,9 @@ def load_released(path: str | os.PathLike[str]) -> Released:
     for kind, names in (("unknown", foreign), ("missing", missing), ("wrongly shaped", shapes)):
         if names:
             raise ValueError(f"checkpoint: {path} has {len(names)} {kind} weights, the first {names[0]}")
-    network.load_state_dict({name: value.to(wanted[name].dtype) for name, value in live.items()})
+    check_finite({renamed[name][0]: value for name, value in live.items()}, f"checkpoint: {path}")
+    with torch.inference_mode(False):
+        network.load_state_dict({n: value.to(wanted[n].dtype, copy=True) for n, value in live.items()}, assign=True)
     return Released(network.eval(), dead, _number(best))
 
 

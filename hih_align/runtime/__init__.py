@@ -6,6 +6,7 @@ extras, imported when they are asked for.
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, get_args
@@ -74,6 +75,11 @@ def choose(backend: str, device: torch.device, exported: Path | None = None) -> 
     if backend not in known:
         raise ValueError(f"backend is {backend!r}, expected one of {[*known, 'auto']}")
     name: Runtime = backend  # type: ignore[assignment]  # it was looked up
+    if name == "openvino" and sys.flags.optimize > 1:
+        raise ImportError(
+            "backend is 'openvino', whose converter needs docstrings, which python -OO removes: run python -O, or "
+            "take another backend"
+        )
     if not _installed(name):
         missing = [module for module in _NEEDS[name] if find_spec(module) is None]
         raise ImportError(
@@ -85,6 +91,8 @@ def choose(backend: str, device: torch.device, exported: Path | None = None) -> 
 
 
 def _installed(name: str) -> bool:
+    if name == "openvino" and sys.flags.optimize > 1:
+        return False
     return all(find_spec(module) is not None for module in _NEEDS.get(name, ()))
 
 

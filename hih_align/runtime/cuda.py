@@ -20,6 +20,7 @@ from torch import Tensor
 from ..crops import Crop
 from ..hub.checkpoints import Config
 from ..method.network import HIHNet
+from ..method.settings import plain_torch
 from .device_crops import Photograph, warp
 from .pytorch import TorchBackend
 from .transfer import upload
@@ -154,7 +155,7 @@ class CudaBackend(TorchBackend):
 
     def __call__(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """See `Backend`."""
-        with torch.inference_mode(), self._own_precision():
+        with torch.inference_mode(), plain_torch(self._device.type):
             return self._read(self._graphs(upload(crops, self._device)))
 
     def align(
@@ -169,12 +170,8 @@ class CudaBackend(TorchBackend):
         Returns:
             as `Backend`, of B or 2 B faces.
         """
-        with torch.inference_mode(), self._own_precision():
+        with torch.inference_mode(), plain_torch(self._device.type):
             crops = warp(photographs, transforms, self._device)
             if mirror:
                 crops = torch.cat((crops, crops.flip(2)))
             return self._read(self._graphs(crops))
-
-    def _own_precision(self) -> AbstractContextManager[None]:
-        # a graph would keep that of the caller who came first
-        return torch.autocast(self._device.type, enabled=False)

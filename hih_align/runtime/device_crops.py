@@ -135,6 +135,6 @@ def _reduce(part: Tensor, width: int, height: int) -> Tensor:
 
 def _shares(count: int, fewer: int, device: torch.device) -> Tensor:
     """(fewer, count): how much of each pixel is in the mean that replaces it."""
-    edges = torch.arange(fewer + 1, device=device) * (count / fewer)
+    edges = torch.arange(fewer + 1, device=device, dtype=torch.float32) * (count / fewer)
     covered = (edges[:, None] - torch.arange(count, device=device)).clamp_(0, 1)  # by all means up to an edge
     return covered.diff(dim=0).mul_(fewer / count)

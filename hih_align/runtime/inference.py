@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import copy
-from typing import Literal
+import threading
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._dynamo.eval_frame import OptimizedModule
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .. import scores
 from ..hub.checkpoints import Config
 from ..method import heatmaps
-from ..method.network import MEAN, STD, HIHNet, Unit
+from ..method.network import MEAN, STD, HIHNet, Unit, check_finite
+from ..method.settings import plain_torch
+
+#: Held while a network is converted: `torch.export` and the tracer serve one thread of a process at a time.
+CONVERTING = threading.RLock()
 
 Runtime = Literal["torch", "onnxruntime", "openvino"]
 
@@ -36,7 +42,9 @@ class InferenceNet(nn.Module):
         self.calibration = config.calibration.get(config.decoder.method)
         self.dtype = dtype
         # a row of pixels at once: three channels alone would be too short a loop
-        mean, std = (torch.tensor(values).repeat(network.input_size) for values in (MEAN, STD))
+        mean, std = (
+            torch.tensor(values, dtype=torch.float32, device="cpu").repeat(network.input_size) for values in (MEAN, STD)
+        )
         self.register_buffer("scale", 1 / (255 * std))
         self.register_buffer("shift", -mean / std)
         if self.readout is not None:
@@ -46,6 +54,10 @@ class InferenceNet(nn.Module):
             weights = torch.from_numpy(self.readout.weights[:, used])
             self.register_buffer("mix", torch.stack((weights.real, weights.imag)).float()[:, :, :, None])
         self.requires_grad_(False).eval()
+
+    def check(self) -> None:
+        """Refuse to convert NaN or infinity. Raises `ValueError`, which names the tensor."""
+        check_finite(self.network.state_dict(), "network")
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         """Points and scores.
@@ -89,14 +101,17 @@ class InferenceNet(nn.Module):
 
 def program(model: InferenceNet) -> torch.export.ExportedProgram:
     """The module as a graph, with a batch of any size."""
-    # an example of one would be taken for a constant
-    example = torch.zeros(2, model.network.input_size, model.network.input_size, 3, dtype=torch.uint8)
-    return torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+    model.check()
+    side = model.network.input_size
+    with CONVERTING, plain_torch():
+        # an example of one would be taken for a constant
+        example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
+        return torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
 
 
 def folded(network: HIHNet) -> HIHNet:
     """A float32 copy in eval mode whose batch norms are part of the convolutions before them."""
-    result = copy.deepcopy(network).float().eval()
+    result = _unwrapped(copy.deepcopy(network)).float().eval()
     for unit in result.modules():
         if isinstance(unit, Unit):
             unit.conv = fuse_conv_bn_eval(unit.conv, unit.bn)
@@ -104,3 +119,13 @@ def folded(network: HIHNet) -> HIHNet:
             if isinstance(unit.relu, nn.ReLU):
                 unit.relu = nn.ReLU(inplace=True)
     return result
+
+
+def _unwrapped(module: nn.Module) -> Any:
+    """A module without `torch.compile` around it or what it holds, in place: a copy is compiled by none."""
+    while isinstance(module, OptimizedModule):
+        module = module._orig_mod
+    for name, child in module.named_children():
+        if (plain := _unwrapped(child)) is not child:
+            setattr(module, name, plain)
+    return module

@@ -12,7 +12,7 @@ import torch
 
 from ..hub.checkpoints import EXPORTED_FILES, CheckpointError, Config
 from ..method.heatmaps import Decoder
-from ..method.network import HIHNet
+from ..method.network import HIHNet, plain_name
 from .inference import Runtime
 
 #: Key of the description in a file's own metadata.
@@ -62,7 +62,7 @@ def fingerprint(network: HIHNet) -> str:
     """SHA-256 of the weights in float32."""
     digest = hashlib.sha256()
     for name, value in network.state_dict().items():
-        digest.update(name.encode())
+        digest.update(plain_name(name).encode())
         digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
+import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +16,16 @@ import torch
 from numpy.typing import NDArray
 
 from ..hub.checkpoints import CheckpointError
-from .inference import InferenceNet, Runtime, program
+from ..method.settings import plain_torch
+from .inference import CONVERTING, InferenceNet, Runtime, program
 from .metadata import DTYPES, INPUT, KEY, OUTPUTS, parse
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+
+
+# torch's exporter to torch
+warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
 
 
 class OnnxRuntimeBackend:
@@ -66,13 +71,25 @@ class OnnxRuntimeBackend:
 
 def convert(model: InferenceNet) -> ModelProto:
     """The network as an ONNX graph, with a batch of any size."""
-    # the exporter tells of its steps on the standard output and by warnings
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
+    with CONVERTING, plain_torch(), _quiet():
         exported = torch.onnx.export(
             program(model), input_names=[INPUT], output_names=list(OUTPUTS), dynamo=True, optimize=True, verbose=False
         )
     if exported is None:
         raise RuntimeError("torch.onnx.export gave nothing")
     return exported.model_proto
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporter logs about packages that it could use; of this thread alone."""
+    logger, thread = logging.getLogger("torch.onnx._internal.exporter._registration"), threading.get_ident()
+
+    def of_others(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    logger.addFilter(of_others)
+    try:
+        yield
+    finally:
+        logger.removeFilter(of_others)

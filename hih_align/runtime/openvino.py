@@ -14,11 +14,15 @@ import torch
 from numpy.typing import NDArray
 
 from ..hub.checkpoints import CheckpointError
-from .inference import InferenceNet, Runtime
+from ..method.settings import plain_torch
+from .inference import CONVERTING, InferenceNet, Runtime
 from .metadata import DTYPES, INPUT, KEY, OUTPUTS, parse
 
 if TYPE_CHECKING:
     from openvino import Model
+
+# shapes that torch's tracer takes for constants are constants here
+warnings.filterwarnings("ignore", category=torch.jit.TracerWarning, module=r"hih_align\.")  # type: ignore[attr-defined]
 
 _HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 
@@ -83,10 +87,10 @@ class OpenVINOBackend:
 
 def convert(model: InferenceNet) -> Model:
     """The network as OpenVINO's graph, with a batch of any size."""
+    model.check()
     side = model.network.input_size
-    example = torch.zeros(1, side, side, 3, dtype=torch.uint8)
-    with torch.inference_mode(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch's tracer: shapes that it takes for constants are constants
+    with CONVERTING, plain_torch(), torch.inference_mode():
+        example = torch.zeros(1, side, side, 3, dtype=torch.uint8)
         graph = ov.convert_model(model, example_input=example, input=[-1, side, side, 3])
     graph.inputs[0].get_tensor().set_names({INPUT})
     for output, name in zip(graph.outputs, OUTPUTS, strict=True):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..hub.checkpoints import Config
 from ..method.network import HIHNet
+from ..method.settings import plain_torch
 from . import fork
 from .inference import InferenceNet, Runtime
 from .memory import raise_trim_threshold
@@ -41,11 +42,11 @@ class TorchBackend:
         return fork.run(self._heatmaps, crops)
 
     def _points(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        with torch.inference_mode():
+        with torch.inference_mode(), plain_torch(self._device.type):
             return self._read(torch.cat([self._find(part) for part in self._parts(crops)]))
 
     def _heatmaps(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        with torch.inference_mode():
+        with torch.inference_mode(), plain_torch(self._device.type):
             integer, decimal = zip(*(self._model.heatmaps(part) for part in self._parts(crops)), strict=True)
             return torch.cat(integer).cpu().numpy(), torch.cat(decimal).cpu().numpy()
 

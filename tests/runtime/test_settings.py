@@ -1,0 +1,252 @@
+"""Settings of the process, threads, damaged weights, changed networks: nothing of it reaches points."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import sys
+import threading
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from hih_align import CheckpointError, FaceAligner, HIHNet
+from hih_align import runtime as backends
+from hih_align.method.network import plain_name
+from hih_align.method.watch import Watch
+from hih_align.runtime import inference
+
+BOX = (177.0, 80, 275, 200)
+Array = NDArray[Any]
+
+
+@pytest.fixture(scope="module")
+def w300() -> FaceAligner:
+    return FaceAligner.from_pretrained("HIH_T", device="cpu")
+
+
+@pytest.fixture
+def own() -> FaceAligner:
+    return FaceAligner.from_pretrained("HIH_T", device="cpu")
+
+
+@contextlib.contextmanager
+def default_dtype(dtype: torch.dtype) -> Any:
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@contextlib.contextmanager
+def default_device(device: str) -> Any:
+    torch.set_default_device(device)
+    try:
+        yield
+    finally:
+        torch.set_default_device(None)
+
+
+SETTINGS = {
+    "meta": lambda: torch.device("meta"),
+    "default device": lambda: default_device("meta"),
+    "default dtype": lambda: default_dtype(torch.bfloat16),
+    "float64": lambda: default_dtype(torch.float64),
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "inference mode": torch.inference_mode,
+    "no grad": torch.no_grad,
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_settings_of_the_process_do_not_leak_in(w300: FaceAligner, astronaut: Array, setting: str) -> None:
+    expected = w300.align(astronaut, BOX)
+    maps = w300.heatmaps(astronaut, BOX)
+    with SETTINGS[setting]():
+        dtype, autocast = torch.get_default_dtype(), torch.is_autocast_enabled("cpu")
+        loaded = FaceAligner.from_pretrained("HIH_T", device="cpu")
+        for aligner in (loaded, w300):
+            found = aligner.align(astronaut, BOX)
+            np.testing.assert_array_equal(found.points, expected.points)
+            np.testing.assert_array_equal(found.scores, expected.scores)
+            np.testing.assert_array_equal(aligner.heatmaps(astronaut, BOX).decimal, maps.decimal)
+        assert (torch.get_default_dtype(), torch.is_autocast_enabled("cpu")) == (dtype, autocast)
+        assert torch.empty(1).device.type == ("meta" if setting in ("meta", "default device") else "cpu")
+    assert {(p.dtype, p.device.type, p.requires_grad) for p in loaded.network.parameters()} == {
+        (torch.float32, "cpu", True)
+    }
+    assert not any(p.is_inference() for p in loaded.network.parameters())
+
+
+def test_loading_takes_no_random_numbers() -> None:
+    before = torch.get_rng_state()
+    FaceAligner.from_pretrained("HIH_T", device="cpu")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize("setting", ["meta", "autocast"])
+def test_conversion_under_settings(w300: FaceAligner, astronaut: Array, runtime: str, setting: str) -> None:
+    pytest.importorskip(runtime)
+    with SETTINGS[setting]():
+        found = FaceAligner.from_pretrained("HIH_T", device="cpu", backend=runtime).align(astronaut, BOX)
+    np.testing.assert_allclose(found.points, w300.align(astronaut, BOX).points, atol=0.01)
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_three_threads_load_a_runtime(runtime: str) -> None:
+    pytest.importorskip(runtime)
+    failed: list[BaseException] = []
+
+    def load() -> None:
+        try:
+            FaceAligner.from_pretrained("HIH_T", device="cpu", backend=runtime)
+        except BaseException as error:  # pytest would not see it
+            failed.append(error)
+
+    threads = [threading.Thread(target=load) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+
+
+def test_conversion_leaves_output_and_loggers_of_others_alone(w300: FaceAligner, monkeypatch: Any) -> None:
+    pytest.importorskip("onnxruntime")
+    from hih_align.runtime import onnxruntime
+
+    export, seen = torch.onnx.export, []
+
+    def look(*args: Any, **options: Any) -> Any:
+        seen.append((sys.stdout, logging.getLogger("torch.onnx").level, warnings.filters[:]))
+        return export(*args, **options)
+
+    monkeypatch.setattr(torch.onnx, "export", look)
+    stream = io.StringIO()
+    with contextlib.redirect_stdout(stream):
+        before = (sys.stdout, logging.getLogger("torch.onnx").level, warnings.filters[:])
+        onnxruntime.convert(inference.InferenceNet(w300.network, w300.config))
+    assert seen == [before]
+    assert stream.getvalue() == ""
+    assert logging.getLogger("torch.onnx").level == before[1]
+
+
+def test_openvino_without_docstrings(monkeypatch: Any) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.setattr(backends, "sys", SimpleNamespace(flags=SimpleNamespace(optimize=2)))
+    with pytest.raises(ImportError, match=r"backend is .openvino.*python -OO"):
+        backends.choose("openvino", torch.device("cpu"))
+    assert backends.choose("auto", torch.device("cpu")) != "openvino"
+
+
+# damaged weights
+
+
+@pytest.mark.parametrize(("value", "kind"), [(float("nan"), "NaN"), (float("inf"), "infinity")])
+def test_weights_that_are_not_finite(own: FaceAligner, tmp_path: Path, value: float, kind: str) -> None:
+    name = "decimal_head.squeeze.conv.weight"
+    with torch.no_grad():
+        own.network.get_parameter(name)[0, 0] = value
+    own.save_pretrained(tmp_path / "own")
+    with pytest.raises(CheckpointError, match=rf"model.safetensors: {name} holds {kind}"):
+        FaceAligner.from_pretrained(tmp_path / "own", device="cpu")
+    model = inference.InferenceNet(own.network, own.config)
+    with pytest.raises(ValueError, match=rf"decimal_head.squeeze.conv.weight holds {kind}"):
+        inference.program(model)
+    for module in ("onnxruntime", "openvino"):
+        pytest.importorskip(module)
+        with pytest.raises(ValueError, match=f"holds {kind}"):
+            backends.make(module, own.network, own.config, own.device, None)  # type: ignore[arg-type]
+
+
+# changed networks
+
+
+def test_a_replaced_submodule_is_noticed(own: FaceAligner, astronaut: Array) -> None:
+    before = own.align(astronaut, BOX).points
+    head = HIHNet(68, 1).decimal_head.eval()
+    own.network.decimal_head = head
+    fresh = FaceAligner(own.network, own.config, device="cpu").align(astronaut, BOX).points
+    assert (fresh != before).any()
+    np.testing.assert_array_equal(own.align(astronaut, BOX).points, fresh)
+
+
+def test_refresh_after_a_write_that_is_not_counted(own: FaceAligner, astronaut: Array) -> None:
+    before = own.align(astronaut, BOX).points
+    for parameter in own.network.decimal_head.parameters():
+        parameter.data.copy_(parameter.data * 0.7)
+    own.refresh()
+    fresh = FaceAligner(own.network, own.config, device="cpu").align(astronaut, BOX).points
+    assert (fresh != before).any()
+    np.testing.assert_array_equal(own.align(astronaut, BOX).points, fresh)
+
+
+def test_a_compiled_network_and_a_wrapped_one(own: FaceAligner, astronaut: Array, tmp_path: Path) -> None:
+    expected = own.align(astronaut, BOX).points
+    names = set(own.network.state_dict())
+    for wrapped in (torch.compile(own.network), torch.nn.DataParallel(own.network)):
+        own.network = wrapped  # type: ignore[assignment]
+        assert isinstance(own.network, HIHNet)
+        np.testing.assert_array_equal(own.align(astronaut, BOX).points, expected)
+    own.network.decimal_head = torch.compile(own.network.decimal_head)  # type: ignore[assignment]
+    assert any("_orig_mod." in name for name in own.network.state_dict())
+    np.testing.assert_array_equal(own.align(astronaut, BOX).points, expected)
+    own.save_pretrained(tmp_path / "own")
+    again = FaceAligner.from_pretrained(tmp_path / "own", device="cpu")
+    assert set(again.network.state_dict()) == names
+    np.testing.assert_array_equal(again.align(astronaut, BOX).points, expected)
+
+
+def test_a_network_that_does_not_fit(own: FaceAligner) -> None:
+    with pytest.raises(ValueError, match=r"network has .*'landmarks': 5"):
+        own.network = HIHNet(5, 1)
+    with pytest.raises(TypeError, match="network is Linear, expected an HIHNet"):
+        own.network = torch.nn.Linear(2, 2)  # type: ignore[assignment]
+
+
+def test_names_without_wrappers() -> None:
+    assert plain_name("module._orig_mod.trunk.module.a._orig_mod.weight") == "trunk.a.weight"
+    assert plain_name("trunk.my_module.weight") == "trunk.my_module.weight"
+
+
+def test_a_watch_is_much_cheaper_than_a_walk(own: FaceAligner) -> None:
+    """Side by side, the fastest of some: it is asked before every call."""
+    import timeit
+
+    watch = Watch(own.network)
+
+    def walk() -> Any:
+        return [
+            (t.data_ptr(), t._version)
+            for m in own.network.modules()
+            for t in (*m._parameters.values(),)
+            if t is not None
+        ]
+
+    assert not watch.changed()
+    times = [min(timeit.repeat(f, number=20, repeat=20)) for f in (watch.changed, walk)]
+    assert times[0] < times[1] / 2
+
+
+def test_heatmaps_of_another_runtime_fold_once(astronaut: Array, monkeypatch: Any) -> None:
+    pytest.importorskip("onnxruntime")
+    aligner = FaceAligner.from_pretrained("HIH_T", device="cpu", backend="onnxruntime")
+    made: list[int] = []
+    folded = inference.folded
+    monkeypatch.setattr(inference, "folded", lambda network: made.append(1) or folded(network))
+    first = aligner.heatmaps(astronaut, BOX)
+    for _ in range(2):
+        np.testing.assert_array_equal(aligner.heatmaps(astronaut, BOX).integer, first.integer)
+    assert len(made) == 1
+    with torch.no_grad():
+        aligner.network.decimal_head.predict.weight *= 0.5
+    assert (aligner.heatmaps(astronaut, BOX).decimal != first.decimal).any()
