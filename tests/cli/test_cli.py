@@ -369,6 +369,20 @@ def without_weights(monkeypatch: pytest.MonkeyPatch, folder: Path, **change: obj
     monkeypatch.delenv("HIH_ALIGN_WEIGHTS", raising=False)
 
 
+def test_calibrate_writes_nothing_into_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = checkpoints.manifest_path().read_text("utf-8")
+    manifest = tmp_path / "hih_align" / "weights_manifest.json"
+    manifest.parent.mkdir()
+    manifest.write_text(text, "utf-8")
+    monkeypatch.setattr(checkpoints, "__file__", str(manifest.parent / "hub" / "checkpoints.py"))
+    # before the work: the data is not looked for
+    words = ("calibrate", "--model", "HIH_T/300w", "--data", tmp_path / "missing.json")
+    one_line(
+        run(*words, "--write", code=1), "model is 'HIH_T/300w', whose config is .*weights_manifest.json, a file of"
+    )
+    assert manifest.read_text("utf-8") == text
+
+
 def test_weights_that_cannot_be_had(photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_weights(monkeypatch, tmp_path)
     one_line(run("align", photo, "--bbox", *BOX, "--model", "HIH_T", code=1), "HIH_T/300w is not published: wanted")

@@ -129,6 +129,29 @@ def test_the_manifest_is_found(install: Install, inside: bool) -> None:
     assert c.read_manifest()["HIH_T/300w"].license == "changed"
 
 
+@pytest.mark.parametrize("inside", [True, False], ids=["wheel", "checkout"])
+def test_the_manifest_of_an_installed_package_is_not_changed(install: Install, inside: bool, tmp_path: Path) -> None:
+    install.manifest(inside)
+    before = c.manifest_path().read_bytes()
+    config = replace(c.read_manifest()["HIH_T/300w"].config, refine=5)
+    if not inside:  # a checkout's is ours to change
+        c.check_writable("HIH_T/300w")
+        assert c.save_config("HIH_T/300w", config) == c.manifest_path()
+        assert c.read_manifest()["HIH_T/300w"].config.refine == 5
+        return
+    for change in (lambda: c.save_config("HIH_T/300w", config), lambda: c.record("HIH_T/300w", license="mine")):
+        with pytest.raises(
+            ValueError, match=r"model is 'HIH_T/300w', whose config is .* not changed: `save_pretrained`"
+        ):
+            change()
+    assert c.manifest_path().read_bytes() == before
+    # a folder of one's own is written to, wherever the package lies
+    c.write_config(tmp_path, config)
+    c.check_writable(str(tmp_path))
+    assert c.save_config(str(tmp_path), replace(config, refine=2)) == tmp_path / "config.json"
+    assert c.read_config(tmp_path / "config.json").refine == 2
+
+
 # where weights are looked for
 
 

@@ -147,6 +147,26 @@ def test_repositories_of_something_else(hub: LoopbackHub, row: c.Row, change: di
 # a row of the manifest that is published
 
 
+def test_what_exists_here_is_never_asked_of_the_hub(
+    hub: LoopbackHub, row: c.Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("with", "without", "user"):
+        Path(folder).mkdir()
+        Path(folder, "model.safetensors").write_bytes(BLOB)
+    Path("with", "config.json").write_bytes(config_bytes(row.config))
+    Path("user", "name").symlink_to("gone")
+    hub.add_repo(REPO, stand_in(row))  # has what would be asked for
+    for name, message in (
+        ("with/model.safetensors", r"model is the file 'with/model.safetensors', expected that folder, 'with'"),
+        ("without/model.safetensors", r"model is the file '.*', expected a folder with config.json and model.safete"),
+        (REPO, "model is the file 'user/name'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            FaceAligner.from_pretrained(name)
+    assert hub.requests == []
+
+
 @pytest.fixture
 def published(hub: LoopbackHub, row: c.Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoopbackHub:
     """HIH_T/300w is not in the installation, but on the Hub, at a commit that is not the last."""

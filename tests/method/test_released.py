@@ -422,3 +422,13 @@ def test_weights_that_do_not_fit(file: Path, small: State, change: Callable[[Sta
     torch.save({"state_dict": change(small)}, file)
     with pytest.raises(ValueError, match=rf"^checkpoint: .*WFLW\.pth .*({message})"):
         load_released(file)
+
+
+@pytest.mark.parametrize(("value", "kind"), [(float("nan"), "NaN"), (float("inf"), "infinity")])
+def test_weights_that_are_not_finite(file: Path, small: State, value: float, kind: str) -> None:
+    state = small | {"hg0_conv_pred.bias": torch.full_like(small["hg0_conv_pred.bias"], value)}
+    torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}}, file)
+    with pytest.raises(
+        ValueError, match=rf"^checkpoint: .*WFLW\.pth: hg0_conv_pred.bias holds {kind}, expected finite"
+    ):
+        load_released(file)
