@@ -6,6 +6,7 @@ import operator
 import os
 import tempfile
 import threading
+import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -257,7 +258,10 @@ class FaceAligner:
                 on a CPU the first that is installed of openvino, onnxruntime, torch, elsewhere torch. The network is
                 converted as it is loaded, which takes seconds; a folder that `hih-align export` wrote for that runtime
                 is not, and runs in the precision that it was exported in.
-            decode: "argmax" (the paper's Eq. 4), "expectation" (ours), or a `Decoder`; None means the checkpoint's.
+            decode: None means the checkpoint's decoder; "argmax" (the paper's Eq. 4) or "expectation" (ours) also the
+                checkpoint's, where it has that method; a `Decoder` is taken as it is, without the checkpoint's shift,
+                power and so on: to change one of them, `dataclasses.replace` it in ``config.decoder``. A Decoder that
+                says no more than such a method warns.
             cache_dir, revision, token, local_files_only: as in `huggingface_hub.hf_hub_download`.
             detector: finds the faces of images that come without boxes: any function of an RGB image (H, W, 3) uint8
                 that returns their boxes, (N, 4) x1, y1, x2, y2, or (N, 5) with scores. None is `FaceDetector`, whose
@@ -290,6 +294,13 @@ class FaceAligner:
             exported=folder,
             detector=FaceDetector(hub=hub) if detector is None else detector,
         )
+        own = found.config.decoder
+        if isinstance(decode, Decoder) and decode != own and decode == Decoder(own.method):
+            warnings.warn(
+                f"decode is Decoder({own.method!r}), which leaves out what the checkpoint's has, {own}: for that, pass "
+                f"decode={own.method!r}",
+                stacklevel=2,
+            )
         aligner._watched = False  # nobody else has the network yet
         return aligner
 

@@ -102,10 +102,11 @@ class Landmarks:
         """The same faces in another scheme: 98 -> 68 and 98 -> 29 (each point, and score, a mean of at most two).
 
         Raises:
-            ValueError: where no conversion is known.
+            ValueError: where no conversion is known; also from a scheme to another one of the same id whose landmarks have
+                other names.
         """
         target = get_scheme(scheme)
-        if target.id == self.scheme.id:
+        if target == self.scheme:
             return self
         weights = conversion(self.scheme, target)
         points = np.einsum("tk,...kc->...tc", weights, self.points).astype(np.float32)

@@ -10,6 +10,7 @@ import inspect
 import io
 import json
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -778,6 +779,22 @@ def test_decoders(w300: FaceAligner, astronaut: Array) -> None:
     maps = w300.heatmaps(astronaut, BOX)
     on_grid = maps.transform.to_crop(found[1]) / 4 * 8
     np.testing.assert_allclose(on_grid, on_grid.round(), atol=1e-3)
+
+
+def test_a_bare_decoder_says_what_it_leaves_out() -> None:
+    def load(decode: Any) -> FaceAligner:
+        return FaceAligner.from_pretrained("HIH_T", decode=decode, device="cpu")
+
+    with pytest.warns(UserWarning, match=r"leaves out .*shift=.*pass decode='expectation'") as told:
+        bare = load(Decoder("expectation"))
+    assert told[0].filename == __file__
+    assert bare.decoder == Decoder("expectation") != bare.config.decoder  # taken as it is all the same
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        own = load("expectation").decoder
+        assert own == bare.config.decoder
+        for meant in (replace(own, power=2.0), Decoder("expectation", radius=1), Decoder("argmax"), own):
+            assert load(meant).decoder == meant
 
 
 # saved and loaded

@@ -212,6 +212,17 @@ def test_conversion_to_itself_and_where_none_is_known(face: Landmarks) -> None:
         face.to("w300")
 
 
+def test_conversion_to_a_scheme_of_the_same_id(face: Landmarks) -> None:
+    with pytest.raises(ValueError, match=r"no conversion from scheme '300w' to '300w'"):
+        face.to(Scheme("300w", ("a", "b")))
+    # the same landmarks in other groups: the points stay, the groups are those asked for
+    grouped = replace(face.scheme, parts={"first": (0, 1)})
+    there = face.to(grouped)
+    assert there.scheme is grouped
+    np.testing.assert_array_equal(there["first"], face.points[:2])
+    np.testing.assert_array_equal(there.points, face.points)
+
+
 # five points and the aligned chip
 
 

@@ -429,3 +429,30 @@ def test_a_scheme_equals_its_content_and_its_id() -> None:
     assert W300 != 68
     changed = scheme_from_dict(W300.to_dict() | {"mirror": None})
     assert changed != W300, "the same id, but other content"
+
+
+def test_equality_is_transitive() -> None:
+    impostor = Scheme("300w", ("a", "b"))
+    changed = replace(W300, mirror=None)
+    mine = Scheme("mine", ("a",))
+    everything = [W300, WFLW, impostor, changed, mine, replace(mine), "300w", "wflw", "mine"]
+    for a in everything:
+        for b in everything:
+            for c in everything:
+                assert not (a == b == c) or a == c, (a, b, c)
+            assert a != b or hash(a) == hash(b)
+    assert impostor != "300w"
+    assert mine != "mine"
+    assert len({W300, impostor, changed, "300w"}) == 3
+
+
+def test_conversion_goes_by_landmarks() -> None:
+    impostor = Scheme("wflw", tuple(f"p{i}" for i in range(98)))
+    for target in (W300, COFW, WFLW):
+        with pytest.raises(ValueError, match=r"^no conversion from scheme 'wflw' to .* not those of the built-in"):
+            conversion(impostor, target)
+    with pytest.raises(ValueError, match="to another one of that id"):
+        conversion(Scheme("mine", ("a", "b")), Scheme("mine", ("b", "a")))
+    # what else a scheme says is not what its points are
+    np.testing.assert_array_equal(conversion(replace(WFLW, mirror=None), W300), conversion(WFLW, W300))
+    np.testing.assert_array_equal(conversion(Scheme("mine", ("a",)), Scheme("mine", ("a",), {"p": (0,)})), [[1]])

@@ -208,9 +208,8 @@ class StreamingFaces(torch.utils.data.Dataset[FaceTensors]):
 
 def _labelled(datasets: Sequence[Dataset]) -> tuple[Scheme, list[Record], list[int]]:
     """Scheme, records with points, and the data set each is from."""
-    schemes = {dataset.scheme.id for dataset in datasets}
-    if len(schemes) != 1:
-        raise ValueError(f"dataset holds the schemes {sorted(schemes)}, expected one")
+    if not all(dataset.scheme.same_landmarks(datasets[0].scheme) for dataset in datasets):
+        raise ValueError(f"dataset holds the schemes {sorted({data.scheme.id for data in datasets})}, expected one")
     pairs = [(record, n) for n, data in enumerate(datasets) for record in data.records if record.labels is not None]
     if not pairs:
         raise ValueError(f"dataset {', '.join(data.name for data in datasets)!r} holds no face with points")

@@ -99,7 +99,7 @@ def calibrate(
     Raises:
         ValueError: another scheme, or no face left.
     """
-    if aligner.scheme.id != dataset.scheme.id or aligner.config.output is not None:
+    if not aligner.scheme.same_landmarks(dataset.scheme) or aligner.config.output is not None:
         raise ValueError(f"scheme of the data is {dataset.scheme.id!r}, expected the model's, {aligner.scheme.id!r}")
     complete = [record for record in dataset.records if record.labels is not None]
     chosen = [i for i, record in enumerate(complete) if keep is None or keep(record)]

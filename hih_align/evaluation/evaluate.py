@@ -56,10 +56,11 @@ def evaluate(
         FileNotFoundError: a missing image, naming the record.
     """
     scheme = dataset.scheme
-    if conversion(aligner.scheme, scheme).shape != (len(scheme), len(aligner.scheme)):
+    if scheme.id == aligner.scheme.id and len(scheme) != len(aligner.scheme):
         raise ValueError(
             f"scheme {scheme.id!r} has {len(scheme)} points in the dataset, but {len(aligner.scheme)} in the model"
         )
+    conversion(aligner.scheme, scheme)  # raises where none is known
     if normalizer not in (None, "box") and normalizer not in scheme.normalizers:
         expected = sorted([*scheme.normalizers, "box"])
         raise ValueError(f"normalizer is {normalizer!r}, expected for scheme {scheme.id!r} one of {expected}")

@@ -343,9 +343,10 @@ def _with_scheme(config: Config, wanted: Scheme | None, name: str) -> Config:
         return config
     if wanted == config.scheme:
         return replace(config, output=None)
-    if wanted.id == "cofw" and config.scheme.id == "wflw":
+    if wanted == "cofw" and config.scheme == "wflw":
         return replace(config, output="cofw")
-    raise ValueError(f"scheme is {wanted.id!r}, but {name} was trained for {config.scheme.id!r}")
+    other = " of another content" if wanted.id == config.scheme.id else ""
+    raise ValueError(f"scheme is {wanted.id!r}, but {name} was trained for {config.scheme.id!r}{other}")
 
 
 def packaged_weights() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import chain
 from operator import attrgetter
 from typing import Any
@@ -20,29 +21,28 @@ class Watch:
 
     def __init__(self, network: nn.Module) -> None:
         modules = list(network.modules())
-        self._children = [module._modules for module in modules]
-        self._tables: list[dict[str, Any]] = [t for m in modules for t in (m._parameters, m._buffers)]
-        self._modules = self._found(self._children)
-        self._tensors = self._found(self._tables)
-        present: list[Tensor] = [tensor for tensor in self._tensors if tensor is not None]
-        self._present = present
+        # tables that are empty stay out: two thirds of them
+        self._children = [module._modules for module in modules if module._modules]
+        self._tables: list[dict[str, Any]] = [t for m in modules for t in (m._parameters, m._buffers) if t]
+        # held, so that no other object gets their identities
+        self._found = [*_within(self._children), *_within(self._tables)]
+        present = [found for found in self._found if isinstance(found, Tensor)]
+        self._present: list[Tensor] = present
         self._counted = [tensor for tensor in present if not tensor.is_inference()]
         self._state = self._now()
 
     def changed(self) -> bool:
+        """Whether anything of it is another than when this was made."""
+        return self._now() != self._state
+
+    def _now(self) -> tuple[list[int], list[int], list[int], list[int]]:
         return (
-            not _same(self._found(self._children), self._modules)
-            or not _same(self._found(self._tables), self._tensors)
-            or self._now() != self._state
+            list(map(id, _within(self._children))),
+            list(map(id, _within(self._tables))),
+            list(map(Tensor.data_ptr, self._present)),
+            list(map(_version, self._counted)),
         )
 
-    def _now(self) -> tuple[list[int], list[int]]:
-        return list(map(Tensor.data_ptr, self._present)), list(map(_version, self._counted))
 
-    @staticmethod
-    def _found(tables: list[dict[str, Any]]) -> list[Any]:
-        return list(chain.from_iterable(map(dict.values, tables)))
-
-
-def _same(these: list[Any], those: list[Any]) -> bool:
-    return list(map(id, these)) == list(map(id, those))  # tensors compare by value
+def _within(tables: list[dict[str, Any]]) -> Iterator[Any]:
+    return chain.from_iterable(map(dict.values, tables))

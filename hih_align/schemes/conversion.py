@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from .builtin import SCHEMES
 from .scheme import Scheme
 
 
@@ -41,8 +42,20 @@ def conversion(source: Scheme, target: Scheme) -> NDArray[np.float64]:
     Raises:
         ValueError: where none is known.
     """
-    if source.id == target.id:
+    if source.same_landmarks(target):
         return np.eye(len(source))
+    for scheme in (source, target):
+        built_in = SCHEMES.get(scheme.id)
+        if built_in is not None and not scheme.same_landmarks(built_in):
+            raise ValueError(
+                f"no conversion from scheme {source.id!r} to {target.id!r}: the landmarks of one are not those of the "
+                f"built-in scheme {scheme.id!r}, {len(scheme)} and {len(built_in)}; give it another id"
+            )
+    if source.id == target.id:
+        raise ValueError(
+            f"no conversion from scheme {source.id!r} to another one of that id: their landmarks have other names, "
+            f"{len(source)} and {len(target)}"
+        )
     rows = _CONVERSIONS.get((source.id, target.id))
     if rows is None:
         possible = sorted(t for s, t in _CONVERSIONS if s == source.id)

@@ -20,7 +20,8 @@ Group = tuple[int, ...]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Scheme:
-    """A set of landmarks. Indices are 0-based. Equal to another of the same content, and to its id: ``== "300w"``.
+    """A set of landmarks. Indices are 0-based. Equal to another of the same content; the built-in ones also to their
+    ids: ``== "300w"``.
 
     Attributes:
         id: lower-case name, as in a checkpoint's config.
@@ -81,9 +82,19 @@ class Scheme:
         return f"Scheme({self.id!r}, {len(self)} landmarks)"
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, str):
-            return self.id == other
-        return isinstance(other, Scheme) and self.to_dict() == other.to_dict()
+        if isinstance(other, str):  # stands for a built-in scheme: equality is transitive
+            from .builtin import SCHEMES
+
+            other = SCHEMES.get(other)
+        return other is self or (isinstance(other, Scheme) and self._content() == other._content())
+
+    def same_landmarks(self, other: Scheme) -> bool:
+        """Whether points of one are points of the other: the same id and names. Groups and pairs may differ."""
+        return (self.id, self.names) == (other.id, other.names)
+
+    def _content(self) -> tuple[object, ...]:
+        rest = self.mirror, self.contours, self.five
+        return self.id, self.names, dict(self.parts), dict(self.normalizers), *rest
 
     def __hash__(self) -> int:
         return hash(self.id)

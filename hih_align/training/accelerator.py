@@ -19,7 +19,8 @@ def make_accelerator(recipe: Recipe, rival: bool) -> Accelerator:
 
     precision = autocast_precision(recipe.precision, PartialState(parse_flag_from_env("ACCELERATE_USE_CPU")).device)
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
-        AcceleratorState._reset_state()  # an earlier run of this process with another precision
+        # an earlier run of this process, or a program's own: accelerators that are alive keep the state that they have
+        AcceleratorState._shared_state = {}
     # stages leave the head out; a rival may have layers that feed nothing
     unused = rival or not all(stage.subpixel for stage in recipe.stages)
     handlers = [DistributedDataParallelKwargs(find_unused_parameters=unused)]

@@ -128,7 +128,7 @@ def same_points(source: Scheme | None, target: Scheme) -> NDArray[np.intp] | Non
     """
     if source is None:
         return None
-    if source.id == target.id and source.names == target.names:
+    if source.same_landmarks(target):
         return np.arange(len(target))
     try:
         weights = conversion(source, target)

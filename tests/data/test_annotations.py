@@ -349,7 +349,16 @@ RGB = np.random.default_rng(1).integers(0, 256, (42, 50, 3), dtype=np.uint8)
 PLAIN_COFW = replace(COFW, mirror=None, five=None)
 
 
+@pytest.fixture
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's folder for what can be made again."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setattr("huggingface_hub.utils._cache_assets.HF_ASSETS_CACHE", str(folder))
+    return folder
+
+
 def check_cofw(path: Path) -> None:
+    before = {file.name for file in path.parent.iterdir()}
     first, second = read_dataset(path, PLAIN_COFW).records
     assert first.labels is not None
     same(first.labels.points[[0, 28]], [[10, 34], [38, 6]])
@@ -360,10 +369,11 @@ def check_cofw(path: Path) -> None:
     same(np.asarray(PIL.Image.open(first.image)), np.stack([GREY] * 3, -1))
     same(np.asarray(PIL.Image.open(second.image)), RGB)
     assert second.size == (50, 42)
+    assert {file.name for file in path.parent.iterdir()} == before, "nothing is written beside the file"
 
 
 @untabled
-def test_cofw(tmp_path: Path) -> None:
+def test_cofw(tmp_path: Path, cache: Path) -> None:
     savemat = pytest.importorskip("scipy.io").savemat
     cells = np.empty((2, 1), object)
     cells[0, 0], cells[1, 0] = GREY, RGB
@@ -374,6 +384,12 @@ def test_cofw(tmp_path: Path) -> None:
     path = tmp_path / "COFW_train_color.mat"
     savemat(path, {"IsTr": cells, "phisTr": phis, "bboxesTr": boxes})
     check_cofw(path)
+    check_cofw(path)
+    assert len(list(cache.rglob("*.png"))) == 2, "written once"
+    cells[1, 0] = 255 - RGB
+    savemat(path, {"IsTr": cells, "phisTr": phis, "bboxesTr": boxes})  # of the same size
+    changed = read_dataset(path, PLAIN_COFW).records[1].image
+    same(np.asarray(PIL.Image.open(changed)), 255 - RGB)
     savemat(tmp_path / "t.mat", {"IsT": cells, "phisT": phis, "bboxesT": boxes})
     assert len(read_dataset(tmp_path / "t.mat", PLAIN_COFW)) == 2
     with pytest.raises(ValueError, match=r"COFW_train_color\.mat: phis has shape \(2, 87\), expected 3 columns .* 68"):
@@ -387,7 +403,7 @@ def test_cofw(tmp_path: Path) -> None:
 
 
 @untabled
-def test_cofw_version_7_3(tmp_path: Path) -> None:
+def test_cofw_version_7_3(tmp_path: Path, cache: Path) -> None:
     """MATLAB's HDF5: a userblock of 512 bytes, arrays transposed, cells as references."""
     h5py = pytest.importorskip("h5py", reason="h5py, which reads version 7.3, is not installed")
     path = tmp_path / "COFW_test_color.mat"

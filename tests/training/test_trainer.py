@@ -260,6 +260,24 @@ def test_precision_is_the_hardwares(faces, tmp_path, monkeypatch):
     assert Recipe(recipe.stages).precision == "auto"
 
 
+def test_an_accelerator_that_is_alive_keeps_its_state(monkeypatch):
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    monkeypatch.setattr(AcceleratorState, "_shared_state", {})
+    theirs = Accelerator(mixed_precision="bf16", cpu=True)
+    model = theirs.prepare_model(torch.nn.Linear(2, 2))
+    ours = make_accelerator(small(precision="no"), rival=False)
+    assert (ours.mixed_precision, theirs.mixed_precision) == ("no", "bf16")
+    assert theirs.num_processes == 1
+    assert theirs.device.type == "cpu"
+    assert theirs.state.distributed_type == ours.state.distributed_type
+    with theirs.autocast():
+        assert torch.mm(torch.ones(2, 2), torch.ones(2, 2)).dtype == torch.bfloat16
+    assert model(torch.ones(1, 2)).shape == (1, 2)
+    assert make_accelerator(small(precision="no"), rival=False).state.mixed_precision == "no"
+
+
 def test_damaged_state_is_an_error(faces, tmp_path):
     stopped = Stopped(small(), [Source(faces[0])], tmp_path, progress=False)
     stopped.at = (0, signal.SIGTERM)

@@ -9,6 +9,7 @@ top, width, height. That 1 is to be taken off, and v7.3 (HDF5) stores arrays tra
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import import_module
@@ -28,7 +29,8 @@ _SPLITS = ("Tr", "T")
 def read(path: Path, scheme: Scheme) -> Iterator[Entry]:
     """Faces of a COFW file. Its boxes, which simulate a detector, become "rect"; ``occlusion`` is the occluded share.
 
-    The images are written as PNG to ``<name>_images`` beside the file, where they are not there yet.
+    The images are written as PNG into the user's cache, ``assets/hih-align/cofw`` in the folder ``HF_HOME``, where they
+    are not there yet: the file's own folder stays as it is, and may be read-only.
 
     Raises:
         ValueError: not such a file, scipy (or for v7.3 h5py) missing, or another number of landmarks than the scheme's.
@@ -38,18 +40,24 @@ def read(path: Path, scheme: Scheme) -> Iterator[Entry]:
         raise ValueError(f"{path}: phis has shape {phis.shape}, expected 3 columns for each of {len(scheme)} landmarks")
     if boxes is not None and boxes.shape != (len(phis), 4):
         raise ValueError(f"{path}: bboxes has shape {boxes.shape}, expected ({len(phis)}, 4)")
-    folder = path.with_name(f"{path.stem}_images")
-    folder.mkdir(exist_ok=True)
+    folder = _folder(path)
     for n, row in enumerate(phis):
         target = folder / f"{n + 1:05d}.png"
         box = None if boxes is None else boxes[n]
-        yield f"{path}#{n + 1}", partial(_face, path, target, partial(image_of, n), row, box)
+        yield f"{path}#{n + 1}", partial(_face, target, partial(image_of, n), row, box)
 
 
-def _face(
-    source: Path, target: Path, image: Callable[[], Any], phi: NDArray[np.float64], box: NDArray[np.float64] | None
-) -> RawFace:
-    if not target.is_file() or target.stat().st_mtime < source.stat().st_mtime:
+def _folder(path: Path) -> Path:
+    """Where the images of this file, as it is now, are kept."""
+    from huggingface_hub import cached_assets_path
+
+    about = path.stat()
+    which = hashlib.sha256(f"{path.resolve()}\n{about.st_size}\n{about.st_mtime_ns}".encode()).hexdigest()[:16]
+    return cached_assets_path("hih-align", "cofw", f"{path.stem}-{which}")
+
+
+def _face(target: Path, image: Callable[[], Any], phi: NDArray[np.float64], box: NDArray[np.float64] | None) -> RawFace:
+    if not target.is_file():
         pixels = np.asarray(image())
         if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.size == 0:
             raise ValueError(f"image has shape {pixels.shape}, {pixels.dtype}, expected (H, W) or (H, W, 3), uint8")
