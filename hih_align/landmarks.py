@@ -102,7 +102,7 @@ class Landmarks:
         """The same faces in another scheme: 98 -> 68 and 98 -> 29 (each point, and score, a mean of at most two).
 
         Raises:
-            ValueError: where no conversion is known; also from a scheme to another one of the same id whose landmarks have
+            ValueError: where no conversion is known; also from a scheme to another one of its id whose landmarks have
                 other names.
         """
         target = get_scheme(scheme)
