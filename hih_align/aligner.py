@@ -39,11 +39,14 @@ from .runtime.precision import warn_if_emulated
 from .schemes import SCHEMES, Scheme, conversion, get_scheme
 from .stream import pairs, reading
 
-#: Faces that go through the network together.
+#: Most faces that go through the network together.
 BATCH_SIZE = 32
 
-#: Faces of one image that go through a GPU together: it has more to do before the points are waited for.
+#: Most of them on a GPU: it has more to do before the points are waited for.
 GPU_BATCH_SIZE = 512
+
+#: Most images whose faces go through the network together: they are held until then.
+BATCH_IMAGES = 32
 
 #: Images that are being read while the network runs.
 READ_AHEAD = 8
@@ -343,7 +346,9 @@ class FaceAligner:
         pixels = read_image(image)
         job = self._job(pixels, bbox, roll)
         rules = self._rules(refine)
-        together = GPU_BATCH_SIZE if self.device.type == "cuda" else BATCH_SIZE
+        together, _ = self._together(None)
+        if len(job.faces) > 1:
+            job.faces[0].image.stays = True  # the faces share it
         for start in range(0, len(job.faces), together):
             self._run(job.faces[start : start + together], rules, mirror)
         return self._result(job)
@@ -352,7 +357,7 @@ class FaceAligner:
         self,
         images: Iterable[Image],
         bboxes: Iterable[ArrayLike | None] | None = None,
-        batch_size: int = BATCH_SIZE,
+        batch_size: int | None = None,
         refine: int | None = None,
         mirror: bool = False,
     ) -> list[Landmarks]:
@@ -361,7 +366,8 @@ class FaceAligner:
         Args:
             images: each as in `align`; an iterable is read as it goes.
             bboxes: for each image its boxes, as in `align`; None finds the faces of all images first.
-            batch_size: faces that go through the network together.
+            batch_size: most faces that go through the network together; None is 32, on a GPU 512, of at most 32 images,
+                as in `align`.
             refine, mirror: as in `align`.
 
         Returns:
@@ -376,7 +382,7 @@ class FaceAligner:
         self,
         images: Iterable[Image],
         bboxes: Iterable[ArrayLike | None] | None = None,
-        batch_size: int = BATCH_SIZE,
+        batch_size: int | None = None,
         refine: int | None = None,
         mirror: bool = False,
         read_ahead: int = 0,
@@ -386,7 +392,7 @@ class FaceAligner:
         ``read_ahead`` is how many of the next images other threads read while the network runs. ``images`` is then
         consumed by that many earlier.
         """
-        batch_size = _whole("batch_size", batch_size, 1)
+        most, most_images = self._together(batch_size)
         read_ahead = _whole("read_ahead", read_ahead, 0)
         rules = self._rules(refine)
         waiting: list[Face] = []  # no batch has taken them yet
@@ -399,9 +405,9 @@ class FaceAligner:
                 raise type(error)(f"{error}; in image {which}") from error
             unfinished.append(job)
             waiting.extend(job.faces)
-            while len(waiting) >= batch_size:
-                self._run(waiting[:batch_size], rules, mirror)
-                del waiting[:batch_size]
+            while len(waiting) >= most or len({id(face.image) for face in waiting}) >= most_images:
+                self._run(waiting[:most], rules, mirror)
+                del waiting[:most]
             while unfinished and all(face.done for face in unfinished[0].faces):
                 yield self._result(unfinished.popleft())
         self._run(waiting, rules, mirror)
@@ -552,6 +558,13 @@ class FaceAligner:
         rolls = np.where(np.abs(found.rolls) > TURN, found.rolls, 0.0)
         boxes = found.boxes.astype(np.float64)
         return _Job([Face(image, box, float(r)) for box, r in zip(boxes, rolls, strict=True)], False, found.scores)
+
+    def _together(self, batch_size: int | None) -> tuple[int, int]:
+        """Most faces, and most images that they are of, that go through the network together."""
+        if batch_size is None:
+            return GPU_BATCH_SIZE if self.device.type == "cuda" else BATCH_SIZE, BATCH_IMAGES
+        most = _whole("batch_size", batch_size, 1)
+        return most, most
 
     def _run(self, faces: Sequence[Face], rules: Rules, mirror: bool) -> None:
         """Align faces together, in place."""

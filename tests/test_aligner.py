@@ -157,7 +157,7 @@ def off(a: Array, b: Array) -> Array:
             "local_files_only=False",
         ),
         (FaceAligner.align, "image bbox refine=None mirror=False"),
-        (FaceAligner.align_batch, "images bboxes batch_size=32"),
+        (FaceAligner.align_batch, "images bboxes batch_size=None"),
         (FaceAligner.heatmaps, "image bbox"),
         (FaceAligner.save_pretrained, "folder"),
         (FaceAligner.push_to_hub, "repo_id"),
@@ -600,6 +600,35 @@ def test_align_batch_takes_generators(dots: FaceAligner, mixed: tuple[list[Any],
     assert [len(r) for r in dots.align_batch(images[:3], [np.zeros((0, 4))] * 3)] == [0, 0, 0]
 
 
+@pytest.mark.parametrize(("device", "most"), [("cpu", 32), ("cuda", 512)])
+def test_align_and_align_batch_have_one_rule(
+    small: FaceAligner, noise: Array, monkeypatch: pytest.MonkeyPatch, device: str, most: int
+) -> None:
+    """What goes through the network together, without one: no GPU is needed."""
+    batches: list[int] = []
+
+    def run(faces: Any, rules: Any, mirror: bool) -> None:
+        batches.append(len(faces))
+        for face in faces:
+            face.points, face.scores = np.zeros((6, 2)), np.zeros(6, np.float32)
+
+    monkeypatch.setattr(small, "device", torch.device(device))
+    monkeypatch.setattr(small, "_run", run)
+    boxes = np.tile(np.array((40.0, 50, 140, 150)), (600, 1))
+    expected = [most] * (600 // most) + [600 % most]
+    small.align(noise, boxes)
+    assert batches == expected
+    batches.clear()
+    small.align_batch([noise], [boxes])
+    assert [n for n in batches if n] == expected
+    batches.clear()
+    assert sum(1 for _ in small.stream([noise] * 70, [boxes[0]] * 70)) == 70
+    assert batches == [32, 32, 6]  # photographs are held no longer than before
+    batches.clear()
+    small.align_batch([noise] * 70, [boxes[:2]] * 70, batch_size=40)
+    assert batches == [40, 40, 40, 20]
+
+
 def test_stream_holds_only_what_it_needs(dots: FaceAligner, noise: Array) -> None:
     given_out = 0
 
@@ -1002,7 +1031,6 @@ def test_encoded_pictures_are_read_ahead_too(small: FaceAligner, noise: Array) -
         ({"batch_size": 0}, ValueError, "batch_size is 0"),
         ({"batch_size": -3}, ValueError, "batch_size is -3"),
         ({"batch_size": 2.5}, (TypeError, ValueError), "batch_size"),
-        ({"batch_size": None}, (TypeError, ValueError), "batch_size"),
         ({"refine": -1}, ValueError, "refine is -1"),
         ({"refine": 1.5}, (TypeError, ValueError), "refine is 1.5"),
     ],

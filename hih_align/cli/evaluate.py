@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ..aligner import BATCH_SIZE, FaceAligner
+from ..aligner import FaceAligner
 from ..data.annotations import read_dataset
 from ..data.boxes import Box
 from ..evaluation.evaluate import evaluate as run
@@ -62,7 +62,10 @@ def evaluate(
     device: Device = None,
     dtype: Dtype = None,
     backend: Backend = "torch",
-    batch_size: Annotated[int, typer.Option(help="Faces that go through the network together.")] = BATCH_SIZE,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Most faces that go through the network together.", show_default="32, on a GPU 512"),
+    ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad records out, and say so.")] = False,
 ) -> None:
     """Measure a model on annotated faces: NME, failure rate, AUC, scores.

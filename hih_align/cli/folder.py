@@ -31,7 +31,7 @@ def align(
     boxes: Path | None,
     out: Path | None,
     json_path: Path | None,
-    batch_size: int,
+    batch_size: int | None,
     options: Mapping[str, Any],
     drawing: Mapping[str, Any],
 ) -> None:
@@ -43,7 +43,7 @@ def align(
         boxes: see `read_boxes`; None finds the faces of all images in the folder, not of folders in it.
         out: folder of the pictures.
         json_path: JSON Lines; without it and ``out``, they go to the standard output. Faces that it holds are done.
-        batch_size: faces that go through the network together.
+        batch_size: as in `FaceAligner.align_batch`.
         options: of `FaceAligner.stream`.
         drawing: of `Landmarks.draw`.
 

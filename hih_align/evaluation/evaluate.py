@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..aligner import BATCH_SIZE, FaceAligner
+from ..aligner import FaceAligner
 from ..data.annotations import Dataset, Record
 from ..data.boxes import Box, face_boxes
 from ..progress import progress_bar
@@ -27,7 +27,7 @@ def evaluate(
     refine: int | None = None,
     mirror: bool = False,
     subsets: Iterable[str] = (),
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
     normalizer: str | None = None,
     keep: Callable[[Record], bool] | None = None,
     progress: bool = True,
@@ -44,7 +44,7 @@ def evaluate(
         subsets: attributes to report by, with or without a leading "attributes."; "attributes" alone means all that
             are 0 or 1 on every face. One of 0 and 1 gives the subset of the faces that have it, any other a subset
             for each value ("subset=lfpw").
-        batch_size: faces that go through the network together.
+        batch_size: as in `FaceAligner.align_batch`.
         normalizer: one of the dataset's scheme, or "box" for the longer side of the annotated box; by default what
             `normalizers.choose_normalizer` says. `Report.settings` names it.
         keep: chooses the faces, such as ``Where("id%3!=0")``.
@@ -93,7 +93,7 @@ def _predict(
     records: Sequence[Record],
     boxes: NDArray[np.float64],
     scheme: Scheme,
-    batch_size: int,
+    batch_size: int | None,
     refine: int | None,
     mirror: bool,
     progress: bool,

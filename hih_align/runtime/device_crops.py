@@ -1,4 +1,4 @@
-"""`crops.warp` on the device where the network runs: photographs are sent there once, and faces cut out of them there.
+"""`crops.warp` on the device where the network runs: photographs are sent there, and faces cut out of them there.
 
 The same pixels to 1 or 2 grey levels, turned crops as well. Nothing here waits for the device: numbers are
 computed on the CPU and sent through pinned memory, and nothing is read back.
@@ -22,23 +22,28 @@ TOGETHER = 64
 
 
 class Photograph:
-    """An image that is sent to a device when it is first needed there, and stays there as long as this object lives.
+    """An image of which faces are cut out on a device.
 
     Not thread-safe: each call of an aligner has its own.
 
     Attributes:
         pixels: (H, W, 3) uint8 RGB, with any strides; not to be changed.
+        stays: whether it is sent as a whole, and stays on the device as long as this object lives: worth it where one
+            call after the other cuts faces out of it. Else what is read is sent, and is gone once the faces are cut.
     """
 
-    def __init__(self, pixels: NDArray[np.uint8]) -> None:
-        self.pixels = pixels
+    def __init__(self, pixels: NDArray[np.uint8], stays: bool = False) -> None:
+        self.pixels, self.stays = pixels, stays
         self._sent: Tensor | None = None
 
     def on(self, device: torch.device) -> Tensor:
         """(H, W, 3) uint8 on ``device``."""
-        if self._sent is None or self._sent.device != device:
-            self._sent = upload(self.pixels, device)
-        return self._sent
+        if self._sent is not None and self._sent.device == device:
+            return self._sent
+        sent = upload(self.pixels, device)
+        if self.stays:
+            self._sent = sent
+        return sent
 
 
 def warp(photographs: Sequence[Photograph], transforms: Sequence[Crop], device: torch.device) -> Tensor:
@@ -56,19 +61,33 @@ def warp(photographs: Sequence[Photograph], transforms: Sequence[Crop], device: 
     plan = _Plan(photographs, transforms)
     crops = torch.empty(len(transforms), size, size, 3, dtype=torch.uint8, device=device)
     grids = upload(plan.grids, device)
+    whole: Tensor | None = None  # one photograph at a time
     for first, last in plan.groups():
+        photograph = photographs[first]
+        if first and photographs[first - 1] is not photograph:
+            whole = None
         low, high = plan.low[first], plan.high[first]
         if (high <= low).any():
             crops[first:last] = 0
             continue
-        part = photographs[first].on(device)[low[1] : high[1], low[0] : high[0]]
-        source = _reduce(part, *plan.small[first].tolist()) if plan.reduced[first] else part.permute(2, 0, 1).float()
-        along, across = grids[first:last].unbind(1)
-        grid = along[:, None] + across[:, :, None]
-        # align_corners=False: -1 and 1 are the outer edges of the first and the last pixel
-        sampled = F.grid_sample(source.expand(last - first, -1, -1, -1), grid, align_corners=False)
-        crops[first:last] = sampled.round_().permute(0, 2, 3, 1)
+        more = last < len(photographs) and photographs[last] is photograph
+        if whole is None and (photograph.stays or more):
+            whole = photograph.on(device)
+        window = slice(low[1], high[1]), slice(low[0], high[0])
+        part = upload(photograph.pixels[window], device) if whole is None else whole[window]
+        _cut(part, plan.small[first].tolist() if plan.reduced[first] else None, grids[first:last], crops[first:last])
+        del part
     return crops
+
+
+def _cut(part: Tensor, small: list[int] | None, grids: Tensor, crops: Tensor) -> None:
+    """Faces of a part of a photograph into ``crops``; the part is first reduced to the size ``small``."""
+    source = part.permute(2, 0, 1).float() if small is None else _reduce(part, *small)
+    along, across = grids.unbind(1)
+    grid = along[:, None] + across[:, :, None]
+    # align_corners=False: -1 and 1 are the outer edges of the first and the last pixel
+    sampled = F.grid_sample(source.expand(len(grids), -1, -1, -1), grid, align_corners=False)
+    crops.copy_(sampled.round_().permute(0, 2, 3, 1))
 
 
 class _Plan:

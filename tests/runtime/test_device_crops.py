@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from typing import Any
 
@@ -113,7 +114,41 @@ def test_no_more_than_so_many_together(astronaut: Array, monkeypatch: pytest.Mon
     assert list(plan.groups()) == [(0, 2), (2, 4), (4, 5)]
 
 
-def test_a_photograph_is_sent_once(astronaut: Array, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_photographs_are_gone_once_their_faces_are_cut(astronaut: Array, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those that do not stay only what is read is sent, and no two are there at a time."""
+    sent: list[tuple[weakref.ref[torch.Tensor], tuple[int, ...]]] = []
+
+    def watching(array: Any, device: torch.device) -> torch.Tensor:
+        if array.ndim == 3:  # a photograph's
+            assert [ref for ref, _ in sent if ref() is not None] == []
+            tensor = upload(array, device)
+            sent.append((weakref.ref(tensor), array.shape))
+            return tensor
+        return upload(array, device)
+
+    transforms = [
+        Crop(200, 150, 100),
+        Crop(250, 150, 450),
+        Crop(200, 150, 100),
+        Crop(100, 100, 80),
+        Crop(300, 100, 900),
+    ]
+    images = [astronaut, astronaut[::-1], astronaut[:, ::-1]]
+    photographs = [Photograph(image) for image in images]
+    which = [0, 1, 2, 2, 2]
+    stay = [Photograph(image, stays=True) for image in images]
+    expected = warp([stay[n] for n in which], transforms, CPU)
+    upload = device_crops.upload
+    monkeypatch.setattr(device_crops, "upload", watching)
+    assert torch.equal(warp([photographs[n] for n in which], transforms, CPU), expected)
+    assert [ref for ref, _ in sent if ref() is not None] == []
+    shapes = [shape for _, shape in sent]
+    assert len(shapes) == 3
+    assert shapes[0][0] < 120  # a face's part
+    assert shapes[2] == images[2].shape  # faces that share a photograph: once, as a whole
+
+
+def test_a_photograph_that_stays_is_sent_once(astronaut: Array, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[tuple[int, ...]] = []
 
     def counting(array: Any, device: torch.device) -> torch.Tensor:
@@ -122,7 +157,7 @@ def test_a_photograph_is_sent_once(astronaut: Array, monkeypatch: pytest.MonkeyP
 
     upload = device_crops.upload
     monkeypatch.setattr(device_crops, "upload", counting)
-    photograph = Photograph(astronaut)
+    photograph = Photograph(astronaut, stays=True)
     for _ in range(3):
         warp([photograph] * 2, [Crop(200, 150, 100), Crop(250, 150, 450)], CPU)
     assert sent.count(astronaut.shape) == 1
