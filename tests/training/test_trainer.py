@@ -31,6 +31,7 @@ from hih_align.method.network import SIZES, HIHNet
 from hih_align.runtime.memory import keep_freed_memory
 from hih_align.schemes import COFW, W300, WFLW, scheme_from_dict
 from hih_align.training import trainer as trainer_module
+from hih_align.training.accelerator import make_accelerator
 from hih_align.training.augmentation.camera import noise_tile
 from hih_align.training.curve import curve_figure
 from hih_align.training.ema import EMA
