@@ -28,7 +28,7 @@ def adapt(
     Each of your landmarks is read from those of the network that follow it. A dozen faces will do where your landmarks
     lie on the network's own, fifty where they lie beside them. The error is measured by cross-validation.
     """
-    from ..training.adapt import adapt as run
+    from ..training.adaptation import adapt as run
 
     made = run(init, data, scheme=scheme, out=out, device=device, backend=backend)
     typer.echo(made.text())

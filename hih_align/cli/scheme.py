@@ -26,7 +26,7 @@ def new(
     """
     from .. import files
     from ..aligner import FaceAligner
-    from ..training.adapt import open_dataset
+    from ..training.adaptation import open_dataset
     from ..training.own_scheme import guessed_scheme
 
     if file.exists():

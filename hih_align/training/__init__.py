@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from ..data.annotations import Dataset, read_dataset
     from ..evaluation.calibrate import calibrate
     from ..evaluation.evaluate import evaluate
+    from .adaptation import adapt
     from .finetune import fine_tune
     from .outcome import Result
     from .recipe import Recipe, load_recipe
@@ -19,6 +20,7 @@ _HOMES = {
     "Recipe": ".recipe",
     "Result": ".outcome",
     "Source": ".sampling",
+    "adapt": ".adaptation",
     "calibrate": "..evaluation.calibrate",
     "evaluate": "..evaluation.evaluate",
     "fine_tune": ".finetune",
@@ -32,6 +34,7 @@ __all__ = [
     "Recipe",
     "Result",
     "Source",
+    "adapt",
     "calibrate",
     "evaluate",
     "fine_tune",

@@ -110,8 +110,8 @@ def scratch(matching: Matching) -> list[str]:
     names = ", ".join(f"{m.landmark!r} (spread {m.spread:.0f} %)" for m in lost[:NAMED])
     more = "" if len(lost) <= NAMED else f" and {len(lost) - NAMED} more"
     return [
-        f"no landmark of the start network follows {names}{more}: they start from scratch. Are they labelled on the "
-        "same place of every face?"
+        f"no landmark of the start network follows {names}{more}: what is read there without training is a guess, "
+        "and training needs more steps (min_steps). Are they labelled on the same place of every face?"
     ]
 
 

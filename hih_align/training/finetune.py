@@ -89,7 +89,7 @@ def fine_tune(
         result = train(chosen, sources, folder, val=validation, init=start, resume=resume, progress=progress)
         if not result.completed:
             raise TrainingInterrupted(
-                f"stopped in epoch {result.epochs + 1} of {chosen.epochs}, after {result.steps} steps: "
+                f"stopped in epoch {result.epochs + 1}, after {result.steps} steps: "
                 f"fine_tune(..., out={os.fspath(folder)!r}, resume=True) goes on",
                 folder,
             )

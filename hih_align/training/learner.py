@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import scores
 from ..method import heatmaps
 from ..method.heatmaps import Decoder
 from ..method.losses import Loss, LossSettings, hih_loss
@@ -45,6 +46,10 @@ class Learner(nn.Module):
     def decode(self, output: Output, decoder: Decoder) -> Tensor:
         """(B, K, 2) landmarks in heatmap pixels. ``decoder`` is HIH's; another learner may have a rule of its own."""
         raise NotImplementedError
+
+    def heights(self, output: Output) -> Tensor:
+        """(B, K) float32 clamped heights of the integer heatmaps, which stand for scores."""
+        return scores.score(output.integer[:, -1], None)
 
 
 class HIH(Learner):

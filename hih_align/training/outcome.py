@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,15 +15,17 @@ from .. import files
 from ..aligner import FaceAligner
 from ..data.annotations import Dataset
 from ..evaluation.calibrate import calibrate, markdown
+from ..evaluation.results import Report
 from ..hub.checkpoints import BEST, WEIGHTS_FILE, Config, save_checkpoint, save_weights, write_config
 from ..method.heatmaps import Decoder
 from ..method.network import SIZES, HIHNet, Size
 from ..progress import say
 from ..schemes import Scheme
+from .advice import advice, falling
 from .augmentation import Batch
 from .learner import HIH, Learner
 from .recipe import Recipe
-from .run_folder import STATE_FILE
+from .run_folder import STATE_FILE, Progress
 from .warmstart import WarmStart
 
 CALIBRATION_FILE = "calibration.md"
@@ -71,8 +74,14 @@ class Result:
     normalizer: str | None = None
 
 
-def network_config(recipe: Recipe, scheme: Scheme, size: Size, decoder: Decoder) -> Config:
-    """Of the network that comes out."""
+def network_config(
+    recipe: Recipe,
+    scheme: Scheme,
+    size: Size,
+    decoder: Decoder,
+    box: tuple[float, float, float, float] | None = None,
+) -> Config:
+    """Of the network that comes out; ``box`` as `Config` has it."""
     names = {known: name for name, known in SIZES.items()}
     return Config(
         scheme=scheme,
@@ -81,6 +90,7 @@ def network_config(recipe: Recipe, scheme: Scheme, size: Size, decoder: Decoder)
         crop_ratio=recipe.crop_ratio,
         rounding=recipe.losses.rounding,
         decoder=decoder,
+        box=box,
     )
 
 
@@ -119,6 +129,24 @@ def calibrate_best(out: Path, dataset: Dataset, device: torch.device, *, decoder
     if progress:
         say(markdown(chosen))
     return chosen.passes[chosen.config.refine]["annotated"]
+
+
+def conclude(at: Progress, best: Report | None) -> None:
+    """Warn of what a complete run's figures say: nothing gained, a curve that still falls, errors that are too high.
+
+    Args:
+        at: the run's state at its end.
+        best: how the best epoch of this session was measured, if there was one.
+    """
+    said = falling(at.curve)
+    if at.start is not None and at.best is not None and at.best >= at.start:
+        last = f", the last epoch's {at.curve[-1]:.3f}" if at.curve else ""
+        said.append(
+            f"training gained nothing: best/ is the start as it was, with a validation NME of {at.start:.3f} %{last}. "
+            "More faces would help; hih-align adapt makes the same model in seconds"
+        )
+    for sentence in (*said, *(() if best is None else advice(best))):
+        warnings.warn(sentence, stacklevel=3)
 
 
 def save_diverged(

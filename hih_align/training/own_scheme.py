@@ -10,7 +10,7 @@ import numpy as np
 from ..aligner import FaceAligner
 from ..data.annotations import Dataset
 from ..schemes import Scheme
-from .adapt import look
+from .adaptation import look
 from .advice import guessed_mirror, places_in_frame
 
 #: Faces that are looked at.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -105,6 +105,10 @@ class Recipe:
         store_side, store_margin: of decoded faces, see `FaceStore`.
         calibrate: what is chosen on the validation faces for the network that comes out, see `calibrate`: "all" is
             decoder, refining passes and score calibration; "scores" keeps the decoder; or "no".
+        match: start weights' landmarks are matched by place (`matching.match`), not by name; what this makes without
+            training is measured first, and stays ``best/`` until an epoch is better.
+        min_steps: least optimiser steps; with fewer in the stages' epochs, each stage has more epochs by the same
+            factor, of validations and warm-up too, and the moving average spans a tenth of the run at most.
         validate_every: epochs between validations; the last of each stage is always validated.
         seed: of weights, order and augmentation.
     """
@@ -134,6 +138,8 @@ class Recipe:
     store_side: int = 384
     store_margin: float = 2.0
     calibrate: Literal["all", "scores", "no"] = "all"
+    match: bool = False
+    min_steps: int = 0
     validate_every: int = 1
     seed: int = 0
 
@@ -157,6 +163,24 @@ class Recipe:
         size = size_of(self.size) if self.size else start or size_of("T")
         own = {name: value for name in ("width", "head_channels", "input_size") if (value := getattr(self, name))}
         return size._replace(decimal_size=self.decimal_size, **own)
+
+    def with_steps(self, faces: int) -> Recipe:
+        """The recipe for epochs of so many faces: stretched to ``min_steps``."""
+        steps = sum(stage.epochs * -(-faces // stage.batch) for stage in self.stages)
+        factor = math.ceil(self.min_steps / steps)
+        if factor <= 1:
+            return self
+        stages = tuple(
+            replace(
+                stage,
+                epochs=stage.epochs * factor,
+                warmup=stage.warmup * factor,
+                milestones=tuple(milestone * factor for milestone in stage.milestones),
+            )
+            for stage in self.stages
+        )
+        ema = min(self.ema, max(0.0, 1 - 20 / (steps * factor)))
+        return replace(self, stages=stages, validate_every=self.validate_every * factor, ema=ema)
 
     @property
     def epochs(self) -> int:
@@ -224,7 +248,7 @@ def load_recipe(name: str, size: str | None = None, overrides: Mapping[str, Any]
         size: "N", "T", "S" or "B" ("HIH_N", ...), in place of the recipe's own; for a scheme's id, T unless given. A
             file's ``by_size`` mapping holds what a size changes.
         overrides: values by dotted key, such as ``{"losses.alpha": 0.05, "stages.0.epochs": 3}``. "epochs", "batch",
-            "lr", "schedule" and "warmup" mean every stage's.
+            "lr", "schedule" and "warmup" mean every stage's. With epochs, a recipe's ``min_steps`` does not count.
 
     Raises:
         FileNotFoundError: a file that is not there.
@@ -259,6 +283,8 @@ def load_recipe(name: str, size: str | None = None, overrides: Mapping[str, Any]
         data["scheme"] = scheme
     for key, value in (overrides or {}).items():
         _set(data, key, value)
+    if "min_steps" not in (overrides or {}) and any(key.split(".")[-1] == "epochs" for key in overrides or {}):
+        data["min_steps"] = 0  # who says how many epochs, has them
     return recipe_from_dict(data, str(path) if path.is_relative_to(FOLDER) is False else f"recipe {name}")
 
 

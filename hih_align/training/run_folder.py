@@ -51,6 +51,8 @@ class Progress:
     waited: float = 0.0
     calibrated: float | None = None
     worked: float = 0.0
+    start: float | None = None
+    curve: list[float] = field(default_factory=list)
     sums: dict[str, float] = field(default_factory=dict)
 
 

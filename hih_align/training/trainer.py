@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
@@ -24,15 +25,18 @@ from ..evaluation.normalizers import normalizer_text
 from ..evaluation.results import Report
 from ..hub.checkpoints import BEST, Config
 from ..method import heatmaps
+from ..progress import say
 from .accelerator import make_accelerator, pieces
+from .advice import other_boxes
 from .augmentation import Batch
 from .batches import Batches
 from .ema import EMA
 from .journal import Journal, epoch_line, epoch_record, tell_step
 from .learner import HIH, Build, Learner, build_hih
+from .matched_start import MatchedStart, matched_start, training_reach
 from .narrow import fitted
 from .optimizer import make_optimizer
-from .outcome import Result, calibrate_best, keep_network, network_config, save_diverged
+from .outcome import Result, calibrate_best, conclude, keep_network, network_config, save_diverged
 from .pending import Pending
 from .recipe import Recipe, Stage
 from .run_folder import STATE_FILE, Progress, describe, load_state, read_run, save_state, stored_size, write_run
@@ -42,6 +46,9 @@ from .signals import StopRequest
 from .supply import Supply, Waits, ahead
 from .validation import Validator
 from .warmstart import Start, load_start, warm_start
+
+#: After so many steps a run's time is estimated.
+TIMED = 3
 
 
 def train(
@@ -138,7 +145,7 @@ class Trainer:
         else:
             self.size = recipe.network(None if start is None else start.size)
         stages = tuple(replace(stage, size=stage.size or self.size.input_size) for stage in recipe.stages)
-        self.recipe = recipe = replace(recipe, stages=stages)
+        recipe = replace(recipe, stages=stages)
         how: dict[str, Any] = {"workers": workers, "skip_bad": skip_bad, "progress": self._show}
         device = self.accelerator.device
         self.faces = Supply(
@@ -154,8 +161,12 @@ class Trainer:
         self.val = None if val is None else Validator(val, self.accelerator, recipe.crop_ratio, side, limit=left, **how)
         if self.val is not None:  # of the faces whose photographs can be read
             require_disjoint([replace(data[0].dataset, records=self.faces.records)], self.val.dataset)
-        self._batches = Batches(recipe, scheme, self.faces, self.accelerator, self._pieces)
+            for sentence in other_boxes(self.faces.records, self.val.faces.records):
+                warnings.warn(sentence, stacklevel=3)
         self.order = Order(self.faces.sources, [source.weight for source in data], recipe.seed)
+        self.recipe = recipe = recipe.with_steps(self.order.faces)
+        self._reach = training_reach(self.faces.records)
+        self._batches = Batches(recipe, scheme, self.faces, self.accelerator, self._pieces)
         self._schedule = Schedule(recipe.stages, self.order)
         rounding = recipe.losses.rounding
         self.decoder = replace(recipe.decoder, bin_offset=0.5) if rounding == "floor" else recipe.decoder
@@ -163,9 +174,16 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             model = build(len(scheme), self.size)
+        #: What the start weights make of the run's landmarks without training.
+        self.matched: MatchedStart | None = None
+        if start is not None and recipe.match and isinstance(model, HIH):
+            self.matched = matched_start(start, self.faces.records, scheme, device, self._show)
+            for sentence in () if self.matched is None else self.matched.advice:
+                warnings.warn(sentence, stacklevel=3)
         if start is not None and isinstance(model, HIH):
             start = fitted(start, self.size, self.faces, recipe)
-        self.warm_start = warm_start(model, start, scheme) if start is not None else None
+        sources = None if self.matched is None else self.matched.matching.sources
+        self.warm_start = warm_start(model, start, scheme, sources) if start is not None else None
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.model: Learner = model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
         self.ema = EMA(self.model, recipe.ema) if recipe.ema else None
@@ -174,6 +192,7 @@ class Trainer:
         self.progress = Progress()
         self._stop, self._agreed = StopRequest(), False
         self._pending: Pending | None = None
+        self._best: Report | None = None
         if going_on:
             scaler = self.accelerator.scaler
             self.progress = load_state(out, self.model, self.ema, self.optimizer, scaler, recipe.eps)
@@ -204,9 +223,13 @@ class Trainer:
             journal.say(f"precision {self.precision}" + (" (auto)" if self.recipe.precision == "auto" else ""))
             if self.warm_start is not None:
                 journal.say(self.warm_start.summary())
+            if self.matched is not None:
+                journal.say(self.matched.matching.text())
             if self.val is not None:
                 unit = normalizer_text(self.val.normalizer)
                 journal.say(f"validation: {len(self.val.faces)} faces, NME in percent of the {unit}")
+                self._measure_start(journal)
+            self._begun = time.perf_counter()
             while at.epoch < self.recipe.epochs:
                 if not self._epoch(journal):
                     self._save()
@@ -214,6 +237,10 @@ class Trainer:
             journal.curve()
         if at.epoch >= self.recipe.epochs:
             self._calibrate()
+            if self.val is not None and self.accelerator.is_main_process:
+                if at.start is not None and self._show:
+                    say(f"start, nothing trained: nme {at.start:.3f}; best: {at.best:.3f}")
+                conclude(at, self._best)
         return Result(
             out=self.out,
             completed=at.epoch >= self.recipe.epochs,
@@ -223,6 +250,25 @@ class Trainer:
             warm_start=self.warm_start,
             normalizer=self.val.normalizer if self.val else None,
         )
+
+    def _measure_start(self, journal: Journal) -> None:
+        """The matched start as epoch 0: ``best/`` until an epoch is better. A run of several stages has none, for their
+        errors do not compare."""
+        at = self.progress
+        if self.val is None or self.matched is None or at.steps or len(self.recipe.stages) > 1:
+            return
+        at.start = at.best = self.val.measure(self.matched.learner, self.decoder).overall.nme
+        at.best_stage = 0
+        journal.say(f"start, nothing trained: nme {at.start:.3f}")
+        if self.accelerator.is_main_process:
+            keep_network(self.out / BEST, self.matched.learner, self.matched.config)
+        self.accelerator.wait_for_everyone()
+
+    def _estimate(self, journal: Journal, steps: int) -> None:
+        """Say, once the first steps are over, how long the run will take."""
+        left = sum(self._schedule.steps(epoch) for epoch in range(self.recipe.epochs)) - steps
+        minutes = (time.perf_counter() - self._begun) / steps * left / 60
+        journal.say(f"{left} steps to go, about {minutes:.0f} minutes, and validation")
 
     def _epoch(self, journal: Journal) -> bool:
         """The rest of the epoch under way; False if a signal ended it early."""
@@ -250,6 +296,8 @@ class Trainer:
                 now = time.perf_counter()
                 at.waited, at.worked, worked = at.waited + waits.take(), at.worked + now - worked, now
                 tell_step(journal, at, self.recipe.epochs, stage, lr)
+                if at.steps == TIMED:
+                    self._estimate(journal, at.steps)
                 if self._stopping():
                     self._settle()
                     at.seconds += time.perf_counter() - begun
@@ -328,8 +376,10 @@ class Trainer:
         if at.best_stage != number:  # errors at another resolution do not compare
             at.best, at.best_stage = None, number
         better = validated is not None and (at.best is None or not at.best <= validated.overall.nme)
+        if validated is not None:
+            at.curve.append(validated.overall.nme)
         if better and validated is not None:
-            at.best = validated.overall.nme
+            at.best, self._best = validated.overall.nme, validated
         if better or self.val is None:
             self._keep(BEST)
         lr = stage.rate((at.epoch + 1 - self._schedule.at(at.epoch)[2]) * steps - 1, steps)
@@ -379,7 +429,7 @@ class Trainer:
     @property
     def config(self) -> Config:
         """Of the network that comes out."""
-        return network_config(self.recipe, self.scheme, self.size, self.decoder)
+        return network_config(self.recipe, self.scheme, self.size, self.decoder, self._reach)
 
     def _keep(self, name: str) -> None:
         """Write the network as a checkpoint folder."""

@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .. import scores
 from ..data.annotations import Dataset
 from ..data.boxes import face_boxes
 from ..evaluation.normalizers import choose_normalizer
@@ -109,7 +108,7 @@ class Validator:
         found = torch.zeros(count, len(self.dataset.scheme), 3)
         for row, output in zip(rows, self.outputs(model, rows, size, subpixel), strict=True):
             points = heatmaps.STRIDE * model.decode(output, decoder)
-            height = scores.score(output.integer[:, -1], None)
+            height = model.heights(output)
             found[torch.from_numpy(row)] = torch.cat((points.float(), height[..., None]), -1).cpu()
         if accelerator.num_processes > 1:
             found = accelerator.reduce(found.to(accelerator.device), "sum").cpu()

@@ -47,6 +47,7 @@ class Start:
     network: HIHNet | Learner
     scheme: Scheme | None
     source: str
+    config: checkpoints.Config | None = None
 
     @property
     def stacks(self) -> int:
@@ -117,7 +118,7 @@ def load_start(init: str | os.PathLike[str], scheme: Scheme | None = None) -> St
     if scheme is not None and name in SIZES and f"{name}/{scheme.id}" in checkpoints.read_manifest():
         wanted = scheme.id
     found = checkpoints.find_checkpoint(name, wanted)
-    return Start(checkpoints.load_network(found), found.config.scheme, name)
+    return Start(checkpoints.load_network(found), found.config.scheme, name, found.config)
 
 
 def same_points(source: Scheme | None, target: Scheme) -> NDArray[np.intp] | None:
@@ -142,16 +143,18 @@ def same_points(source: Scheme | None, target: Scheme) -> NDArray[np.intp] | Non
     return np.where(weights.max(-1) > 0, weights.argmax(-1), -1)
 
 
-def warm_start(model: nn.Module, start: Start, scheme: Scheme) -> WarmStart:
+def warm_start(model: nn.Module, start: Start, scheme: Scheme, sources: NDArray[np.intp] | None = None) -> WarmStart:
     """Copy every tensor of the start weights whose shape matches, in place.
 
     Args:
         model: a `HIHNet`, or a module that holds one as ``network`` or whose parts carry its names (`learner`).
         start: where from.
         scheme: the model's landmarks.
+        sources: (K,) the landmark of ``start`` that each of the model's starts from, -1 for none, as of
+            `matching.match`; by default those of `same_points`.
 
     A tensor of the same name and shape is copied. Of the tensors with one row per landmark, the rows of landmarks
-    that both schemes have are (see `same_points`).
+    that both schemes have are (see `same_points`, or ``sources``).
 
     A model with more stacks than the source begins about as accurate as the source. Its last stack is a copy of the
     source's last stack, on whose features the subpixel head was trained. The stacks between are copies of the same
@@ -162,7 +165,9 @@ def warm_start(model: nn.Module, start: Start, scheme: Scheme) -> WarmStart:
     prefix = "network." if isinstance(getattr(model, "network", None), HIHNet) else ""
     have = {prefix + name: value for name, value in start.network.state_dict().items()}
     unused = dict.fromkeys(have)
-    points = same_points(start.scheme, scheme)
+    points = same_points(start.scheme, scheme) if sources is None else sources
+    if points is not None and start.config is not None and start.config.readout is not None:
+        points = np.where(points >= 0, start.config.readout.sources[points], -1)  # its landmarks' heads
     if points is None and start.scheme is None and start.landmarks == len(scheme):
         points = np.arange(len(scheme))
     last = len(cast("StackedHourglass", getattr(model, "network", model).trunk).stacks) - 1

@@ -17,7 +17,7 @@ from hih_align.hub.checkpoints import Config
 from hih_align.images import read_image
 from hih_align.method.network import SIZES, HIHNet
 from hih_align.schemes import scheme_from_dict
-from hih_align.training.adapt import adapt, look, open_dataset
+from hih_align.training.adaptation import adapt, look, open_dataset
 
 KNOWN = scheme_from_dict({"id": "known", "names": [f"k{i}" for i in range(8)], "mirror": [[0, 1], [2, 3], [4, 5]]})
 

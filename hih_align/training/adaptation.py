@@ -23,6 +23,7 @@ from ..method.heatmaps import Decoder
 from ..passes import off
 from ..progress import progress_bar
 from ..schemes import Scheme, get_scheme
+from ..scores import TOLERANCE, Calibration
 from .advice import advice
 from .matching import Matching, cross_validated, match
 
@@ -136,7 +137,8 @@ def adapt(
     groups = [record.image for record in seen.records]
     held_out = cross_validated(seen.points, seen.target, seen.labelled, known, faces.scheme, groups)
     report = _report(seen, held_out, matching, start.decoder, faces)
-    config = _config(start, seen, matching, faces, report)
+    config = adapted_config(start, seen, matching, faces.scheme)
+    config = replace(config, calibration={start.decoder.method: _curve(report)})
     aligner = FaceAligner(
         start.network,
         config,
@@ -257,25 +259,30 @@ def _report(seen: Seen, held_out: NDArray[np.float64], matching: Matching, decod
     )
 
 
-def _config(start: FaceAligner, seen: Seen, matching: Matching, faces: Dataset, report: Report) -> Config:
-    """Of the result: scores calibrated by the cross-validated errors, and boxes as the network knows them."""
+def adapted_config(start: FaceAligner, seen: Seen, matching: Matching, scheme: Scheme) -> Config:
+    """Of the network that a matching makes without training: readout, and boxes as the network knows them."""
     readout = matching.readout
     if start.config.readout is not None:
-        readout = start.config.readout.then(matching.readout.weights)
-    known = ~np.isnan(report.box_errors)
-    curve = fit_curve(report.scores[known].astype(np.float64), report.box_errors[known] / 100)
+        readout = start.config.readout.then(readout.weights)
     own = tight_box(matching.readout.points(seen.points))
     return replace(
         start.config,
-        scheme=faces.scheme,
-        name=f"{start.config.name.partition('/')[0]}/{faces.scheme.id}" if start.config.name else faces.scheme.id,
+        scheme=scheme,
+        name=f"{start.config.name.partition('/')[0]}/{scheme.id}" if start.config.name else scheme.id,
         readout=readout,
         output=None,
         crop_ratio=seen.config.crop_ratio,
         refine=seen.config.refine,
         refine_above=None,
-        calibration={start.decoder.method: curve},
         box=_reach(start, seen, own),
+    )
+
+
+def _curve(report: Report) -> Calibration:
+    """Calibration of heights by cross-validated errors."""
+    known = ~np.isnan(report.box_errors)
+    return fit_curve(
+        report.scores[known].astype(np.float64), (report.box_errors[known] < 100 * TOLERANCE).astype(float)
     )
 
 

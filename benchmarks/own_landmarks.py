@@ -1,0 +1,145 @@
+"""Own landmarks from a few labelled faces: the table of docs/own-landmarks.md, with its bars.
+
+    python benchmarks/own_landmarks.py                          # what needs no training: seconds a row, three draws
+    python benchmarks/own_landmarks.py --fine-tune --draws 1    # and what is trained: minutes a row
+
+Two sets of 12 landmarks with names of their own (q0 ... q11): 12 that lie on landmarks of the start network, faces of
+``300w_train`` and every third of ``300w_test_lfpw``; and 12 that do not (pupils, lower edges of the brows, jaw
+between), faces of ``wflw_dev``. Draw n takes its faces in the order of ``numpy.random.default_rng(n).permutation``: the
+first for training, the next for validation, of ``wflw_dev`` number 64 to 153 for the test. Boxes as annotated, no
+refining. The error is the NME: over the distance of the outer eye corners, or of the pupils. It exits with 1 where a
+bar is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from hih_align import FaceAligner
+from hih_align.data.annotations import read_dataset
+from hih_align.data.records import Dataset, Labels, Record
+from hih_align.evaluation.evaluate import evaluate
+from hih_align.schemes import Scheme
+from hih_align.training import adapt, fine_tune
+
+NAMES = tuple(f"q{i}" for i in range(12))
+
+
+@dataclass(frozen=True)
+class Points:
+    """A set of landmarks, where its faces come from, and the highest NME by row that is allowed."""
+
+    title: str
+    train: str
+    test: str | None
+    scheme: str
+    indices: tuple[int, ...]
+    mirror: tuple[tuple[int, int], ...]
+    normalizer: tuple[int, int]
+    nearest: tuple[int, ...]
+    bars: dict[str, float]
+
+    @property
+    def own(self) -> Scheme:
+        """The scheme, with names that no other has."""
+        return Scheme("own", NAMES, mirror=self.mirror, normalizers={"eyes": tuple((i,) for i in self.normalizer)})
+
+    def dataset(self, whole: Dataset, rows: Sequence[int]) -> Dataset:
+        """Some faces with these landmarks alone; their boxes stay."""
+        return Dataset(whole.name, self.own, tuple(self._face(whole.records[i]) for i in rows), whole.source)
+
+    def _face(self, record: Record) -> Record:
+        chosen = list(self.indices)
+        assert record.labels is not None
+        labels = Labels(record.labels.points[chosen], record.labels.weights[chosen])
+        return replace(record, labels=labels)
+
+
+ON_OLD = Points(
+    "12 points that lie on old ones",
+    "300w_train",
+    "300w_test_lfpw",
+    "300w",
+    (36, 39, 42, 45, 27, 30, 33, 48, 54, 57, 8, 51),
+    ((0, 3), (1, 2), (7, 8)),
+    (0, 3),
+    (36, 39, 42, 45, 27, 30, 33, 48, 54, 57, 8, 51),
+    {"adapt, 48 faces": 2.2, "fine_tune, 48 + 16 faces": 2.1},
+)
+BESIDE = Points(
+    "12 points that do not",
+    "wflw_dev",
+    None,
+    "wflw",
+    (96, 97, 41, 47, 38, 50, 3, 29, 5, 27, 53, 79),
+    ((0, 1), (2, 3), (4, 5), (6, 7), (8, 9)),
+    (0, 1),
+    (),
+    {"adapt, 48 faces": 8.9, "fine_tune, 48 + 16 faces": 8.0},
+)
+
+
+def measure(points: Points, draw: int, root: Path, start: FaceAligner, tune: bool) -> dict[str, tuple[float, float]]:
+    """NME and seconds by row."""
+    whole = read_dataset(root / points.train / "annotations.json", points.scheme)
+    order = np.random.default_rng(draw).permutation(len(whole))
+    if points.test is None:
+        test = points.dataset(whole, order[64:154])
+    else:
+        other = read_dataset(root / points.test / "annotations.json", points.scheme)
+        test = points.dataset(other, range(0, len(other), 3))
+
+    def error(aligner: FaceAligner) -> float:
+        return evaluate(aligner, test, refine=0, progress=False).overall.nme
+
+    rows: dict[str, tuple[float, float]] = {}
+    if points.nearest:
+        rows["picked, nothing trained"] = error(start.select(points.nearest, points.own)), 0.0
+    for count in (12, 48):
+        made = adapt(start, points.dataset(whole, order[:count]), progress=False)
+        rows[f"adapt, {count} faces"] = error(made.aligner), made.seconds
+    for count, val in ((12, 4), (48, 16)) if tune else ():
+        begun = time.perf_counter()
+        train, chosen = (points.dataset(whole, order[a:b]) for a, b in ((0, count), (count, count + val)))
+        tuned = fine_tune("HIH_T/300w", train, chosen, progress=sys.stderr is not None and sys.stderr.isatty())
+        rows[f"fine_tune, {count} + {val} faces"] = error(tuned), time.perf_counter() - begun
+    return rows
+
+
+def main() -> int:
+    """Print the table; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
+    parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--fine-tune", action="store_true", help="also train: minutes a row")
+    parser.add_argument("--init", default="HIH_T/300w")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    start = FaceAligner.from_pretrained(options.init)
+    missed = []
+    for points in (ON_OLD, BESIDE):
+        found = [measure(points, draw, options.data, start, options.fine_tune) for draw in range(options.draws)]
+        draws = " | ".join(f"draw {n}" for n in range(options.draws))
+        print(f"\n| {points.title} | {draws} | mean | bar | seconds |", flush=True)
+        print("| --- |" + " --- |" * (options.draws + 3))
+        for row in found[0]:
+            errors, seconds = zip(*(draw[row] for draw in found), strict=True)
+            mean, bar = float(np.mean(errors)), points.bars.get(row)
+            cells = " | ".join(f"{error:.2f}" for error in errors)
+            print(f"| {row} | {cells} | {mean:.2f} | {bar or ''} | {np.mean(seconds):.0f} |", flush=True)
+            if bar is not None and mean > bar:
+                missed.append(f"{points.title}, {row}: {mean:.2f}, bar {bar}")
+    print("\n" + ("\n".join(f"missed: {text}" for text in missed) or "all bars of these rows hold"))
+    return bool(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

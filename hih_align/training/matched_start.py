@@ -1,0 +1,112 @@
+"""The start of a fine-tuning: landmarks matched by place, and the untrained network that this makes already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .. import scores
+from ..aligner import FaceAligner
+from ..crops import reach_of, tight_box
+from ..data.records import Dataset, Record, stack_labels
+from ..hub.checkpoints import Config
+from ..method.heatmaps import Decoder
+from ..method.network import HIHNet
+from ..method.readout import Readout
+from ..schemes import Scheme
+from .adaptation import Seen, adapted_config, look
+from .advice import doubtful_mirror, scratch
+from .learner import HIH, Output
+from .matching import Matching, match
+from .warmstart import Start
+
+#: Boxes that reach beyond the points by less than this, in shares of their side, are taken for the points' own.
+TIGHT = 0.03
+
+
+class Untrained(HIH):
+    """A trained network whose heads are read as other landmarks."""
+
+    def __init__(self, network: HIHNet, readout: Readout, decoder: Decoder) -> None:
+        super().__init__(network)
+        self._decoder = decoder
+        weights = torch.from_numpy(readout.weights)
+        self.register_buffer("mix", torch.stack((weights.real, weights.imag)))
+        self.register_buffer("sources", torch.from_numpy(readout.sources))
+
+    def decode(self, output: Output, decoder: Decoder) -> Tensor:
+        found = super().decode(output, self._decoder).double()
+        real, imaginary = self.get_buffer("mix").unbind(0)
+        x, y = found[..., 0], found[..., 1]
+        return torch.stack((x @ real.T - y @ imaginary.T, x @ imaginary.T + y @ real.T), -1)
+
+    def heights(self, output: Output) -> Tensor:
+        return scores.score(output.integer[:, -1], None)[:, self.get_buffer("sources")]
+
+
+@dataclass(frozen=True, eq=False)
+class MatchedStart:
+    """What `match` found for a run's landmarks.
+
+    Attributes:
+        matching: between the start network's landmarks and the run's.
+        learner: the start network, read so.
+        config: of the checkpoint that it is.
+        advice: sentences on what may be wrong with the labels.
+    """
+
+    matching: Matching
+    learner: Untrained
+    config: Config
+    advice: tuple[str, ...]
+
+
+def matched_start(
+    start: Start, records: Sequence[Record], scheme: Scheme, device: torch.device, progress: bool = True
+) -> MatchedStart | None:
+    """Run start weights on labelled faces, and match the landmarks.
+
+    Args:
+        start: of a `HIHNet`, with a scheme; else there is nothing to match, and None is returned.
+        records: the faces.
+        scheme: of their labels.
+        device: where the network runs.
+        progress: draw a progress bar on stderr.
+    """
+    network = start.network.network if isinstance(start.network, HIH) else start.network
+    if not isinstance(network, HIHNet) or start.scheme is None:
+        return None
+    config = start.config or Config(start.scheme, **network.size._asdict(), name=start.source)
+    aligner = FaceAligner(network, replace(config, output=None), device=device)
+    faces = Dataset("training faces", scheme, tuple(records), Path())
+    seen = look(aligner, faces, progress=progress)
+    matching = match(seen.points, seen.target, seen.labelled, start.scheme, scheme)
+    made = replace(adapted_config(aligner, seen, matching, scheme), calibration={})
+    assert made.readout is not None
+    return MatchedStart(
+        matching,
+        Untrained(network, made.readout, made.decoder).to(device).eval(),
+        made,
+        (*scratch(matching), *doubtful_mirror(seen.points, _known(seen), start.scheme, scheme)),
+    )
+
+
+def _known(seen: Seen) -> NDArray[np.float64]:
+    return np.where(seen.labelled[..., None], seen.target, np.nan)
+
+
+def training_reach(records: Sequence[Record]) -> tuple[float, float, float, float] | None:
+    """How the faces' boxes lie to their points (`Config.box`); None where they are the points' own, or no face has all
+    of its landmarks labelled."""
+    whole = [r for r in records if r.labels is not None and r.labels.known.all() and "landmarks" in r.boxes]
+    if not whole:
+        return None
+    own = tight_box(stack_labels(whole)[1])
+    reach = reach_of(np.array([r.box for r in whole], np.float64), own)
+    return None if max(map(abs, reach)) < TIGHT else reach

@@ -1,0 +1,77 @@
+"""Fine-tuning starts from landmarks matched by place, and is never worse than its start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from made_faces import faces, lines  # noqa: F401
+
+from hih_align import FaceAligner
+from hih_align.data.annotations import Dataset
+from hih_align.evaluation.evaluate import evaluate
+from hih_align.hub.checkpoints import Config, read_config
+from hih_align.method.network import SIZES, HIHNet
+from hih_align.schemes import scheme_from_dict
+from hih_align.training.recipe import load_recipe
+from hih_align.training.trainer import Source, train
+
+KNOWN = scheme_from_dict({"id": "known", "names": [f"k{i}" for i in range(6)], "mirror": [[0, 1], [2, 3], [4, 5]]})
+
+
+@pytest.fixture(scope="module")
+def init(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    size = SIZES["HIH_N"]
+    folder = tmp_path_factory.mktemp("init")
+    FaceAligner(HIHNet(6, *size), Config(KNOWN, **size._asdict(), name="HIH_N/known")).save_pretrained(folder)
+    return folder
+
+
+def test_a_run_that_gains_nothing_returns_its_start_and_says_so(
+    faces: tuple[Dataset, Dataset],  # noqa: F811
+    init: Path,
+    tmp_path: Path,
+) -> None:
+    recipe = load_recipe("finetune", overrides={"epochs": 1, "batch": 6, "lr": 1e-12, "precision": "no"})
+    assert recipe.match
+    with pytest.warns(UserWarning, match="training gained nothing"):
+        result = train(recipe, [Source(faces[0])], tmp_path, val=faces[1], init=init, progress=False)
+    config = read_config(tmp_path / "best" / "config.json")
+    assert config.readout is not None
+    assert config.readout.heads == 6
+    report = evaluate(FaceAligner.from_pretrained(tmp_path), faces[1], progress=False)
+    assert result.nme is not None
+    assert report.overall.nme == pytest.approx(result.nme, abs=0.02)
+    start = read_config(tmp_path / "last" / "config.json")
+    assert start.readout is None  # the network that was trained has heads of its own
+
+
+def test_heads_start_from_the_landmarks_that_follow(
+    faces: tuple[Dataset, Dataset],  # noqa: F811
+    init: Path,
+    tmp_path: Path,
+) -> None:
+    from hih_align.training.trainer import Trainer
+
+    recipe = load_recipe("finetune", overrides={"epochs": 1, "batch": 6, "precision": "no"})
+    trainer = Trainer(recipe, [Source(faces[0])], tmp_path, init=init, progress=False)
+    assert trainer.matched is not None
+    sources = trainer.matched.matching.sources
+    theirs = trainer.matched.learner.network.decimal_head.predict.weight
+    ours = trainer.model.network.decimal_head.predict.weight  # type: ignore[union-attr]
+    torch.testing.assert_close(ours, theirs[torch.from_numpy(sources)])
+
+
+def test_steps_have_a_floor_and_epochs_that_are_asked_for_are_kept() -> None:
+    recipe = load_recipe("finetune", overrides={"min_steps": 100})
+    few, many = recipe.with_steps(20), recipe.with_steps(2000)
+    assert few.epochs * 2 >= 100  # two steps an epoch
+    assert few.epochs // few.validate_every == recipe.epochs
+    assert few.stages[0].warmup == few.validate_every
+    assert few.ema < recipe.ema
+    assert many == recipe
+    assert load_recipe("finetune", overrides={"epochs": 3}).with_steps(20).epochs == 3
+    assert np.isclose(few.ema, 1 - 20 / (few.epochs * 2))
