@@ -11,7 +11,7 @@ from ..aligner import FaceAligner
 from ..data.annotations import read_dataset
 from ..evaluation.calibrate import calibrate as choose
 from ..evaluation.calibrate import markdown
-from ..evaluation.subsets import Where
+from ..evaluation.subsets import chosen_by
 from ..hub.checkpoints import check_writable, save_config
 from .options import Device, commands
 
@@ -22,7 +22,7 @@ app = commands()
 def calibrate(
     model: Annotated[str, typer.Option(help="Manifest id of a checkout, or a folder.")],
     data: Annotated[Path, typer.Option(help="Validation faces, in the model's scheme.")],
-    where: Annotated[str | None, typer.Option(help="Only faces whose attribute fits, such as 'id%3==0'.")] = None,
+    where: Annotated[str | None, typer.Option(help="Only faces of a split file or condition, as of evaluate.")] = None,
     device: Device = None,
     write: Annotated[bool, typer.Option("--write", help="Store what was chosen in the model's config.")] = False,
 ) -> None:
@@ -30,7 +30,8 @@ def calibrate(
     if write:
         check_writable(model)  # before the work
     aligner = FaceAligner.from_pretrained(model, device=device)
-    chosen = choose(aligner, read_dataset(data, aligner.scheme), keep=None if where is None else Where(where))
+    dataset = read_dataset(data, aligner.scheme)
+    chosen = choose(aligner, dataset, keep=None if where is None else chosen_by([where], dataset))
     typer.echo(markdown(chosen))
     if write:
         typer.echo(f"wrote {save_config(model, chosen.config)}")

@@ -55,7 +55,9 @@ def label(
     data: Annotated[Path, typer.Option(help="Faces with machines' labels (a spread per point) or boxes alone.")],
     val: Annotated[Path, typer.Option(help="Hand-labelled faces, which tell what the network's spread is worth.")],
     out: Annotated[Path, typer.Option(help="The COCO file to write.")],
-    val_where: Annotated[str | None, typer.Option(help="Only validation faces whose attribute fits.")] = None,
+    val_where: Annotated[
+        str | None, typer.Option(help="Only validation faces of a split file or condition, as of evaluate.")
+    ] = None,
     boxes: Annotated[int, typer.Option(min=1, help="Boxes per face; each is used as it is and mirrored.")] = 2,
     device: Device = None,
     dtype: Dtype = None,
@@ -69,11 +71,11 @@ def label(
     from ..data.annotations import read_dataset
     from ..data.readers import coco
     from ..data.relabel import error_ratio, look, relabel
-    from ..evaluation.subsets import Where
+    from ..evaluation.subsets import chosen_by
 
     aligner = FaceAligner.from_pretrained(model, device=device, dtype=dtype, backend=backend)
     known = read_dataset(val, aligner.scheme)
-    known = known if val_where is None else known.where(Where(val_where))
+    known = known if val_where is None else known.where(chosen_by([val_where], known))
     ratio = error_ratio(list(look(aligner, known.records, boxes)), known.records)
     faces = relabel(aligner, read_dataset(data, aligner.scheme), ratio, boxes)
     coco.write(faces, aligner.scheme, out)

@@ -14,7 +14,7 @@ from ..data.annotations import read_dataset
 from ..data.boxes import Box
 from ..evaluation.evaluate import evaluate as run
 from ..evaluation.report import markdown, write_report
-from ..evaluation.subsets import Where
+from ..evaluation.subsets import chosen_by
 from ..method.network import SIZES
 from .options import Backend, DataFormat, Decode, Device, Dtype, Mirror, Model, Refine, commands
 
@@ -43,7 +43,9 @@ def evaluate(
     ] = None,
     where: Annotated[
         list[str] | None,
-        typer.Option(help="Only faces whose attribute fits, such as 'id%3!=0' or 'pose==1'; several must all hold."),
+        typer.Option(
+            help="Only the faces of a split file (an image's name a line), or such as 'pose==1'; all must hold."
+        ),
     ] = None,
     refine: Refine = None,
     mirror: Mirror = False,
@@ -73,13 +75,13 @@ def evaluate(
     Prints Markdown. Data in another scheme than the model's are measured where the model's points convert to it
     (98 -> 68, 98 -> 29).
     """
-    keep = Where(" and ".join(where)) if where else None
     # a bare size has no scheme of its own: it means the data's
     own = scheme if model in SIZES else None
     aligner = FaceAligner.from_pretrained(model, own, device, dtype, backend, decode)  # type: ignore[arg-type]
     dataset = read_dataset(data, scheme or aligner.scheme, format=data_format, skip_bad=skip_bad)
     for message in dataset.skipped:
         typer.echo(f"skipped: {message}", err=True)
+    keep = chosen_by(where, dataset) if where else None
     report = run(
         aligner,
         dataset,

@@ -41,7 +41,8 @@ def train(
     ] = None,
     val: Annotated[str | None, typer.Option(metavar="PATH", help="Faces that choose best/.")] = None,
     val_where: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Only validation faces whose attribute fits, as of evaluate.")
+        str | None,
+        typer.Option(metavar="TEXT", help="Only validation faces of a split file or condition, as of evaluate."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder; runs/RECIPE-SIZE by default.")] = None,
     resume: Annotated[
@@ -64,7 +65,7 @@ def train(
     """
     from ..data.annotations import read_dataset
     from ..evaluation.normalizers import normalizer_text
-    from ..evaluation.subsets import Where
+    from ..evaluation.subsets import chosen_by
     from ..training.recipe import load_recipe, parse_overrides, recipe_from_dict
     from ..training.run_folder import RUN_FILE
     from ..training.sampling import Source
@@ -110,7 +111,7 @@ def train(
 
     faces = None if val is None else read_dataset(val, target, skip_bad=skip_bad)
     if faces is not None and val_where is not None:
-        faces = faces.where(Where(val_where))
+        faces = faces.where(chosen_by([val_where], faces))
     result = run(
         chosen,
         [source(text) for text in data],

@@ -103,7 +103,7 @@ class Dataset:
         return len(self.records)
 
     def where(self, condition: Callable[[Record], bool]) -> Dataset:
-        """The faces for which a condition holds, such as ``Where("id%3==0")``.
+        """The faces for which a condition holds, such as `subsets.chosen_by` makes of a split file.
 
         Raises:
             ValueError: there are none; or as the condition raises it.

@@ -86,7 +86,7 @@ def calibrate(
         aligner: the model, in the dataset's scheme.
         dataset: validation faces. Errors are divided by `normalizers.choose_normalizer`; faces on which its landmarks
             are not labelled count for the scores alone.
-        keep: chooses among them, such as ``Where("id%3==0")``.
+        keep: chooses among them, as in `evaluate`.
         decoder: choose decoder and refining passes; else the aligner's stay, and only the scores are calibrated.
         progress: draw progress bars on stderr.
 

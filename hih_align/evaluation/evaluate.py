@@ -47,7 +47,7 @@ def evaluate(
         batch_size: as in `FaceAligner.align_batch`.
         normalizer: one of the dataset's scheme, or "box" for the longer side of the annotated box; by default what
             `normalizers.choose_normalizer` says. `Report.settings` names it.
-        keep: chooses the faces, such as ``Where("id%3!=0")``.
+        keep: chooses the faces, such as ``chosen_by(["test.txt"], dataset)`` of a split file.
         progress: show a progress bar on the standard error.
 
     Raises:

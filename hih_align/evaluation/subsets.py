@@ -1,4 +1,4 @@
-"""Which faces of a dataset are measured (`Where`), and of which errors are told apart (`subset_masks`)."""
+"""Which faces of a dataset are measured (`chosen_by`: split files and `Where`), and of which errors are told apart (`subset_masks`)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.annotations import Attribute, Record
+from ..data.annotations import Attribute, Dataset, Record
 
 _COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq,
@@ -51,7 +52,9 @@ class Where:
         for part in re.split(r"\s+and(?:\s+|$)", self.text):
             match = _CONDITION.fullmatch(part)
             if match is None or (match[2] is not None and int(match[2]) == 0):
-                raise ValueError(f"where is {self.text!r}, expected such as 'id%3!=0', 'pose==1' or 'subset==lfpw'")
+                raise ValueError(
+                    f"where is {self.text!r}, expected a split file, or such as 'id%3!=0', 'pose==1' or 'subset==lfpw'"
+                )
             found.append((match[1], None if match[2] is None else int(match[2]), match[3], match[4]))
         return found
 
@@ -72,6 +75,53 @@ def _number(value: Attribute) -> float | None:
         return float(value)
     except ValueError:
         return None
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Chooses the faces for which all parts hold; ``text`` names them in reports and runs."""
+
+    text: str
+    parts: tuple[Callable[[Record], bool], ...]
+
+    def __call__(self, record: Record) -> bool:
+        return all(part(record) for part in self.parts)
+
+
+def chosen_by(texts: Sequence[str], dataset: Dataset) -> Chosen:
+    """What chooses faces of a dataset, for `evaluate` and `Dataset.where`.
+
+    Args:
+        texts: all of them hold for a chosen face. Each is the path of a split file, or a condition of `Where`. A split
+            file is UTF-8 text with an image file a line: its name, or the last parts of its path
+            ("indoor/0001.png"); all faces of these images are chosen.
+        dataset: whose faces are chosen.
+
+    Raises:
+        ValueError: a split file with a line that names none of the dataset's images, or that holds no line; text that
+            is neither a file nor a condition.
+    """
+    parts: list[Callable[[Record], bool]] = []
+    for text in texts:
+        parts.append(_split(Path(text), dataset) if Path(text).is_file() else Where(text))
+    return Chosen(" and ".join(texts), tuple(parts))
+
+
+def _split(path: Path, dataset: Dataset) -> Callable[[Record], bool]:
+    lines = [line.strip().replace("\\", "/") for line in path.read_text("utf-8-sig").splitlines()]
+    wanted = {line for line in lines if line}
+    if not wanted:
+        raise ValueError(f"where is the file {path}, which is empty, expected an image file a line")
+    names = {record.image: _names(record.image) & wanted for record in dataset.records}
+    if unknown := sorted(wanted.difference(*names.values())):
+        raise ValueError(f"where is the file {path}, whose line {unknown[0]!r} names no image of {dataset.name!r}")
+    return lambda record: bool(names[record.image])
+
+
+def _names(image: Path) -> set[str]:
+    """A file's name, and every longer end of its path."""
+    parts = image.as_posix().split("/")
+    return {"/".join(parts[i:]) for i in range(len(parts))}
 
 
 def subset_masks(records: Sequence[Record], subsets: Iterable[str]) -> dict[str, NDArray[np.bool_]]:

@@ -30,7 +30,7 @@ from hih_align.evaluation.report import (
     write_report,
 )
 from hih_align.evaluation.results import Report, Settings
-from hih_align.evaluation.subsets import Where, subset_masks
+from hih_align.evaluation.subsets import Where, chosen_by, subset_masks
 from hih_align.images import write_image
 
 Array = NDArray[Any]
@@ -321,6 +321,30 @@ class TestChoosing:
             subset_masks([record(7, id=7)], ["attributes"])
         with pytest.raises(ValueError, match="30 values"):
             subset_masks([record(i, id=i) for i in range(30)], ["id"])
+
+
+class TestChosenBy:
+    def test_a_split_file_chooses_all_faces_of_its_images(self, tmp_path: Path) -> None:
+        records = [record(1), record(2, kind="odd"), replace(record(2, kind="even"), key="set#2b"), record(12)]
+        records += [replace(record(5), image=Path(f"/data/{part}/5.png"), key=part) for part in ("in", "out")]
+        data = Dataset("made", CROSS, tuple(records), tmp_path)
+        split = tmp_path / "test split.txt"
+        split.write_text("2.png\r\n\nin/5.png\n", "utf-8-sig")
+        chosen = chosen_by([str(split)], data)
+        assert [chosen(r) for r in records] == [False, True, True, False, True, False]
+        assert data.where(chosen).chosen == str(split)
+        split.write_text("2.png")
+        both = chosen_by([str(split), "kind==odd"], data)
+        assert [r.key for r in records if both(r)] == [records[1].key]
+        assert both.text == f"{split} and kind==odd"
+        split.write_text("2.png\n3.png")
+        with pytest.raises(ValueError, match=r"test split.txt, whose line '3.png' names no image of 'made'"):
+            chosen_by([str(split)], data)
+        split.write_text("\n")
+        with pytest.raises(ValueError, match="which is empty"):
+            chosen_by([str(split)], data)
+        with pytest.raises(ValueError, match=r"where is 'missing.txt', expected"):
+            chosen_by(["missing.txt"], data)
 
 
 class TestEvaluate:
