@@ -1,4 +1,4 @@
-"""Which faces of a dataset are measured (`chosen_by`: split files and `Where`), and of which errors are told apart (`subset_masks`)."""
+"""Which faces of a dataset are measured (`chosen_by`), and of which the errors are told apart (`subset_masks`)."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Where:
             match = _CONDITION.fullmatch(part)
             if match is None or (match[2] is not None and int(match[2]) == 0):
                 raise ValueError(
-                    f"where is {self.text!r}, expected a split file, or such as 'id%3!=0', 'pose==1' or 'subset==lfpw'"
+                    f"where is {self.text!r}, expected a split file, or such as 'pose==1' or 'subset==lfpw'"
                 )
             found.append((match[1], None if match[2] is None else int(match[2]), match[3], match[4]))
         return found
