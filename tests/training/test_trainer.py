@@ -729,7 +729,7 @@ def test_a_complete_or_refused_fine_tune_leaves_no_temporary_folder(faces, start
 @pytest.mark.parametrize("outside", [torch.no_grad, torch.inference_mode])
 def test_fine_tune_where_gradients_are_off(faces, start, outside):
     with outside():
-        aligner = tune(faces, start, epochs=1)
+        aligner = tune(faces, start, epochs=1, match=False)  # else the start may be the better one, and come back
     before = load_network(find_checkpoint(start)).state_dict()["trunk.stem.0.conv.weight"]
     after = aligner.network.state_dict()["trunk.stem.0.conv.weight"]
     assert not torch.equal(before, after)
