@@ -12,7 +12,7 @@ from .method.network import HIHNet
 from .schemes import SCHEMES, Scheme, load_scheme
 from .tracking import FaceTracker
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "SCHEMES",
