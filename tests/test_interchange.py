@@ -35,7 +35,8 @@ def test_coco_is_read_back(faces: Landmarks, tmp_path: Path) -> None:
     dataset = read_dataset(path, "300w")
     assert len(dataset.records) == 2
     for record, points in zip(dataset.records, faces.points, strict=True):
-        np.testing.assert_allclose(record.points, points, atol=1e-3)
+        assert record.labels is not None
+        np.testing.assert_allclose(record.labels.points, points, atol=1e-3)
         np.testing.assert_allclose(record.box, [*points.min(0), *points.max(0)], atol=2e-3)
 
 

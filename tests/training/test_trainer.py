@@ -150,7 +150,17 @@ def test_best_is_the_epoch_of_the_lowest_nme_of_its_stage(uninterrupted):
 # -- resuming
 
 
-def test_stopped_run_resumes_to_the_same_weights(uninterrupted, faces, tmp_path):
+def test_stopped_run_resumes_to_the_same_weights():
+    """In a process of its own: once in five full runs it ended pytest's worker by SIGSEGV, never alone; why is open."""
+    command = [sys.executable, "-X", "faulthandler", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    command += ["-o", "python_functions=alone_*", __file__]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
+
+
+def alone_stopped_run_resumes_to_the_same_weights(uninterrupted, faces, tmp_path):
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     for step, number in ((1, signal.SIGINT), (4, signal.SIGTERM)):
         stopped = Stopped(small(), [Source(faces[0])], tmp_path, val=faces[1], resume=True, progress=False)
