@@ -188,7 +188,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     from hih_align.evaluation.report import as_dict, write_report
-    from hih_align.hub.checkpoints import read_manifest, record
+    from hih_align.hub.manifest import read_manifest, record
 
     for model in arguments.models:
         name = model.replace("/", "_")

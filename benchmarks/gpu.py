@@ -28,7 +28,7 @@ from speed import photograph
 from worker import flops
 
 from hih_align import FaceAligner, HIHNet, WeightsUnavailableError
-from hih_align.hub.checkpoints import read_manifest
+from hih_align.hub.manifest import read_manifest
 from hih_align.method.network import SIZES
 from hih_align.runtime import CudaBackend
 

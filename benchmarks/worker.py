@@ -81,7 +81,7 @@ class Ours:
 
     def load(self, contender: Contender) -> Any:
         from hih_align import FaceAligner, HIHNet, WeightsUnavailableError
-        from hih_align.hub.checkpoints import read_manifest
+        from hih_align.hub.manifest import read_manifest
         from hih_align.method.network import SIZES
 
         plainly = contender.backend == PLAIN

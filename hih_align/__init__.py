@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 from . import _moved
 from .aligner import FaceAligner, Heatmaps
 from .detection import Detections, FaceDetector
-from .hub.checkpoints import CheckpointError, Config, WeightsUnavailableError
+from .hub.config import CheckpointError, Config
+from .hub.download import WeightsUnavailableError
 from .landmarks import Landmarks
 from .method.heatmaps import Decoder
 from .method.network import HIHNet

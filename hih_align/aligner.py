@@ -24,7 +24,7 @@ from .boxes import check_boxes, check_rolls
 from .detection.detector import FaceDetector
 from .detection.given import Detector, detections
 from .hub import checkpoints
-from .hub.checkpoints import Config
+from .hub.config import Config
 from .images import Image, read_image
 from .landmarks import Landmarks
 from .method.heatmaps import STRIDE, Decoder

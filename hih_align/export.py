@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from . import crops, files, runtime
 from .aligner import FaceAligner
-from .hub.checkpoints import save_checkpoint, write_config
+from .hub.checkpoints import save_checkpoint
+from .hub.config import write_config
 from .images import read_image
 from .runtime.inference import InferenceNet, Runtime, program
 from .runtime.metadata import DTYPES, FILES, INPUT, KEY, describe

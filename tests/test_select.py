@@ -11,7 +11,7 @@ import torch
 
 from hih_align import FaceAligner, crops
 from hih_align.boxes import next_box
-from hih_align.hub.checkpoints import Config
+from hih_align.hub.config import Config
 from hih_align.method.network import SIZES, HIHNet
 from hih_align.method.readout import from_weights
 from hih_align.schemes import W300, Scheme

@@ -19,8 +19,9 @@ from huggingface_hub import EvalResult
 
 from hih_align import Config, HIHNet, files
 from hih_align.cli.app import Lines
-from hih_align.hub import checkpoints
-from hih_align.hub.checkpoints import WEIGHTS_FILE, Row
+from hih_align.hub import checkpoints, config, download, manifest
+from hih_align.hub.checkpoints import WEIGHTS_FILE
+from hih_align.hub.manifest import ManifestRow
 from hih_align.hub.publish import CARD_FILE, model_card, upload_folder
 
 #: Terms of the weights, beside the manifest of a checkout.
@@ -51,18 +52,18 @@ def ship(model: str, network: HIHNet, config: Config, training: str) -> Path:
     Raises:
         ValueError: no such row, or a network of another shape than the row's.
     """
-    row = checkpoints.read_manifest().get(model)
+    row = manifest.read_manifest().get(model)
     if row is None:
-        raise ValueError(f"model is {model!r}, expected one of {list(checkpoints.read_manifest())}")
+        raise ValueError(f"model is {model!r}, expected one of {list(manifest.read_manifest())}")
     found, expected = (network.landmarks, network.size), (len(row.config.scheme), row.config.size)
     if found != expected:
         raise ValueError(f"network has the landmarks and size {found}, {model} has {expected}")
-    path = checkpoints.packaged_weights() / row.file
+    path = manifest.packaged_weights() / row.file
     if not path.is_file():
-        path = checkpoints.manifest_path().parent / "weights" / row.file
+        path = manifest.manifest_path().parent / "weights" / row.file
         path.parent.mkdir(exist_ok=True)
     checkpoints.save_weights(network, path, torch.float16)
-    checkpoints.record(
+    manifest.record(
         model,
         sha256=files.sha256(path),
         bytes=path.stat().st_size,
@@ -75,7 +76,7 @@ def ship(model: str, network: HIHNet, config: Config, training: str) -> Path:
     return path
 
 
-def row_card(row: Row, reports: Sequence[str] = (), repo_id: str | None = None) -> str:
+def row_card(row: ManifestRow, reports: Sequence[str] = (), repo_id: str | None = None) -> str:
     """The text of a row's ``README.md`` on the Hub: metadata, use, figures, training, terms.
 
     Args:
@@ -129,7 +130,7 @@ def _deeper(text: str) -> str:
 
 
 def publish(
-    row: Row,
+    row: ManifestRow,
     repo_id: str,
     *,
     reports: Sequence[str] = (),
@@ -155,15 +156,15 @@ def publish(
         WeightsUnavailableError, CheckpointError: the file is not here, or not what the manifest says.
         OSError: if the Hub refuses or cannot be reached.
     """
-    if row.sha256 is None or (path := checkpoints.local_weights(row)) is None:
-        raise checkpoints.WeightsUnavailableError(f"model: the weights of {row.id} are not on this machine")
-    checkpoints.verified(path, row.sha256)
+    if row.sha256 is None or (path := manifest.local_weights(row)) is None:
+        raise download.WeightsUnavailableError(f"model: the weights of {row.id} are not on this machine")
+    download.verified(path, row.sha256)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shutil.copyfile(path, folder / WEIGHTS_FILE)
-        checkpoints.write_config(folder, row.config)
+        config.write_config(folder, row.config)
         (folder / CARD_FILE).write_text(row_card(row, reports, repo_id), "utf-8")
-        terms = checkpoints.manifest_path().parent / TERMS_FILE
+        terms = manifest.manifest_path().parent / TERMS_FILE
         if terms.is_file():
             shutil.copyfile(terms, folder / TERMS_FILE)
         commit = upload_folder(
@@ -210,12 +211,12 @@ def publish_command(
     row = _manifest_row(model)
     reports = [path.read_text("utf-8") for path in report or ()]
     revision = publish(row, repo, reports=reports, tags=tag or (), private=private)
-    path = checkpoints.record(row.id, repo_id=repo, revision=revision)
+    path = manifest.record(row.id, repo_id=repo, revision=revision)
     typer.echo(f"{row.id} is at {repo}, revision {revision}; noted in {path}")
 
 
-def _manifest_row(model: str) -> Row:
-    rows = checkpoints.read_manifest()
+def _manifest_row(model: str) -> ManifestRow:
+    rows = manifest.read_manifest()
     if model not in rows:
         raise ValueError(f"model is {model!r}, expected one of {list(rows)}")
     return rows[model]

@@ -12,7 +12,8 @@ from ..data.annotations import read_dataset
 from ..evaluation.calibrate import calibrate as choose
 from ..evaluation.calibrate import markdown
 from ..evaluation.subsets import chosen_by
-from ..hub.checkpoints import check_writable, save_config
+from ..hub.checkpoints import save_config
+from ..hub.manifest import check_writable
 from .options import Device, commands
 
 app = commands()

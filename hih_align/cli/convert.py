@@ -24,7 +24,8 @@ def convert(
     """Turn a checkpoint of the paper's authors into ours."""
     import torch
 
-    from ..hub.checkpoints import Config, save_checkpoint
+    from ..hub.checkpoints import save_checkpoint
+    from ..hub.config import Config
     from ..method.heatmaps import Decoder
     from ..method.network import SIZES
     from ..method.released import load_released

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from ..hub.checkpoints import WEIGHTS_FOLDER, Row, local_weights, packaged_weights, read_manifest
+from ..hub.manifest import WEIGHTS_FOLDER, ManifestRow, local_weights, packaged_weights, read_manifest
 from .options import commands
 
 app = commands()
@@ -26,7 +26,7 @@ def models() -> None:
         typer.echo(f"Not found: {', '.join(away)}. If you have such files, name their folder in {WEIGHTS_FOLDER}.")
 
 
-def _row(row: Row) -> tuple[str, ...]:
+def _row(row: ManifestRow) -> tuple[str, ...]:
     where = row.repo_id or ("not trained yet" if row.sha256 is None else "not published")
     if (path := local_weights(row)) is not None:
         where = path.name if path.parent == packaged_weights() else _short(path)

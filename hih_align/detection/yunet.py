@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..hub.checkpoints import WEIGHTS_FOLDER, WeightsUnavailableError, download_verified, verified
+from ..hub.download import WeightsUnavailableError, download_verified, verified
+from ..hub.manifest import WEIGHTS_FOLDER
 from .scan import CANVAS, SAME_UNION
 
 REPOSITORY = "opencv/face_detection_yunet"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..aligner import FaceAligner
 from ..data.boxes import Box, face_boxes
 from ..data.records import Dataset, Record, stack_labels
-from ..hub.checkpoints import Config
+from ..hub.config import Config
 from ..images import read_image
 from ..method import heatmaps
 from ..method.heatmaps import ARGMAX, Decoder

@@ -8,7 +8,7 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub import EvalResult, ModelCardData
 
-from .checkpoints import Config
+from .config import Config
 
 #: The model card's file in a Hub repository.
 CARD_FILE = "README.md"

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..hub.checkpoints import Config, exported_for
+from ..hub.checkpoints import exported_for
+from ..hub.config import Config
 from ..method.network import HIHNet
 from . import fork
 from .cuda import CudaBackend

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..crops import Crop
-from ..hub.checkpoints import Config
+from ..hub.config import Config
 from ..method.network import HIHNet
 from ..method.settings import plain_torch
 from .device_crops import Photograph, warp

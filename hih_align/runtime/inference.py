@@ -13,7 +13,7 @@ from torch._dynamo.eval_frame import OptimizedModule
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .. import scores
-from ..hub.checkpoints import Config
+from ..hub.config import Config
 from ..method import heatmaps
 from ..method.network import MEAN, STD, HIHNet, Unit, check_finite
 from ..method.settings import plain_torch

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from ..hub.checkpoints import EXPORTED_FILES, CheckpointError, Config
+from ..hub.checkpoints import EXPORTED_FILES
+from ..hub.config import CheckpointError, Config
 from ..method.heatmaps import Decoder
 from ..method.network import HIHNet, plain_name
 from .inference import Runtime

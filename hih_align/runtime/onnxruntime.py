@@ -15,7 +15,7 @@ import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 
-from ..hub.checkpoints import CheckpointError
+from ..hub.config import CheckpointError
 from ..method.settings import plain_torch
 from .inference import CONVERTING, InferenceNet, Runtime, program
 from .metadata import DTYPES, INPUT, KEY, OUTPUTS, parse

@@ -13,7 +13,7 @@ import openvino as ov
 import torch
 from numpy.typing import NDArray
 
-from ..hub.checkpoints import CheckpointError
+from ..hub.config import CheckpointError
 from ..method.settings import plain_torch
 from .inference import CONVERTING, InferenceNet, Runtime
 from .metadata import DTYPES, INPUT, KEY, OUTPUTS, parse

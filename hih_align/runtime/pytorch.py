@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..hub.checkpoints import Config
+from ..hub.config import Config
 from ..method.network import HIHNet
 from ..method.settings import plain_torch
 from . import fork

@@ -18,7 +18,7 @@ from ..data.records import stack_labels
 from ..evaluation.calibrate import fit_curve
 from ..evaluation.normalizers import choose_normalizer, normalizer_text
 from ..evaluation.results import Report, Settings
-from ..hub.checkpoints import Config
+from ..hub.config import Config
 from ..method.heatmaps import Decoder
 from ..passes import off
 from ..progress import progress_bar

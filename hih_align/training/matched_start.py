@@ -15,7 +15,7 @@ from .. import scores
 from ..aligner import FaceAligner
 from ..crops import reach_of, tight_box
 from ..data.records import Dataset, Record, stack_labels
-from ..hub.checkpoints import Config
+from ..hub.config import Config
 from ..method.heatmaps import Decoder
 from ..method.network import HIHNet
 from ..method.readout import Readout

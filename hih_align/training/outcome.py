@@ -16,7 +16,8 @@ from ..aligner import FaceAligner
 from ..data.annotations import Dataset
 from ..evaluation.calibrate import calibrate, markdown
 from ..evaluation.results import Report
-from ..hub.checkpoints import BEST, WEIGHTS_FILE, Config, save_checkpoint, save_weights, write_config
+from ..hub.checkpoints import WEIGHTS_FILE, save_checkpoint, save_weights
+from ..hub.config import BEST, Config, write_config
 from ..method.heatmaps import Decoder
 from ..method.network import SIZES, HIHNet, Size
 from ..progress import say

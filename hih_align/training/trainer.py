@@ -23,7 +23,7 @@ from ..data.check import require_disjoint
 from ..data.faces import LIMIT
 from ..evaluation.normalizers import normalizer_text
 from ..evaluation.results import Report
-from ..hub.checkpoints import BEST, Config
+from ..hub.config import BEST, Config
 from ..method import heatmaps
 from ..progress import say
 from .accelerator import make_accelerator, pieces

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..hub import checkpoints
+from ..hub.config import Config
+from ..hub.manifest import read_manifest
 from ..method.network import SIZES, HIHNet, Size, StackedHourglass
 from ..method.released import load_released
 from ..schemes import COFW, W300, WFLW, Scheme, conversion
@@ -47,7 +49,7 @@ class Start:
     network: HIHNet | Learner
     scheme: Scheme | None
     source: str
-    config: checkpoints.Config | None = None
+    config: Config | None = None
 
     @property
     def stacks(self) -> int:
@@ -115,7 +117,7 @@ def load_start(init: str | os.PathLike[str], scheme: Scheme | None = None) -> St
         known = {len(s): s for s in (W300, WFLW, COFW)}
         return Start(network, known.get(network.landmarks), name)
     wanted = None
-    if scheme is not None and name in SIZES and f"{name}/{scheme.id}" in checkpoints.read_manifest():
+    if scheme is not None and name in SIZES and f"{name}/{scheme.id}" in read_manifest():
         wanted = scheme.id
     found = checkpoints.find_checkpoint(name, wanted)
     return Start(checkpoints.load_network(found), found.config.scheme, name, found.config)

@@ -25,8 +25,7 @@ import hih_align
 import hih_align.cli.folder
 from hih_align import FaceAligner, Landmarks
 from hih_align.cli.app import app
-from hih_align.hub import checkpoints
-from hih_align.hub.checkpoints import read_manifest
+from hih_align.hub.manifest import manifest_path, read_manifest
 
 #: The face in the part of the astronaut's photograph that is used here.
 BOX = (27.0, 20.0, 125.0, 140.0)
@@ -361,20 +360,20 @@ def test_errors(photo: Path, folder: Path, tmp_path: Path, words: list[Any], mes
 
 def without_weights(monkeypatch: pytest.MonkeyPatch, folder: Path, **change: object) -> None:
     """A manifest whose first checkpoint, HIH_T/300w, has no file anywhere."""
-    data = json.loads(checkpoints.manifest_path().read_text("utf-8"))
+    data = json.loads(manifest_path().read_text("utf-8"))
     data["checkpoints"][0] |= change
     (folder / "weights_manifest.json").write_text(json.dumps(data))
-    monkeypatch.setattr(checkpoints, "manifest_path", lambda: folder / "weights_manifest.json")
-    monkeypatch.setattr(checkpoints, "packaged_weights", lambda: folder / "weights")
+    monkeypatch.setattr("hih_align.hub.manifest.manifest_path", lambda: folder / "weights_manifest.json")
+    monkeypatch.setattr("hih_align.hub.manifest.packaged_weights", lambda: folder / "weights")
     monkeypatch.delenv("HIH_ALIGN_WEIGHTS", raising=False)
 
 
 def test_calibrate_writes_nothing_into_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = checkpoints.manifest_path().read_text("utf-8")
+    text = manifest_path().read_text("utf-8")
     manifest = tmp_path / "hih_align" / "weights_manifest.json"
     manifest.parent.mkdir()
     manifest.write_text(text, "utf-8")
-    monkeypatch.setattr(checkpoints, "__file__", str(manifest.parent / "hub" / "checkpoints.py"))
+    monkeypatch.setattr("hih_align.hub.manifest.__file__", str(manifest.parent / "hub" / "checkpoints.py"))
     # before the work: the data is not looked for
     words = ("calibrate", "--model", "HIH_T/300w", "--data", tmp_path / "missing.json")
     one_line(

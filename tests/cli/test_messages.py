@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from hih_align.cli import models
 from hih_align.cli.app import app
 from hih_align.data.annotations import read_dataset
-from hih_align.hub import checkpoints
+from hih_align.hub.manifest import manifest_path
 
 NAMES = [f"q{n}" for n in range(12)]
 
@@ -122,7 +122,7 @@ def test_a_missing_picture_is_named_once(data: Path) -> None:
 
 
 def test_models_prints_short_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(checkpoints.manifest_path().parent)
+    monkeypatch.chdir(manifest_path().parent)
     text = run("models").stdout
     assert str(Path.cwd()) not in text
     assert re.search(r"^HIH_S/300w .* weights/HIH_S_300w\.safetensors ", text, re.M)

@@ -14,7 +14,8 @@ from hih_align.data.annotations import Dataset, read_dataset
 from hih_align.data.records import stack_labels
 from hih_align.evaluation.calibrate import BOXES, WORTH, Chosen, calibrate, fit_curve, markdown
 from hih_align.evaluation.evaluate import evaluate
-from hih_align.hub.checkpoints import read_config, save_config
+from hih_align.hub.checkpoints import save_config
+from hih_align.hub.config import read_config
 from hih_align.method.heatmaps import Decoder
 from hih_align.roll import roll_of
 from hih_align.schemes import W300
@@ -140,15 +141,15 @@ def test_choice_is_stored_in_a_folder(chosen: Chosen, aligner: FaceAligner, tmp_
 def test_choice_is_stored_in_the_manifest_and_nothing_else_changes(
     chosen: Chosen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hih_align.hub import checkpoints
+    from hih_align.hub.manifest import manifest_path, read_manifest
 
-    before = json.loads(checkpoints.manifest_path().read_text("utf-8"))
+    before = json.loads(manifest_path().read_text("utf-8"))
     copy = tmp_path / "weights_manifest.json"
     copy.write_text(json.dumps(before), "utf-8")
-    monkeypatch.setattr(checkpoints, "manifest_path", lambda: copy)
+    monkeypatch.setattr("hih_align.hub.manifest.manifest_path", lambda: copy)
     save_config("HIH_T/300w", replace(chosen.config, refine=5))
     after = json.loads(copy.read_text("utf-8"))
-    assert checkpoints.read_manifest()["HIH_T/300w"].config == replace(chosen.config, refine=5)
+    assert read_manifest()["HIH_T/300w"].config == replace(chosen.config, refine=5)
     for old, new in zip(before["checkpoints"], after["checkpoints"], strict=True):
         assert {k: v for k, v in old.items() if k != "config"} == {k: v for k, v in new.items() if k != "config"}
         assert (old == new) == (old["id"] != "HIH_T/300w")

@@ -17,7 +17,7 @@ import hih_align
 from hih_align import Config, FaceAligner, HIHNet, Scheme
 from hih_align._pyinstaller import get_hook_dirs
 from hih_align.cli.app import COMMANDS
-from hih_align.hub import checkpoints
+from hih_align.hub.manifest import local_weights, manifest_path, read_manifest
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -66,7 +66,7 @@ def test_in_a_zip_file(own: Path, tmp_path: Path, manifest: bool) -> None:
         for path in PACKAGE.rglob("*.py"):
             file.write(path, path.relative_to(PACKAGE.parent))
         if manifest:
-            file.write(checkpoints.manifest_path(), "hih_align/weights_manifest.json")
+            file.write(manifest_path(), "hih_align/weights_manifest.json")
     mine, known, wrong = use(archive, own, "HIH_T/300w", "nothing")
     assert mine.startswith("FaceAligner('mine/1': 2 points of mine")
     if manifest:
@@ -116,14 +116,14 @@ def test_pyinstaller_finds_the_hook() -> None:
 
 def test_weights_of_the_checkout_that_one_stands_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An installed package finds the larger networks in the checkout where it is called."""
-    row = checkpoints.read_manifest()["HIH_S/300w"]
+    row = read_manifest()["HIH_S/300w"]
     installed = tmp_path / "site-packages" / "weights_manifest.json"
     installed.parent.mkdir()
-    installed.write_bytes(checkpoints.manifest_path().read_bytes())
-    monkeypatch.setattr(checkpoints, "manifest_path", lambda: installed)
+    installed.write_bytes(manifest_path().read_bytes())
+    monkeypatch.setattr("hih_align.hub.manifest.manifest_path", lambda: installed)
     (tmp_path / "checkout" / "weights").mkdir(parents=True)
     (tmp_path / "checkout" / "weights" / row.file).touch()
     monkeypatch.chdir(tmp_path / "checkout")
-    assert checkpoints.local_weights(row) is None, "no checkout: it has no manifest"
+    assert local_weights(row) is None, "no checkout: it has no manifest"
     (tmp_path / "checkout" / "weights_manifest.json").write_text(json.dumps({"checkpoints": []}))
-    assert checkpoints.local_weights(row) == tmp_path / "checkout" / "weights" / row.file
+    assert local_weights(row) == tmp_path / "checkout" / "weights" / row.file

@@ -18,8 +18,11 @@ import safetensors.torch
 import torch
 from numpy.typing import NDArray
 
+import hih_align
 from hih_align import SCHEMES, CheckpointError, Config, Decoder, FaceAligner, HIHNet, Scheme, WeightsUnavailableError
-from hih_align.hub import checkpoints as c
+from hih_align.hub.checkpoints import Checkpoint, find_checkpoint, load_network, save_checkpoint, save_config
+from hih_align.hub.config import config_from_dict, read_config, write_config
+from hih_align.hub.manifest import ManifestRow, check_writable, local_weights, manifest_path, read_manifest, record
 from hih_align.method.network import SIZES, Size
 from hih_align.scores import Calibration
 
@@ -30,14 +33,14 @@ MINE = Scheme(id="mine", names=("a", "b", "c"), mirror=((0, 1),), five=((0,), (1
 @pytest.fixture(scope="module")
 def stored() -> bytes:
     """The shipped HIH_T/300w file."""
-    path = c.local_weights(c.read_manifest()["HIH_T/300w"])
+    path = local_weights(read_manifest()["HIH_T/300w"])
     assert path is not None
     return path.read_bytes()
 
 
 @pytest.fixture
-def row() -> c.Row:
-    return c.read_manifest()["HIH_T/300w"]
+def row() -> ManifestRow:
+    return read_manifest()["HIH_T/300w"]
 
 
 class Install:
@@ -47,7 +50,7 @@ class Install:
         self.root = root / "site"
         self.package = self.root / "hih_align"
         self.package.mkdir(parents=True)
-        monkeypatch.setattr(c, "__file__", str(self.package / "hub" / "checkpoints.py"))
+        monkeypatch.setattr("hih_align.hub.manifest.__file__", str(self.package / "hub" / "manifest.py"))
         monkeypatch.delenv("HIH_ALIGN_WEIGHTS", raising=False)
 
     def manifest(self, inside: bool = False, **change: Any) -> None:
@@ -75,7 +78,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
 
 def test_the_manifest() -> None:
-    rows = c.read_manifest()
+    rows = read_manifest()
     sizes = ("HIH_T", "HIH_S", "HIH_B", "HIH_N")
     assert list(rows) == [f"{size}/{scheme}" for size in sizes for scheme in ("300w", "wflw")]
     for id, row in rows.items():
@@ -90,7 +93,7 @@ def test_the_manifest() -> None:
             assert {"metric", "dataset", "value", "command", "date", "hardware"} <= set(metric), id
 
 
-TRAINED = [id for id, row in c.read_manifest().items() if row.sha256]
+TRAINED = [id for id, row in read_manifest().items() if row.sha256]
 
 
 def test_what_has_been_trained_stays() -> None:
@@ -99,11 +102,11 @@ def test_what_has_been_trained_stays() -> None:
 
 @pytest.mark.parametrize("id", TRAINED)
 def test_shipped_weights_are_those_of_the_manifest(id: str) -> None:
-    row = c.read_manifest()[id]
-    package = Path(c.__file__).parents[1]
+    row = read_manifest()[id]
+    package = Path(hih_align.__file__).parent
     # HIH_T comes in the wheel, the others lie in the checkout
-    path = (package if row.size == "HIH_T" else c.manifest_path().parent) / "weights" / row.file
-    assert c.local_weights(row) == path
+    path = (package if row.size == "HIH_T" else manifest_path().parent) / "weights" / row.file
+    assert local_weights(row) == path
     assert path.stat().st_size == row.bytes
     assert hashlib.sha256(path.read_bytes()).hexdigest() == row.sha256
     floats = [t.dtype for t in safetensors.torch.load_file(path).values() if t.is_floating_point()]
@@ -125,31 +128,31 @@ def test_larger_networks_find_what_hih_t_finds(id: str, astronaut: NDArray[np.ui
 @pytest.mark.parametrize("inside", [True, False], ids=["wheel", "checkout"])
 def test_the_manifest_is_found(install: Install, inside: bool) -> None:
     install.manifest(inside, license="changed")
-    assert c.manifest_path() == (install.package if inside else install.root) / "weights_manifest.json"
-    assert c.read_manifest()["HIH_T/300w"].license == "changed"
+    assert manifest_path() == (install.package if inside else install.root) / "weights_manifest.json"
+    assert read_manifest()["HIH_T/300w"].license == "changed"
 
 
 @pytest.mark.parametrize("inside", [True, False], ids=["wheel", "checkout"])
 def test_the_manifest_of_an_installed_package_is_not_changed(install: Install, inside: bool, tmp_path: Path) -> None:
     install.manifest(inside)
-    before = c.manifest_path().read_bytes()
-    config = replace(c.read_manifest()["HIH_T/300w"].config, refine=5)
+    before = manifest_path().read_bytes()
+    config = replace(read_manifest()["HIH_T/300w"].config, refine=5)
     if not inside:  # a checkout's is ours to change
-        c.check_writable("HIH_T/300w")
-        assert c.save_config("HIH_T/300w", config) == c.manifest_path()
-        assert c.read_manifest()["HIH_T/300w"].config.refine == 5
+        check_writable("HIH_T/300w")
+        assert save_config("HIH_T/300w", config) == manifest_path()
+        assert read_manifest()["HIH_T/300w"].config.refine == 5
         return
-    for change in (lambda: c.save_config("HIH_T/300w", config), lambda: c.record("HIH_T/300w", license="mine")):
+    for change in (lambda: save_config("HIH_T/300w", config), lambda: record("HIH_T/300w", license="mine")):
         with pytest.raises(
             ValueError, match=r"model is 'HIH_T/300w', whose config is .* not changed: `save_pretrained`"
         ):
             change()
-    assert c.manifest_path().read_bytes() == before
+    assert manifest_path().read_bytes() == before
     # a folder of one's own is written to, wherever the package lies
-    c.write_config(tmp_path, config)
-    c.check_writable(str(tmp_path))
-    assert c.save_config(str(tmp_path), replace(config, refine=2)) == tmp_path / "config.json"
-    assert c.read_config(tmp_path / "config.json").refine == 2
+    write_config(tmp_path, config)
+    check_writable(str(tmp_path))
+    assert save_config(str(tmp_path), replace(config, refine=2)) == tmp_path / "config.json"
+    assert read_config(tmp_path / "config.json").refine == 2
 
 
 # where weights are looked for
@@ -167,14 +170,14 @@ def test_search_order(install: Install, tmp_path: Path, monkeypatch: pytest.Monk
                 break
             (earlier / "HIH_T_300w.safetensors").unlink()
         for name in ("HIH_T", "HIH_T/300w"):
-            assert c.find_checkpoint(name).weights == folder / "HIH_T_300w.safetensors"
+            assert find_checkpoint(name).weights == folder / "HIH_T_300w.safetensors"
 
 
 def test_the_users_folder_may_be_missing(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     install.manifest(inside=True)
     monkeypatch.setenv("HIH_ALIGN_WEIGHTS", "/no/such/folder")
     path = install.put(install.package / "weights")
-    assert c.find_checkpoint("HIH_T").weights == path
+    assert find_checkpoint("HIH_T").weights == path
 
 
 def test_an_unpublished_row_says_what_it_wanted(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,33 +216,33 @@ def test_names_of_rows_and_schemes(install: Install) -> None:
     install.manifest()
     install.put(install.package / "weights")
     for name, scheme in (("HIH_T", None), ("HIH_T", "300w"), ("HIH_T/300w", None), ("HIH_T/300w", SCHEMES["300w"])):
-        assert c.find_checkpoint(name, scheme).config.name == "HIH_T/300w"
+        assert find_checkpoint(name, scheme).config.name == "HIH_T/300w"
     for name, scheme, message in (
         ("HIH_T/300w", "wflw", "scheme is 'wflw', but HIH_T/300w was trained for '300w'"),
         ("HIH_T", MINE, r"scheme is 'mine', HIH_T has \['300w', 'cofw', 'wflw'\]"),
         ("HIH_Q", None, "model is 'HIH_Q', expected one of"),
     ):
         with pytest.raises(ValueError, match=message):
-            c.find_checkpoint(name, scheme)
+            find_checkpoint(name, scheme)
 
 
 def test_a_folder_goes_before_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    c.save_checkpoint("user/repo", HIHNet(3, 1), Config(MINE, 1, name="here"))
-    assert c.find_checkpoint("user/repo").config.name == "here"
-    assert c.find_checkpoint(Path("user/repo")).weights == Path("user/repo/model.safetensors")
+    save_checkpoint("user/repo", HIHNet(3, 1), Config(MINE, 1, name="here"))
+    assert find_checkpoint("user/repo").config.name == "here"
+    assert find_checkpoint(Path("user/repo")).weights == Path("user/repo/model.safetensors")
     with pytest.raises(WeightsUnavailableError, match="'user/other' is neither a folder here nor in the Hub's cache"):
-        c.find_checkpoint("user/other", cache_dir=tmp_path / "cache", local_files_only=True)
+        find_checkpoint("user/other", cache_dir=tmp_path / "cache", local_files_only=True)
     # but a folder does not stand in for a manifest row
-    c.save_checkpoint("HIH_T/300w", HIHNet(3, 1), Config(MINE, 1, name="here"))
-    assert c.find_checkpoint("HIH_T").config.name == "HIH_T/300w"
-    assert c.find_checkpoint("HIH_T/300w").config.name == "HIH_T/300w"
-    assert c.find_checkpoint("./HIH_T/300w").config.name == "here"
+    save_checkpoint("HIH_T/300w", HIHNet(3, 1), Config(MINE, 1, name="here"))
+    assert find_checkpoint("HIH_T").config.name == "HIH_T/300w"
+    assert find_checkpoint("HIH_T/300w").config.name == "HIH_T/300w"
+    assert find_checkpoint("./HIH_T/300w").config.name == "here"
 
 
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
 def test_a_folder_without_a_file(tmp_path: Path, missing: str) -> None:
-    c.save_checkpoint(tmp_path, HIHNet(3, 1), Config(MINE, 1))
+    save_checkpoint(tmp_path, HIHNet(3, 1), Config(MINE, 1))
     (tmp_path / missing).unlink()
     with pytest.raises(FileNotFoundError, match=f"model: {tmp_path} has no {missing}"):
         FaceAligner.from_pretrained(tmp_path)
@@ -272,24 +275,24 @@ FULL = Config(
 )
 def test_a_config_comes_back_from_json(config: Config) -> None:
     data = json.loads(json.dumps(config.to_dict()))
-    assert c.config_from_dict(data, "here") == config
+    assert config_from_dict(data, "here") == config
 
 
 def test_a_config_from_before_networks_had_a_width_means_the_papers(tmp_path: Path) -> None:
-    c.save_checkpoint(tmp_path, HIHNet(3, 1), Config(MINE, 1))
+    save_checkpoint(tmp_path, HIHNet(3, 1), Config(MINE, 1))
     data = json.loads((tmp_path / "config.json").read_text())
     for key in ("width", "head_channels", "input_size"):
         del data[key]
     (tmp_path / "config.json").write_text(json.dumps(data))
-    found = c.find_checkpoint(tmp_path)
+    found = find_checkpoint(tmp_path)
     assert found.config.size == Size(1) == (1, 8, 1.0, 384, 256)
-    assert c.load_network(found).size == Size(1)
+    assert load_network(found).size == Size(1)
 
 
 def test_a_narrow_network_comes_back(tmp_path: Path) -> None:
     network = HIHNet(3, *SIZES["HIH_N"]).eval()
-    c.save_checkpoint(tmp_path, network, Config(MINE, **SIZES["HIH_N"]._asdict()))
-    loaded = c.load_network(c.find_checkpoint(tmp_path))
+    save_checkpoint(tmp_path, network, Config(MINE, **SIZES["HIH_N"]._asdict()))
+    loaded = load_network(find_checkpoint(tmp_path))
     assert loaded.size == SIZES["HIH_N"]
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in network.state_dict().items())
 
@@ -297,7 +300,7 @@ def test_a_narrow_network_comes_back(tmp_path: Path) -> None:
 def test_built_in_schemes_are_named_and_others_written_out() -> None:
     assert Config(SCHEMES["wflw"], 1).to_dict()["scheme"] == "wflw"
     impostor = replace(SCHEMES["wflw"], mirror=None)
-    assert c.config_from_dict(json.loads(json.dumps(Config(impostor, 1).to_dict())), "here").scheme == impostor
+    assert config_from_dict(json.loads(json.dumps(Config(impostor, 1).to_dict())), "here").scheme == impostor
 
 
 def without(key: str) -> Callable[[dict[str, Any]], object]:
@@ -361,10 +364,10 @@ def test_configs_that_are_none(tmp_path: Path, text: bytes) -> None:
 
 
 def test_a_newer_config_may_say_more(tmp_path: Path) -> None:
-    c.save_checkpoint(tmp_path, HIHNet(3, 1), Config(MINE, 1))
+    save_checkpoint(tmp_path, HIHNet(3, 1), Config(MINE, 1))
     data = json.loads((tmp_path / "config.json").read_text()) | {"trained_with": "a later version"}
     (tmp_path / "config.json").write_text(json.dumps(data))
-    assert c.find_checkpoint(tmp_path).config == Config(MINE, 1)
+    assert find_checkpoint(tmp_path).config == Config(MINE, 1)
 
 
 # weights
@@ -410,7 +413,7 @@ PREDICT = "trunk.stacks.0.predict.weight"
     ],
 )
 def test_truncated_and_tampered_weights(
-    tmp_path: Path, stored: bytes, row: c.Row, damage: Callable[[bytes], bytes], message: str
+    tmp_path: Path, stored: bytes, row: ManifestRow, damage: Callable[[bytes], bytes], message: str
 ) -> None:
     (tmp_path / "config.json").write_text(json.dumps(row.config.to_dict()))
     path = tmp_path / "model.safetensors"
@@ -419,9 +422,9 @@ def test_truncated_and_tampered_weights(
         FaceAligner.from_pretrained(tmp_path)
 
 
-def test_repacked_weights_still_load(tmp_path: Path, stored: bytes, row: c.Row) -> None:
+def test_repacked_weights_still_load(tmp_path: Path, stored: bytes, row: ManifestRow) -> None:
     (tmp_path / "m.safetensors").write_bytes(edited(stored, lambda header: None))
-    c.load_network(c.Checkpoint(row.config, tmp_path / "m.safetensors"))
+    load_network(Checkpoint(row.config, tmp_path / "m.safetensors"))
 
 
 @pytest.mark.parametrize(
@@ -433,15 +436,15 @@ def test_repacked_weights_still_load(tmp_path: Path, stored: bytes, row: c.Row) 
         (Config(SCHEMES["300w"], 1, decimal_size=16), r"holds decimal_head\.down\.1\..* does not have"),
     ],
 )
-def test_weights_of_another_config(config: Config, message: str, row: c.Row) -> None:
-    path = c.local_weights(row)
+def test_weights_of_another_config(config: Config, message: str, row: ManifestRow) -> None:
+    path = local_weights(row)
     assert path is not None
     with pytest.raises(CheckpointError, match=message):
-        c.load_network(c.Checkpoint(config, path))
+        load_network(Checkpoint(config, path))
 
 
-def test_float16_is_read_as_float32(row: c.Row, stored: bytes) -> None:
-    network = c.load_network(c.find_checkpoint("HIH_T"))
+def test_float16_is_read_as_float32(row: ManifestRow, stored: bytes) -> None:
+    network = load_network(find_checkpoint("HIH_T"))
     assert not network.training
     in_file = safetensors.torch.load(stored)
     for name, value in network.state_dict().items():
@@ -453,9 +456,9 @@ def test_float16_is_read_as_float32(row: c.Row, stored: bytes) -> None:
 def test_saved_weights_come_back(tmp_path: Path, dtype: torch.dtype | None) -> None:
     torch.manual_seed(1)
     network = HIHNet(3, 1)
-    c.save_checkpoint(tmp_path / "a" / "b", network, Config(MINE, 1), dtype)
-    found = c.find_checkpoint(tmp_path / "a" / "b")
-    loaded = c.load_network(found).state_dict()
+    save_checkpoint(tmp_path / "a" / "b", network, Config(MINE, 1), dtype)
+    found = find_checkpoint(tmp_path / "a" / "b")
+    loaded = load_network(found).state_dict()
     for name, value in network.state_dict().items():
         expected = value.to(dtype).to(value.dtype) if dtype and value.is_floating_point() else value
         assert torch.equal(loaded[name], expected), name
@@ -469,13 +472,13 @@ def test_a_failed_save_leaves_what_was_there(tmp_path: Path) -> None:
     import resource
 
     network, config = HIHNet(3, 1), Config(MINE, 1)
-    c.save_checkpoint(tmp_path, network, config)
+    save_checkpoint(tmp_path, network, config)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))  # as on a full disk, the file ends early
     try:
         with pytest.raises(OSError, match="too large"):
-            c.save_checkpoint(tmp_path, HIHNet(3, 1), replace(config, name="new"))
+            save_checkpoint(tmp_path, HIHNet(3, 1), replace(config, name="new"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -484,4 +487,4 @@ def test_a_failed_save_leaves_what_was_there(tmp_path: Path) -> None:
 def test_saving_where_a_file_is_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
-        c.save_checkpoint(tmp_path / "file", HIHNet(3, 1), Config(MINE, 1))
+        save_checkpoint(tmp_path / "file", HIHNet(3, 1), Config(MINE, 1))

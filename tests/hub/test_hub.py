@@ -19,8 +19,10 @@ from loopback_hub import LoopbackHub, Request
 from numpy.typing import NDArray
 from test_checkpoints import Install
 
+import hih_align
 from hih_align import CheckpointError, Config, Decoder, FaceAligner, HIHNet, Scheme, WeightsUnavailableError
-from hih_align.hub import checkpoints as c
+from hih_align.hub.checkpoints import find_checkpoint
+from hih_align.hub.manifest import ManifestRow, local_weights, read_manifest
 
 REPO = "user/name"
 BOX = (177, 80, 275, 200)
@@ -37,14 +39,14 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[LoopbackHub
 
 
 @pytest.fixture(scope="module")
-def row() -> c.Row:
-    return c.read_manifest()["HIH_T/300w"]
+def row() -> ManifestRow:
+    return read_manifest()["HIH_T/300w"]
 
 
 @pytest.fixture(scope="module")
-def model(row: c.Row) -> dict[str, bytes]:
+def model(row: ManifestRow) -> dict[str, bytes]:
     """What a repository of HIH_T/300w holds."""
-    path = c.local_weights(row)
+    path = local_weights(row)
     assert path is not None
     return {"config.json": config_bytes(row.config), "model.safetensors": path.read_bytes()}
 
@@ -53,7 +55,7 @@ def config_bytes(config: Config) -> bytes:
     return json.dumps(config.to_dict()).encode()
 
 
-def stand_in(row: c.Row, **files: bytes) -> dict[str, bytes]:
+def stand_in(row: ManifestRow, **files: bytes) -> dict[str, bytes]:
     return {"config.json": config_bytes(row.config), "model.safetensors": BLOB} | files
 
 
@@ -82,42 +84,42 @@ def test_first_download_and_second_load_with_the_server_gone(
     np.testing.assert_array_equal(second.align(astronaut, BOX, refine=0).points, shipped.points)
 
 
-def test_a_cached_model_is_not_sent_again(hub: LoopbackHub, row: c.Row) -> None:
+def test_a_cached_model_is_not_sent_again(hub: LoopbackHub, row: ManifestRow) -> None:
     hub.add_repo(REPO, stand_in(row))
-    paths = {c.find_checkpoint(REPO).weights for _ in range(3)}
+    paths = {find_checkpoint(REPO).weights for _ in range(3)}
     assert len(paths) == 1
     assert paths.pop().read_bytes() == BLOB
     assert len(transfers(hub)) == 1
     # local_files_only does not even ask
     hub.requests.clear()
-    assert c.find_checkpoint(REPO, local_files_only=True).config == row.config
+    assert find_checkpoint(REPO, local_files_only=True).config == row.config
     assert hub.requests == []
 
 
-def test_revisions(hub: LoopbackHub, row: c.Row) -> None:
+def test_revisions(hub: LoopbackHub, row: ManifestRow) -> None:
     old = hub.add_repo(REPO, stand_in(row), tags=["v1"])
     new = {"config.json": config_bytes(Config(row.config.scheme, 1, name="newer")), "model.safetensors": b"newer"}
     hub.add_commit(REPO, new)
     hub.add_commit(REPO, {"config.json": config_bytes(Config(row.config.scheme, 1, name="tried"))}, revision="try/this")
     for revision, name in ((None, "newer"), ("main", "newer"), ("v1", row.config.name), (old, row.config.name)):
-        found = c.find_checkpoint(REPO, revision=revision)
+        found = find_checkpoint(REPO, revision=revision)
         assert found.config.name == name
         assert found.weights.read_bytes() == (b"newer" if name == "newer" else BLOB)
     with pytest.raises(ValueError, match=r"'user/name' at revision 'try/this' on the Hub has no model\.safetensors"):
-        c.find_checkpoint(REPO, revision="try/this")
+        find_checkpoint(REPO, revision="try/this")
 
 
-def test_cache_dir(hub: LoopbackHub, row: c.Row, tmp_path: Path) -> None:
+def test_cache_dir(hub: LoopbackHub, row: ManifestRow, tmp_path: Path) -> None:
     hub.add_repo(REPO, stand_in(row))
-    found = c.find_checkpoint(REPO, cache_dir=tmp_path / "mine")
+    found = find_checkpoint(REPO, cache_dir=tmp_path / "mine")
     assert found.weights.is_relative_to(tmp_path / "mine")
     assert not (tmp_path / "home" / "hub").exists()
     with pytest.raises(WeightsUnavailableError):
-        c.find_checkpoint(REPO, local_files_only=True)
-    assert c.find_checkpoint(REPO, cache_dir=str(tmp_path / "mine"), local_files_only=True).weights == found.weights
+        find_checkpoint(REPO, local_files_only=True)
+    assert find_checkpoint(REPO, cache_dir=str(tmp_path / "mine"), local_files_only=True).weights == found.weights
 
 
-def test_a_wrong_scheme_costs_no_download(hub: LoopbackHub, row: c.Row) -> None:
+def test_a_wrong_scheme_costs_no_download(hub: LoopbackHub, row: ManifestRow) -> None:
     hub.add_repo(REPO, stand_in(row))
     with pytest.raises(ValueError, match="scheme is 'wflw', but user/name was trained for '300w'"):
         FaceAligner.from_pretrained(REPO, scheme="wflw")
@@ -138,7 +140,9 @@ def test_a_wrong_scheme_costs_no_download(hub: LoopbackHub, row: c.Row) -> None:
         ({"config.json": b"<html>"}, r"config\.json is not JSON"),
     ],
 )
-def test_repositories_of_something_else(hub: LoopbackHub, row: c.Row, change: dict[str, bytes], message: str) -> None:
+def test_repositories_of_something_else(
+    hub: LoopbackHub, row: ManifestRow, change: dict[str, bytes], message: str
+) -> None:
     hub.add_repo(REPO, stand_in(row) | change)
     with pytest.raises(CheckpointError, match=message):
         FaceAligner.from_pretrained(REPO)
@@ -148,7 +152,7 @@ def test_repositories_of_something_else(hub: LoopbackHub, row: c.Row, change: di
 
 
 def test_what_exists_here_is_never_asked_of_the_hub(
-    hub: LoopbackHub, row: c.Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: LoopbackHub, row: ManifestRow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for folder in ("with", "without", "user"):
@@ -168,7 +172,7 @@ def test_what_exists_here_is_never_asked_of_the_hub(
 
 
 @pytest.fixture
-def published(hub: LoopbackHub, row: c.Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoopbackHub:
+def published(hub: LoopbackHub, row: ManifestRow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoopbackHub:
     """HIH_T/300w is not in the installation, but on the Hub, at a commit that is not the last."""
     commit = hub.add_repo(REPO, stand_in(row))
     hub.add_commit(REPO, {"model.safetensors": b"newer"})
@@ -176,37 +180,37 @@ def published(hub: LoopbackHub, row: c.Row, tmp_path: Path, monkeypatch: pytest.
     return hub
 
 
-def test_a_published_row(published: LoopbackHub, row: c.Row) -> None:
+def test_a_published_row(published: LoopbackHub, row: ManifestRow) -> None:
     for name in ("HIH_T", "HIH_T/300w"):
-        found = c.find_checkpoint(name)
+        found = find_checkpoint(name)
         assert found.weights.read_bytes() == BLOB
         assert found.config == row.config  # the manifest's
     assert len(transfers(published)) == 1
     assert transfers(published, "config.json") == []
     published.stop()
-    assert c.find_checkpoint("HIH_T").weights.read_bytes() == BLOB
+    assert find_checkpoint("HIH_T").weights.read_bytes() == BLOB
 
 
 def test_a_local_file_goes_before_the_hub(published: LoopbackHub, tmp_path: Path) -> None:
     path = Install.put(tmp_path / "site" / "weights", BLOB)
-    assert c.find_checkpoint("HIH_T").weights == path
+    assert find_checkpoint("HIH_T").weights == path
     assert published.requests == []
 
 
 def test_a_corrupted_download_is_fetched_again(published: LoopbackHub) -> None:
     published.corrupt_next("model.safetensors")
-    assert c.find_checkpoint("HIH_T").weights.read_bytes() == BLOB
+    assert find_checkpoint("HIH_T").weights.read_bytes() == BLOB
     assert len(transfers(published)) == 2
-    assert c.find_checkpoint("HIH_T").weights.read_bytes() == BLOB
+    assert find_checkpoint("HIH_T").weights.read_bytes() == BLOB
     assert len(transfers(published)) == 2
 
 
 def test_a_corrupted_cache_is_mended(published: LoopbackHub) -> None:
-    path = c.find_checkpoint("HIH_T").weights
+    path = find_checkpoint("HIH_T").weights
     path.resolve().write_bytes(BLOB[:-1] + b"!")
     with pytest.raises(CheckpointError, match=r"damaged or not the published file.* delete it"):
-        c.find_checkpoint("HIH_T", local_files_only=True)
-    assert c.find_checkpoint("HIH_T").weights.read_bytes() == BLOB
+        find_checkpoint("HIH_T", local_files_only=True)
+    assert find_checkpoint("HIH_T").weights.read_bytes() == BLOB
     assert len(transfers(published)) == 2
 
 
@@ -220,7 +224,7 @@ def test_a_file_that_stays_corrupted_is_refused(published: LoopbackHub) -> None:
 
 def test_another_revision_than_the_published_is_refused(published: LoopbackHub) -> None:
     with pytest.raises(CheckpointError, match=hashlib.sha256(b"newer").hexdigest()):
-        c.find_checkpoint("HIH_T", revision="main")
+        find_checkpoint("HIH_T", revision="main")
 
 
 # transfers that go wrong
@@ -228,21 +232,21 @@ def test_another_revision_than_the_published_is_refused(published: LoopbackHub) 
 
 def test_a_truncated_transfer_is_resumed(published: LoopbackHub) -> None:
     published.truncate_next(150_000, "model.safetensors")
-    assert c.find_checkpoint("HIH_T").weights.read_bytes() == BLOB
+    assert find_checkpoint("HIH_T").weights.read_bytes() == BLOB
     first, second = transfers(published)
     assert (first.status, second.status) == (200, 206)
     assert second.headers["range"] == f"bytes={2 * 64 * 1024}-"  # the whole chunks of 150 000 bytes
 
 
-def test_a_transfer_that_breaks_off_for_good(hub: LoopbackHub, row: c.Row) -> None:
+def test_a_transfer_that_breaks_off_for_good(hub: LoopbackHub, row: ManifestRow) -> None:
     hub.add_repo(REPO, stand_in(row))
     hub.truncate_next(150_000, "model.safetensors")
     for _ in range(12):
         hub.truncate_next(1000, "model.safetensors")  # less than a chunk: the client makes no headway, and gives up
     with pytest.raises(WeightsUnavailableError, match=r"model\.safetensors of 'user/name' cannot be fetched"):
-        c.find_checkpoint(REPO)
+        find_checkpoint(REPO)
     hub._faults.clear()
-    assert c.find_checkpoint(REPO).weights.read_bytes() == BLOB
+    assert find_checkpoint(REPO).weights.read_bytes() == BLOB
 
 
 @pytest.mark.parametrize("name", [REPO, "HIH_T"])
@@ -254,19 +258,19 @@ def test_no_server_and_nothing_cached(published: LoopbackHub, name: str) -> None
         FaceAligner.from_pretrained(name, local_files_only=True)
 
 
-def test_offline_mode(hub: LoopbackHub, row: c.Row, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_mode(hub: LoopbackHub, row: ManifestRow, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.add_repo(REPO, stand_in(row))
     hub.add_repo("user/other", stand_in(row))
-    c.find_checkpoint(REPO)
+    find_checkpoint(REPO)
     hub.requests.clear()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert c.find_checkpoint(REPO).weights.read_bytes() == BLOB
+    assert find_checkpoint(REPO).weights.read_bytes() == BLOB
     with pytest.raises(WeightsUnavailableError, match="HF_HUB_OFFLINE"):
-        c.find_checkpoint("user/other")
+        find_checkpoint("user/other")
     assert hub.requests == []
 
 
-def test_not_found(hub: LoopbackHub, row: c.Row) -> None:
+def test_not_found(hub: LoopbackHub, row: ManifestRow) -> None:
     hub.add_repo(REPO, stand_in(row))
     hub.add_repo("user/readme", {"README.md": b"# hello\n"})
     hub.add_repo("user/half", {"config.json": config_bytes(row.config)})
@@ -281,7 +285,7 @@ def test_not_found(hub: LoopbackHub, row: c.Row) -> None:
             FaceAligner.from_pretrained(name, **options)
 
 
-def test_a_private_repository(hub: LoopbackHub, row: c.Row, tmp_path: Path) -> None:
+def test_a_private_repository(hub: LoopbackHub, row: ManifestRow, tmp_path: Path) -> None:
     hub.add_repo(REPO, stand_in(row), private=True)
     with pytest.raises(WeightsUnavailableError, match="'user/name' is not on the Hub, or private: pass token"):
         FaceAligner.from_pretrained(REPO)
@@ -289,12 +293,12 @@ def test_a_private_repository(hub: LoopbackHub, row: c.Row, tmp_path: Path) -> N
         FaceAligner.from_pretrained(REPO, token="hf_wrong")
     with pytest.raises(OSError, match="token"):
         FaceAligner.from_pretrained(REPO, token=True)  # nobody is logged in
-    assert c.find_checkpoint(REPO, token=hub.token).weights.read_bytes() == BLOB
+    assert find_checkpoint(REPO, token=hub.token).weights.read_bytes() == BLOB
     (tmp_path / "home" / "token").write_text(hub.token)
     hub.add_commit(REPO, {"model.safetensors": b"newer"})
-    assert c.find_checkpoint(REPO).weights.read_bytes() == b"newer"  # logged in
+    assert find_checkpoint(REPO).weights.read_bytes() == b"newer"  # logged in
     with pytest.raises(WeightsUnavailableError, match="private"):
-        c.find_checkpoint(REPO, token=False, cache_dir=tmp_path / "other")
+        find_checkpoint(REPO, token=False, cache_dir=tmp_path / "other")
 
 
 # publishing
@@ -335,14 +339,14 @@ def tiny_upload() -> FaceAligner:
     return FaceAligner(HIHNet(1, 1), Config(Scheme(id="one", names=("a",)), 1), device="cpu")
 
 
-def test_a_card_that_somebody_wrote_stays(hub: LoopbackHub, row: c.Row, tiny_upload: FaceAligner) -> None:
+def test_a_card_that_somebody_wrote_stays(hub: LoopbackHub, row: ManifestRow, tiny_upload: FaceAligner) -> None:
     hub.add_repo(REPO, stand_in(row) | {"README.md": b"My own words."})
     tiny_upload.push_to_hub(REPO, token=hub.token)
     assert hub.read(REPO, "README.md") == b"My own words."
     assert hub.read(REPO, "model.safetensors") != BLOB
 
 
-def test_push_where_one_may_not(hub: LoopbackHub, row: c.Row, tiny_upload: FaceAligner) -> None:
+def test_push_where_one_may_not(hub: LoopbackHub, row: ManifestRow, tiny_upload: FaceAligner) -> None:
     hub.add_repo(REPO, stand_in(row))
     for token in (None, "hf_wrong"):
         for repo in (REPO, "user/new"):
@@ -361,8 +365,8 @@ def test_push_where_one_may_not(hub: LoopbackHub, row: c.Row, tiny_upload: FaceA
 def test_push_a_private_repository(hub: LoopbackHub, tiny_upload: FaceAligner) -> None:
     tiny_upload.push_to_hub(REPO, private=True, token=hub.token)
     with pytest.raises(WeightsUnavailableError, match="private"):
-        c.find_checkpoint(REPO)
-    assert c.find_checkpoint(REPO, token=hub.token).config == tiny_upload.config
+        find_checkpoint(REPO)
+    assert find_checkpoint(REPO, token=hub.token).config == tiny_upload.config
 
 
 # the command, as its own process: the client reads its settings from the environment
@@ -373,7 +377,7 @@ def test_the_command_downloads(
 ) -> None:
     hub.add_repo(REPO, model, private=True)
     PIL.Image.fromarray(astronaut).save(tmp_path / "a.png")
-    env = hub.client_env(tmp_path / "process") | {"PYTHONPATH": str(Path(c.__file__).parents[2])}
+    env = hub.client_env(tmp_path / "process") | {"PYTHONPATH": str(Path(hih_align.__file__).parents[1])}
     words = ["align", str(tmp_path / "a.png"), "--bbox", *map(str, BOX), "--model", REPO, "--refine", "0"]
 
     def run(**more: Any) -> subprocess.CompletedProcess[str]:

@@ -17,7 +17,8 @@ from loopback_hub import LoopbackHub
 from typer.testing import CliRunner
 
 from hih_align import CheckpointError, FaceAligner, HIHNet, WeightsUnavailableError
-from hih_align.hub import checkpoints as c
+from hih_align.hub.checkpoints import find_checkpoint, load_network, save_checkpoint
+from hih_align.hub.manifest import MANIFEST, ManifestRow, local_weights, manifest_path, read_manifest, record
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -36,13 +37,13 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[LoopbackHub
 
 
 @pytest.fixture
-def row() -> c.Row:
-    return c.read_manifest()["HIH_T/300w"]
+def row() -> ManifestRow:
+    return read_manifest()["HIH_T/300w"]
 
 
-@pytest.mark.parametrize("name", c.read_manifest())
+@pytest.mark.parametrize("name", read_manifest())
 def test_card_tells_what_the_manifest_does(name: str) -> None:
-    row = c.read_manifest()[name]
+    row = read_manifest()[name]
     card = huggingface_hub.ModelCard(row_card(row, [REPORT], "user/repo"))
     assert (card.data.license, card.data.license_name) == ("other", row.license)  # type: ignore[attr-defined]
     assert card.data.library_name == "hih-align"  # type: ignore[attr-defined]
@@ -58,12 +59,12 @@ def test_card_tells_what_the_manifest_does(name: str) -> None:
 
 
 def test_published_checkpoint_is_found_by_its_row(
-    hub: LoopbackHub, row: c.Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: LoopbackHub, row: ManifestRow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "package").mkdir()
-    for name in (c.MANIFEST, "LICENSE-WEIGHTS"):
-        shutil.copy(c.manifest_path().parent / name, tmp_path / "package" / name)
-    monkeypatch.setattr(c, "manifest_path", lambda: tmp_path / "package" / c.MANIFEST)
+    for name in (MANIFEST, "LICENSE-WEIGHTS"):
+        shutil.copy(manifest_path().parent / name, tmp_path / "package" / name)
+    monkeypatch.setattr("hih_align.hub.manifest.manifest_path", lambda: tmp_path / "package" / MANIFEST)
     (tmp_path / "report.md").write_text(REPORT)
     words = ["publish", row.id, "--repo", REPO, "--report", str(tmp_path / "report.md"), "--tag", "v1", "--tag", "v1.0"]
     result = CliRunner().invoke(app, words)
@@ -72,7 +73,7 @@ def test_published_checkpoint_is_found_by_its_row(
     assert revision in result.output
     files = {".gitattributes", "README.md", "LICENSE-WEIGHTS", "config.json", "model.safetensors"}
     assert set(hub.list_files(REPO)) == files
-    path = c.local_weights(row)
+    path = local_weights(row)
     assert path is not None
     assert hub.read(REPO, "model.safetensors") == path.read_bytes()
     assert json.loads(hub.read(REPO, "config.json")) == row.config.to_dict()
@@ -81,16 +82,16 @@ def test_published_checkpoint_is_found_by_its_row(
     assert {tag.name: tag.target_commit for tag in refs.tags} == {"v1": revision, "v1.0": revision}
 
     # whoever has that manifest and no file gets it from there
-    written = c.read_manifest(tmp_path / "package" / c.MANIFEST)
+    written = read_manifest(tmp_path / "package" / MANIFEST)
     assert (written[row.id].repo_id, written[row.id].revision) == (REPO, revision)
-    others = {name: other for name, other in c.read_manifest().items() if name != row.id}
+    others = {name: other for name, other in read_manifest().items() if name != row.id}
     assert {name: other for name, other in written.items() if name != row.id} == others
-    monkeypatch.setattr(c, "local_weights", lambda row: None)
-    assert c.find_checkpoint(row.id).weights.read_bytes() == path.read_bytes()
+    monkeypatch.setattr("hih_align.hub.manifest.local_weights", lambda row: None)
+    assert find_checkpoint(row.id).weights.read_bytes() == path.read_bytes()
     assert FaceAligner.from_pretrained(REPO, device="cpu").config.name == row.id
 
 
-def test_what_cannot_be_published(hub: LoopbackHub, row: c.Row) -> None:
+def test_what_cannot_be_published(hub: LoopbackHub, row: ManifestRow) -> None:
     untrained = replace(row, sha256=None)
     with pytest.raises(WeightsUnavailableError, match="HIH_T/300w are not on this machine"):
         publish(untrained, REPO)
@@ -105,7 +106,7 @@ def test_what_cannot_be_published(hub: LoopbackHub, row: c.Row) -> None:
         huggingface_hub.HfApi().model_info(REPO)
 
 
-def test_card_command(row: c.Row, tmp_path: Path) -> None:
+def test_card_command(row: ManifestRow, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["card", row.id])
     assert result.exit_code == 0
     assert result.output.strip() == row_card(row).strip()
@@ -113,24 +114,24 @@ def test_card_command(row: c.Row, tmp_path: Path) -> None:
     assert (tmp_path / "card.md").read_text() == row_card(row)
 
 
-def test_a_trained_network_becomes_a_row(row: c.Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trained_network_becomes_a_row(row: ManifestRow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Float16 weights where the manifest looks for them; the old network's figures and place on the Hub are gone."""
-    shutil.copy(c.manifest_path(), tmp_path / c.MANIFEST)
-    monkeypatch.setattr(c, "manifest_path", lambda: tmp_path / c.MANIFEST)
-    monkeypatch.setattr(c, "packaged_weights", lambda: tmp_path / "package")
+    shutil.copy(manifest_path(), tmp_path / MANIFEST)
+    monkeypatch.setattr("hih_align.hub.manifest.manifest_path", lambda: tmp_path / MANIFEST)
+    monkeypatch.setattr("hih_align.hub.manifest.packaged_weights", lambda: tmp_path / "package")
     network = HIHNet(98, 2)
     network.requires_grad_(False)
-    config = replace(c.read_manifest()["HIH_S/wflw"].config, refine=0, name="run")
-    c.record("HIH_S/wflw", metrics=[{"value": 1.0}], repo_id="user/old", revision="abc")
-    c.save_checkpoint(tmp_path / "run" / "best", network, config)
+    config = replace(read_manifest()["HIH_S/wflw"].config, refine=0, name="run")
+    record("HIH_S/wflw", metrics=[{"value": 1.0}], repo_id="user/old", revision="abc")
+    save_checkpoint(tmp_path / "run" / "best", network, config)
     result = CliRunner().invoke(app, ["ship", str(tmp_path / "run"), "--as", "HIH_S/wflw", "--training", "An hour."])
     assert result.exit_code == 0, result.output
-    new = c.read_manifest()["HIH_S/wflw"]
+    new = read_manifest()["HIH_S/wflw"]
     assert (new.training, new.metrics, new.repo_id, new.revision) == ("An hour.", (), None, None)
     assert (new.config.refine, new.config.name) == (0, "HIH_S/wflw")
     path = tmp_path / "weights" / new.file
     assert new.bytes == path.stat().st_size < 31e6
-    loaded = c.load_network(c.find_checkpoint("HIH_S", "wflw"))  # verifies the hash
+    loaded = load_network(find_checkpoint("HIH_S", "wflw"))  # verifies the hash
     for name, value in network.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name].float(), value.float(), rtol=1e-3, atol=1e-4)
 
@@ -141,7 +142,7 @@ def test_the_users_command_line_has_none_of_it() -> None:
     assert not {"card", "ship", "publish"} & set(COMMANDS)
 
 
-def test_the_script(row: c.Row, tmp_path: Path) -> None:
+def test_the_script(row: ManifestRow, tmp_path: Path) -> None:
     """As a maintainer starts it; errors are a line."""
     words = [sys.executable, str(ROOT / "tools" / "weights.py"), "card"]
     done = subprocess.run([*words, row.id], capture_output=True, text=True, check=True, cwd=ROOT)
@@ -153,13 +154,13 @@ def test_the_script(row: c.Row, tmp_path: Path) -> None:
 
 
 def test_record_refuses_an_unknown_row() -> None:
-    before = c.manifest_path().read_bytes()
+    before = manifest_path().read_bytes()
     with pytest.raises(ValueError, match=r"HIH_X/wflw"):
-        c.record("HIH_X/wflw", metrics=[])
-    assert c.manifest_path().read_bytes() == before
+        record("HIH_X/wflw", metrics=[])
+    assert manifest_path().read_bytes() == before
 
 
-def test_ship_refuses_another_shape(row: c.Row) -> None:
+def test_ship_refuses_another_shape(row: ManifestRow) -> None:
     with pytest.raises(ValueError, match=r"landmarks and size"):
         ship("HIH_S/wflw", HIHNet(98, 1), row.config, "")
     with pytest.raises(ValueError, match=r"HIH_X/wflw"):

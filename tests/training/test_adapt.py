@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from hih_align import FaceAligner
 from hih_align.cli.app import app
-from hih_align.hub.checkpoints import Config
+from hih_align.hub.config import Config
 from hih_align.images import read_image
 from hih_align.method.network import SIZES, HIHNet
 from hih_align.schemes import scheme_from_dict

@@ -12,7 +12,7 @@ from made_faces import faces, lines  # noqa: F401
 from hih_align import FaceAligner
 from hih_align.data.annotations import Dataset
 from hih_align.evaluation.evaluate import evaluate
-from hih_align.hub.checkpoints import Config, read_config
+from hih_align.hub.config import Config, read_config
 from hih_align.method.network import SIZES, HIHNet
 from hih_align.schemes import scheme_from_dict
 from hih_align.training.recipe import load_recipe

@@ -10,7 +10,8 @@ from made_faces import small
 from torch import nn
 
 from hih_align.data.annotations import Dataset
-from hih_align.hub.checkpoints import Config, save_checkpoint
+from hih_align.hub.checkpoints import save_checkpoint
+from hih_align.hub.config import Config
 from hih_align.method.network import HIHNet, Size
 from hih_align.training import narrow
 from hih_align.training.sampling import Source

@@ -26,7 +26,8 @@ from hih_align.data.annotations import Dataset, read_dataset
 from hih_align.data.faces import store_bytes
 from hih_align.evaluation.evaluate import evaluate
 from hih_align.evaluation.report import markdown
-from hih_align.hub.checkpoints import Config, find_checkpoint, load_network, save_checkpoint
+from hih_align.hub.checkpoints import find_checkpoint, load_network, save_checkpoint
+from hih_align.hub.config import Config
 from hih_align.method.network import SIZES, HIHNet
 from hih_align.runtime.memory import keep_freed_memory
 from hih_align.schemes import COFW, W300, WFLW, scheme_from_dict

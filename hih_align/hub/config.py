@@ -1,0 +1,185 @@
+"""What a checkpoint's network is and how its output is read: `Config`, kept as ``config.json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import files
+from ..method.heatmaps import Decoder, Rounding
+from ..method.network import Size
+from ..method.readout import Readout, readout_from_dict
+from ..schemes import SCHEMES, Scheme, conversion, get_scheme, scheme_from_dict
+from ..scores import Calibration
+
+CONFIG_FILE = "config.json"
+#: In a training run's folder, that of its best checkpoint.
+BEST = "best"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint's content is not what it should be: truncated, tampered with, or of another layout."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a network is and how its output is read; ``config.json`` beside the weights.
+
+    Attributes:
+        scheme: the landmarks that come out of it: those of its heads, or of ``readout``.
+        stacks: number of stacked hourglasses.
+        decimal_size, width, head_channels, input_size: see `Size`.
+        name: what the model calls itself in results, such as "HIH_T/300w".
+        crop_ratio: crop side over the box's longer side.
+        rounding: how decimal labels were put on their grid in training.
+        decoder: the default decoder.
+        refine: default number of refining passes.
+        refine_above: of the faces only those are refined whose points lie off their box by more than this
+            (`passes.off`); None: all.
+        calibration: logistic parameters of the scores by decoder method; missing: uncalibrated.
+        output: id of the scheme that results are converted to, where it is not the network's own.
+        readout: how ``scheme``'s landmarks are read from the network's heads; None: they are the heads' points.
+        box: how far the boxes that the network expects reach beyond the tight box of its landmarks, left, top, right
+            and bottom, as shares of the tight box's longer side (`crops.extended`). None: they are the tight boxes, or
+            with a ``readout`` not known, and then no pass makes a new box.
+    """
+
+    scheme: Scheme
+    stacks: int
+    decimal_size: int = 8
+    width: float = 1.0
+    head_channels: int = 384
+    input_size: int = 256
+    name: str = ""
+    crop_ratio: float = 1.25
+    rounding: Rounding = "round"
+    decoder: Decoder = field(default_factory=Decoder)
+    refine: int = 0
+    refine_above: float | None = None
+    calibration: Mapping[str, Calibration] = field(default_factory=dict)
+    output: str | None = None
+    readout: Readout | None = None
+    box: tuple[float, float, float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.crop_ratio > 0:
+            raise ValueError(f"crop_ratio is {self.crop_ratio}, expected a positive ratio")
+        if self.rounding not in ("round", "floor"):
+            raise ValueError(f"rounding is {self.rounding!r}, expected 'round' or 'floor'")
+        if not 0 <= self.refine <= 8:
+            raise ValueError(f"refine is {self.refine}, expected 0 to 8 passes")
+        if self.refine_above is not None and not self.refine_above >= 0:
+            raise ValueError(f"refine_above is {self.refine_above}, expected None or a share of the box, at least 0")
+        if self.readout is not None and len(self.readout) != len(self.scheme):
+            raise ValueError(f"readout has {len(self.readout)} landmarks, scheme {self.scheme.id!r} {len(self.scheme)}")
+        if self.box is not None and not (
+            len(self.box) == 4 and np.isfinite(self.box).all() and min(np.add(self.box[:2], self.box[2:])) > -1
+        ):
+            raise ValueError(f"box is {self.box}, expected four finite shares of a box of more than no size")
+        if self.output is not None:
+            conversion(self.scheme, get_scheme(self.output))  # raises where none is known
+
+    @property
+    def size(self) -> Size:
+        """The network's numbers: it is ``HIHNet(config.heads, *config.size)``."""
+        return Size(self.stacks, self.decimal_size, self.width, self.head_channels, self.input_size)
+
+    @property
+    def heads(self) -> int:
+        """Number of landmarks that the network itself has."""
+        return len(self.scheme) if self.readout is None else self.readout.heads
+
+    @property
+    def refits(self) -> bool:
+        """Whether a box can be made of the landmarks, for further passes."""
+        return self.readout is None or self.box is not None
+
+    @property
+    def bin_offset(self) -> float:
+        """`Decoder.bin_offset` that fits the labels: floored ones stand for their cell's centre."""
+        return 0.5 if self.rounding == "floor" else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as in ``config.json``; a built-in scheme by its id."""
+        built_in = SCHEMES.get(self.scheme.id) == self.scheme
+        own: dict[str, Any] = {} if self.readout is None else {"readout": self.readout.to_dict()}
+        own |= {} if self.box is None else {"box": list(self.box)}
+        return {
+            "model": "hih",
+            "name": self.name,
+            "scheme": self.scheme.id if built_in else self.scheme.to_dict(),
+            **self.size._asdict(),
+            "crop_ratio": self.crop_ratio,
+            "rounding": self.rounding,
+            "decoder": {**asdict(self.decoder), "shift": list(self.decoder.shift)},
+            "refine": self.refine,
+            "refine_above": self.refine_above,
+            "calibration": {method: asdict(c) for method, c in self.calibration.items()},
+            "output": self.output,
+            **own,
+        }
+
+
+def config_from_dict(data: Any, source: str) -> Config:
+    """A `Config` from plain data; ``source`` names it in errors.
+
+    Raises:
+        CheckpointError: if something is missing or of the wrong form.
+    """
+    try:
+        if data["model"] != "hih":
+            raise ValueError(f"model is {data['model']!r}, expected 'hih'")
+        scheme = data["scheme"]
+        return Config(
+            scheme=SCHEMES[scheme] if isinstance(scheme, str) else scheme_from_dict(scheme),
+            stacks=int(data["stacks"]),
+            decimal_size=int(data["decimal_size"]),
+            width=float(data.get("width", 1.0)),
+            head_channels=int(data.get("head_channels", 384)),
+            input_size=int(data.get("input_size", 256)),
+            name=str(data.get("name") or ""),
+            crop_ratio=float(data["crop_ratio"]),
+            rounding=data.get("rounding", "round"),
+            decoder=Decoder(**data["decoder"]),
+            refine=int(data.get("refine", 0)),
+            refine_above=None if data.get("refine_above") is None else float(data["refine_above"]),
+            calibration={
+                m: Calibration(float(c["slope"]), float(c["bias"])) for m, c in (data.get("calibration") or {}).items()
+            },
+            output=data.get("output"),
+            readout=None if data.get("readout") is None else readout_from_dict(data["readout"]),
+            box=None if data.get("box") is None else tuple(map(float, data["box"])),  # type: ignore[arg-type]
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        what = f"{error} is missing or unknown" if isinstance(error, KeyError) else str(error)
+        raise CheckpointError(f"{source} is not a hih-align config: {what}") from error
+
+
+def own_folder(folder: Path) -> Path:
+    """The folder, or a training run's best checkpoint."""
+    best = folder / BEST
+    return best if (best / CONFIG_FILE).is_file() and not (folder / CONFIG_FILE).is_file() else folder
+
+
+def read_config(path: Path) -> Config:
+    """A ``config.json``. Raises `CheckpointError` if it is not one."""
+    try:
+        data = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from error
+    return config_from_dict(data, str(path))
+
+
+def write_config(folder: Path, config: Config) -> None:
+    """Write ``config.json``, atomically."""
+    write_json(folder / CONFIG_FILE, config.to_dict())
+
+
+def write_json(path: Path, data: Any) -> None:
+    with files.replacing(path) as temporary:
+        temporary.write_text(json.dumps(data, indent=2) + "\n", "utf-8")
