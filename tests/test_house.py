@@ -75,6 +75,12 @@ def test_arrows_point_one_way() -> None:
     assert wrong == []
 
 
+def test_a_file_above_400_lines_says_why() -> None:
+    long = [path for _, path in modules() if len(path.read_text("utf-8").splitlines()) > 400]
+    silent = [p.name for p in long if "400 lines" not in (ast.get_docstring(ast.parse(p.read_text("utf-8"))) or "")]
+    assert silent == [], "split the file, or say in its docstring why it has more than 400 lines"
+
+
 def loaded(code: str) -> set[str]:
     """Modules below the package that a fresh process has after ``code``."""
     script = f"import json, sys\n{code}\nprint(json.dumps([m for m in sys.modules if m.startswith('hih_align')]))"

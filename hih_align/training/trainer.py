@@ -2,6 +2,8 @@
 
 Order and augmentation are functions of the recipe's seed and the place in the run, so a resumed run needs no random
 state: in float32 on one CPU it reaches the very weights of a run that was never stopped.
+
+More than 400 lines, for the loop is read as a whole; what it uses stands beside it.
 """
 
 from __future__ import annotations
