@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import json
 import os
@@ -74,6 +75,23 @@ def assert_same(a: Path, b: Path) -> None:
     assert not different
 
 
+class _SignalStack(ctypes.Structure):
+    """``stack_t`` of signal.h."""
+
+    _fields_ = (("ss_sp", ctypes.c_void_p), ("ss_flags", ctypes.c_int), ("ss_size", ctypes.c_size_t))
+
+
+def leave_alternate_stack() -> None:
+    """Have this thread's signals handled on its own stack.
+
+    After the rest of the suite the main thread's alternate stack is no longer usable: some library has set it. The
+    kernel then answers a signal with SIGSEGV, SI_KERNEL, within `os.kill`: so a core dump of pytest's worker says.
+    """
+    if sys.platform == "linux":
+        disable = 2  # SS_DISABLE
+        ctypes.CDLL(None).sigaltstack(ctypes.byref(_SignalStack(None, disable, 0)), None)
+
+
 class Stopped(Trainer):
     """A trainer that gets a signal within a step."""
 
@@ -81,6 +99,7 @@ class Stopped(Trainer):
 
     def _step(self, *args, **kwargs):
         if self.progress.steps == self.at[0]:
+            leave_alternate_stack()
             os.kill(os.getpid(), self.at[1])
         return super()._step(*args, **kwargs)
 
