@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for video.json and video.md")
     arguments = parser.parse_args()
     aligner = FaceAligner.from_pretrained(arguments.model, backend=arguments.backend)
-    records = [r for r in read_dataset(arguments.data, aligner.scheme).records if r.points is not None]
+    records = [r for r in read_dataset(arguments.data, aligner.scheme).records if r.labels is not None]
     chosen = records[:: max(1, len(records) // arguments.faces)][: arguments.faces]
     rows, kept = [], {}
     jobs = [(r, m, n) for m in arguments.motions for n in arguments.noise for r in chosen]

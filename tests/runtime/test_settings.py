@@ -70,7 +70,7 @@ SETTINGS = {
 def test_settings_of_the_process_do_not_leak_in(w300: FaceAligner, astronaut: Array, setting: str) -> None:
     expected = w300.align(astronaut, BOX)
     maps = w300.heatmaps(astronaut, BOX)
-    with SETTINGS[setting]():
+    with SETTINGS[setting]():  # type: ignore[attr-defined]
         dtype, autocast = torch.get_default_dtype(), torch.is_autocast_enabled("cpu")
         loaded = FaceAligner.from_pretrained("HIH_T", device="cpu")
         for aligner in (loaded, w300):
@@ -96,7 +96,7 @@ def test_loading_takes_no_random_numbers() -> None:
 @pytest.mark.parametrize("setting", ["meta", "autocast"])
 def test_conversion_under_settings(w300: FaceAligner, astronaut: Array, runtime: str, setting: str) -> None:
     pytest.importorskip(runtime)
-    with SETTINGS[setting]():
+    with SETTINGS[setting]():  # type: ignore[attr-defined]
         found = FaceAligner.from_pretrained("HIH_T", device="cpu", backend=runtime).align(astronaut, BOX)
     np.testing.assert_allclose(found.points, w300.align(astronaut, BOX).points, atol=0.01)
 
