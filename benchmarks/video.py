@@ -152,7 +152,7 @@ def main() -> None:
     rows, kept = [], {}
     jobs = [(r, m, n) for m in arguments.motions for n in arguments.noise for r in chosen]
     for record, motion, noise in progress_bar(jobs, unit="video"):
-        video = Video(np.asarray(read_image(record.image)), np.asarray(record.points), motion, noise, arguments.frames)
+        video = Video(np.asarray(read_image(record.image)), record.labels.points, motion, noise, arguments.frames)
         for name, (found, ms) in run(aligner, video).items():
             rows.append({"motion": motion, "noise": noise, "way": name, "face": record.key, "ms": ms})
             rows[-1] |= measure(video, found, aligner.scheme)
