@@ -353,8 +353,8 @@ def own(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({}, "needs 'id' and 'names'"),
-        ({"id": "cat"}, "needs 'id' and 'names'"),
+        ({}, "expected 'id' and 'names'"),
+        ({"id": "cat"}, "expected 'id' and 'names'"),
         (own(colour="black"), r"has unknown keys \['colour'\], expected some of"),
         (own(names=[]), "has no landmarks"),
         (own(names=["a", "b", "a", "c", "d"]), "repeats landmark names"),
@@ -367,7 +367,7 @@ def own(**changes: Any) -> dict[str, Any]:
         ({"id": "cat", "landmarks": -1}, "landmarks is not of the expected form"),
         (own(parts={"tail": [5]}), r"parts names landmark 5, expected 0\.\.4"),
         (own(parts={"tail": [-1]}), "parts names landmark -1"),
-        (own(parts={"tail": []}), "parts has a group without landmarks"),
+        (own(parts={"tail": []}), "parts has an empty group"),
         (own(parts={"tail": "12"}), "parts is not of the expected form"),
         (own(parts={"tail": [0.5]}), "parts is not of the expected form"),
         (own(parts={"tail": None}), "parts is not of the expected form"),
@@ -383,8 +383,8 @@ def own(**changes: Any) -> dict[str, Any]:
         (own(normalizers={"eyes": [0, 1, 2]}), "normalizers is not of the expected form"),
         (own(normalizers={"eyes": [0]}), "normalizers is not of the expected form"),
         (own(normalizers={"eyes": [0, 5]}), "normalizers names landmark 5"),
-        (own(normalizers={"eyes": [0, []]}), "normalizers has a group without landmarks"),
-        (own(five=[0, 1, 2]), "five is not of the expected form: 3 groups, expected 5"),
+        (own(normalizers={"eyes": [0, []]}), "normalizers has an empty group"),
+        (own(five=[0, 1, 2]), "five is not of the expected form: got 3 groups, expected 5"),
         (own(five=[0, 1, 2, 3, 8]), "five names landmark 8"),
     ],
 )
@@ -451,7 +451,7 @@ def test_conversion_goes_by_landmarks() -> None:
     for target in (W300, COFW, WFLW):
         with pytest.raises(ValueError, match=r"^no conversion from scheme 'wflw' to .* not those of the built-in"):
             conversion(impostor, target)
-    with pytest.raises(ValueError, match="to another one of that id"):
+    with pytest.raises(ValueError, match="to another scheme of the same id"):
         conversion(Scheme("mine", ("a", "b")), Scheme("mine", ("b", "a")))
     # what else a scheme says is not what its points are
     np.testing.assert_array_equal(conversion(replace(WFLW, mirror=None), W300), conversion(WFLW, W300))

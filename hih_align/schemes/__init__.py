@@ -1,7 +1,7 @@
-"""What a landmark set is: its names, mirror pairs, contours and the distance that normalises errors.
+"""Landmark schemes: names, mirror pairs and contours of a landmark set, and the distance that normalises its errors.
 
-`scheme` holds the class and its files, `builtin` the three schemes that come with the package, `conversion` the ways
-between the three.
+`scheme` holds the class `Scheme` and reads scheme files. `builtin` holds the three built-in schemes. `conversion`
+converts landmarks from one built-in scheme to another.
 """
 
 from .builtin import COFW, SCHEMES, W300, WFLW, get_scheme

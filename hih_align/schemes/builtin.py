@@ -1,4 +1,4 @@
-"""The built-in schemes, as rows of data: 300W (68 landmarks), WFLW (98), COFW (29)."""
+"""The built-in schemes: 300W (68 landmarks), WFLW (98 landmarks) and COFW (29 landmarks)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _closed(first: int, last: int) -> Group:
 
 
 def _numbered(parts: Mapping[str, Group]) -> tuple[str, ...]:
-    """Names like ``jaw_0`` from parts that cover every landmark once, in order."""
+    """Landmark names such as ``jaw_0``. The parts must cover every landmark once, in order."""
     return tuple(f"{part}_{n}" if len(group) > 1 else part for part, group in parts.items() for n in range(len(group)))
 
 
@@ -153,19 +153,26 @@ SCHEMES: Mapping[str, Scheme] = {scheme.id: scheme for scheme in (W300, WFLW, CO
 
 
 def get_scheme(scheme: str | os.PathLike[str] | Scheme) -> Scheme:
-    """A built-in scheme by id, a user's by the path of its file, or the scheme given.
+    """Return a scheme.
+
+    Args:
+        scheme: the id of a built-in scheme ("300w", "wflw", "cofw"), the path of a scheme file, or a `Scheme`, which
+            is returned as it is.
 
     Raises:
-        ValueError: for an unknown id.
-        FileNotFoundError: for a path that ends like a scheme file but does not exist.
+        TypeError: ``scheme`` is none of these.
+        ValueError: the id is unknown.
+        FileNotFoundError: the path ends in .json, .yaml or .yml, and the file does not exist.
     """
     if isinstance(scheme, Scheme):
         return scheme
     if not isinstance(scheme, (str, os.PathLike)):
-        raise TypeError(f"scheme is {type(scheme).__name__}, expected an id, a file or a Scheme")
+        raise TypeError(f"scheme is {type(scheme).__name__}, expected an id, the path of a scheme file or a Scheme")
     scheme = os.fspath(scheme)
     if scheme in SCHEMES:
         return SCHEMES[scheme]
     if str(scheme).endswith((".json", ".yaml", ".yml")):
         return load_scheme(scheme)
-    raise ValueError(f"scheme is {scheme!r}, expected one of {sorted(SCHEMES)}, a .json or .yaml file, or a Scheme")
+    raise ValueError(
+        f"scheme is {scheme!r}, expected one of {sorted(SCHEMES)}, the path of a .json or .yaml file, or a Scheme"
+    )

@@ -1,4 +1,7 @@
-"""From one built-in scheme to another, where the landmarks of one determine those of the other."""
+"""Conversion of landmarks from one built-in scheme to another.
+
+A conversion exists where the landmarks of the source scheme determine the landmarks of the target scheme.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,9 @@ from .builtin import SCHEMES
 from .scheme import Scheme
 
 
-# Each target landmark as source landmarks and their weights. 68 points mark each lid at about a third and two
-# thirds of its length, 98 points at its quarters: a third lies a third of the way from the first to the second.
+# Each target landmark is a weighted mean of source landmarks. The 68-point scheme marks each eyelid at about one third
+# and two thirds of its length. The 98-point scheme marks it at its quarters. One third of the length lies one third of
+# the way from the first quarter to the second.
 def _lid(first: int, middle: int, last: int) -> list[dict[int, float]]:
     return [{first: 2 / 3, middle: 1 / 3}, {middle: 1 / 3, last: 2 / 3}]
 
@@ -24,7 +28,7 @@ _WFLW_TO_W300: list[dict[int, float]] = [
 ]
 
 
-# COFW's brow ends lie between the upper and the lower edge at the inner side.
+# The inner end of a brow in COFW lies between the upper and the lower edge of the brow in WFLW.
 _WFLW_TO_COFW: list[dict[int, float]] = [
     *({33: 1.0}, {46: 1.0}, {37: 0.5, 38: 0.5}, {42: 0.5, 50: 0.5}),
     *({35: 1.0}, {40: 1.0}, {44: 1.0}, {48: 1.0}),
@@ -37,10 +41,13 @@ _CONVERSIONS = {("wflw", "300w"): _WFLW_TO_W300, ("wflw", "cofw"): _WFLW_TO_COFW
 
 
 def conversion(source: Scheme, target: Scheme) -> NDArray[np.float64]:
-    """(K target, K source) weights, rows summing to 1: ``target = conversion @ source``.
+    """Weights that convert landmarks: ``target_points = conversion(source, target) @ source_points``.
+
+    Returns:
+        (K of the target, K of the source) float64. Each row sums to 1.
 
     Raises:
-        ValueError: where none is known.
+        ValueError: no conversion between the two schemes is known.
     """
     if source.same_landmarks(target):
         return np.eye(len(source))
@@ -48,13 +55,14 @@ def conversion(source: Scheme, target: Scheme) -> NDArray[np.float64]:
         built_in = SCHEMES.get(scheme.id)
         if built_in is not None and not scheme.same_landmarks(built_in):
             raise ValueError(
-                f"no conversion from scheme {source.id!r} to {target.id!r}: the landmarks of one are not those of the "
-                f"built-in scheme {scheme.id!r}, {len(scheme)} and {len(built_in)}; give it another id"
+                f"no conversion from scheme {source.id!r} to {target.id!r}: the given scheme {scheme.id!r} has other "
+                f"landmarks ({len(scheme)}) than the built-in scheme of this id ({len(built_in)}); give the scheme "
+                "another id"
             )
     if source.id == target.id:
         raise ValueError(
-            f"no conversion from scheme {source.id!r} to another one of that id: their landmarks have other names, "
-            f"{len(source)} and {len(target)}"
+            f"no conversion from scheme {source.id!r} to another scheme of the same id: the landmarks of the two "
+            f"schemes have different names ({len(source)} and {len(target)} landmarks)"
         )
     rows = _CONVERSIONS.get((source.id, target.id))
     if rows is None:
@@ -62,7 +70,7 @@ def conversion(source: Scheme, target: Scheme) -> NDArray[np.float64]:
         known = ", ".join(f"{s} to {t}" for s, t in _CONVERSIONS)
         raise ValueError(
             f"no conversion from scheme {source.id!r} to {target.id!r}, only to {', '.join(possible) or 'itself'} "
-            f"(there are {known})"
+            f"(known conversions: {known})"
         )
     weights = np.zeros((len(target), len(source)))
     for row, parts in enumerate(rows):

@@ -1,6 +1,6 @@
-"""What a point set is: 300W (68), WFLW (98), COFW (29) and a user's own.
+"""The class `Scheme`, which describes a landmark set, and the reader of scheme files.
 
-Left and right are those of the picture: ``left_eye`` is the eye further left in an upright photograph.
+Left and right mean the sides of the picture: ``left_eye`` is the eye that is further left in an upright photograph.
 """
 
 from __future__ import annotations
@@ -20,24 +20,25 @@ Group = tuple[int, ...]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Scheme:
-    """A set of landmarks. Indices are 0-based. Equal to another of the same content; the built-in ones also to their
-    ids: ``== "300w"``.
+    """A landmark set. Indices are 0-based.
+
+    Two schemes are equal if their contents are equal. A built-in scheme also equals its id: ``scheme == "300w"``.
 
     Attributes:
-        id: lower-case name, as in a checkpoint's config.
-        names: one per landmark, K in all, no two alike.
-        parts: index groups by name ("left_eye"); they may overlap.
-        mirror: pairs of landmarks that a mirrored face exchanges; landmarks in no pair map to themselves. None where
-            unknown: then nothing is mirrored.
-        contours: lines to draw, as index sequences; a closed one ends with its first index.
-        normalizers: the pair whose distance normalises errors, by name ("inter-ocular"); either end is the mean of
-            an index group.
-        five: index groups whose means are left eye, right eye, nose tip, left and right mouth corner; None if the
-            scheme has no such points.
+        id: lower-case name, as in the config of a checkpoint.
+        names: the K names of the landmarks; all names differ.
+        parts: groups of landmark indices by name, such as "left_eye"; groups may overlap.
+        mirror: pairs of landmarks that exchange their places in a mirrored face. A landmark in no pair keeps its place.
+            None: the pairs are unknown, and no face is mirrored.
+        contours: lines to draw, as sequences of indices. A closed line ends with its first index.
+        normalizers: by name, such as "inter-ocular", two groups of landmarks. The distance of the means of the two
+            groups normalises errors.
+        five: five groups of landmarks. Their means are the left eye, the right eye, the nose tip, the left and the
+            right mouth corner. None: the scheme has no such points.
 
     Raises:
-        ValueError: for indices outside 0..K-1, empty groups, repeated names, or mirror pairs that are not an
-            involution.
+        ValueError: an index is outside 0..K-1, a group is empty, a name is repeated, or a landmark is in two mirror
+            pairs.
     """
 
     id: str
@@ -62,7 +63,7 @@ class Scheme:
         }
         for key, groups in used.items():
             if not all(len(group) for group in groups):
-                raise ValueError(f"scheme {self.id!r}: {key} has a group without landmarks")
+                raise ValueError(f"scheme {self.id!r}: {key} has an empty group, expected landmark indices")
             for index in (i for group in groups for i in group):
                 if not 0 <= index < len(self.names):
                     raise ValueError(
@@ -70,7 +71,7 @@ class Scheme:
                     )
         paired = [i for pair in self.mirror or () for i in set(pair)]  # a landmark may be its own mirror image
         if len(set(paired)) != len(paired):
-            raise ValueError(f"scheme {self.id!r}: mirror is not an involution, a landmark is in two pairs")
+            raise ValueError(f"scheme {self.id!r}: mirror is not an involution: a landmark is in two pairs")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -82,14 +83,14 @@ class Scheme:
         return f"Scheme({self.id!r}, {len(self)} landmarks)"
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, str):  # stands for a built-in scheme: equality is transitive
+        if isinstance(other, str):  # the id of a built-in scheme; compare contents, so that equality stays transitive
             from .builtin import SCHEMES
 
             other = SCHEMES.get(other)
         return other is self or (isinstance(other, Scheme) and self._content() == other._content())
 
     def same_landmarks(self, other: Scheme) -> bool:
-        """Whether points of one are points of the other: the same id and names. Groups and pairs may differ."""
+        """Whether both schemes have the same id and landmark names. Groups and mirror pairs may differ."""
         return (self.id, self.names) == (other.id, other.names)
 
     def _content(self) -> tuple[object, ...]:
@@ -101,7 +102,7 @@ class Scheme:
 
     @property
     def permutation(self) -> NDArray[np.intp] | None:
-        """(K,) index of each landmark's mirror image, or None where `mirror` is."""
+        """(K,) intp: for each landmark the index of its mirror image. None if `mirror` is None."""
         if self.mirror is None:
             return None
         order = np.arange(len(self))
@@ -111,19 +112,26 @@ class Scheme:
 
     @property
     def default_normalizer(self) -> str:
-        """Name of the distance that errors are divided by where no other is asked for: "inter-ocular" where the scheme
-        has it, else the first of `normalizers`, else "box", the longer side of the face's box."""
+        """Name of the distance that divides errors by default.
+
+        "inter-ocular" if the scheme has it, else the first of `normalizers`, else "box", which means the longer side of
+        the face's bounding box.
+        """
         return next((name for name in ("inter-ocular", *self.normalizers) if name in self.normalizers), "box")
 
     def distance(self, points: ArrayLike, normalizer: str | None = None) -> NDArray[np.float64]:
-        """(..., K, 2) landmarks -> (...) the distance that normalises their errors.
+        """The distance that normalises the errors of faces.
 
         Args:
-            points: landmarks, in any unit.
-            normalizer: one of `normalizers`; `default_normalizer` if None.
+            points: (..., K, 2) landmarks, in any unit.
+            normalizer: a name of `normalizers`; None: `default_normalizer`.
+
+        Returns:
+            (...) float64, in the unit of ``points``.
 
         Raises:
-            ValueError: if the scheme has no such normalizer. Landmarks alone do not give the side of a box.
+            ValueError: the scheme has no such normalizer. "box" is not possible here, because landmarks alone do not
+                give the side of a bounding box.
         """
         normalizer = self.default_normalizer if normalizer is None else normalizer
         if normalizer not in self.normalizers:
@@ -135,18 +143,19 @@ class Scheme:
         return np.linalg.norm(a - b, axis=-1)
 
     def select(self, landmarks: Sequence[int | str], id: str | None = None) -> Scheme:
-        """The scheme of some of its landmarks, in the order given.
+        """A new scheme of some of the landmarks, in the given order.
 
         Args:
-            landmarks: indices or names, no two alike.
-            id: of the new scheme; by default the old one with the number of landmarks, "300w-12".
+            landmarks: indices or names; each landmark at most once.
+            id: id of the new scheme; by default the old id and the number of landmarks, such as "300w-12".
 
-        Parts keep what is left of them; normalizers and ``five`` stay where all of their landmarks do, mirror pairs
-        where both do. A contour falls into the runs of it that stay.
+        A part keeps its chosen landmarks. A normalizer and ``five`` stay only if all of their landmarks are chosen.
+        Mirror pairs stay if both landmarks are chosen; if only one landmark of a pair is chosen, ``mirror`` becomes
+        None. A contour is cut at each landmark that is left out.
 
         Raises:
-            ValueError: a landmark that the scheme does not have, one named twice, or none.
-            TypeError: neither an index nor a name.
+            ValueError: the scheme lacks a landmark, a landmark is named twice, or ``landmarks`` is empty.
+            TypeError: a landmark is neither an index nor a name.
         """
         chosen = [self.index(landmark) for landmark in landmarks]
         if not chosen:
@@ -174,7 +183,7 @@ class Scheme:
         if self.mirror is not None:
             mirror = tuple((new[a], new[b]) for a, b in self.mirror if a in new and b in new)
             lone = [i for a, b in self.mirror if a != b for i in (a, b) if i in new and (a in new) != (b in new)]
-            mirror = None if lone else mirror  # a landmark without its mirror image: nothing can be mirrored
+            mirror = None if lone else mirror  # a landmark lost its mirror image: the face cannot be mirrored
         five = None if self.five is None or not whole(self.five) else _five(tuple(moved(g) for g in self.five))
         return Scheme(
             id=id or f"{self.id}-{len(chosen)}",
@@ -187,11 +196,13 @@ class Scheme:
         )
 
     def index(self, landmark: int | str) -> int:
-        """Index of a landmark by its name, or a checked index; a negative one counts from the end.
+        """The index, in 0..K-1, of a landmark that is given by its name or its index.
+
+        A negative index counts from the end.
 
         Raises:
             ValueError: the scheme has no such landmark.
-            TypeError: neither an index nor a name.
+            TypeError: ``landmark`` is neither an index nor a name.
         """
         if isinstance(landmark, str):
             if landmark not in self.names:
@@ -206,32 +217,35 @@ class Scheme:
         return index % len(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, as `scheme_from_dict` reads it."""
+        """The scheme as a dictionary that `scheme_from_dict` reads."""
         return asdict(self) | {"parts": dict(self.parts), "normalizers": dict(self.normalizers)}
 
 
 def scheme_from_dict(data: Mapping[str, Any]) -> Scheme:
-    """A scheme from plain data.
+    """Build a scheme from a dictionary.
 
-    Keys are the attributes of `Scheme`; ``id`` and ``names`` are required, and ``landmarks`` (a count) may stand for
-    ``names``. A normalizer's ends may be single indices.
+    Args:
+        data: the attributes of `Scheme` by name. ``id`` and ``names`` are required. ``landmarks``, the number of
+            landmarks, may replace ``names``. A group of a normalizer may be one index.
 
     Raises:
-        ValueError: for missing or unknown keys, or wrong content.
+        ValueError: a key is missing or unknown, or a value is not of the expected form.
     """
     known = {"id", "names", "landmarks", "parts", "mirror", "contours", "normalizers", "five"}
     if unknown := set(data) - known:
         raise ValueError(f"scheme has unknown keys {sorted(unknown)}, expected some of {sorted(known)}")
     if "id" not in data or ("names" not in data and "landmarks" not in data):
-        raise ValueError("scheme needs 'id' and 'names' (or 'landmarks', their number)")
+        raise ValueError(
+            f"scheme has the keys {sorted(data)}, expected 'id' and 'names' (or 'landmarks', the number of landmarks)"
+        )
 
-    def group(value: Any) -> Group:  # not int(): "12" is no group, and 0.5 no landmark
+    def group(value: Any) -> Group:  # int() would accept "12" as a group and 0.5 as a landmark
         return (operator.index(value),) if isinstance(value, SupportsIndex) else tuple(map(operator.index, value))
 
     def mapping(key: str) -> list[tuple[str, Any]]:
         value = data.get(key) or {}
         if not isinstance(value, Mapping):
-            raise TypeError(f"{type(value).__name__}, expected names and groups")
+            raise TypeError(f"got {type(value).__name__}, expected a mapping of names to groups")
         return [(str(name), entry) for name, entry in value.items()]
 
     mirror, five = data.get("mirror"), data.get("five")
@@ -239,7 +253,7 @@ def scheme_from_dict(data: Mapping[str, Any]) -> Scheme:
     try:
         names = data["names"] if key == "names" else [str(i) for i in range(operator.index(data["landmarks"]))]
         if isinstance(names, str) or data.get("landmarks", len(names)) != len(names):
-            raise ValueError(f"{names!r} for {data.get('landmarks', 'some')} landmarks")
+            raise ValueError(f"got {names!r}, expected {data.get('landmarks', 'a list of')} names")
         key = "parts"
         parts = {name: group(part) for name, part in mapping(key)}
         key = "mirror"
@@ -265,16 +279,18 @@ def scheme_from_dict(data: Mapping[str, Any]) -> Scheme:
 
 def _five(groups: tuple[Group, ...]) -> tuple[Group, Group, Group, Group, Group]:
     if len(groups) != 5:
-        raise ValueError(f"{len(groups)} groups, expected 5")
+        raise ValueError(f"got {len(groups)} groups, expected 5")
     return groups[0], groups[1], groups[2], groups[3], groups[4]
 
 
 def load_scheme(path: str | os.PathLike[str]) -> Scheme:
-    """A user's scheme from a JSON (or, with PyYAML installed, YAML) file; see `scheme_from_dict` for its keys.
+    """Read a scheme from a JSON file, or from a YAML file if PyYAML is installed.
+
+    `scheme_from_dict` says which keys the file has.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not JSON or YAML, or not a scheme.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not JSON or YAML, or its content is not a scheme.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
@@ -286,7 +302,7 @@ def load_scheme(path: str | os.PathLike[str]) -> Scheme:
             try:
                 import yaml
             except ImportError as error:
-                raise ValueError(f"scheme: {path} is YAML, which needs PyYAML: pip install pyyaml") from error
+                raise ValueError(f"scheme: {path} is a YAML file, which needs PyYAML: pip install pyyaml") from error
             try:
                 data = yaml.safe_load(text)
             except yaml.YAMLError as error:
