@@ -1,4 +1,4 @@
-"""Annotated faces: a record for each face, a data set of records, and one function that reads every format."""
+"""`read_dataset`, which reads annotated faces in every supported format."""
 
 from __future__ import annotations
 
@@ -30,22 +30,23 @@ def read_dataset(
     """Read annotated faces.
 
     Args:
-        path: an annotation file, or a folder: see `readers.detect`; the formats are described in `readers`' modules.
-        scheme: the landmarks that the file holds: a built-in scheme's id, a user's scheme file, or a `Scheme`.
-        format: "coco", "pts", "wflw", "cofw" or "csv"; by the name of ``path`` if None.
-        skip_bad: leave bad records out and list them in `Dataset.skipped`, instead of raising for the first.
+        path: an annotation file or a folder; see `readers.detect`. The modules of `readers` describe the formats.
+        scheme: the landmarks that the file holds: a built-in id, the path of a scheme file, or a `Scheme`.
+        format: "coco", "pts", "wflw", "cofw" or "csv"; None: detected from the name of ``path``.
+        skip_bad: leave out bad records and list them in `Dataset.skipped`. Without it the first bad record raises.
         full_spread: see `spread_weights`.
 
     Raises:
-        FileNotFoundError: no such file, or a record's image is missing.
-        ValueError: an unreadable file or image, wrong counts, a point further outside its image than one side of the
-            face's box, a face without points and box, the same face twice, no faces at all, or a mirror table that is
-            clearly wrong (`shapes.left_right_problem`). Messages name file and record.
+        FileNotFoundError: the file, or the image of a record, does not exist.
+        ValueError: the file or an image cannot be read; a count is wrong; a point lies further outside its image than
+            one side of the face's box; a face has neither points nor a box; a face occurs twice; there are no faces;
+            or the mirror table is clearly wrong (`shapes.left_right_problem`). The message names the file and the
+            record.
 
     Warns:
         UserWarning: the scheme has no mirror table.
 
-    Images are opened, not decoded: `check.check` does.
+    Only the headers of the images are read here. `check.check` decodes the images.
     """
     target = get_scheme(scheme)
     source = Path(path)
@@ -74,7 +75,7 @@ def read_dataset(
         reason = f"all {len(skipped)} are bad, the first: {skipped[0]}" if skipped else f"read as {detected}"
         raise ValueError(f"dataset: {file} holds no faces ({reason})")
     if target.mirror is None:
-        warnings.warn(f"scheme {target.id!r} has no mirror table: no face is mirrored in training", stacklevel=2)
+        warnings.warn(f"scheme {target.id!r} has no mirror table: training will not mirror faces", stacklevel=2)
     known, points, weights = stack_labels(records)
     if known and (problem := left_right_problem(points, weights > 0, target)):
         raise ValueError(f"dataset: {file}: {problem}")
@@ -85,8 +86,8 @@ def _record(key: str, face: RawFace, scheme: Scheme, sizes: dict[Path, tuple[int
     size = sizes.get(face.image)
     if size is None:
         size = sizes[face.image] = image_size(face.image)
-    if face.size is not None and face.size not in (size, size[::-1]):  # some tools ignore EXIF's orientation
-        raise ValueError(f"image {str(face.image)!r} is {_by(size)}, annotated as {_by(face.size)}")
+    if face.size is not None and face.size not in (size, size[::-1]):  # some tools ignore the EXIF orientation
+        raise ValueError(f"image {str(face.image)!r} is {_by(size)}, the annotation says {_by(face.size)}")
     boxes = dict(face.boxes)
     for name, box in boxes.items():
         if not (np.isfinite(box).all() and box[0] < box[2] and box[1] < box[3]):
@@ -94,10 +95,10 @@ def _record(key: str, face: RawFace, scheme: Scheme, sizes: dict[Path, tuple[int
     points, labels = face.points, None
     if points is not None and face.labelled is not None and face.labelled.any():
         if points.shape != (len(scheme), 2):
-            raise ValueError(f"{len(points)} points, scheme {scheme.id!r} has {len(scheme)}")
+            raise ValueError(f"{len(points)} points, expected {len(scheme)} for scheme {scheme.id!r}")
         bad = np.flatnonzero(face.labelled & ~np.isfinite(points).all(-1))
         if len(bad):
-            raise ValueError(f"landmark {bad[0]} is labelled at {points[bad[0]].tolist()}")
+            raise ValueError(f"landmark {bad[0]} is labelled at {points[bad[0]].tolist()}, expected finite numbers")
         weights = face.labelled.astype(np.float64)
         if face.spread is not None:
             if not (face.spread[face.labelled] >= 0).all():
@@ -110,12 +111,12 @@ def _record(key: str, face: RawFace, scheme: Scheme, sizes: dict[Path, tuple[int
         if boxes:
             _not_far_outside(points, face.labelled, _side(some, boxes, size), size)
     if not any(name in boxes for name in BOX_ORDER):
-        raise ValueError("neither points nor a box")
+        raise ValueError("the face has neither points nor a box")
     return Record(face.image, labels, boxes, face.attributes, key, size)
 
 
 def _side(points: NDArray[np.float64], boxes: Iterable[str], size: tuple[int, int]) -> float:
-    """Longer side of the face, not swollen by a stray point where most of the face lies inside the image."""
+    """Longer side of the face. If most points lie inside the image, points outside it do not count."""
     inside = points[outside(points, size) == 0]
     some = inside if 2 * len(inside) >= len(points) and len(inside) > 1 else points
     return float(np.ptp(some, axis=0).max())
@@ -141,7 +142,7 @@ def _by(size: tuple[int, int]) -> str:
 def _name(source: Path) -> str:
     if source.is_dir():
         return source.resolve().name
-    if source.suffix.lower() == ".json":  # files of the same few names, told apart by their folder
+    if source.suffix.lower() == ".json":  # such files have the same few names; their folder tells them apart
         folder = source.resolve().parent
         return folder.parent.name if folder.name == "annotations" else folder.name
     return source.stem

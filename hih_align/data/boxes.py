@@ -1,4 +1,4 @@
-"""The bounding boxes of annotated faces: as annotated, as detectors draw them, and as careless callers give them."""
+"""The bounding boxes of annotated faces: as annotated, as detectors give them, and as imprecise callers give them."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from numpy.typing import ArrayLike, NDArray
 
 from .annotations import Record
 
-#: How far detectors' boxes reach above the brows, as a share of the height from brows to chin. In the median WFLW's
-#: own detector ("rect") exceeds the tight box of the points by 0.29 of its height at the top and by 0.01 elsewhere.
+#: How far the boxes of detectors reach above the brows, as a share of the height from brows to chin. The boxes of
+#: WFLW's detector ("rect") reach beyond the tight box of the points by 0.29 of its height at the top, and by 0.01 on
+#: the other sides (medians).
 FOREHEAD = 0.3
 
 
 def square(boxes: ArrayLike) -> NDArray[np.float64]:
-    """Tight boxes (brow to chin) -> squares that take in the forehead, as detectors give them.
+    """Squares that include the forehead, as detectors give them, from tight boxes (brows to chin).
 
     Args:
         boxes: (N, 4) x1, y1, x2, y2.
 
     Returns:
-        (N, 4): the box's top is raised by `FOREHEAD` of its height; the square has the centre of the result and its
-        longer side.
+        (N, 4): the top of each box is raised by `FOREHEAD` of its height. The square has the centre and the longer
+        side of the raised box.
     """
     tall = np.array(boxes, np.float64)
     tall[:, 1] -= FOREHEAD * (tall[:, 3] - tall[:, 1])
@@ -33,14 +34,15 @@ def square(boxes: ArrayLike) -> NDArray[np.float64]:
 
 
 def jitter(boxes: ArrayLike, seed: int = 5) -> NDArray[np.float64]:
-    """Boxes moved as careless callers would.
+    """Boxes that are shifted and scaled at random, as imprecise callers give them.
 
     Args:
         boxes: (N, 4) x1, y1, x2, y2.
-        seed: of ``numpy.random.default_rng``; a face's shift depends on its place among the N.
+        seed: seed of ``numpy.random.default_rng``. The shift of a face depends on its place among the N.
 
     Returns:
-        (N, 4): centres shifted by up to 10 % of the box's side per axis, sides scaled by 0.8 to 1.3, all uniform.
+        (N, 4): each centre is shifted by up to 10 % of the box per axis, and each side is scaled by 0.8 to 1.3, all
+        uniformly.
     """
     given = np.asarray(boxes, np.float64)
     centre, sides = (given[:, :2] + given[:, 2:]) / 2, given[:, 2:] - given[:, :2]
@@ -50,7 +52,7 @@ def jitter(boxes: ArrayLike, seed: int = 5) -> NDArray[np.float64]:
     return np.concatenate((centre - sides / 2, centre + sides / 2), -1)
 
 
-#: Which boxes the aligner is given, see `face_boxes`.
+#: The boxes that the aligner is given; see `face_boxes`.
 Box = Literal["annotated", "landmarks", "rect", "square", "jitter"]
 
 
@@ -59,11 +61,11 @@ def face_boxes(records: Sequence[Record], box: Box = "annotated") -> NDArray[np.
 
     Args:
         records: N faces.
-        box: "annotated" is `Record.box`; "landmarks" the tight box of the labelled points; "rect" a detector's, where
-            the file gives it; "square" and "jitter" are `square` and `jitter` of "annotated".
+        box: "annotated": `Record.box`; "landmarks": the tight box of the labelled points; "rect": the detector's box
+            that the file gives; "square" and "jitter": `square` and `jitter` of "annotated".
 
     Raises:
-        ValueError: an unknown name, or a record without such a box.
+        ValueError: the name is unknown, or a record has no such box.
     """
     if box not in get_args(Box):
         raise ValueError(f"box is {box!r}, expected one of {list(get_args(Box))}")

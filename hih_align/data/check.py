@@ -21,17 +21,17 @@ from ..schemes import Scheme
 from . import shapes
 from .records import Dataset, Record, image_size, outside, stack_labels
 
-#: Faces of two images of the same content are the same face from this overlap of their boxes (intersection over union).
+#: Two faces on images of the same content are the same face if their boxes overlap by this much or more (IoU).
 SAME_FACE = 0.5
 
-#: A shape is far from the mean at so many robust standard deviations, and at least this far in `shapes.distances`.
+#: A shape is far from the mean if its distance exceeds this many robust standard deviations, and also this distance.
 _FAR_SIGMA, _FAR_LEAST = 6.0, 0.3
 
-_SIDES = ((80, 200, 255), (255, 150, 60), (255, 255, 255))  # a pair's first and second landmark, and those in no pair
+_SIDES = ((80, 200, 255), (255, 150, 60), (255, 255, 255))  # first and second landmark of a pair, landmark in no pair
 
 
 class Finding(NamedTuple):
-    """A suspicious face: its key, how bad it is, and what that is in words."""
+    """A suspicious face: its key, how suspicious it is, and the reason in words."""
 
     key: str
     value: float
@@ -39,7 +39,7 @@ class Finding(NamedTuple):
 
 
 class Sides(NamedTuple):
-    """Longer sides of ``faces`` boxes in pixels."""
+    """The longer sides of the boxes of ``faces`` faces, in pixels."""
 
     faces: int
     smallest: float
@@ -49,20 +49,20 @@ class Sides(NamedTuple):
 
 @dataclass(frozen=True)
 class DatasetSummary:
-    """What `check` found.
+    """The result of `check`.
 
     Attributes:
-        name, scheme: of the data set.
-        faces, images: how many; an image may show several faces.
-        without_points: faces that have only a box.
+        name, scheme: name and scheme id of the data set.
+        faces, images: number of faces and of images; an image may show several faces.
+        without_points: number of faces that have only a box.
         labelled: share of the landmarks that are labelled, over the faces with points.
         weight: mean weight of the labelled landmarks.
-        missing: faces without it, by landmark name; those that every face has are left out.
-        boxes: longer sides by the box's name.
+        missing: number of faces that lack a landmark, by landmark name; a landmark that every face has is left out.
+        boxes: the longer sides of the boxes, by the name of the box.
         outside: faces with landmarks outside the image, the furthest first; the value is in pixels.
         far: faces whose shape is far from the mean shape, the furthest first; see `shapes.distances`.
-        swapped: faces whose left and right seem swapped, see `shapes.swapped`.
-        duplicates: pairs of keys of a face annotated twice, on one image or on two of the same content.
+        swapped: faces whose left and right seem swapped; see `shapes.swapped`.
+        duplicates: pairs of keys of a face that is annotated twice, on one image or on two images of the same content.
         unreadable: images that cannot be decoded.
         skipped: records that could not be read (`Dataset.skipped`).
     """
@@ -85,18 +85,18 @@ class DatasetSummary:
 
     @property
     def suspects(self) -> tuple[str, ...]:
-        """Keys of the faces worth a look: swapped, far, outside, duplicates; each once."""
+        """Keys of the faces that a person should look at: swapped, far, outside and duplicate faces, each key once."""
         findings = [f.key for group in (self.swapped, self.far, self.outside) for f in group]
         return tuple(dict.fromkeys([*findings, *(key for pair in self.duplicates for key in pair)]))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
+        """The result as a dictionary that JSON can hold."""
         named = {name: sides._asdict() for name, sides in self.boxes.items()}
         found = {k: [f._asdict() for f in getattr(self, k)] for k in ("outside", "far", "swapped")}
         return asdict(self) | {"boxes": named} | found
 
     def text(self, limit: int = 10) -> str:
-        """The summary in lines; of each kind of finding the first ``limit``."""
+        """The result as lines of text, with at most ``limit`` findings of each kind."""
         lines = [
             f"{self.name}: {self.faces} faces on {self.images} images, scheme {self.scheme}",
             f"without points: {self.without_points}",
@@ -122,7 +122,7 @@ class DatasetSummary:
 
 
 def check(dataset: Dataset, *, workers: int = 2) -> DatasetSummary:
-    """Decode every image of ``dataset`` and look for what would hurt training."""
+    """Decode every image of ``dataset`` and look for faces that would harm the training."""
     known, points, weights = stack_labels(dataset.records)
     labelled = weights > 0 if known else np.zeros((0, len(dataset.scheme)), bool)
     far, crossed = _shapes(known, points, labelled, dataset.scheme)
@@ -149,16 +149,16 @@ def check(dataset: Dataset, *, workers: int = 2) -> DatasetSummary:
 
 
 def shared_faces(train: Iterable[Dataset], held_out: Dataset, *, workers: int = 2) -> tuple[tuple[str, str], ...]:
-    """Faces of ``held_out`` that are in ``train`` too, by the decoded pixels of their images.
+    """Faces that are both in ``held_out`` and in ``train``. The decoded pixels of the images are compared.
 
     Returns:
-        pairs of keys, of the held-out record and of a training record: equal images whose boxes overlap by
-        `SAME_FACE`. Different faces of one image are not the same. An image saved anew at lower quality, or cropped
-        otherwise, is not recognised.
+        Pairs of keys: of a record of ``held_out`` and of a record of ``train``. Their images are equal, and their boxes
+        overlap by `SAME_FACE` or more. Different faces of one image are not the same face. An image that was saved
+        again at lower quality, or cropped differently, is not recognised.
     """
     training = [record for dataset in train for record in dataset.records]
     sizes = [{_size(r) for r in records} for records in (training, held_out.records)]
-    common = sizes[0] & sizes[1]  # only these can be equal: nothing else is decoded
+    common = sizes[0] & sizes[1]  # only images of a common size can be equal: no other image is decoded
     candidates = [[r for r in records if _size(r) in common] for records in (held_out.records, training)]
     digests, unreadable = _digests({r.image for records in candidates for r in records}, workers)
     if unreadable:
@@ -167,10 +167,10 @@ def shared_faces(train: Iterable[Dataset], held_out: Dataset, *, workers: int = 
 
 
 def require_disjoint(train: Iterable[Dataset], held_out: Dataset) -> None:
-    """Raise ValueError naming the first faces of ``held_out`` that are in ``train`` too; see `shared_faces`."""
+    """Raise ValueError if a face of ``held_out`` is in ``train`` too, and name the first ones. See `shared_faces`."""
     if pairs := shared_faces(train, held_out):
         first = ", ".join(f"{a} = {b}" for a, b in pairs[:3])
-        raise ValueError(f"{len(pairs)} faces of {held_out.source} are in the training data as well: {first}")
+        raise ValueError(f"{len(pairs)} faces of {held_out.source} are also in the training data: {first}")
 
 
 def contact_sheet(
@@ -182,21 +182,21 @@ def contact_sheet(
     size: int = 192,
     suspects: Collection[str] = (),
 ) -> None:
-    """Write a picture of faces with their points drawn.
+    """Write a picture of faces with their landmarks drawn.
 
     Args:
-        dataset: where they come from; up to half of the sheet is for suspects, the rest evenly spaced.
-        path: the image file.
-        faces: how many at most.
-        columns: faces in a row.
-        size: side of a face in pixels; it is cropped at 1.5 times its box.
+        dataset: the faces. At most half of the sheet shows suspects; the other faces are evenly spaced.
+        path: the image file to write.
+        faces: largest number of faces.
+        columns: number of faces in a row.
+        size: side of a face in pixels; each face is cropped at 1.5 times its box.
         suspects: keys of records to show first, in a red frame (`DatasetSummary.suspects`).
 
-    The first landmark of a mirror pair is blue, the second orange, the others are white; fainter ones have a smaller
-    weight. Faces without points show their box.
+    The first landmark of a mirror pair is blue, the second is orange, and the other landmarks are white. A darker
+    landmark has a smaller weight. For a face without points the box is drawn.
 
     Raises:
-        ValueError: no image can be read.
+        ValueError: none of the images can be read.
     """
     by_key = {record.key: record for record in dataset.records}
     marked = [by_key[key] for key in suspects if key in by_key][: max(faces // 2, faces - len(dataset))]
@@ -206,7 +206,7 @@ def contact_sheet(
     for record in [*marked, *(rest[i] for i in spaced)]:
         try:
             tile = _tile(record, dataset.scheme, size)
-        except (ValueError, FileNotFoundError):  # `check` lists it
+        except (ValueError, FileNotFoundError):  # `check` lists the image
             continue
         if record.key in {m.key for m in marked}:
             cv2.rectangle(tile, (0, 0), (size - 1, size - 1), (255, 0, 0), 3)
@@ -253,8 +253,8 @@ def _shapes(
         return tuple(Finding(known[i].key, float(apart[i]), what.format(apart[i], middle)) for i in ranked)
 
     return (
-        found((apart > limit) & ~crossed, "{:.2f} radii from the mean shape, usual {:.2f}"),
-        found(crossed, "fits the mean shape only with left and right exchanged"),
+        found((apart > limit) & ~crossed, "{:.2f} radii from the mean shape, median {:.2f}"),
+        found(crossed, "the face fits the mean shape only with left and right exchanged"),
     )
 
 
@@ -281,7 +281,7 @@ def _size(record: Record) -> tuple[int, int]:
 
 
 def _digests(images: Collection[Path], workers: int) -> tuple[dict[Path, bytes], list[str]]:
-    """Digest of each image's decoded pixels, and the messages of those that cannot be decoded."""
+    """The digest of the decoded pixels of each image, and the messages of the images that cannot be decoded."""
 
     def digest(path: Path) -> bytes | str:
         try:
@@ -300,7 +300,7 @@ def _digests(images: Collection[Path], workers: int) -> tuple[dict[Path, bytes],
 def _same_faces(
     records: Sequence[Record], digests: dict[Path, bytes], others: Sequence[Record] | None = None
 ) -> Iterable[tuple[str, str]]:
-    """Keys of equal faces: each of ``records`` with the first of ``others`` (or of the records before it)."""
+    """Keys of equal faces: each of ``records`` with the first of ``others``, or with an earlier record."""
     seen: dict[bytes, list[Record]] = {}
     for record in others or ():
         if record.image in digests:

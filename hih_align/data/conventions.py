@@ -1,14 +1,14 @@
-"""Label conventions: how far apart two sources put the same landmark, and labels moved from one to the other.
+"""Label conventions: how two sources differ in where they put a landmark, and how to move labels to one convention.
 
-Data sets of the same landmarks disagree on where some of them lie: how far up the jaw line begins, which spot of the
-inner lip is "left of the middle", what becomes of the contour that is turned away. A network that learns from both ends
-between them, off by some per cent of the face from either. A network's own points are a yardstick that both sources can
-be held to: how far labels lie from it, in the typical face of a pose, is the source's offset, and the difference of two
-offsets is what a label has to be moved by.
+Data sets with the same landmarks disagree on the place of some of them: how far up the jaw line begins, which spot of
+the inner lip is "left of the middle", where the jaw contour of a turned face runs. A network that learns from two
+sources predicts points between the two conventions, some per cent of the face away from each. The points of such a
+network are a common reference for both sources. The offset of a source is the typical difference, for each pose, of its
+labels and the points of the network. The difference of two offsets says how far to move a label.
 
-Offsets are (3, K, 2): times 1, yaw and yaw² (`Frame.terms`) and summed they are shifts in the frame of an upright mean
-face, in units of its root mean square radius. They are the same for a face and its mirror image. Meant for differences
-of a few per cent.
+An offset is an array (3, K, 2): the coefficients of 1, yaw and yaw² (`Frame.terms`). Their sum is a shift in the frame
+of an upright mean face, in units of the root mean square radius of that face. A face and its mirror image have the same
+offset. The method is meant for differences of a few per cent.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from ..schemes import Scheme
 from .records import Record, stack_labels
 from .shapes import aligned, mean_shape, turns, upright
 
-#: A landmark that fewer faces have labelled has no offset.
+#: A landmark has an offset only if at least this many faces have it labelled.
 LEAST_FACES = 50
-#: Yaw is cut off here, in its deviations: there are few faces beyond, and a square grows fast.
+#: Yaw is limited to this many standard deviations: few faces turn further, and the square of yaw grows fast.
 _FURTHEST = 2.5
-#: Of the faces' number, added to the squares of yaw's terms: where all faces look straight on they are 0.
+#: This share of the number of faces is added to the squares of the yaw terms, which are 0 if all faces look ahead.
 _RIDGE = 0.01
-#: Differences below this count by their squares, in the mean face's radii; above, by themselves (a median).
+#: Differences below this count by their squares, larger ones by their absolute values; in radii of the mean face.
 _SMALL = 0.01
 
 _Floats = NDArray[np.float64]
@@ -39,11 +39,11 @@ _Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """The mean face in which offsets are told, and how faces differ from it by turning left and right.
+    """The mean face in which offsets are expressed, and how a face differs from it when the head turns.
 
     Attributes:
-        mean: (K, 2) upright and symmetrical, of root mean square radius 1.
-        axis: (K, 2) what a yaw of 1 does to it, the main way in which faces are not symmetrical. Its sign is free.
+        mean: (K, 2), upright and symmetrical, of root mean square radius 1.
+        axis: (K, 2), the change of the mean face at a yaw of 1: the main asymmetry of faces. Its sign is arbitrary.
         permutation: (K,) `Scheme.permutation`.
     """
 
@@ -53,14 +53,14 @@ class Frame:
 
     @classmethod
     def of(cls, points: _Floats, scheme: Scheme) -> Frame:
-        """From (N, K, 2) points of faces of all poses, in pixels.
+        """The frame of faces of all poses: ``points`` is (N, K, 2), in pixels.
 
         Raises:
-            ValueError: a scheme without mirror pairs.
+            ValueError: the scheme has no mirror pairs.
         """
         order = scheme.permutation
         if order is None:
-            raise ValueError(f"scheme {scheme.id!r} has no mirror pairs")
+            raise ValueError(f"scheme {scheme.id!r} has no mirror pairs, expected mirror pairs")
         everything = np.ones(points.shape[:2], np.bool_)
         mean = upright(mean_shape(points, everything), order)
         bent = _bent(points, mean, order)
@@ -69,7 +69,7 @@ class Frame:
         return cls(mean, axes[0].reshape(mean.shape) * deviation, order)
 
     def terms(self, points: _Floats) -> _Floats:
-        """(N, K, 2) points of faces -> (N, 3): 1, yaw and yaw², yaw in deviations of the faces that made the frame."""
+        """(N, 3) terms 1, yaw and yaw² of faces (N, K, 2). The unit of yaw is its deviation in the frame's faces."""
         bent = _bent(points, self.mean, self.permutation)
         yaw = (bent * self.axis).sum((1, 2)) / max(float(np.square(self.axis).sum()), 1e-12)
         yaw = np.clip(yaw, -_FURTHEST, _FURTHEST)
@@ -77,16 +77,16 @@ class Frame:
 
 
 def offset(found: _Floats, records: Sequence[Record], frame: Frame) -> _Floats:
-    """How far, and in which direction, a source's labels lie from what a network finds.
+    """The offset of a source: distance and direction of its labels from the points of a network.
 
     Args:
-        found: (N, K, 2) pixels, the network's points.
-        records: the N faces; those without points do not count, labels count by their weight.
-        frame: see there.
+        found: (N, K, 2) the points of the network, in pixels.
+        records: the N faces. Faces without points do not count. Labels count by their weights.
+        frame: the frame in which the offset is expressed.
 
     Returns:
-        (3, K, 2), by least absolute differences over faces and their mirror images; NaN where fewer than `LEAST_FACES`
-        faces have the landmark or its partner labelled.
+        (3, K, 2), fitted by least absolute differences to the faces and their mirror images. NaN if fewer than
+        `LEAST_FACES` faces have the landmark, or its mirror image, labelled.
     """
     known, labels, weights = stack_labels(records)
     if not known:
@@ -105,13 +105,13 @@ def offset(found: _Floats, records: Sequence[Record], frame: Frame) -> _Floats:
 
 
 def moved(points: _Floats, found: _Floats, by: _Floats, frame: Frame) -> _Floats:
-    """Faces' points moved by an offset.
+    """Move the points of faces by an offset.
 
     Args:
-        points: (N, K, 2) pixels; anything where not labelled.
-        found: (N, K, 2) pixels, what a network finds there: it tells pose, scale and roll.
-        by: (3, K, 2) as `offset` returns it, or a difference of two; landmarks at NaN stay.
-        frame: see there.
+        points: (N, K, 2) pixels; points without a label may hold anything.
+        found: (N, K, 2) the points of the network on these faces, in pixels. They give pose, scale and roll.
+        by: (3, K, 2) an offset, or the difference of two. Landmarks with NaN keep their place.
+        frame: the frame in which ``by`` is expressed.
     """
     turn = _turns(found, frame)
     step = frame.terms(found) @ (np.nan_to_num(by) @ np.array([1, 1j])) / np.where(turn == 0, np.inf, turn)[:, None]
@@ -125,21 +125,23 @@ def harmonized(
     data: Sequence[Record],
     progress: bool = True,
 ) -> tuple[list[Record], _Floats]:
-    """Faces whose labels are moved onto the convention of a reference.
+    """Move the labels of faces to the label convention of a reference.
 
     Args:
-        aligner: the yardstick, at best one that has learned from all of these sources; in their scheme.
-        reference: faces labelled in the wanted convention.
-        like: faces labelled in the convention of ``data``, often some of them. Where a network errs on a kind of face,
-            such as babies, take faces of another kind that were labelled by the same rules.
-        data: the faces to be moved.
+        aligner: the network that serves as the common reference; best one that has learned from all of these sources.
+            Its scheme is that of the faces.
+        reference: faces that are labelled in the wanted convention.
+        like: faces that are labelled in the convention of ``data``, often a part of ``data``. If the network fails on a
+            kind of face, such as babies, give other faces that were labelled by the same rules.
+        data: the faces to move.
         progress: draw progress bars on stderr.
 
     Returns:
-        The faces (those without points as they are), and by how much: (3, K, 2), NaN where a landmark stays.
+        The faces (a face without points is returned as it is), and the offset that moved them: (3, K, 2), NaN for a
+        landmark that stays.
 
     Raises:
-        ValueError: a scheme without mirror pairs.
+        ValueError: the scheme has no mirror pairs.
     """
     anchor = _find(aligner, reference, progress)
     frame = Frame.of(anchor, aligner.scheme)
@@ -165,13 +167,13 @@ def _turns(points: _Floats, frame: Frame) -> NDArray[np.complex128]:
 
 
 def _bent(points: _Floats, mean: _Floats, order: NDArray[np.intp]) -> _Floats:
-    """(N, K, 2) what is not symmetrical in the faces, once aligned to the mean."""
+    """(N, K, 2) the asymmetric part of faces that are aligned to the mean."""
     shapes = aligned(points, np.ones(points.shape[:2], np.bool_), mean)
     return (shapes - shapes[:, order] * (-1, 1)) / 2
 
 
 def _least_absolute(terms: _Floats, values: NDArray[np.complex128], weights: _Floats) -> NDArray[np.complex128]:
-    """(N, T) terms, (N, K) values and weights -> (T, K) coefficients, by iteratively reweighted least squares."""
+    """Coefficients (T, K) from terms (N, T), values and weights (N, K), by iteratively reweighted least squares."""
     ridge = _RIDGE * np.diag([0.0] + [1.0] * (terms.shape[1] - 1))
     fit = np.zeros((terms.shape[1], values.shape[1]), np.complex128)
     for k in range(values.shape[1]):

@@ -1,7 +1,8 @@
-"""Faces cut out of their photographs, decoded once: a data set that fits is kept on the device and augmented there.
+"""Faces that are cut out of their photographs and decoded once.
 
-A face is stored as a square around its box, larger than the network's crop, so that shifts, rotations and foreign
-boxes find pixels there; `augment.augment` makes network input of it.
+A data set that fits into memory is kept on the device and augmented there. A stored face is a square around its box.
+The square is larger than the network's crop, so that shifted, rotated and jittered crops still find pixels in it.
+`augment.augment` makes network input of stored faces.
 """
 
 from __future__ import annotations
@@ -26,19 +27,21 @@ from ..runtime.transfer import upload
 from ..schemes import Scheme
 from .annotations import Attribute, Dataset, Record
 
-#: Side of a stored face in pixels: at margin 2 a face of 192 px, where 256 px crops at ratio 1.25 show one of 205.
+#: Side of a stored face in pixels. At margin 2 the box is 192 px long; a 256 px crop at ratio 1.25 shows it at 205 px.
 SIDE = 384
 
-#: Side of a stored face over the longer side of its box.
+#: Side of a stored face divided by the longer side of its box.
 MARGIN = 2.0
 
-#: Bytes that `FaceStore.build` takes at most, unless told otherwise.
+#: Largest number of bytes that `FaceStore.build` takes by default.
 LIMIT = 8 << 30
 
 
 class FaceTensors(NamedTuple):
-    """What a network learns one face from: ``image`` (S, S, 3) uint8, ``points`` (K, 2) and ``weights`` (K,) float32;
-    of several faces, each with a leading dimension."""
+    """One training face: ``image`` (S, S, 3) uint8, ``points`` (K, 2) and ``weights`` (K,) float32.
+
+    A batch has a leading dimension in each of the three.
+    """
 
     image: Tensor
     points: Tensor
@@ -46,7 +49,7 @@ class FaceTensors(NamedTuple):
 
 
 def store_bytes(faces: int, side: int = SIDE) -> int:
-    """Bytes of that many stored faces' pixels."""
+    """Number of bytes that the pixels of ``faces`` stored faces take."""
     return faces * side * side * 3
 
 
@@ -55,14 +58,14 @@ class FaceStore:
     """N decoded faces of one scheme.
 
     Attributes:
-        images: (N, S, S, 3) uint8 RGB, black outside the photograph.
-        points: (N, K, 2) float32 landmarks in pixels of ``images``; 0 where missing.
-        weights: (N, K) float32 in [0, 1], 0 where missing.
-        sources: (N,) int64, on the CPU: which of the data sets given to `build` a face is from.
-        scheme: what the K landmarks are.
-        margin: S over the longer side of the face's box.
-        crops: N maps from photograph to ``images`` and back.
-        records: the N faces.
+        images: (N, S, S, 3) uint8 RGB; black outside the photograph.
+        points: (N, K, 2) float32 landmarks in pixels of ``images``; 0 if missing.
+        weights: (N, K) float32 in [0, 1]; 0 if missing.
+        sources: (N,) int64, on the CPU: the number of the data set, among those given to `build`, that holds the face.
+        scheme: the scheme of the K landmarks.
+        margin: S divided by the longer side of the face's box.
+        crops: N maps from the photograph to ``images`` and back.
+        records: the N records.
     """
 
     images: Tensor
@@ -90,25 +93,25 @@ class FaceStore:
         """Decode and cut every record that has points.
 
         Args:
-            dataset: one or several data sets of the same scheme. A photograph is decoded once for all its faces.
-            side: S, pixels of a stored face's side.
-            margin: S over the longer side of the face's box.
-            box: name of the records' box to cut around; by default `Record.box`, annotated or tight.
-            workers: decoding threads. The result does not depend on their number.
-            skip_bad: leave out faces whose photograph cannot be read, with a warning, instead of raising.
-            limit: bytes that the images may take.
+            dataset: one or several data sets of the same scheme. A photograph of several faces is decoded once.
+            side: S, the side of a stored face in pixels.
+            margin: S divided by the longer side of the face's box.
+            box: name of the box of the records to cut around; None: `Record.box`.
+            workers: number of decoding threads. The result does not depend on it.
+            skip_bad: leave out faces whose photograph cannot be read, and warn. Without it they raise.
+            limit: largest number of bytes that the images may take.
             progress: draw a progress bar on stderr.
 
         Raises:
-            ValueError: no face with points, more than ``limit`` bytes (`StreamingFaces` takes such data), data sets
-                of different schemes, a record without the box, an unreadable photograph.
-            FileNotFoundError: a photograph that is not there.
+            ValueError: no face has points; the images need more than ``limit`` bytes (`StreamingFaces` can hold such
+                data); the data sets have different schemes; a record lacks the box; a photograph cannot be read.
+            FileNotFoundError: a photograph does not exist.
         """
         datasets = (dataset,) if isinstance(dataset, Dataset) else tuple(dataset)
         scheme, records, sources = _labelled(datasets)
         if (size := store_bytes(len(records), side)) > limit:
             raise ValueError(
-                f"{len(records)} faces of {side} px take {size / 2**30:.1f} GiB, limit is {limit / 2**30:.1f}: "
+                f"{len(records)} faces of {side} px take {size / 2**30:.1f} GiB, limit is {limit / 2**30:.1f} GiB: "
                 "raise limit, lower side, or use StreamingFaces"
             )
         crops = [_crop(record, box, side, margin) for record in records]
@@ -119,7 +122,7 @@ class FaceStore:
                 images[number] = warp(image, crops[number].matrix, side)
 
         keep = _decode(records, cut, workers, skip_bad, progress)
-        for new, old in enumerate(keep):  # in place: a second copy may not fit
+        for new, old in enumerate(keep):  # in place, because a second copy may not fit into memory
             if new != old:
                 images[new] = images[old]
         images = images[: len(keep)]
@@ -140,37 +143,37 @@ class FaceStore:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """N names of faces, for messages."""
+        """The N keys of the faces, for messages."""
         return tuple(record.key for record in self.records)
 
     @property
     def attributes(self) -> tuple[Mapping[str, Attribute], ...]:
-        """N attributes of faces."""
+        """The attributes of the N faces."""
         return tuple(record.attributes for record in self.records)
 
     @property
     def device(self) -> torch.device:
-        """Where images, points and weights are."""
+        """The device of images, points and weights."""
         return self.images.device
 
     def to(self, device: torch.device | str) -> FaceStore:
-        """The same faces on a device."""
+        """The same faces on another device."""
         return replace(
             self, images=self.images.to(device), points=self.points.to(device), weights=self.weights.to(device)
         )
 
     def gather(self, indices: Tensor) -> FaceTensors:
-        """Faces by (B,) int64 indices, as a batch on the store's device."""
+        """The faces of the given (B,) int64 indices, as a batch on the device of the store."""
         rows = upload(indices.cpu().numpy(), self.device)
         return FaceTensors(self.images[rows], self.points[rows], self.weights[rows])
 
 
 class StreamingFaces(torch.utils.data.Dataset[FaceTensors]):
-    """The faces of `FaceStore.build` for data that does not fit: cut anew at every access, in DataLoader workers.
+    """The faces of `FaceStore.build` for data that does not fit into memory: each access cuts the face again.
 
-    The default collation makes a batch of them, as `FaceStore.gather` does. Arguments and errors are those of `build`:
-    every photograph is decoded once to begin with, so that one that cannot be read is found, or left out with its
-    faces, as there.
+    DataLoader workers do this. The default collation of PyTorch makes the same batches as `FaceStore.gather`.
+    Arguments and errors are those of `FaceStore.build`. Each photograph is decoded once at the start, so that an
+    unreadable photograph raises, or is left out, as in `FaceStore.build`.
     """
 
     def __init__(
@@ -207,7 +210,7 @@ class StreamingFaces(torch.utils.data.Dataset[FaceTensors]):
 
 
 def _labelled(datasets: Sequence[Dataset]) -> tuple[Scheme, list[Record], list[int]]:
-    """Scheme, records with points, and the data set each is from."""
+    """The scheme, the records with points, and the number of the data set of each record."""
     if not all(dataset.scheme.same_landmarks(datasets[0].scheme) for dataset in datasets):
         raise ValueError(f"dataset holds the schemes {sorted({data.scheme.id for data in datasets})}, expected one")
     pairs = [(record, n) for n, data in enumerate(datasets) for record in data.records if record.labels is not None]
@@ -220,15 +223,13 @@ def _crop(record: Record, box: str | None, side: int, margin: float) -> Crop:
     if box is not None and box not in record.boxes:
         raise ValueError(f"{record.key} has no box {box!r}, it has {sorted(record.boxes) or 'none'}")
     crop = square_crop(record.box if box is None else record.boxes[box], margin, side)
-    if not crop.side > 0:  # NaN as well
-        raise ValueError(
-            f"{record.key}: its box has a longer side of {crop.side / margin:g} px, expected a positive one"
-        )
+    if not crop.side > 0:  # false for NaN as well
+        raise ValueError(f"{record.key}: the longer side of its box is {crop.side / margin:g} px, expected more than 0")
     return crop
 
 
 def _labels(record: Record, crop: Crop) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    assert record.labels is not None  # _labelled saw to it
+    assert record.labels is not None  # `_labelled` chose such records
     points = np.where(record.labels.known[:, None], crop.to_crop(record.labels.points), 0.0)
     return points.astype(np.float32), record.labels.weights.astype(np.float32)
 
@@ -240,13 +241,13 @@ def _decode(
     skip_bad: bool,
     progress: bool,
 ) -> list[int]:
-    """Decode every photograph once and ``use`` it, in threads, with the numbers of its records.
+    """Decode every photograph once, in threads, and call ``use`` with its pixels and the numbers of its records.
 
     Returns:
-        numbers of the records whose photograph can be read, at least one.
+        The numbers of the records whose photograph can be read, at least one.
 
     Raises:
-        ValueError, FileNotFoundError: a photograph that cannot be read (without ``skip_bad``), or none that can be.
+        ValueError, FileNotFoundError: a photograph cannot be read (without ``skip_bad``), or none can be read.
     """
     by_image: dict[Path, list[int]] = {}
     for index, record in enumerate(records):
@@ -280,11 +281,11 @@ def _decode(
 
 
 def _named(error: Exception, record: Record) -> Exception:
-    """The error of a photograph with the name of a face in it."""
+    """The same error, with the key of a face on the photograph in its message."""
     kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
     return kind(f"{record.key}: {error}")
 
 
 def _warn_bad(bad: Mapping[Path, str], faces: int) -> None:
     first = next(iter(bad.values()))
-    warnings.warn(f"{faces} faces of {len(bad)} photographs left out; the first: {first}", stacklevel=4)
+    warnings.warn(f"{faces} faces of {len(bad)} photographs are left out; the first: {first}", stacklevel=4)

@@ -1,4 +1,4 @@
-"""Faces cut out of their photographs into small files, for training on another machine."""
+"""Packing: faces cut out of their photographs into small files, for training on another machine."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ from .records import Dataset, Record
 def pack(
     dataset: Dataset, out: Path, *, side: int = 256, margin: float = 1.8, quality: int = 90, progress: bool = True
 ) -> int:
-    """Write ``annotations.json`` and a JPEG per face into ``images/``; returns the bytes of the pictures.
+    """Write ``annotations.json``, and one JPEG per face into ``images/``. Return the bytes of all pictures.
 
     Args:
-        dataset: the faces, also those without points.
-        out: folder, made if need be. A picture that is there already is written anew.
-        side: pixels of a picture's side; a smaller face keeps its own pixels.
-        margin: the picture's side over the longer side of the face's box; what lies outside the photograph is black.
-        quality: of the JPEGs, in percent.
+        dataset: the faces, with or without points.
+        out: the folder; it is made if it does not exist. Existing pictures are overwritten.
+        side: largest side of a picture in pixels; a smaller face is not enlarged.
+        margin: side of the picture divided by the longer side of the face's box. Pixels outside the photograph are
+            black.
+        quality: JPEG quality, 1 to 100.
         progress: draw a progress bar on stderr.
 
     Raises:
-        ValueError, FileNotFoundError: a photograph that cannot be read, or is not there.
+        ValueError: a photograph cannot be read.
+        FileNotFoundError: a photograph does not exist.
     """
     (out / "images").mkdir(parents=True, exist_ok=True)
     records, size = [], 0

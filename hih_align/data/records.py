@@ -1,4 +1,4 @@
-"""Annotated faces: `Labels` of one face, its `Record`, and a `Dataset` of them."""
+"""Annotated faces: the `Labels` of one face, its `Record`, and a `Dataset` of records."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import ExifTags
 from ..schemes import Scheme
 from .readers.face import Attribute
 
-#: `Record.box` is the first of these that a record has.
+#: The order in which `Record.box` takes the boxes of a record.
 BOX_ORDER = ("annotated", "landmarks", "rect")
 
 
@@ -23,11 +23,11 @@ class Labels:
     """The landmarks of one face.
 
     Attributes:
-        points: (K, 2) float64 pixels of the image, 0 at the centre of the first pixel; points may lie outside the
-            image, and are arbitrary where the weight is 0.
-        weights: (K,) float64 in [0, 1], 0 where a landmark is not labelled.
-        spread: (K,) float64 deviation of the labels as a share of the box's longer side, where a machine made the
-            labels and says so; None: made by hand.
+        points: (K, 2) float64 pixels of the image, 0 at the centre of the first pixel. Points may lie outside the
+            image. A point whose weight is 0 may hold anything.
+        weights: (K,) float64 in [0, 1]; 0: the landmark is not labelled.
+        spread: (K,) float64 standard deviation of machine-made labels, as a share of the longer side of the box. None:
+            a person made the labels, or the source does not give the spread.
     """
 
     points: NDArray[np.float64]
@@ -36,7 +36,7 @@ class Labels:
 
     @property
     def known(self) -> NDArray[np.bool_]:
-        """(K,) whether each landmark is labelled."""
+        """(K,) bool: whether each landmark is labelled."""
         return self.weights > 0
 
     def __repr__(self) -> str:
@@ -50,12 +50,13 @@ class Record:
 
     Attributes:
         image: the image file.
-        labels: the landmarks; None for a face without any, which serves self-training only.
-        boxes: (4,) x1, y1, x2, y2 by name: "annotated" where the file gives the face's box, "landmarks" around the
-            labelled points where there are two or more, "rect" where the file gives a detector's. At least one.
-        attributes: what else the file says ("pose", "occlusion", "id", ...).
-        key: file and number or id in it, for messages; no two of a dataset alike.
-        size: the image's width and height; None where unknown.
+        labels: the landmarks; None: the face has none and serves only self-training.
+        boxes: (4,) arrays x1, y1, x2, y2 by name, at least one. "annotated": the box that the file gives. "landmarks":
+            the tight box of the labelled points, if there are two or more. "rect": the detector's box that the file
+            gives.
+        attributes: what else the file says about the face ("pose", "occlusion", "id", ...).
+        key: the file, and the number or id of the face in it; used in messages and unique within a data set.
+        size: width and height of the image in pixels; None: unknown.
     """
 
     image: Path
@@ -71,7 +72,7 @@ class Record:
 
     @property
     def box(self) -> NDArray[np.float64]:
-        """(4,) the box "annotated" where there is one, else "landmarks", else "rect"."""
+        """(4,) the box "annotated" if the record has it, else "landmarks", else "rect"."""
         return self.boxes[next(name for name in BOX_ORDER if name in self.boxes)]
 
 
@@ -80,12 +81,12 @@ class Dataset:
     """Faces of one source.
 
     Attributes:
-        name: of the file or its folder.
-        scheme: the landmarks; its ``mirror`` is None where unknown, and then nothing may be mirrored.
+        name: the name of the file or of its folder.
+        scheme: the scheme of the landmarks. If its ``mirror`` is None, the faces must not be mirrored.
         records: the faces, at least one.
-        source: the file or folder read.
+        source: the file or folder that was read.
         skipped: one message for each bad record that was left out.
-        chosen: the condition that `where` chose the records by, in words; None where they are all there.
+        chosen: the condition of `where`, in words; None: the data set holds all of its faces.
     """
 
     name: str
@@ -103,10 +104,10 @@ class Dataset:
         return len(self.records)
 
     def where(self, condition: Callable[[Record], bool]) -> Dataset:
-        """The faces for which a condition holds, such as `subsets.chosen_by` makes of a split file.
+        """The faces that satisfy a condition, such as the one that `subsets.chosen_by` makes of a split file.
 
         Raises:
-            ValueError: there are none; or as the condition raises it.
+            ValueError: no face satisfies the condition. An error of the condition itself passes through.
         """
         records = tuple(record for record in self.records if condition(record))
         text = getattr(condition, "text", "chosen by a function")
@@ -116,7 +117,7 @@ class Dataset:
 
 
 def stack_labels(records: Iterable[Record]) -> tuple[list[Record], NDArray[np.float64], NDArray[np.float64]]:
-    """The N records that have labels, with the labels' points (N, K, 2) and weights (N, K)."""
+    """The N records that have labels, the points (N, K, 2) and the weights (N, K) of their labels."""
     pairs = [(record, record.labels) for record in records if record.labels is not None]
     if not pairs:
         return [], np.zeros((0, 0, 2)), np.zeros((0, 0))
@@ -125,11 +126,11 @@ def stack_labels(records: Iterable[Record]) -> tuple[list[Record], NDArray[np.fl
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Width and height of an image file as `images.read_image` gives it, without decoding it.
+    """Width and height of an image file as `images.read_image` returns it. Only the header is read.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not an image.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not an image.
     """
     try:
         with PIL.Image.open(path) as image:
@@ -137,23 +138,23 @@ def image_size(path: Path) -> tuple[int, int]:
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"image {str(path)!r} does not exist") from error
-    except Exception as error:  # Pillow raises whatever it meets, as in `images`
+    except Exception as error:  # Pillow raises errors of many kinds, as in `images`
         raise ValueError(f"image {str(path)!r} cannot be read: {error}") from error
     return (height, width) if turned else (width, height)
 
 
 def outside(points: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
-    """(..., 2) points -> (...) how far beyond the edge of a ``size`` = (width, height) image, in pixels; 0 inside."""
+    """Distance (...) of points (..., 2) to an image of ``size`` (width, height), in pixels; 0 inside the image."""
     beyond = np.maximum(-0.5 - points, points - (np.array(size) - 0.5))
     return np.maximum(beyond, 0).max(-1)
 
 
 def spread_weights(spread: NDArray[np.float64], full: float = 0.012, least: float = 0.15) -> NDArray[np.float64]:
-    """Weights of points from how unsure they are: ``full`` / spread, at most 1 and at least ``least``.
+    """Weights of landmarks from the spread of their labels: ``full / spread``, limited to ``least``..1.
 
     Args:
-        spread: deviation of a point's label, as a share of the box's longer side.
-        full: up to this spread a point has weight 1.
+        spread: standard deviation of a label, as a share of the longer side of the box.
+        full: largest spread that has weight 1.
         least: the smallest weight.
     """
     return np.clip(full / np.maximum(spread, 1e-9), least, 1.0)

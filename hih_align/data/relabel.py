@@ -1,8 +1,8 @@
 """Pseudo-labels: a network labels faces that have no manual labels (noisy student).
 
-A face is looked at several times: with its box moved and scaled, and mirrored. The mean of what is found is the label,
-the deviation (``spread``) says how sure it is. Where the face has a machine's label already the two are averaged, each
-by its certainty. Points that were labelled by hand stay.
+The network sees each face several times: with shifted and scaled boxes, and mirrored. The mean of the views is the
+label. The standard deviation of the views (``spread``) says how uncertain it is. If the face already has a machine-made
+label, both labels are averaged by their certainty. Points that a person labelled are kept.
 """
 
 from __future__ import annotations
@@ -22,36 +22,37 @@ from .boxes import jitter
 from .conventions import Frame, moved, offset
 from .records import Dataset, Labels, Record, spread_weights
 
-#: Expected error over spread of the labels that come with ``shared/data``.
+#: Expected error divided by spread, for the machine-made labels of the project's shared data.
 GIVEN_RATIO = 2.3
 
 
 @dataclass(frozen=True)
 class Label:
-    """``points`` (K, 2) float64 pixels of the image, ``spread`` (K,) as a share of the box's longer side."""
+    """``points`` (K, 2) float64 in pixels of the image; ``spread`` (K,) as a share of the longer side of the box."""
 
     points: NDArray[np.float64]
     spread: NDArray[np.float64]
 
 
 def look(aligner: FaceAligner, records: Sequence[Record], boxes: int = 2, progress: bool = True) -> Iterator[Label]:
-    """What the network finds on faces, and how far its views of a face are apart.
+    """The network's labels of faces, with the spread of its views of each face.
 
     Args:
-        aligner: of a scheme that says which landmarks change places when a face is mirrored.
-        records: the faces. One without points is first looked for in its box: such boxes are often wrong.
-        boxes: boxes per face, half as far from the face's own as `boxes.jitter` moves them; each is used twice, as
+        aligner: an aligner whose scheme has mirror pairs.
+        records: the faces. For a face without points the network first looks for the face in its box, because such
+            boxes are often wrong.
+        boxes: number of boxes per face. Each is moved half as far as `boxes.jitter` moves a box, and is used twice: as
             it is and mirrored.
         progress: draw a progress bar on stderr.
 
-    The spread is the root of the mean squared distance from the views' mean.
+    The spread is the root mean square distance of the views from their mean.
 
     Raises:
-        ValueError: a scheme without mirror pairs.
+        ValueError: the scheme has no mirror pairs.
     """
     order = aligner.scheme.permutation
     if order is None:
-        raise ValueError(f"scheme {aligner.scheme.id!r} has no mirror pairs")
+        raise ValueError(f"scheme {aligner.scheme.id!r} has no mirror pairs, expected mirror pairs")
     own = np.array([record.box for record in records], np.float64)
     unlabelled = [i for i, record in enumerate(records) if record.labels is None]
     found = aligner.stream(
@@ -88,7 +89,7 @@ def look(aligner: FaceAligner, records: Sequence[Record], boxes: int = 2, progre
 
 
 def error_ratio(labels: Sequence[Label], records: Sequence[Record]) -> float:
-    """Mean error over mean spread, on labelled faces: what a spread is worth."""
+    """Mean error divided by mean spread, over the labelled faces of ``records``."""
     errors, spreads = [], []
     for label, record in zip(labels, records, strict=True):
         if record.labels is None:
@@ -101,20 +102,20 @@ def error_ratio(labels: Sequence[Label], records: Sequence[Record]) -> float:
 
 
 def combine(given: Label, new: Label, side: float, ratio: float) -> Label:
-    """Two independent machines' labels of a face.
+    """Combine two independent machine-made labels of a face.
 
     Args:
-        given, new: the labels; a spread of 0 or NaN in ``given`` stands for none.
-        side: the longer side of the face's box, pixels.
-        ratio: expected error over spread of ``new``; that of ``given``, and of what is returned, is `GIVEN_RATIO`.
+        given, new: the labels. A spread of 0 or NaN in ``given`` means that the landmark has no given label.
+        side: the longer side of the face's box, in pixels.
+        ratio: expected error divided by spread, for ``new``. For ``given``, and for the result, it is `GIVEN_RATIO`.
 
-    The mean is weighted by the inverse of the squared expected errors. Where the two lie further apart than these
-    explain, the expected error grows in proportion.
+    The weights of the mean are the inverse squared expected errors. If the two labels are further apart than their
+    expected errors explain, the expected error of the result grows in proportion.
     """
     first, second = GIVEN_RATIO * given.spread, ratio * new.spread
     known = np.nan_to_num(first) > 0
     first = np.where(known, first, np.inf)
-    share = np.where(known, second**2 / np.where(known, first**2 + second**2, 1.0), 0.0)  # of the given label
+    share = np.where(known, second**2 / np.where(known, first**2 + second**2, 1.0), 0.0)  # weight of the given label
     points = new.points + share[:, None] * np.where(known[:, None], given.points - new.points, 0.0)
     error = second * np.sqrt(1 - share)
     apart = np.linalg.norm(np.where(known[:, None], given.points - new.points, 0.0), axis=-1) / side
@@ -125,15 +126,16 @@ def combine(given: Label, new: Label, side: float, ratio: float) -> Label:
 def relabel(
     aligner: FaceAligner, dataset: Dataset, ratio: float, boxes: int = 2, progress: bool = True
 ) -> list[Record]:
-    """The faces with new labels, and their spreads, where no hand made theirs.
+    """New labels, with spread, for the faces that a person did not label. Other faces are returned as they are.
 
-    A network that has learned from several sources lies between their conventions. Where enough faces have machines'
-    labels its own are moved onto those labels' convention first, so that labelling again and again does not drift.
+    A network that has learned from several sources predicts points between their label conventions. If enough faces
+    have machine-made labels, the network's points are first moved to the convention of those labels. Without this step
+    repeated labelling would drift.
 
     Args:
-        aligner: in the dataset's scheme.
-        dataset: faces of which some have machines' labels (`Labels.spread`) or only a box.
-        ratio: expected error over spread of the network's labels, see `error_ratio`.
+        aligner: an aligner of the scheme of the data set.
+        dataset: some of its faces have machine-made labels (`Labels.spread`) or only a box.
+        ratio: expected error divided by spread, for the network's labels; see `error_ratio`.
         boxes, progress: see `look`.
     """
     machine = [r for r in dataset.records if r.labels is None or r.labels.spread is not None]
@@ -161,5 +163,5 @@ def _labelled(record: Record, new: Label, ratio: float) -> Record:
 
 
 def _width(record: Record) -> int:
-    assert record.size is not None  # read_dataset fills it in
+    assert record.size is not None  # `read_dataset` sets it
     return record.size[0]

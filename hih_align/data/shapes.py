@@ -1,6 +1,6 @@
-"""Mean shape of a data set, and what it tells of left and right.
+"""The mean shape of a data set, and checks of left and right that use it.
 
-Points are (N, K, 2), labelled (N, K) bool; points that are not labelled may hold anything.
+``points`` is (N, K, 2) and ``labelled`` is (N, K) bool. Points that are not labelled may hold anything.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ _Complex = NDArray[np.complex128]
 
 
 def mean_shape(points: NDArray[np.float64], labelled: NDArray[np.bool_], rounds: int = 10) -> NDArray[np.float64]:
-    """The mean over faces aligned for position, scale and roll (generalised Procrustes analysis).
+    """The mean of faces that are aligned for position, scale and roll (generalised Procrustes analysis).
 
     Returns:
-        (K, 2), centred, of root mean square radius 1, rolled like one of the faces; NaN where no face is labelled.
+        (K, 2), centred, of root mean square radius 1, with the roll of one of the faces. NaN for a landmark that no
+        face has labelled.
 
-    A face counts the less the further it is from the mean, so that a few wrong ones do not bend it.
+    The weight of a face falls with its distance from the mean, so that a few wrong faces do not distort the mean.
     """
     z, w = _complex(points, labelled), labelled.astype(np.float64)
     mean = np.where(labelled[w.sum(1).argmax()], z[w.sum(1).argmax()], np.nan)
@@ -38,10 +39,10 @@ def mean_shape(points: NDArray[np.float64], labelled: NDArray[np.bool_], rounds:
 
 
 def upright(mean: NDArray[np.float64], permutation: NDArray[np.intp]) -> NDArray[np.float64]:
-    """A mean shape turned so that its paired landmarks lie level, left on the left, and averaged with its mirror image.
+    """A mean shape, turned upright (paired landmarks level, left on the left) and averaged with its mirror image.
 
     Args:
-        mean: (K, 2) as `mean_shape` returns it; a landmark without a mean, or whose partner has none, becomes NaN.
+        mean: (K, 2), as `mean_shape` returns it. A landmark becomes NaN if it, or its mirror image, is NaN.
         permutation: `Scheme.permutation`.
     """
     m = mean @ np.array([1, 1j])
@@ -52,7 +53,7 @@ def upright(mean: NDArray[np.float64], permutation: NDArray[np.intp]) -> NDArray
 
 
 def aligned(points: NDArray[np.float64], labelled: NDArray[np.bool_], mean: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N, K, 2) faces moved, scaled and turned to fit a mean shape best."""
+    """(N, K, 2) faces that are moved, scaled and turned to the best fit with a mean shape."""
     m = mean @ np.array([1, 1j])
     z = _align(_complex(points, labelled), labelled * ~np.isnan(m), m)
     return np.stack((z.real, z.imag), -1)
@@ -61,8 +62,11 @@ def aligned(points: NDArray[np.float64], labelled: NDArray[np.bool_], mean: NDAr
 def turns(
     points: NDArray[np.float64], labelled: NDArray[np.bool_], mean: NDArray[np.float64]
 ) -> NDArray[np.complex128]:
-    """(N,) complex factors that scale and turn faces to fit a mean shape: times x + iy of a difference in the face's
-    pixels, that difference in the mean shape's units. 0 for a face of fewer than two points."""
+    """(N,) complex factors that scale and turn faces to the best fit with a mean shape.
+
+    The factor times x + iy of a difference in pixels is that difference in units of the mean shape. A face of fewer
+    than two points has the factor 0.
+    """
     m = mean @ np.array([1, 1j])
     return _turns(_complex(points, labelled), labelled * ~np.isnan(m), m)[:, 0]
 
@@ -70,9 +74,9 @@ def turns(
 def distances(
     points: NDArray[np.float64], labelled: NDArray[np.bool_], mean: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """(N,) root mean square distance from the mean shape after alignment, over the face's own radius there.
+    """(N,) root mean square distance from the mean shape after alignment, divided by the radius of the face.
 
-    About 0.15 for near-frontal faces, up to 0.6 for extreme ones, 1 for a shape that is nothing like a face.
+    About 0.15 for near-frontal faces, up to 0.6 for extreme poses and expressions, 1 for points that form no face.
     """
     m = mean @ np.array([1, 1j])
     return _distances(_complex(points, labelled), labelled * ~np.isnan(m), m)
@@ -81,20 +85,20 @@ def distances(
 def swapped(
     points: NDArray[np.float64], labelled: NDArray[np.bool_], mean: NDArray[np.float64], permutation: NDArray[np.intp]
 ) -> NDArray[np.bool_]:
-    """(N,) true for faces with left and right swapped: far from the mean shape, but close once permuted."""
+    """(N,) bool: left and right are swapped. Such a face is far from the mean shape, but close to it once permuted."""
     straight = distances(points, labelled, mean)
     crossed = distances(points[:, permutation], labelled[:, permutation], mean)
     return (straight > 0.7) & (crossed < straight / 2)
 
 
 def left_right_problem(points: NDArray[np.float64], labelled: NDArray[np.bool_], scheme: Scheme) -> str | None:
-    """What is clearly wrong with the scheme's mirror table, or with left and right in the data; None if nothing is.
+    """A message about a mirror table, or about left and right in the data, that is clearly wrong; None if all is well.
 
-    The mean shape is compared with itself mirrored and permuted. A right table gives nearly the same shape (landmarks
-    0.01 to 0.1 radii apart), less near where all faces look the same way; so a few landmarks that stand out count only
-    where the others agree, and all only where no pose explains it: the lines between paired landmarks are not parallel,
-    or the mirrored shape is no face at all. Fewer faces need clearer evidence. Tables that only exchange direct
-    neighbours are not found.
+    The mean shape is compared with its mirrored and permuted copy. With a right table the two are nearly the same: each
+    landmark is 0.01 to 0.1 radii from its copy, or more if all faces look to the same side. So a few outlying landmarks
+    count only where the other landmarks agree. All landmarks together count only if no pose explains the difference:
+    the lines between paired landmarks are not parallel, or the mirrored shape is no face. With fewer faces the evidence
+    must be clearer. A table that exchanges only direct neighbours is not found.
     """
     usable = labelled.sum(1) >= 3
     points, labelled = points[usable], labelled[usable]
@@ -116,7 +120,7 @@ def left_right_problem(points: NDArray[np.float64], labelled: NDArray[np.bool_],
 
 
 def _no_pairs(m: _Complex, scheme: Scheme) -> str | None:
-    """A table without pairs says that all landmarks lie on the line that halves a face."""
+    """A table without pairs states that all landmarks lie on the symmetry line of a face; check that they do."""
     known = m[~np.isnan(m)]
     if len(known) < 3:
         return None
@@ -125,8 +129,8 @@ def _no_pairs(m: _Complex, scheme: Scheme) -> str | None:
         return None
     return (
         f"the mirror table of scheme {scheme.id!r} does not fit the data: mirror has no pairs, so each landmark would "
-        "be its own mirror image, and a mirrored face comes out as no face at all; name the pairs that a mirrored face "
-        "exchanges, such as [[0, 1]], or leave mirror out"
+        "be its own mirror image, and a mirrored face comes out as no face at all; name the pairs of landmarks that a "
+        "mirrored face exchanges, such as [[0, 1]], or leave mirror out"
     )
 
 
@@ -146,9 +150,9 @@ def _table_problem(m: _Complex, labelled: NDArray[np.bool_], order: NDArray[np.i
         lines = lines * np.exp(-1j * np.angle(lines.sum()))
         if np.sqrt((lines.imag**2).mean()) > 0.2 + 0.5 * doubt[left].mean():
             return table + "the lines between paired landmarks are not parallel"
-    if len(left) < 2:  # half faces: what is left of them lies about on one line
+    if len(left) < 2:  # half of a face: the remaining landmarks lie roughly on one line
         return None
-    for _ in range(10):  # towards least absolute distances, which a few wrong pairs do not bend
+    for _ in range(10):  # approach least absolute distances, which a few wrong pairs do not distort
         apart = abs(_align(other[None], w[None], m)[0] - m)
         w = np.where(both, 1 / np.maximum(apart, 0.02), 0)
     limit = np.maximum(0.3, 10 * np.median(apart[both])) + doubt
@@ -162,15 +166,15 @@ def _table_problem(m: _Complex, labelled: NDArray[np.bool_], order: NDArray[np.i
 
 
 def _eyes_crossed(m: _Complex, scheme: Scheme) -> str | None:
-    """With the mouth below, the left eye is on the left, whatever the roll: the sign of a cross product."""
+    """Above the mouth, the left eye lies on the left at any roll: this is the sign of a cross product."""
     assert scheme.five is not None
     left_eye, right_eye, _, left_corner, right_corner = (m[list(group)].mean() for group in scheme.five)
     across, down = right_eye - left_eye, (left_corner + right_corner - left_eye - right_eye) / 2
     sine = (across.conj() * down).imag / max(abs(across) * abs(down), 1e-9)
-    if sine < -0.5:  # False where one is not labelled
+    if sine < -0.5:  # false if a landmark is not labelled (NaN)
         return (
-            f"left and right of scheme {scheme.id!r}, as its 'five' has them, are swapped in the data: left is the "
-            "picture's left"
+            f"left and right are swapped in the data: scheme {scheme.id!r} gives in 'five' the left eye and the left "
+            "mouth corner first, where left is the left side of the picture"
         )
     return None
 
@@ -185,7 +189,7 @@ def _unit(mean: _Complex) -> _Complex:
 
 
 def _align(z: _Complex, w: NDArray[Any], mean: _Complex) -> _Complex:
-    """(N, K) each moved, turned and scaled to fit ``mean`` (K,) best where ``w`` (N, K) > 0."""
+    """(N, K) faces that are moved, turned and scaled to the best fit with ``mean`` (K,), where ``w`` (N, K) > 0."""
     z, mean = np.nan_to_num(z), np.nan_to_num(mean)
     return _turns(z, w, mean) * (z - _middle(z, w)) + _middle(mean, w)
 

@@ -253,7 +253,7 @@ def scheme_from_dict(data: Mapping[str, Any]) -> Scheme:
     try:
         names = data["names"] if key == "names" else [str(i) for i in range(operator.index(data["landmarks"]))]
         if isinstance(names, str) or data.get("landmarks", len(names)) != len(names):
-            raise ValueError(f"got {names!r}, expected {data.get('landmarks', 'a list of')} names")
+            raise ValueError(f"got {names!r} for {data.get('landmarks', 'some')} landmarks, expected a list of names")
         key = "parts"
         parts = {name: group(part) for name, part in mapping(key)}
         key = "mirror"

@@ -60,7 +60,7 @@ def test_a_forgotten_scheme(data: Path) -> None:
     error = run(*words, code=1).stderr
     assert "keypoints has 36 numbers, expected 3 for each of 68 landmarks of scheme '300w'" in error
     assert (
-        "the data have 12 landmarks (q0, q1, q2, q3, ...): name their scheme, on the command line by --scheme" in error
+        "the data have 12 landmarks (q0, q1, q2, q3, ...): name their scheme (on the command line by --scheme)" in error
     )
 
 
@@ -103,7 +103,7 @@ def test_warnings_are_a_line_without_source(data: Path) -> None:
             warnings.formatwarning(message, UserWarning, "file.py", 1, "source")
         )
         error = run("data", "check", data, "--scheme", scheme(data)).stderr
-    assert "hih-align: warning: scheme 'mine' has no mirror table: no face is mirrored in training\n" in error
+    assert "hih-align: warning: scheme 'mine' has no mirror table: training will not mirror faces\n" in error
     assert "file.py" not in error
     assert "source" not in error
     assert warnings.formatwarning is before

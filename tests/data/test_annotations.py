@@ -262,7 +262,7 @@ def test_pts_with_a_missing_point(tmp_path: Path) -> None:
         (b"version: 1\nn_points: 4\n{\n1 1\n2 2\n3 3\n}\n", "3 points, n_points says 4, scheme 'eyes' has 3"),
         (b"version: 1\nn_points: 2\n{\n1 1\n2 2\n}\n", "2 points, n_points says 2, scheme 'eyes' has 3"),
         (b"version: 1\nn_points: 3\n{\n1 1\n2\n3 3\n}\n", "has 1 numbers, expected 2"),
-        (b"version: 1\nn_points: 3\n{\n1 1\n2 x\n3 3\n}\n", "is not numbers"),
+        (b"version: 1\nn_points: 3\n{\n1 1\n2 x\n3 3\n}\n", "is not a list of numbers"),
         (b"version: 1\nn_points: 3\n{\n1 1\n2 2\n3 3\n", "no '{ ... }'"),
         (b"\xff\xfe\x00", "is not UTF-8"),
     ],
@@ -330,7 +330,7 @@ def test_wflw_without_rectangles(tmp_path: Path) -> None:
         (68, "8 2 31 29 1 0 0 1 0 1 a.png", "207 fields, expected 147 for the 68"),
         (98, "8 2 31 29 1 0 0 1 0 a.png", "206 fields, expected 207 for the 98"),
         (98, "8 2 31 29 1 0 0 1 0 1 1 a.png", "208 fields, expected 207 for the 98"),
-        (98, "8 2 31 29 1 0 0 x 0 1 a.png", "is not numbers"),
+        (98, "8 2 31 29 1 0 0 x 0 1 a.png", "is not a list of numbers"),
         (98, "", "196 fields, expected 207 for the 98"),
     ],
 )
@@ -466,11 +466,11 @@ def test_csv_with_all_its_columns(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x_0,y_0\n1,2\n", r"a\.csv has the columns .*expected the image's"),
+        ("x_0,y_0\n1,2\n", r"a\.csv has the columns .*expected a column of images"),
         ("image,x_0,x_1,y_0,y_1\na.png,1,2,3,4\n", r"a\.csv has the columns .* 3 landmarks"),
         ("image,x_0,x_1,x_2,x_3,y_0,y_1,y_2,y_3\na.png,1,2,3,4,5,6,7,8\n", r"a\.csv has the columns .* 3 landmarks"),
         ("image,x_0,x_1,x_2,y_0,y_1,y_2\na.png,1,2,3,4,5\n", r"a\.csv#2: 6 cells, expected 7"),
-        ("image,x_0,x_1,x_2,y_0,y_1,y_2\na.png,1,2,3,4,5,?\n", r"a\.csv#2: the y columns is not numbers"),
+        ("image,x_0,x_1,x_2,y_0,y_1,y_2\na.png,1,2,3,4,5,?\n", r"a\.csv#2: the y columns is not a list of numbers"),
         ("", r"a\.csv has the columns \[\]"),
     ],
 )
@@ -490,16 +490,16 @@ def test_bad_csv(tmp_path: Path, text: str, message: str) -> None:
         ({"keypoints": [1, 2, 2, 3, 4, 2]}, "keypoints has 6 numbers, expected 3 for each of 3"),
         ({"keypoints": [1, 2, 2, 3, 4, 2, 5, 6, 2, 7, 8, 2]}, "keypoints has 12 numbers"),
         ({"keypoints": [1, 2, 2, 3, 4, 2, 5, 6]}, "keypoints has 8 numbers"),
-        ({"keypoints": [1, 2, 2, 3, 4, 2, 5, "x", 2]}, "keypoints is not numbers"),
+        ({"keypoints": [1, 2, 2, 3, 4, 2, 5, "x", 2]}, "keypoints is not a list of numbers"),
         ({"keypoints": [1, 2, 2, 3, None, 2, 5, 6, 2]}, "landmark 1 is labelled at"),
         ({"keypoints": [1, 2, 2, 3, 4, -1, 5, 6, 2]}, "visibility -1"),
-        ({"keypoints": "text"}, "keypoints is not numbers"),
+        ({"keypoints": "text"}, "keypoints is not a list of numbers"),
         ({"spread": [0.1, 0.2]}, "spread has 2 numbers, expected 3"),
         ({"spread": [0.1, -0.2, 0]}, "spread is negative"),
         ({"bbox": [1, 2, 3]}, "bbox has 3 numbers, expected 4"),
         ({"bbox": [1, 2, 3, None]}, r"box 'annotated' is \[1.0, 2.0, 4.0, nan\]"),
         ({"rect": [9, 2, 3, 4]}, r"box 'rect' is \[9.0, 2.0, 3.0, 4.0\], expected x1 < x2"),
-        ({"image_id": 4}, "image_id is 4, which no image"),
+        ({"image_id": 4}, "image_id is 4, expected the id of an image"),
         ({"keypoints": [], "bbox": None}, "neither points nor a box"),
         ({"keypoints": [70, 12, 2, 29, 11.5, 2, 10, 12, 2]}, None),  # 10 px beyond, the face is 60 px wide
         (
@@ -542,7 +542,7 @@ def test_image_of_another_size(tmp_path: Path) -> None:
     picture(tmp_path / "a.png", 40, 60)  # a tool that ignores EXIF's orientation: not told apart
     read_dataset(path, EYES)
     picture(tmp_path / "a.png", 120, 80)
-    with pytest.raises(ValueError, match=r"#1268: image '.*a\.png' is 120x80, annotated as 60x40"):
+    with pytest.raises(ValueError, match=r"#1268: image '.*a\.png' is 120x80, the annotation says 60x40"):
         read_dataset(path, EYES)
 
 

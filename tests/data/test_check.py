@@ -233,7 +233,7 @@ def test_shared_faces(clean: Dataset, tmp_path: Path) -> None:
     )
     assert shared_faces([val, clean], leaked) == (("new", "new"), ("leak", "k4"))
     assert shared_faces([clean], leaked) == (("leak", "k4"),)
-    with pytest.raises(ValueError, match=r"1 faces of .*val are in the training data as well: leak = k4"):
+    with pytest.raises(ValueError, match=r"1 faces of .*val are also in the training data: leak = k4"):
         require_disjoint([clean], leaked)
 
 

@@ -322,7 +322,7 @@ def with_(**change: Any) -> Callable[[dict[str, Any]], object]:
         (without("decoder"), "'decoder' is missing"),
         (with_(model="bert"), "model is 'bert', expected 'hih'"),
         (with_(scheme="68"), "'68' is missing or unknown"),
-        (with_(scheme={"id": "mine"}), "scheme needs"),
+        (with_(scheme={"id": "mine"}), "scheme has the keys"),
         (with_(scheme=7), "not a hih-align config"),
         (with_(stacks="many"), "not a hih-align config.*many"),
         (with_(width="wide"), "not a hih-align config.*wide"),

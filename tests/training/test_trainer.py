@@ -385,7 +385,7 @@ def test_faces_that_do_not_fit_are_streamed(faces, worn, tmp_path):
     """To the same weights: a bad photograph is left out, and pieces of other faces cover these, either way."""
     recipe = small(augmentation={"preset": "modern", "piece": 0.8}, stages=[{"epochs": 2, "size": 64, "batch": 3}])
     for name, limit in (("store", 1 << 30), ("stream", 0)):
-        with pytest.warns(UserWarning, match="1 faces of 1 photographs left out"):
+        with pytest.warns(UserWarning, match="1 faces of 1 photographs are left out"):
             train(
                 recipe,
                 [Source(worn)],

@@ -1,4 +1,4 @@
-"""One module per annotation format; each turns a file into `Entry`s and leaves their judgement to `annotations`."""
+"""Readers of annotation formats, one module per format. A reader yields `Entry`s; `annotations` checks them."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ READERS: Mapping[str, Reader] = {
 
 _SUFFIXES = {".json": "coco", ".pts": "pts", ".txt": "wflw", ".mat": "cofw", ".csv": "csv", ".tsv": "csv"}
 
-#: What a folder's annotation file is called: ours, Roboflow's, Label Studio's; CVAT's lies one folder deeper.
+#: Names of annotation files in a folder: this package's, Roboflow's, Label Studio's and CVAT's (one folder deeper).
 _IN_FOLDER = ("annotations.json", "_annotations.coco.json", "result.json", "annotations/person_keypoints_*.json")
 
 
 def detect(path: Path) -> tuple[str, Path]:
-    """Format of ``path`` by its name, and the file to read: ``path``, or the annotation file of a folder.
+    """The format of ``path``, detected from its name, and the file to read.
 
-    A folder is COCO where it holds a file of a usual name, else `.pts` files.
+    For a folder, the file to read is its annotation file: COCO if a file has a usual name, else the `.pts` files.
 
     Raises:
-        FileNotFoundError: no such file or folder.
-        ValueError: no format is recognised, or several.
+        FileNotFoundError: the file or folder does not exist.
+        ValueError: no format is recognised, or several files are possible.
     """
     if not path.exists():
         raise FileNotFoundError(f"dataset: no such file or folder: {path}")

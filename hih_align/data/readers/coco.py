@@ -1,22 +1,24 @@
-"""COCO keypoint JSON, and what annotation tools make of it.
+"""COCO keypoint JSON, also as annotation tools write it.
 
-The format: https://cocodataset.org/#format-data (text: github.com/cocodataset/cocodataset.github.io,
-dataset/format-data.htm): ``keypoints`` holds x, y, v for each of the category's keypoints, 0-indexed; v = 0 not
-labelled (x = y = 0), 1 labelled but not visible, 2 labelled and visible; ``bbox`` is x, y, width, height.
+The format is described at https://cocodataset.org/#format-data (text: github.com/cocodataset/cocodataset.github.io,
+dataset/format-data.htm). ``keypoints`` holds x, y, v for each keypoint of the category; x and y are 0-based pixels.
+v = 0: not labelled (x = y = 0); v = 1: labelled but not visible; v = 2: labelled and visible. ``bbox`` is x, y, width,
+height.
 
-What differs in practice:
+Files of annotation tools differ:
 
-- CVAT (https://docs.cvat.ai/docs/manual/advanced/formats/coco-keypoints/): the file lies in ``annotations/``, the
-  images in ``images/`` or ``images/<subset>/`` beside that; arbitrary ``attributes``; points "outside" have v = 0 and
-  coordinates all the same; only skeletons are exported, with their joints as further categories without keypoints.
+- CVAT (https://docs.cvat.ai/docs/manual/advanced/formats/coco-keypoints/): the file lies in ``annotations/``. The
+  images lie beside that folder, in ``images/`` or ``images/<subset>/``. ``attributes`` are arbitrary. A point marked
+  "outside" has v = 0 but keeps its coordinates. Only skeletons are exported; their joints are further categories
+  without keypoints.
 - Label Studio (label_studio_sdk/converter/keypoints.py and converter.py in github.com/HumanSignal/label-studio-sdk):
-  ``result.json`` with names like ``images/a.jpg``, with backslashes from Windows; ids count from 0; all points of an
-  image make one annotation, without ``area``; rectangles are further annotations, without ``keypoints``; sizes may be
-  null.
-- Roboflow (https://roboflow.com/formats/coco-keypoint): ``_annotations.coco.json`` among the images; category 0 is a
-  placeholder without keypoints.
-- ``shared/data``: ``spread`` per point (as `write` has it), ``rect`` (x1, y1, x2, y2) and ``attributes`` on the image,
-  keypoints all 0 for a face that has only a box.
+  the file is ``result.json``. File names look like ``images/a.jpg``, or have backslashes if they come from Windows. Ids
+  start at 0. All points of an image are one annotation, without ``area``. Rectangles are further annotations, without
+  ``keypoints``. Sizes may be null.
+- Roboflow (https://roboflow.com/formats/coco-keypoint): ``_annotations.coco.json`` lies among the images. Category 0 is
+  a placeholder without keypoints.
+- This package's `write`: an annotation may hold ``spread`` (one number per point), an image ``rect`` (x1, y1, x2, y2)
+  and ``attributes``. ``keypoints`` are all 0 for a face that has only a box.
 """
 
 from __future__ import annotations
@@ -37,21 +39,21 @@ from .face import Attribute, Entry, RawFace, find_image, numbers, read_text
 if TYPE_CHECKING:
     from ..records import Record
 
-#: Beyond this spread a machine's point is written as not labelled, beyond half of it as less sure (v = 1).
+#: Above this spread a machine-made point is written as not labelled (v = 0), above half of it as not visible (v = 1).
 UNKNOWN = 0.04
 
 _OF_THE_FORMAT = {"id", "file_name", "width", "height", "license", "flickr_url", "coco_url", "date_captured"}
 
 
 def read(path: Path, scheme: Scheme) -> Iterator[Entry]:
-    """Faces of a COCO file: its annotations of the category that has the scheme's keypoints; crowds are left out.
+    """Yield the faces of a COCO file: the annotations of the category that has the keypoints of the scheme.
 
-    Keypoints whose category names all of the scheme's landmarks are put into the scheme's order; else their order is
-    taken for the scheme's. Attributes are the annotation's ``id`` and ``attributes``, and what the image has beyond
-    the format.
+    Crowd annotations are left out. If the category names all landmarks of the scheme, the keypoints are put into the
+    order of the scheme. Otherwise they are taken to be in that order already. Attributes of a face are the annotation's
+    ``id`` and ``attributes``, and the fields of the image that COCO does not define.
 
     Raises:
-        ValueError: not a COCO file, or an id given twice.
+        ValueError: the file is not a COCO file, or an id occurs twice.
     """
     data = _load(path)
     images = _by_id(path, data, "images")
@@ -67,7 +69,7 @@ def read(path: Path, scheme: Scheme) -> Iterator[Entry]:
         if annotation.get("iscrowd"):
             continue
         category = annotation.get("category_id")
-        # boxes and joints that tools export beside the faces
+        # boxes and joints, which tools export beside the faces
         if with_points and category not in (fitting or with_points) and not annotation.get("keypoints"):
             continue
         if fitting and category in with_points - fitting:
@@ -77,13 +79,13 @@ def read(path: Path, scheme: Scheme) -> Iterator[Entry]:
 
 
 def scheme_of(path: Path) -> Scheme:
-    """A scheme of the landmark names that a COCO file holds, without mirror pairs.
+    """A scheme of the landmark names in a COCO file. It has no mirror pairs.
 
     Args:
-        path: the file, or a folder that holds one, see `readers.detect`.
+        path: the file, or a folder that holds one; see `readers.detect`.
 
     Raises:
-        ValueError: not a COCO file, or one whose categories name no keypoints, or more than one set of them.
+        ValueError: the file is not a COCO file, or its categories name no set of keypoints, or more than one.
     """
     from . import detect
 
@@ -101,11 +103,10 @@ def scheme_of(path: Path) -> Scheme:
 
 
 def write(records: Sequence[Record], scheme: Scheme, path: Path) -> None:
-    """A COCO file of faces, with ``rect`` where a detector's box is known and ``spread`` where a machine labelled them.
+    """Write a COCO file of faces, atomically.
 
-    It is written atomically.
-
-    Photographs are named as seen from the file's folder where they lie in it, else by their full path.
+    It holds ``rect`` if a detector's box is known, and ``spread`` if the labels are machine-made. Image names are
+    relative to the folder of the file if the image lies below it. Other images have their full path.
     """
     folder = path.parent.resolve()
     numbers = {image: n for n, image in enumerate(dict.fromkeys(record.image.resolve() for record in records))}
@@ -165,7 +166,7 @@ def _by_id(path: Path, data: Mapping[str, Any], name: str) -> dict[Any, dict[str
 
 
 def _order(category: Mapping[str, Any], scheme: Scheme) -> NDArray[np.intp] | None:
-    """Where the category has each of the scheme's landmarks; None if it does not have them."""
+    """For each landmark of the scheme its place in the category; None if the category lacks one."""
     names = [str(name) for name in category.get("keypoints") or ()]
     if set(scheme.names) <= set(names):
         return np.array([names.index(name) for name in scheme.names])
@@ -181,7 +182,9 @@ def _face(
 ) -> RawFace:
     image = images.get(annotation.get("image_id"))
     if image is None or not image.get("file_name"):
-        raise ValueError(f"image_id is {annotation.get('image_id')!r}, which no image with a file_name has")
+        raise ValueError(
+            f"image_id is {annotation.get('image_id')!r}, expected the id of an image that has a file_name"
+        )
     order = _order(category, scheme)
     order = np.arange(len(scheme)) if order is None else order
     points = labelled = spread = None
@@ -199,7 +202,7 @@ def _face(
     boxes = {}
     if annotation.get("bbox"):
         left, top, width, height = numbers(annotation["bbox"], 4, "bbox")
-        if not (width <= 0 or height <= 0):  # Label Studio writes zeros for none; NaN is judged later
+        if not (width <= 0 or height <= 0):  # Label Studio writes zeros for "no box"; NaN is checked later
             boxes["annotated"] = np.array([left, top, left + width, top + height])
     rect = annotation.get("rect") or image.get("rect")
     if rect:
@@ -222,7 +225,7 @@ def _other_count(numbers: int, category: Mapping[str, Any], scheme: Scheme) -> s
     if numbers % 3 or numbers // 3 == len(scheme):
         return text
     known = f" ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})" if len(names) == numbers // 3 else ""
-    return f"{text}; the data have {numbers // 3} landmarks{known}: name their scheme, on the command line by --scheme"
+    return f"{text}; the data have {numbers // 3} landmarks{known}: name their scheme (on the command line by --scheme)"
 
 
 def _attributes(annotation: Mapping[str, Any], image: Mapping[str, Any]) -> dict[str, Attribute]:

@@ -1,10 +1,10 @@
-"""COFW's ``.mat`` files (https://data.caltech.edu/records/20099), which hold the images as well.
+"""COFW's ``.mat`` files (https://data.caltech.edu/records/20099), which also hold the images.
 
-``COFW_train_color.mat`` has ``IsTr`` (N x 1 cells of images), ``phisTr`` (N x 87) and ``bboxesTr`` (N x 4),
-``COFW_test_color.mat`` has ``IsT``, ``phisT`` and ``bboxesT``. A row of phis is 29 x, 29 y and 29 occlusion flags, as
-the authors' ``shapeGt`` reads it (``occl = phis(n, nfids*2+1 : nfids*3)``), in MATLAB's 1-based pixels; a box is left,
-top, width, height. That 1 is to be taken off, and v7.3 (HDF5) stores arrays transposed, is also how mmpose's
-``tools/dataset_converters/parse_cofw_dataset.py`` reads them (github.com/open-mmlab/mmpose).
+``COFW_train_color.mat`` has ``IsTr`` (N x 1 cells of images), ``phisTr`` (N x 87) and ``bboxesTr`` (N x 4).
+``COFW_test_color.mat`` has ``IsT``, ``phisT`` and ``bboxesT``. A row of phis is 29 x, 29 y and 29 occlusion flags; the
+authors' ``shapeGt`` reads it so (``occl = phis(n, nfids*2+1 : nfids*3)``). Coordinates are MATLAB's 1-based pixels, so
+1 is subtracted. A box is left, top, width, height. Files of version 7.3 (HDF5) store arrays transposed. mmpose's
+``tools/dataset_converters/parse_cofw_dataset.py`` (github.com/open-mmlab/mmpose) does the same two conversions.
 """
 
 from __future__ import annotations
@@ -27,13 +27,15 @@ _SPLITS = ("Tr", "T")
 
 
 def read(path: Path, scheme: Scheme) -> Iterator[Entry]:
-    """Faces of a COFW file. Its boxes, which simulate a detector, become "rect"; ``occlusion`` is the occluded share.
+    """Yield the faces of a COFW file.
 
-    The images are written as PNG into the user's cache, ``assets/hih-align/cofw`` in the folder ``HF_HOME``, where they
-    are not there yet: the file's own folder stays as it is, and may be read-only.
+    The boxes of the file simulate a detector and become "rect". The attribute ``occlusion`` is the share of occluded
+    landmarks. The images are written as PNG into ``assets/hih-align/cofw`` in the folder ``HF_HOME``, unless they are
+    there already. The folder of the file is not changed and may be read-only.
 
     Raises:
-        ValueError: not such a file, scipy (or for v7.3 h5py) missing, or another number of landmarks than the scheme's.
+        ValueError: the file is not a COFW file; scipy, or h5py for version 7.3, is missing; or the number of landmarks
+            is not that of the scheme.
     """
     image_of, phis, boxes = _load(path)
     if phis.ndim != 2 or phis.shape[1] != 3 * len(scheme):
@@ -48,7 +50,7 @@ def read(path: Path, scheme: Scheme) -> Iterator[Entry]:
 
 
 def _folder(path: Path) -> Path:
-    """Where the images of this file, as it is now, are kept."""
+    """The folder that keeps the images of this version of the file."""
     from huggingface_hub import cached_assets_path
 
     about = path.stat()
@@ -75,7 +77,7 @@ def _load(path: Path) -> tuple[Callable[[int], Any], NDArray[np.float64], NDArra
         raise ValueError(f"{path}: .mat files need scipy: pip install 'hih-align[train]'") from error
     try:
         data: Any = loadmat(path)
-    except NotImplementedError:  # v7.3
+    except NotImplementedError:  # a file of version 7.3
         return _load_hdf5(path)
     except (ValueError, TypeError, OSError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error

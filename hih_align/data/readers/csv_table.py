@@ -1,9 +1,9 @@
-"""CSV (RFC 4180) with a header: a line per face, the image's name and two columns per landmark.
+"""CSV (RFC 4180) with a header: one line per face, with the name of the image and two columns per landmark.
 
-Columns may be called ``<landmark>_x``, ``<landmark>_y`` by the scheme's names; ``x_0 ... x_67, y_0 ...`` as OpenFace
-writes them (https://github.com/TadasBaltrusaitis/OpenFace/wiki/Output-Format); ``original_0_x, original_0_y, ...`` as
-in the lists of HRNet (https://github.com/HRNet/HRNet-Facial-Landmark-Detection); or ``x0, y0, ...``, ``0_x, 0_y, ...``.
-Numbers may start at 1. Coordinates are 0-based pixels.
+Possible column names: ``<landmark>_x``, ``<landmark>_y`` with the names of the scheme; ``x_0 ... x_67, y_0 ...`` as in
+OpenFace (https://github.com/TadasBaltrusaitis/OpenFace/wiki/Output-Format); ``original_0_x, original_0_y, ...`` as in
+the lists of HRNet (https://github.com/HRNet/HRNet-Facial-Landmark-Detection); ``x0, y0, ...``; ``0_x, 0_y, ...``. The
+numbers may also start at 1. Coordinates are 0-based pixels.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _NUMBERED = ("x_{n}", "original_{n}_x", "{n}_x", "x{n}")
 
 
 def read(path: Path, scheme: Scheme) -> Iterator[Entry]:
-    """Faces of a table, comma, semicolon or tab between its columns.
+    """Yield the faces of a table whose columns are separated by commas, semicolons or tabs.
 
-    An empty cell or NaN is a landmark that is not labelled, and so is ``v`` = 0 in a column named like ``x`` and ``y``.
-    ``x1, y1, x2, y2`` are a box, "annotated". All other columns become attributes, as numbers where they are.
+    A landmark is not labelled if its cell is empty or NaN, or if its ``v`` column (named like ``x`` and ``y``) is 0.
+    The columns ``x1, y1, x2, y2`` are the box "annotated". All other columns become attributes, as numbers if possible.
 
     Raises:
-        ValueError: no header with the image and every landmark of the scheme.
+        ValueError: the header lacks the image or a landmark of the scheme.
     """
     text = read_text(path)
     first = text.partition("\n")[0]
@@ -39,7 +39,7 @@ def read(path: Path, scheme: Scheme) -> Iterator[Entry]:
     header = [name.strip() for name in next(rows, [])]
     image = next((name for name in _IMAGE if name in header), None)
     if image is None:
-        raise ValueError(f"{path} has the columns {header[:8]}, expected the image's, one of {list(_IMAGE)}")
+        raise ValueError(f"{path} has the columns {header[:8]}, expected a column of images, one of {list(_IMAGE)}")
     columns = _columns(header, scheme)
     if columns is None:
         raise ValueError(
@@ -52,7 +52,7 @@ def read(path: Path, scheme: Scheme) -> Iterator[Entry]:
 
 
 def _columns(header: Sequence[str], scheme: Scheme) -> list[tuple[str, str, str]] | None:
-    """Names of the x, y and v column of each landmark."""
+    """The names of the x, y and v column of each landmark."""
     layouts = [[f"{name}_x" for name in scheme.names]]
     for pattern in _NUMBERED:
         for first in (0, 1):

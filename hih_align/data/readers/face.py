@@ -1,4 +1,4 @@
-"""What a reader yields, and what readers share."""
+"""The result of a reader, and functions that several readers use."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ Attribute: TypeAlias = float | str | bool
 
 @dataclass(frozen=True, eq=False)
 class RawFace:
-    """One annotated face as its file has it, nothing checked but the file's own form.
+    """One annotated face as the file gives it. Only the form of the file has been checked.
 
     Attributes:
         image: the image file, which exists.
-        points: (K, 2) float64 pixels, 0 at the centre of the first; anything where not labelled. None: no points.
-        labelled: (K,) bool, None with points.
-        boxes: x1, y1, x2, y2 by name, where the file gives them.
-        attributes: what else the file says of the face.
-        spread: (K,) how unsure each point is, as a share of the box's longer side; None where not given.
-        size: width and height that the file gives for the image.
+        points: (K, 2) float64 pixels, 0 at the centre of the first pixel; points without a label may hold anything.
+            None: no points.
+        labelled: (K,) bool; None if ``points`` is None.
+        boxes: x1, y1, x2, y2 by name, as far as the file gives them.
+        attributes: what else the file says about the face.
+        spread: (K,) standard deviation of each label, as a share of the longer side of the box; None: not given.
+        size: width and height of the image according to the file; None: not given.
     """
 
     image: Path
@@ -38,16 +39,16 @@ class RawFace:
     size: tuple[int, int] | None = None
 
 
-#: A record's name for messages, and what reads it; errors of one record so leave the others alone.
+#: The name of a record, for messages, and a function that reads it. So an error of one record does not affect others.
 Entry: TypeAlias = tuple[str, Callable[[], RawFace]]
 Reader: TypeAlias = Callable[[Path, Scheme], Iterator[Entry]]
 
 
 def read_text(path: Path) -> str:
-    """A file's text, UTF-8 with or without a byte-order mark.
+    """The text of a UTF-8 file, with or without a byte-order mark.
 
     Raises:
-        ValueError: not UTF-8.
+        ValueError: the file is not UTF-8.
     """
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -56,30 +57,30 @@ def read_text(path: Path) -> str:
 
 
 def numbers(values: Any, count: int | None, what: str) -> NDArray[np.float64]:
-    """``values`` as (count,) float64; None and empty text become NaN.
+    """``values`` as (count,) float64. None and empty text become NaN.
 
     Raises:
-        ValueError: another number of them, or something that is no number.
+        ValueError: the count is wrong, or a value is not a number.
     """
     try:
         array = np.array([np.nan if v is None or v == "" else v for v in values], np.float64)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{what} is not numbers: {error}") from error
+        raise ValueError(f"{what} is not a list of numbers: {error}") from error
     if array.ndim != 1 or count not in (None, len(array)):
         raise ValueError(f"{what} has {len(array)} numbers, expected {count}")
     return array
 
 
 def finite(points: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(K, 2) -> (K,) where both coordinates are numbers."""
+    """(K,) bool: whether both coordinates of each point (K, 2) are finite."""
     return np.asarray(np.isfinite(points).all(-1), np.bool_)
 
 
 def find_image(name: str, folders: Iterable[Path]) -> Path:
-    """The first of ``folders`` that holds ``name`` (which may come from Windows, or be absolute).
+    """The file ``name`` in the first of ``folders`` that holds it. ``name`` may be a Windows path or absolute.
 
     Raises:
-        FileNotFoundError: none does.
+        FileNotFoundError: no folder holds it.
     """
     folders = list(dict.fromkeys(folders))
     for folder in folders:

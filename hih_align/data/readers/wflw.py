@@ -3,7 +3,7 @@
 A line of ``list_98pt_rect_attr_{train,test}.txt`` is "coordinates of 98 landmarks (196) + coordinates of upper left
 corner and lower right corner of detection rectangle (4) + attributes annotations (6) + image name (1)", that is
 ``x0 y0 ... x97 y97 x_min_rect y_min_rect x_max_rect y_max_rect pose expression illumination make-up occlusion blur
-image_name``; ``list_98pt_test*.txt`` has the landmarks and the image name only. Image names are relative to
+image_name``. A line of ``list_98pt_test*.txt`` has only the landmarks and the image name. Image names are relative to
 ``WFLW_images``.
 """
 
@@ -17,12 +17,12 @@ from pathlib import Path
 from ...schemes import Scheme
 from .face import Entry, RawFace, find_image, finite, numbers, read_text
 
-#: The order of the six attributes, 0 or 1; "makeup" is the file's make-up.
+#: The six attributes in the order of the file, each 0 or 1. "makeup" is the file's "make-up".
 ATTRIBUTES = ("pose", "expression", "illumination", "makeup", "occlusion", "blur")
 
 
 def read(path: Path, scheme: Scheme) -> Iterator[Entry]:
-    """Faces of a list file, of any number of landmarks; the rectangle becomes the box "rect"."""
+    """Yield the faces of a list file of any number of landmarks. The rectangle becomes the box "rect"."""
     folders = [
         folder / sub for folder in (path.parent, *path.resolve().parents[1:4]) for sub in ("WFLW_images", "images", "")
     ]
