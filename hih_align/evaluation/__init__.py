@@ -1,1 +1,1 @@
-"""How accurate a network is: metrics, evaluation, reports and calibration."""
+"""Measuring the accuracy of a network: metrics, evaluation, reports and score calibration."""

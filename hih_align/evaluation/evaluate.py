@@ -1,4 +1,4 @@
-"""An aligner against annotated faces: `evaluate` gives a `results.Report`."""
+"""`evaluate`, which measures an aligner on annotated faces and returns a `results.Report`."""
 
 from __future__ import annotations
 
@@ -32,35 +32,35 @@ def evaluate(
     keep: Callable[[Record], bool] | None = None,
     progress: bool = True,
 ) -> Report:
-    """Align the faces of a dataset and measure the errors.
+    """Align the faces of a data set and measure the errors.
 
     Args:
-        aligner: with its decoder and precision. Where its scheme is not the dataset's, its results are converted
-            (98 -> 68, 98 -> 29).
-        dataset: faces without labelled points are left out, and so are single points that are not labelled.
-        box: which boxes the aligner gets, see `face_boxes`. "jitter" is drawn for all faces with points, before
-            ``keep`` chooses among them: a face's box does not depend on which others are measured.
-        refine, mirror: as in `FaceAligner.align`; None means the checkpoint's.
-        subsets: attributes to report by, with or without a leading "attributes."; "attributes" alone means all that
-            are 0 or 1 on every face. One of 0 and 1 gives the subset of the faces that have it, any other a subset
-            for each value ("subset=lfpw").
+        aligner: the aligner, with its decoder and precision. If its scheme differs from the data set's, its results are
+            converted (98 to 68 or 29 points).
+        dataset: the faces. Faces without labelled points are left out; so are single landmarks without a label.
+        box: the boxes that the aligner gets; see `face_boxes`. "jitter" is drawn for all faces with points, before
+            ``keep`` chooses faces. So the box of a face does not depend on ``keep``.
+        refine, mirror: as in `FaceAligner.align`; ``refine=None`` means the checkpoint's default.
+        subsets: attributes to report by, with or without a leading "attributes.". "attributes" alone means every
+            attribute that is 0 or 1 on all faces. An attribute of 0 and 1 gives the subset of the faces with 1. Any
+            other attribute gives one subset per value ("subset=lfpw").
         batch_size: as in `FaceAligner.align_batch`.
-        normalizer: one of the dataset's scheme, or "box" for the longer side of the annotated box; by default what
-            `normalizers.choose_normalizer` says. `Report.settings` names it.
-        keep: chooses the faces, such as ``chosen_by(["test.txt"], dataset)`` of a split file.
-        progress: show a progress bar on the standard error.
+        normalizer: a normalizer of the data set's scheme, or "box" for the longer side of the annotated box. None: the
+            choice of `normalizers.choose_normalizer`. `Report.settings` names the normalizer.
+        keep: a condition that chooses faces, such as ``chosen_by(["test.txt"], dataset)`` for a split file.
+        progress: show a progress bar on stderr.
 
     Raises:
-        ValueError: an unknown box, normalizer or subset, boxes that faces lack, no face left, a scheme to which no
-            conversion is known; a bad image or box, naming the record.
-        FileNotFoundError: a missing image, naming the record.
+        ValueError: the box, normalizer or subset is unknown; a face lacks the box; no face is left; the aligner's
+            scheme cannot be converted; or an image or box is bad (the message names the record).
+        FileNotFoundError: an image does not exist; the message names the record.
     """
     scheme = dataset.scheme
     if scheme.id == aligner.scheme.id and len(scheme) != len(aligner.scheme):
         raise ValueError(
             f"scheme {scheme.id!r} has {len(scheme)} points in the dataset, but {len(aligner.scheme)} in the model"
         )
-    conversion(aligner.scheme, scheme)  # raises where none is known
+    conversion(aligner.scheme, scheme)  # raises if no conversion is known
     if normalizer not in (None, "box") and normalizer not in scheme.normalizers:
         expected = sorted([*scheme.normalizers, "box"])
         raise ValueError(f"normalizer is {normalizer!r}, expected for scheme {scheme.id!r} one of {expected}")
@@ -69,7 +69,7 @@ def evaluate(
     chosen = [i for i, record in enumerate(complete) if keep is None or keep(record)]
     records, boxes = tuple(complete[i] for i in chosen), boxes[chosen]
     if not records:
-        raise ValueError(f"dataset {dataset.name!r} has {len(complete)} faces with points, of which none was chosen")
+        raise ValueError(f"dataset {dataset.name!r} has {len(complete)} faces with points, but none of them was chosen")
     masks = subset_masks(records, subsets)
     normalizer = choose_normalizer(scheme, records) if normalizer is None else normalizer
     points, scores = _predict(aligner, records, boxes, scheme, batch_size, refine, mirror, progress)
@@ -98,7 +98,7 @@ def _predict(
     mirror: bool,
     progress: bool,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Points (N, K, 2) and scores (N, K) in the dataset's scheme; each image is read once."""
+    """Points (N, K, 2) and scores (N, K) in the scheme of the data set. Each image is read once."""
     of_image: dict[Path, list[int]] = {}
     for index, record in enumerate(records):
         of_image.setdefault(record.image, []).append(index)

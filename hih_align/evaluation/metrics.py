@@ -1,7 +1,7 @@
-"""NME, failure rate, AUC and the cumulative error distribution, as Sec. IV-A.2 uses them.
+"""NME, failure rate, AUC and the cumulative error distribution, as in Sec. IV-A.2 of the paper.
 
-The paper normalises by the outer eye corners on WFLW and 300W ("inter-ocular") and, on COFW, by the pupils as well.
-The index pairs are in `schemes.py`.
+The paper normalises by the distance of the outer eye corners ("inter-ocular") on WFLW and 300W. On COFW it also
+normalises by the distance of the pupils. The index pairs are in `schemes.builtin`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def point_errors(pred: ArrayLike, target: ArrayLike, norm: ArrayLike) -> NDArray[np.float64]:
-    """(N, K, 2), (N, K, 2) -> (N, K): distance of each landmark in percent of ``norm``, see `nme`."""
+    """(N, K) error of each landmark in percent of ``norm``; ``pred`` and ``target`` are (N, K, 2). See `nme`."""
     p, t = np.asarray(pred, np.float64), np.asarray(target, np.float64)
     if p.ndim != 3 or p.shape[-1] != 2 or p.shape != t.shape:
         raise ValueError(f"pred has shape {p.shape} and target {t.shape}, expected the same (N, K, 2)")
     n = np.asarray(norm)
-    # two integers are a pair of indices, also for N = 2: give distances as floats
+    # two integers are a pair of indices, also if N = 2: pass distances as floats
     if n.shape == (2,) and np.issubdtype(n.dtype, np.integer):
         if n.min() < 0 or n.max() >= p.shape[1]:
             raise ValueError(f"norm names landmarks {n.tolist()}, expected 0..{p.shape[1] - 1}")
@@ -27,7 +27,7 @@ def point_errors(pred: ArrayLike, target: ArrayLike, norm: ArrayLike) -> NDArray
         distance = n.astype(np.float64)
     else:
         raise ValueError(f"norm has shape {n.shape}, expected a pair of landmark indices or ({len(p)},) distances")
-    # NaN, not infinity: such a face has no error that could be compared
+    # NaN and not infinity: the error of such a face cannot be compared
     distance = np.where(distance > 0, distance, np.nan)
     return 100 * np.linalg.norm(p - t, axis=-1) / distance[:, None]
 
@@ -37,15 +37,15 @@ def nme(pred: ArrayLike, target: ArrayLike, norm: ArrayLike, labelled: ArrayLike
 
     Args:
         pred: (N, K, 2) predicted landmarks.
-        target: (N, K, 2) true landmarks; those not labelled may hold anything.
-        norm: two landmark indices (ints) whose distance in ``target`` normalises, or (N,) distances.
-        labelled: (N, K), true where ``target`` is known; all by default.
+        target: (N, K, 2) true landmarks. A landmark that is not labelled may hold anything.
+        norm: two landmark indices (ints), whose distance in ``target`` normalises the errors, or (N,) distances.
+        labelled: (N, K), true for each labelled landmark of ``target``. None: all are labelled.
 
     Returns:
-        (N,) percent. NaN for a face without a labelled landmark or with a zero norm.
+        (N,) percent. NaN for a face without a labelled landmark, and for a face whose norm is 0.
 
     Raises:
-        ValueError: if shapes do not fit.
+        ValueError: the shapes do not fit.
     """
     errors = point_errors(pred, target, norm)
     known = np.ones(errors.shape, bool) if labelled is None else np.asarray(labelled).astype(bool)
@@ -62,32 +62,32 @@ def _known(errors: ArrayLike) -> NDArray[np.float64]:
 
 
 def failure_rate(errors: ArrayLike, threshold: float = 10.0) -> float:
-    """Percent of faces with an error above ``threshold`` (same unit). NaN errors are left out; NaN if none is left."""
+    """Percent of faces with an error above ``threshold`` (same unit). NaN errors do not count; NaN if all are NaN."""
     values = _known(errors)
     return float(100 * (values > threshold).mean()) if len(values) else float("nan")
 
 
 class CED(NamedTuple):
-    """Cumulative error distribution, a step function: ``share[i]`` of the faces have an error <= ``error[i]``."""
+    """Cumulative error distribution, a step function: the share ``share[i]`` of faces has an error <= ``error[i]``."""
 
     error: NDArray[np.float64]
     share: NDArray[np.float64]
 
 
 def ced(errors: ArrayLike) -> CED:
-    """(N,) errors -> its steps, ascending. NaN errors are left out."""
+    """The cumulative error distribution of errors (N,), ascending. NaN errors do not count."""
     values = np.sort(_known(errors))
     return CED(values, np.arange(1, len(values) + 1) / max(len(values), 1))
 
 
 def auc(errors: ArrayLike, threshold: float = 10.0) -> float:
-    """Area under the CED up to ``threshold``, over ``threshold``: exact, in [0, 1], higher is better.
+    """Area under the CED from 0 to ``threshold``, divided by ``threshold``. The value is exact and lies in [0, 1].
 
-    A face with error e adds the part of [0, threshold] above e, so the area under the steps is a mean. NaN errors
-    are left out; NaN if none is left.
+    A larger value is better. A face with error e contributes the part of [0, threshold] above e, so the area under the
+    steps is a mean over faces. NaN errors do not count; the result is NaN if all errors are NaN.
 
     Raises:
-        ValueError: for a threshold that is not positive.
+        ValueError: ``threshold`` is not positive.
     """
     if not threshold > 0:
         raise ValueError(f"threshold is {threshold}, expected a positive error")

@@ -1,4 +1,4 @@
-"""What errors are divided by, where nobody says it, and its name in words."""
+"""The default normalizer of errors, and the names of normalizers in words."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from ..schemes import Scheme
 
 
 def choose_normalizer(scheme: Scheme, records: Sequence[Record]) -> str:
-    """What errors of faces are divided by where no normalizer is asked for: `Scheme.default_normalizer`, or "box"
-    where no face has its landmarks labelled (profiles)."""
+    """The default normalizer for the errors of faces.
+
+    It is `Scheme.default_normalizer`, or "box" if no face has its landmarks labelled (as on profiles).
+    """
     name = scheme.default_normalizer
     if name == "box":
         return name
@@ -19,5 +21,5 @@ def choose_normalizer(scheme: Scheme, records: Sequence[Record]) -> str:
 
 
 def normalizer_text(normalizer: str) -> str:
-    """A normalizer in words: "longer side of the box", "inter-ocular distance"."""
+    """The name of a normalizer in words: "longer side of the box", "inter-ocular distance"."""
     return "longer side of the box" if normalizer == "box" else f"{normalizer} distance"

@@ -1,4 +1,4 @@
-"""A `Report` in JSON, Markdown and pictures."""
+"""Writing a `Report` as JSON, Markdown and pictures."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def write_report(
     """Write ``report.json``, ``report.md``, ``ced.png``, ``calibration.png`` and ``worst.png``, each atomically.
 
     Args:
-        report: what to write.
-        folder: made if need be.
-        worst: faces on the sheet; the sheet is left out where no face has an NME.
-        command: what measured this, to be kept with it.
+        report: the report to write.
+        folder: the folder; it is made if it does not exist.
+        worst: number of faces on the sheet of the worst faces. The sheet is left out if no face has an NME.
+        command: the command that measured the report; it is written into the report.
 
     Returns:
-        the files written.
+        The files that were written.
 
     Raises:
-        ImportError: if matplotlib is missing.
+        ImportError: matplotlib is missing.
     """
     context = {"command": command, "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat()}
     texts = {
@@ -67,7 +67,7 @@ def write_report(
 
 
 def as_dict(report: Report) -> dict[str, Any]:
-    """Plain data for JSON: everything but the predicted points; what could not be measured is None."""
+    """The report as a dictionary for JSON, without the predicted points. A value that was not measured is None."""
     full, quality = report.full_set, report.score_quality
     return {
         "model": report.model,
@@ -117,7 +117,7 @@ def as_dict(report: Report) -> dict[str, Any]:
 
 
 def markdown(report: Report) -> str:
-    """The summary for reading: by subset, scores, by part, worst faces."""
+    """The report as Markdown: summary by subset, scores, parts of the face, worst faces."""
     s = report.settings
     manner = [f"{s.box.capitalize()} boxes", f"refine {s.refine}", *(["mirrored averaging"] if s.mirror else [])]
     manner += [f"{s.decoder.get('method', 'unknown')} decoder", s.dtype]
@@ -137,14 +137,14 @@ def markdown(report: Report) -> str:
     notes = []
     if missing := report.overall.faces - report.overall.measured:
         notes.append(
-            f"{missing} of {len(report)} faces have no labelled {unit}: they have no NME, and count in box NME only."
+            f"{missing} of {len(report)} faces have no labelled {unit}. They have no NME and count only in box NME."
         )
     if report.without_points:
         notes.append(f"{report.without_points} faces without labelled points are left out.")
     if report.full_set is not None:
         share = WFLW_TEST[0] / sum(WFLW_TEST)
         notes.append(
-            f"Full set: estimate for WFLW's whole test set, {share:.4f} x with attribute + {1 - share:.4f} x without."
+            f"Full set: estimate for WFLW's whole test set: {share:.4f} x with attribute + {1 - share:.4f} x without."
         )
     quality = report.score_quality
     notes.append(
@@ -153,8 +153,8 @@ def markdown(report: Report) -> str:
     )
     if not s.calibrated:
         notes.append(
-            "The scores are not calibrated: they are heights of heatmaps, which rank points but are no probabilities; "
-            "`hih-align calibrate` fits them."
+            "The scores are not calibrated: they are heatmap heights, which rank points but are no probabilities. "
+            "`hih-align calibrate` calibrates them."
         )
     lines += [*notes, ""]
     if parts := part_errors(report):
@@ -167,13 +167,13 @@ def markdown(report: Report) -> str:
 
 
 def worst_lines(report: Report, worst: Sequence[int] | NDArray[np.intp]) -> list[str]:
-    """Lines of a Markdown list: the NME and the file of the faces of these indices."""
+    """Markdown list of the given faces: NME and file name."""
     faces = (f"- {report.nme[i]:.1f} %, {report.records[i].image.name}" for i in worst)
     return ["Worst faces:", "", *faces, ""]
 
 
 def summary_table(report: Report) -> list[str]:
-    """Lines of a Markdown table: all faces, each subset and, where there is one, the full set's estimate."""
+    """Markdown table: all faces, each subset and, if there is one, the estimate for the full set."""
     rows: dict[str, ErrorSummary] = {"all": report.overall, **report.by_subset}
     if (full := report.full_set) is not None:
         rows |= {"with an attribute": full.with_attribute, "without": full.without_attribute}
@@ -189,7 +189,7 @@ def summary_table(report: Report) -> list[str]:
 
 
 def part_errors(report: Report) -> dict[str, tuple[float, float]]:
-    """NME and box NME of each of the scheme's parts: means over its landmarks that any face has labelled."""
+    """NME and box NME of each part of the scheme: the mean over its landmarks that at least one face has labelled."""
     found = {}
     for name, group in report.scheme.parts.items():
         values = (report.landmark_nme[list(group)], report.landmark_box_nme[list(group)])
@@ -199,11 +199,11 @@ def part_errors(report: Report) -> dict[str, tuple[float, float]]:
 
 
 def ced_figure(reports: Sequence[Report], limit: float = 10.0) -> Figure:
-    """Cumulative error distributions: one report's with its subsets', or several reports' side by side.
+    """Plot cumulative error distributions: of one report and its subsets, or of several reports.
 
     Args:
         reports: at least one.
-        limit: NME where the axis ends, in percent.
+        limit: NME at the end of the axis, in percent.
     """
     figure = blank_figure(6.4, 4.4)
     axes = figure.add_subplot()
@@ -217,7 +217,7 @@ def ced_figure(reports: Sequence[Report], limit: float = 10.0) -> Figure:
         steps = metrics.ced(errors)
         if not len(steps.error):
             continue
-        # from no error to beyond every axis
+        # extend the curve from 0 to beyond the end of the axis
         x, y = np.concatenate(([0.0], steps.error, [1e6])), np.concatenate(([0.0], steps.share, [1.0]))
         label = f"{name}: NME {np.mean(steps.error):.2f}, AUC {metrics.auc(errors, limit):.3f}"
         width, style = (2.2 if number == 0 else 1.1), ("-" if number < 10 else "--")
@@ -230,13 +230,13 @@ def ced_figure(reports: Sequence[Report], limit: float = 10.0) -> Figure:
 
 
 def calibration_figure(report: Report) -> Figure:
-    """What the scores claim against what came true, and how the scores are distributed."""
+    """Plot the scores against the share of points that are correct, and the distribution of the scores."""
     quality = report.score_quality
     figure = blank_figure(4.6, 5.2)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     middle = (np.arange(len(quality.count)) + 0.5) / len(quality.count)
     above.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle="--")
-    # bins with few points say little: their size shows it
+    # the size of a dot shows how many points its bin has
     share = quality.count / max(quality.points, 1)
     known = quality.count > 0
     above.plot(quality.score[known], quality.found[known], color="C0", linewidth=1)
@@ -257,16 +257,17 @@ def calibration_figure(report: Report) -> Figure:
 
 
 def worst_figure(report: Report, count: int = 16, columns: int = 4) -> Figure:
-    """The faces with the largest NME, worst first: annotated points green, found points red, their distance grey.
+    """Plot the faces with the largest NME, the worst first.
 
-    Above each its NME, its score and its file.
+    Annotated points are green, predicted points are red, and a grey line joins the two. The title of each face gives
+    its NME, its score and its file name.
     """
     faces = report.worst(count)
     rows = max(1, math.ceil(len(faces) / columns))
     figure = blank_figure(3.2 * columns, 3.4 * rows + 0.5)
     figure.suptitle(
         f"{report.model} on {report.dataset}, {report.settings.box} boxes: the worst {len(faces)} faces "
-        "(green: annotated, red: found)",
+        "(green: annotated, red: predicted)",
         fontsize=11,
     )
     for place, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
@@ -282,7 +283,7 @@ def _draw_face(axes: Axes, report: Report, index: int, size: int = 320) -> None:
     axes.imshow(crops.warp(read_image(record.image), crop.matrix, size))
     target, found = crop.to_crop(report.target[index]), crop.to_crop(report.points[index])
     for a, b in zip(target, found, strict=True):
-        axes.plot(*zip(a, b, strict=True), color="0.8", linewidth=0.5)  # NaN: nothing is drawn
+        axes.plot(*zip(a, b, strict=True), color="0.8", linewidth=0.5)  # a line with NaN is not drawn
     for points, colour in ((target, _TARGET), (found, _FOUND)):
         for contour in report.scheme.contours:
             axes.plot(*points[list(contour)].T, color=colour, linewidth=0.7, alpha=0.8)
@@ -293,7 +294,7 @@ def _draw_face(axes: Axes, report: Report, index: int, size: int = 320) -> None:
 
 
 def blank_figure(width: float, height: float) -> Figure:
-    """Without pyplot: no global state, no display."""
+    """A figure made without pyplot: no global state and no display are needed."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure

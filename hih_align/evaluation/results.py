@@ -1,4 +1,4 @@
-"""What an evaluation says: a `Report`, its `Settings` and its errors summed up; `report` writes and draws it."""
+"""The result of an evaluation: `Report`, its `Settings`, and its `ErrorSummary`. `report` writes and draws a report."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from . import metrics
 from .score_quality import ScoreQuality, measure_scores, rank_correlation
 from .subsets import is_set
 
-#: WFLW's test set: faces with any of its six attributes, and faces with none.
+#: Number of faces in WFLW's test set with at least one of its six attributes, and with none.
 WFLW_TEST = (1966, 534)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How an evaluation was run.
+    """The settings of an evaluation.
 
     Attributes:
         box: see `face_boxes`.
-        refine: refining passes.
-        mirror: whether averaged with the mirrored face.
-        decoder: the decoder's fields.
-        dtype: in which the network ran.
-        backend: the runtime that ran it.
-        normalizer: what errors are divided by.
-        keep: which faces of the dataset, in words; None for all.
-        calibrated: whether the scores are probabilities, see `Landmarks.calibrated`.
+        refine: number of refining passes.
+        mirror: whether each result is averaged with the result of the mirrored face.
+        decoder: the fields of the decoder.
+        dtype: precision of the network.
+        backend: the runtime of the network.
+        normalizer: the distance that divides errors.
+        keep: the condition that chose the faces, in words; None: all faces.
+        calibrated: whether the scores are probabilities; see `Landmarks.calibrated`.
     """
 
     box: str = "annotated"
@@ -51,16 +51,16 @@ class Settings:
 
 @dataclass(frozen=True)
 class ErrorSummary:
-    """Errors of some faces.
+    """The errors of a set of faces, summed up.
 
     Attributes:
-        faces: their number.
-        measured: those with an NME; the next six fields are about these.
-        nme: mean over faces, percent of the normaliser.
-        median: of the faces' NME.
-        fr8, fr10: failure rates in percent: share of faces with an NME above 8 and 10.
-        auc8, auc10: areas under the cumulative error distribution up to 8 and 10, in [0, 1].
-        box_nme: mean over faces, percent of the longer side of the annotated box.
+        faces: number of faces.
+        measured: number of faces with an NME. The next six fields are about these faces.
+        nme: mean NME of the faces, in percent of the normalizer.
+        median: median NME of the faces.
+        fr8, fr10: failure rates in percent: the share of faces with an NME above 8 and above 10.
+        auc8, auc10: areas under the cumulative error distribution up to 8 and up to 10, in [0, 1].
+        box_nme: mean error of the faces, in percent of the longer side of the annotated box.
     """
 
     faces: int
@@ -75,7 +75,7 @@ class ErrorSummary:
 
 
 def summarize(nme: NDArray[np.float64], box_nme: NDArray[np.float64]) -> ErrorSummary:
-    """(N,) NME and (N,) box NME of faces, NaN where not measured -> their `ErrorSummary`, NaN where nothing is."""
+    """The `ErrorSummary` of faces with NME (N,) and box NME (N,). NaN: not measured. Fields without data are NaN."""
     known = nme[~np.isnan(nme)]
     return ErrorSummary(
         faces=len(nme),
@@ -92,14 +92,14 @@ def summarize(nme: NDArray[np.float64], box_nme: NDArray[np.float64]) -> ErrorSu
 
 @dataclass(frozen=True)
 class FullSet:
-    """What a sample of WFLW's test faces says of the whole test set.
+    """An estimate for WFLW's whole test set from a sample of its faces.
 
-    Hard faces may be in excess in the sample. Of WFLW's 2500 test faces 1966 carry an attribute and 534 carry none
-    (``shared/data/README.md``), so 0.7864 * mean(with) + 0.2136 * mean(without) estimates every mean over faces.
+    The sample may hold too many hard faces. Of the 2500 faces of WFLW's test set, 1966 have an attribute and 534 have
+    none. So 0.7864 * mean(with) + 0.2136 * mean(without) estimates a mean over the whole set.
 
     Attributes:
-        estimate: of the whole set; its median is not estimated (NaN).
-        with_attribute, without_attribute: the sample's faces of either kind.
+        estimate: estimate for the whole set. Its median is not estimated (NaN).
+        with_attribute, without_attribute: the faces of the sample with and without an attribute.
     """
 
     estimate: ErrorSummary
@@ -109,19 +109,19 @@ class FullSet:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Report:
-    """Predictions for annotated faces and what follows from them. N faces, K landmarks.
+    """Predictions for annotated faces, and their errors. N faces, K landmarks.
 
     Attributes:
-        model: the checkpoint's name.
-        dataset: the data's name.
-        scheme: of the data.
-        settings: how it was run.
+        model: name of the checkpoint.
+        dataset: name of the data set.
+        scheme: scheme of the data set.
+        settings: the settings of the evaluation.
         records: the N faces.
-        boxes: (N, 4) float64, what the aligner was given.
-        points: (N, K, 2) float32, what it found, in pixels of each face's image and in the data's scheme.
+        boxes: (N, 4) float64, the boxes that the aligner was given.
+        points: (N, K, 2) float32, the predicted points in pixels of each face's image, in the data set's scheme.
         scores: (N, K) float32.
-        subsets: (N,) bool by name.
-        without_points: faces of the data that have no labelled points and were left out.
+        subsets: (N,) bool by the name of the subset.
+        without_points: number of faces that were left out because they have no labelled points.
     """
 
     model: str
@@ -144,40 +144,40 @@ class Report:
 
     @cached_property
     def labelled(self) -> NDArray[np.bool_]:
-        """(N, K) whether the data have the point."""
+        """(N, K) bool: whether the landmark is labelled."""
         return stack_labels(self.records)[2] > 0
 
     @cached_property
     def target(self) -> NDArray[np.float64]:
-        """(N, K, 2) the data's points, NaN where not labelled."""
+        """(N, K, 2) the labelled points; NaN for a landmark without a label."""
         return np.where(self.labelled[..., None], stack_labels(self.records)[1], np.nan)
 
     @cached_property
     def box_sides(self) -> NDArray[np.float64]:
-        """(N,) longer side of the annotated box in pixels."""
+        """(N,) the longer side of the annotated box, in pixels."""
         boxes = face_boxes(self.records)
         return (boxes[:, 2:] - boxes[:, :2]).max(-1)
 
     @cached_property
     def norm(self) -> NDArray[np.float64]:
-        """(N,) what errors are divided by, in pixels; NaN where its points are not labelled."""
+        """(N,) the distance that divides the errors, in pixels; NaN if its landmarks are not labelled."""
         if self.settings.normalizer == "box":
             return self.box_sides
-        return self.scheme.distance(self.target, self.settings.normalizer)  # NaN if any end is
+        return self.scheme.distance(self.target, self.settings.normalizer)  # NaN if one of its landmarks is NaN
 
     @cached_property
     def point_errors(self) -> NDArray[np.float64]:
-        """(N, K) percent of `norm`, NaN where not labelled."""
+        """(N, K) error in percent of `norm`; NaN for a landmark without a label."""
         return metrics.point_errors(self.points, self.target, self.norm)
 
     @cached_property
     def box_errors(self) -> NDArray[np.float64]:
-        """(N, K) percent of the longer side of the annotated box, NaN where not labelled."""
+        """(N, K) error in percent of the longer side of the annotated box; NaN for a landmark without a label."""
         return metrics.point_errors(self.points, self.target, self.box_sides)
 
     @cached_property
     def nme(self) -> NDArray[np.float64]:
-        """(N,) mean error of each face in percent of `norm`; NaN where that is not labelled."""
+        """(N,) mean error of each face in percent of `norm`; NaN if `norm` is NaN."""
         return metrics.nme(self.points, self.target, self.norm, self.labelled)
 
     @cached_property
@@ -187,28 +187,30 @@ class Report:
 
     @cached_property
     def overall(self) -> ErrorSummary:
-        """Of all faces."""
+        """The summary of all faces."""
         return summarize(self.nme, self.box_nme)
 
     @cached_property
     def by_subset(self) -> dict[str, ErrorSummary]:
-        """Of each subset's faces."""
+        """The summary of each subset."""
         return {name: self._summary(mask) for name, mask in self.subsets.items()}
 
     @cached_property
     def landmark_nme(self) -> NDArray[np.float64]:
-        """(K,) mean over faces of each landmark's error in percent of `norm`; NaN for one that no face has."""
+        """(K,) mean error of each landmark over the faces, in percent of `norm`; NaN if no face has the landmark."""
         return np.array([_mean(column) for column in self.point_errors.T])
 
     @cached_property
     def landmark_box_nme(self) -> NDArray[np.float64]:
-        """(K,) the same in percent of the longer side of the annotated box."""
+        """(K,) mean error of each landmark, in percent of the longer side of the annotated box."""
         return np.array([_mean(column) for column in self.box_errors.T])
 
     @cached_property
     def full_set(self) -> FullSet | None:
-        """The estimate for WFLW's whole test set; None for data of another kind: where a face lacks one of WFLW's six
-        attributes, or all faces are with, or all without."""
+        """The estimate for WFLW's whole test set.
+
+        None if a face lacks one of WFLW's six attributes, or if all faces have an attribute, or none has.
+        """
         if not all(name in record.attributes for record in self.records for name in ATTRIBUTES):
             return None
         marked = np.array([any(is_set(r.attributes[name]) for name in ATTRIBUTES) for r in self.records])
@@ -225,15 +227,15 @@ class Report:
 
     @cached_property
     def score_quality(self) -> ScoreQuality:
-        """Of all labelled points."""
+        """The quality of the scores of all labelled points."""
         known = ~np.isnan(self.box_errors)
         scores, errors = self.scores[known].astype(np.float64), self.box_errors[known] / 100
         faces = np.array([_mean(row) for row in np.where(known, self.scores, np.nan)])
         return measure_scores(scores, errors, rank_correlation(faces, self.box_nme))
 
     def worst(self, count: int = 16) -> NDArray[np.intp]:
-        """Indices of the faces with the largest NME, worst first; faces without one are never among them."""
-        order = np.argsort(-self.nme, kind="stable")  # NaN goes last
+        """Indices of the faces with the largest NME, the worst first. Faces without an NME are left out."""
+        order = np.argsort(-self.nme, kind="stable")  # NaN sorts last
         return order[: min(count, self.overall.measured)]
 
     def _summary(self, mask: NDArray[np.bool_]) -> ErrorSummary:

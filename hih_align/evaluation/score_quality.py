@@ -1,4 +1,4 @@
-"""Whether scores are what they claim to be: expected calibration error and rank correlation."""
+"""The quality of scores: expected calibration error and rank correlation."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ..scores import TOLERANCE
 
 @dataclass(frozen=True, eq=False)
 class ScoreQuality:
-    """Whether scores are what they claim to be: the probability that a point's error is below 5 % of its box.
+    """The quality of scores. A score should be the probability that the point's error is below 5 % of its box.
 
     Attributes:
-        points: labelled points measured.
-        error: expected calibration error over 10 bins of equal width: the mean over points of the difference between
-            their bin's mean score and the share of its points found.
-        rank_correlation: Spearman's, of the points' scores with their errors in shares of the box; -1 is best.
-        face_rank_correlation: the same of the faces' mean scores with their mean errors.
-        count: (10,) points in each bin.
-        score: (10,) mean score in each bin, NaN in an empty one.
+        points: number of labelled points.
+        error: expected calibration error over 10 bins of equal width. It is the mean over points of the difference
+            between the mean score of the point's bin and the share of correct points in that bin.
+        rank_correlation: Spearman correlation of the scores with the errors in shares of the box; -1 is best.
+        face_rank_correlation: the same for the mean scores and mean errors of faces.
+        count: (10,) number of points in each bin.
+        score: (10,) mean score in each bin; NaN in an empty bin.
         found: (10,) share of points with an error below 5 % of the longer side of the annotated box.
     """
 
@@ -37,17 +37,17 @@ class ScoreQuality:
 def measure_scores(
     scores: NDArray[np.float64], errors: NDArray[np.float64], of_faces: float, bins: int = 10
 ) -> ScoreQuality:
-    """What (P,) scores say of (P,) errors.
+    """Compare scores (P,) with errors (P,).
 
     Args:
         scores: float64 in [0, 1].
-        errors: float64 in shares of the longer side of the annotated box.
-        of_faces: becomes `ScoreQuality.face_rank_correlation`.
-        bins: of equal width.
+        errors: float64, in shares of the longer side of the annotated box.
+        of_faces: value of `ScoreQuality.face_rank_correlation`.
+        bins: number of bins of equal width.
     """
     place = np.minimum((scores * bins).astype(np.int64), bins - 1)
     count = np.bincount(place, minlength=bins)
-    with np.errstate(invalid="ignore"):  # empty bins: NaN
+    with np.errstate(invalid="ignore"):  # an empty bin becomes NaN
         score = np.bincount(place, scores, bins) / count
         found = np.bincount(place, errors < TOLERANCE, bins) / count
     gap = np.where(count > 0, np.abs(score - found), 0.0)
@@ -63,7 +63,7 @@ def measure_scores(
 
 
 def rank_correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Spearman's, of pairs without NaN; NaN where one side does not vary."""
+    """Spearman correlation of the pairs without NaN; NaN if one side is constant."""
     from scipy.stats import spearmanr
 
     known = ~(np.isnan(a) | np.isnan(b))

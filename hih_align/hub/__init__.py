@@ -1,1 +1,1 @@
-"""From a name to a network: config, manifest, files, download and upload."""
+"""Checkpoints: their config, the manifest of published models, download and upload."""

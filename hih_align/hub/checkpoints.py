@@ -1,7 +1,8 @@
-"""Name -> manifest -> file -> network.
+"""Finding, loading and saving checkpoints: from a model's name to a network with its weights.
 
-A checkpoint is weights (safetensors) and a `Config`. Published ones are rows of ``weights_manifest.json``; a user's
-own is a folder, or a Hub repository, that holds ``config.json`` and ``model.safetensors``.
+A checkpoint is a file of weights (safetensors) and a `Config`. The published checkpoints are rows of
+``weights_manifest.json``. A user's checkpoint is a folder, or a Hub repository, with ``config.json`` and
+``model.safetensors``.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ from .download import WeightsUnavailableError, download, download_verified, veri
 from .manifest import WEIGHTS_FOLDER, ManifestRow, _edit, known_names, local_weights, read_manifest, weight_folders
 
 WEIGHTS_FILE = "model.safetensors"
-#: What `hih-align export` writes, by the backend that runs it: such a folder needs no weights.
+#: The files that `hih-align export` writes, by the backend that runs them. A folder with such a file needs no weights.
 EXPORTED_FILES = {"openvino": "model.xml", "onnxruntime": "model.onnx"}
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where weights lie and what they are.
+    """The place and the config of a checkpoint.
 
     Attributes:
-        config: of the network.
-        weights: the file of weights; in an exported folder (`EXPORTED_FILES`) it may not exist.
+        config: the config of the network.
+        weights: the file of weights. It may not exist in an exported folder (`EXPORTED_FILES`).
     """
 
     config: Config
@@ -51,23 +52,24 @@ def find_checkpoint(
     token: str | bool | None = None,
     local_files_only: bool = False,
 ) -> Checkpoint:
-    """Find, and where needed download, a checkpoint.
+    """Find a checkpoint, and download it if this is necessary.
 
     Args:
-        name: a size ("HIH_T"; its scheme is ``scheme``, or 300w), a manifest id ("HIH_T/300w"), a folder written by
-            `save_checkpoint` or by a training run, or a Hub repository ("user/repo"), tried in this order.
-        scheme: the landmarks wanted; must be the checkpoint's own, or "cofw" for a WFLW checkpoint, whose points are
-            then converted.
+        name: one of these, tried in this order: a size ("HIH_T", whose scheme is ``scheme`` or 300w); a manifest id
+            ("HIH_T/300w"); a folder that `save_checkpoint` or a training run wrote; a Hub repository ("user/repo").
+        scheme: the wanted scheme. It must be the scheme of the checkpoint, or "cofw" for a WFLW checkpoint, whose
+            points are then converted.
         cache_dir, revision, token, local_files_only: as in `huggingface_hub.hf_hub_download`.
 
-    Manifest rows are looked up in the package, in ``weights/`` beside a checkout's manifest, in the folder that
-    ``HIH_ALIGN_WEIGHTS`` names, then in the Hub's cache and on the Hub; their SHA-256 is verified.
+    The file of a manifest row is searched in the package, in ``weights/`` of a checkout, in the folder that the
+    environment variable ``HIH_ALIGN_WEIGHTS`` names, in the Hub's cache and on the Hub. Its SHA-256 is verified.
 
     Raises:
-        ValueError: unknown name or scheme, or a scheme that is not the checkpoint's.
-        FileNotFoundError: a path that does not exist, or a folder without its two files.
-        CheckpointError: content that is not what it should be.
-        WeightsUnavailableError: the weights cannot be had.
+        TypeError: ``name`` is neither a name nor a path.
+        ValueError: the name or scheme is unknown, or the checkpoint has another scheme.
+        FileNotFoundError: the path does not exist, or the folder lacks one of its two files.
+        CheckpointError: the content of a file is wrong.
+        WeightsUnavailableError: the weights are not here and cannot be downloaded.
     """
     hub = {"cache_dir": cache_dir, "revision": revision, "token": token, "local_files_only": local_files_only}
     if not isinstance(name, (str, os.PathLike)):
@@ -76,20 +78,20 @@ def find_checkpoint(
     name = os.fspath(name)
     wanted = None if scheme is None else get_scheme(scheme)
     ours = name.split("/")[0] in SIZES
-    rows = read_manifest() if ours else {}  # read when it is needed: a program may have been bundled without it
+    rows = read_manifest() if ours else {}  # read only for these names: a bundled program may lack the manifest
     if name in SIZES:
         trained_on = "300w" if wanted is None else "wflw" if wanted.id == "cofw" else wanted.id
         row = rows.get(f"{name}/{trained_on}")
         if row is None:
             known = sorted({row.scheme for row in rows.values() if row.size == name} | {"cofw"})
-            raise ValueError(f"scheme is {trained_on!r}, {name} has {known}")
+            raise ValueError(f"scheme is {trained_on!r}, expected one of {known} for {name}")
         found = Checkpoint(row.config, _find_weights(row, hub))
     elif name in rows:
         config = _with_scheme(rows[name].config, wanted, name)  # before a download
         found = Checkpoint(config, _find_weights(rows[name], hub))
     elif name and Path(name).is_dir():
         found = _folder(Path(name))
-    elif os.path.lexists(name):  # never looked for on the Hub
+    elif os.path.lexists(name):  # an existing file is never taken for a Hub repository
         beside = Path(name).parent / CONFIG_FILE
         what = f"that folder, {str(Path(name).parent)!r}" if beside.is_file() else f"a folder with {CONFIG_FILE}"
         raise ValueError(
@@ -114,7 +116,7 @@ def _with_scheme(config: Config, wanted: Scheme | None, name: str) -> Config:
         return replace(config, output=None)
     if wanted == "cofw" and config.scheme == "wflw":
         return replace(config, output="cofw")
-    other = " of another content" if wanted.id == config.scheme.id else ""
+    other = " with other content" if wanted.id == config.scheme.id else ""
     raise ValueError(f"scheme is {wanted.id!r}, but {name} was trained for {config.scheme.id!r}{other}")
 
 
@@ -126,8 +128,8 @@ def _find_weights(row: ManifestRow, hub: dict[str, Any]) -> Path:
             revision = hub["revision"] or row.revision
             return download_verified(row.repo_id, WEIGHTS_FILE, row.sha256, {**hub, "revision": revision})
     raise WeightsUnavailableError(
-        f"{row.id} is not published{'' if row.sha256 else ' (not trained yet)'}: wanted {row.file} in "
-        f"{', '.join(map(str, weight_folders()))} or the folder that {WEIGHTS_FOLDER} names"
+        f"{row.id} is not published{'' if row.sha256 else ' (not trained yet)'}: expected the file {row.file} in "
+        f"{', '.join(map(str, weight_folders()))} or in the folder that {WEIGHTS_FOLDER} names"
     )
 
 
@@ -140,7 +142,7 @@ def _folder(folder: Path) -> Checkpoint:
 
 
 def exported_for(folder: Path) -> list[str]:
-    """The backends for which ``folder`` holds an exported file."""
+    """The backends whose exported file lies in ``folder``."""
     return [backend for backend, name in EXPORTED_FILES.items() if (folder / name).is_file()]
 
 
@@ -150,11 +152,11 @@ def _repository(repo_id: str, wanted: Scheme | None, hub: dict[str, Any]) -> Che
 
 
 def load_network(checkpoint: Checkpoint) -> HIHNet:
-    """The network with its weights, float32, on the CPU, in eval mode.
+    """The network of a checkpoint with its weights: float32, on the CPU, in eval mode.
 
     Raises:
-        CheckpointError: if the file is damaged, or holds other weights than the config says, NaN or infinity.
-        FileNotFoundError: an exported folder, which holds a runtime's file instead of weights; it says what to do.
+        CheckpointError: the file is damaged, holds NaN or infinity, or its tensors are not those of the config.
+        FileNotFoundError: the folder was exported and holds no weights. The message says which backend to pass.
     """
     config, path = checkpoint.config, checkpoint.weights
     if not path.is_file() and (backends := exported_for(path.parent)):
@@ -174,37 +176,37 @@ def load_network(checkpoint: Checkpoint) -> HIHNet:
     wanted = network.state_dict()
     for name, tensor in wanted.items():
         if name not in state:
-            raise CheckpointError(f"{path} lacks {name}, which a network of its config has")
+            raise CheckpointError(f"{path} lacks the tensor {name}, which the network of its config has")
         if state[name].shape != tensor.shape:
             raise CheckpointError(
-                f"{path}: {name} has shape {tuple(state[name].shape)}, its config asks for {tuple(tensor.shape)}"
+                f"{path}: {name} has shape {tuple(state[name].shape)}, expected {tuple(tensor.shape)} by its config"
             )
     if surplus := sorted(set(state) - set(wanted)):
-        raise CheckpointError(f"{path} holds {surplus[0]}, which a network of its config does not have")
+        raise CheckpointError(f"{path} holds the tensor {surplus[0]}, which the network of its config does not have")
     try:
         check_finite(state, path)
     except ValueError as error:
         raise CheckpointError(str(error)) from error
-    with torch.inference_mode(False):  # copies: the file's own pages may change later
+    with torch.inference_mode(False):  # copy the tensors: the file behind them may change later
         network.load_state_dict({n: value.to(wanted[n].dtype, copy=True) for n, value in state.items()}, assign=True)
     return network.eval()
 
 
 def save_weights(network: HIHNet, path: Path, dtype: torch.dtype | None = None) -> None:
-    """Write weights as safetensors, atomically; floating point in ``dtype``, as they are by default."""
+    """Write weights as safetensors, atomically. Floating-point tensors get ``dtype``; None keeps their dtypes."""
     state = {
         plain_name(name): (value.to(dtype) if dtype and value.is_floating_point() else value).cpu().contiguous()
         for name, value in network.state_dict().items()
     }
     with files.replacing(path) as temporary:
-        # not save_file, which hides a full disk in a SafetensorError
+        # not `save_file`, which reports a full disk as SafetensorError
         temporary.write_bytes(safetensors.torch.save(state, metadata={"format": "pt"}))
 
 
 def save_checkpoint(
     folder: str | os.PathLike[str], network: HIHNet, config: Config, dtype: torch.dtype | None = None
 ) -> None:
-    """Write ``config.json`` and ``model.safetensors``, each atomically, into ``folder``, made if need be."""
+    """Write ``config.json`` and ``model.safetensors`` into ``folder``, each atomically. Missing folders are made."""
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     save_weights(network, path / WEIGHTS_FILE, dtype)
@@ -212,10 +214,10 @@ def save_checkpoint(
 
 
 def save_config(model: str, config: Config) -> Path:
-    """Replace the config of a folder or, in a checkout, of a manifest row; returns the file written.
+    """Replace the config of a folder or, in a checkout, of a manifest row. Return the file that was written.
 
     Raises:
-        ValueError: neither.
+        ValueError: ``model`` is neither such a folder nor a manifest id.
     """
     folder = own_folder(Path(model))
     if (folder / CONFIG_FILE).is_file():

@@ -1,4 +1,4 @@
-"""What a checkpoint's network is and how its output is read: `Config`, kept as ``config.json``."""
+"""`Config`, which describes the network of a checkpoint and how its output is read; stored as ``config.json``."""
 
 from __future__ import annotations
 
@@ -18,35 +18,36 @@ from ..schemes import SCHEMES, Scheme, conversion, get_scheme, scheme_from_dict
 from ..scores import Calibration
 
 CONFIG_FILE = "config.json"
-#: In a training run's folder, that of its best checkpoint.
+#: The subfolder of a training run that holds its best checkpoint.
 BEST = "best"
 
 
 class CheckpointError(ValueError):
-    """A checkpoint's content is not what it should be: truncated, tampered with, or of another layout."""
+    """The content of a checkpoint is wrong: truncated, altered, or of another layout."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """What a network is and how its output is read; ``config.json`` beside the weights.
+    """The description of a network and of how its output is read; ``config.json`` beside the weights.
 
     Attributes:
-        scheme: the landmarks that come out of it: those of its heads, or of ``readout``.
+        scheme: the scheme of the landmarks that the network gives: of its heads, or of ``readout``.
         stacks: number of stacked hourglasses.
         decimal_size, width, head_channels, input_size: see `Size`.
-        name: what the model calls itself in results, such as "HIH_T/300w".
-        crop_ratio: crop side over the box's longer side.
-        rounding: how decimal labels were put on their grid in training.
+        name: the model's name in results, such as "HIH_T/300w".
+        crop_ratio: side of the crop divided by the longer side of the box.
+        rounding: how training put decimal labels on their grid; see `heatmaps.split`.
         decoder: the default decoder.
         refine: default number of refining passes.
-        refine_above: of the faces only those are refined whose points lie off their box by more than this
-            (`passes.off`); None: all.
-        calibration: logistic parameters of the scores by decoder method; missing: uncalibrated.
-        output: id of the scheme that results are converted to, where it is not the network's own.
-        readout: how ``scheme``'s landmarks are read from the network's heads; None: they are the heads' points.
-        box: how far the boxes that the network expects reach beyond the tight box of its landmarks, left, top, right
-            and bottom, as shares of the tight box's longer side (`crops.extended`). None: they are the tight boxes, or
-            with a ``readout`` not known, and then no pass makes a new box.
+        refine_above: a face is refined only if its points lie off its box by more than this share (`passes.off`);
+            None: every face is refined.
+        calibration: logistic parameters of the scores, by decoder method. A method that is missing is not calibrated.
+        output: id of the scheme that results are converted to; None: the scheme of the network.
+        readout: how the landmarks of ``scheme`` are computed from the points of the network's heads; None: each head
+            gives one landmark.
+        box: how far the boxes that the network expects reach beyond the tight box of its landmarks: left, top, right
+            and bottom, as shares of the longer side of the tight box (`crops.extended`). None: the network expects
+            tight boxes; with a ``readout``, None means unknown, and no pass makes a new box.
     """
 
     scheme: Scheme
@@ -76,36 +77,38 @@ class Config:
         if self.refine_above is not None and not self.refine_above >= 0:
             raise ValueError(f"refine_above is {self.refine_above}, expected None or a share of the box, at least 0")
         if self.readout is not None and len(self.readout) != len(self.scheme):
-            raise ValueError(f"readout has {len(self.readout)} landmarks, scheme {self.scheme.id!r} {len(self.scheme)}")
+            raise ValueError(
+                f"readout has {len(self.readout)} landmarks, expected {len(self.scheme)} for scheme {self.scheme.id!r}"
+            )
         if self.box is not None and not (
             len(self.box) == 4 and np.isfinite(self.box).all() and min(np.add(self.box[:2], self.box[2:])) > -1
         ):
-            raise ValueError(f"box is {self.box}, expected four finite shares of a box of more than no size")
+            raise ValueError(f"box is {self.box}, expected four finite shares that leave the box a positive size")
         if self.output is not None:
-            conversion(self.scheme, get_scheme(self.output))  # raises where none is known
+            conversion(self.scheme, get_scheme(self.output))  # raises if no conversion is known
 
     @property
     def size(self) -> Size:
-        """The network's numbers: it is ``HIHNet(config.heads, *config.size)``."""
+        """The dimensions of the network, which is ``HIHNet(config.heads, *config.size)``."""
         return Size(self.stacks, self.decimal_size, self.width, self.head_channels, self.input_size)
 
     @property
     def heads(self) -> int:
-        """Number of landmarks that the network itself has."""
+        """Number of heads of the network, which is the number of landmarks if there is no `readout`."""
         return len(self.scheme) if self.readout is None else self.readout.heads
 
     @property
     def refits(self) -> bool:
-        """Whether a box can be made of the landmarks, for further passes."""
+        """Whether a further pass can compute a box from the landmarks."""
         return self.readout is None or self.box is not None
 
     @property
     def bin_offset(self) -> float:
-        """`Decoder.bin_offset` that fits the labels: floored ones stand for their cell's centre."""
+        """`Decoder.bin_offset` that fits the labels: 0.5 for floored labels, which mean the centre of a cell."""
         return 0.5 if self.rounding == "floor" else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, as in ``config.json``; a built-in scheme by its id."""
+        """The config as a dictionary for ``config.json``. A built-in scheme is stored as its id."""
         built_in = SCHEMES.get(self.scheme.id) == self.scheme
         own: dict[str, Any] = {} if self.readout is None else {"readout": self.readout.to_dict()}
         own |= {} if self.box is None else {"box": list(self.box)}
@@ -126,10 +129,14 @@ class Config:
 
 
 def config_from_dict(data: Any, source: str) -> Config:
-    """A `Config` from plain data; ``source`` names it in errors.
+    """A `Config` from a dictionary.
+
+    Args:
+        data: the content of ``config.json``.
+        source: the name of the source in errors.
 
     Raises:
-        CheckpointError: if something is missing or of the wrong form.
+        CheckpointError: a value is missing or of the wrong form.
     """
     try:
         if data["model"] != "hih":
@@ -161,13 +168,13 @@ def config_from_dict(data: Any, source: str) -> Config:
 
 
 def own_folder(folder: Path) -> Path:
-    """The folder, or a training run's best checkpoint."""
+    """The folder itself or, for the folder of a training run, its subfolder with the best checkpoint."""
     best = folder / BEST
     return best if (best / CONFIG_FILE).is_file() and not (folder / CONFIG_FILE).is_file() else folder
 
 
 def read_config(path: Path) -> Config:
-    """A ``config.json``. Raises `CheckpointError` if it is not one."""
+    """Read a ``config.json``. Raises `CheckpointError` if the file is not a config."""
     try:
         data = json.loads(path.read_text("utf-8"))
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""The published checkpoints: rows of ``weights_manifest.json``, and where their files lie on this machine."""
+"""The manifest of published checkpoints (``weights_manifest.json``), and the places of their files on this machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..method.network import SIZES
 from .config import CONFIG_FILE, Config, config_from_dict, own_folder, write_json
 
 MANIFEST = "weights_manifest.json"
-#: Environment variable: a folder with weight files of the manifest.
+#: Environment variable that names a folder with weight files of the manifest.
 WEIGHTS_FOLDER = "HIH_ALIGN_WEIGHTS"
 
 
@@ -24,14 +24,14 @@ class ManifestRow:
 
     Attributes:
         id: "SIZE/scheme", such as "HIH_T/300w".
-        size, scheme, landmarks: which network, for which points.
+        size, scheme, landmarks: the size of the network, the id of its scheme, and the number of landmarks.
         file: name of the float16 safetensors file.
-        sha256, bytes: of that file; None while the checkpoint is not trained yet.
-        repo_id, revision: on the Hub; None until published.
-        license, terms: of the weights, as an SPDX expression and in words.
-        training: what it was trained on, how long and on what machine.
-        metrics: measured figures, each with dataset, value, command, date and hardware.
-        config: see `Config`.
+        sha256, bytes: of that file; None if the checkpoint is not trained yet.
+        repo_id, revision: on the Hub; None if the checkpoint is not published.
+        license, terms: licence of the weights, as an SPDX expression and in words.
+        training: training data, duration and machine.
+        metrics: measured figures, each with data set, value, command, date and hardware.
+        config: the config of the network.
     """
 
     id: str
@@ -51,17 +51,17 @@ class ManifestRow:
 
 
 def manifest_path() -> Path:
-    """The manifest: inside the package in an installed wheel, above it in a checkout or an editable install."""
+    """The path of the manifest: in the package of an installed wheel, in the root folder of a checkout."""
     package = Path(__file__).parents[1]
     inside = package / MANIFEST
     return inside if inside.is_file() else package.parent / MANIFEST
 
 
 def read_manifest(path: Path | None = None) -> dict[str, ManifestRow]:
-    """The manifest's rows by id.
+    """The rows of the manifest, by id.
 
     Raises:
-        FileNotFoundError: the package came without its data.
+        FileNotFoundError: the package was installed or bundled without its data files.
     """
     data = json.loads(_manifest_text() if path is None else path.read_text("utf-8"))
     rows = {}
@@ -83,13 +83,13 @@ def _manifest_text() -> str:
         return resources.files(__package__.partition(".")[0]).joinpath(MANIFEST).read_text("utf-8")
     except OSError as error:
         raise FileNotFoundError(
-            f"{MANIFEST} is missing: the package came without its data files, so it knows no model by name. A "
-            "checkpoint's folder works all the same; PyInstaller takes the data by the hook that the package has"
+            f"{MANIFEST} is missing: the package has no data files, so it knows no model by name. The folder of a "
+            "checkpoint can still be loaded. PyInstaller bundles the data files by the hook that the package provides"
         ) from error
 
 
 def known_names() -> list[str]:
-    """Sizes and manifest ids, for messages."""
+    """The sizes and manifest ids, for messages."""
     try:
         return [*SIZES, *read_manifest()]
     except FileNotFoundError:
@@ -102,9 +102,9 @@ def packaged_weights() -> Path:
 
 
 def weight_folders() -> list[Path]:
-    """Where the manifest's files are looked for: the package, ``weights/`` of a checkout, the user's folder."""
+    """The folders that may hold files of the manifest: the package, ``weights/`` of a checkout, the user's folder."""
     folders = [packaged_weights(), manifest_path().parent / "weights"]
-    if Path(MANIFEST).is_file():  # an installed package that is used in a checkout
+    if Path(MANIFEST).is_file():  # an installed package, used from inside a checkout
         folders.append(Path.cwd() / "weights")
     if named := os.environ.get(WEIGHTS_FOLDER):
         folders.append(Path(named))
@@ -112,30 +112,30 @@ def weight_folders() -> list[Path]:
 
 
 def local_weights(row: ManifestRow) -> Path | None:
-    """The row's file on this machine outside the Hub's cache, not verified; None if it is nowhere."""
+    """The weight file of a row on this machine, outside the Hub's cache and not verified; None if it is not there."""
     return next((path for folder in weight_folders() if (path := folder / row.file).is_file()), None)
 
 
 def record(model: str, **values: Any) -> Path:
-    """Replace values of a checkout's manifest row, such as ``metrics`` or ``revision``; returns the file written.
+    """Replace values of a manifest row in a checkout, such as ``metrics`` or ``revision``. Return the written file.
 
     Raises:
-        ValueError: no such row.
+        ValueError: the manifest has no such row.
     """
     return _edit(model, lambda row: row.update(values))
 
 
 def check_writable(model: str) -> None:
-    """Refuse to change what `save_config` must not: the manifest of an installed package.
+    """Raise if `save_config` would change the manifest of an installed package.
 
     Raises:
-        ValueError: what to do instead.
+        ValueError: it would; the message says what to do instead.
     """
     path = manifest_path()
     if not (own_folder(Path(model)) / CONFIG_FILE).is_file() and path.parent == Path(__file__).parents[1]:
         raise ValueError(
-            f"model is {model!r}, whose config is {path}, a file of the installed package, which is not changed: "
-            "`save_pretrained` it into a folder, and name that folder"
+            f"model is {model!r}, whose config is in {path}, a file of the installed package, which is not changed: "
+            "write the model to a folder with `save_pretrained`, and give that folder"
         )
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint's way to the Hub: its model card and the upload."""
+"""Publishing a checkpoint on the Hugging Face Hub: its model card and the upload."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from .config import Config
 
-#: The model card's file in a Hub repository.
+#: The file of the model card in a Hub repository.
 CARD_FILE = "README.md"
 
 
@@ -25,15 +25,15 @@ def model_card(
     license_link: str | None = None,
     eval_results: Sequence[EvalResult] = (),
 ) -> str:
-    """The text of a checkpoint's ``README.md`` on the Hub: metadata, use, landmarks, and what else there is to say.
+    """The text of a model card (the ``README.md`` on the Hub): metadata, use, landmarks and ``sections``.
 
     Args:
-        config: of the checkpoint.
-        name: what the example loads: "user/repo", or a manifest id.
-        title: of the card; the config's name by default.
-        sections: Markdown that follows, such as figures, training and terms.
-        license, license_name, license_link: as in the Hub's metadata; without them the card names none.
-        eval_results: for the Hub's metadata.
+        config: the config of the checkpoint.
+        name: the name that the example loads: "user/repo", or a manifest id.
+        title: title of the card; by default the config's name.
+        sections: further Markdown, such as figures, training and terms.
+        license, license_name, license_link: as in the Hub's metadata. If None, the card names no licence.
+        eval_results: results for the Hub's metadata.
     """
     scheme = config.scheme
     title = title or config.name or name
@@ -50,19 +50,19 @@ def model_card(
     )
     parts = [
         f"# {title}",
-        f"{len(scheme)} facial landmarks ({scheme.id}) at subpixel accuracy: a stacked hourglass of {config.stacks} "
-        f"stack{'s' * (config.stacks > 1)} with nested heatmaps, after [HIH](https://arxiv.org/abs/2104.03100).",
+        f"{len(scheme)} facial landmarks ({scheme.id}) at subpixel accuracy: a network of {config.stacks} stacked "
+        f"hourglass{'es' * (config.stacks > 1)} with nested heatmaps, after [HIH](https://arxiv.org/abs/2104.03100).",
         "```python\n"
         "from hih_align import FaceAligner\n\n"
         f'aligner = FaceAligner.from_pretrained("{name}")\n'
         'face = aligner.align("photo.jpg", [177, 80, 275, 200])  # x1, y1, x2, y2 of one face\n'
         f"face.points, face.scores  # pixels of the photo, {'probabilities' if calibrated else 'not calibrated'}\n"
         "```",
-        "Boxes are those of any detector, at best tight from brow to chin and jaw to jaw. "
+        "A bounding box may come from any detector. A tight box, from brows to chin and from jaw to jaw, is best. "
         + (
-            "A score is the estimated probability that the point's error is below 5 % of the box's longer side."
+            "A score is the estimated probability that the error of the point is below 5 % of the box's longer side."
             if calibrated
-            else "The scores are not calibrated: heights of heatmaps, which rank points but are no probabilities."
+            else "The scores are not calibrated: they are heatmap heights, which rank points but are no probabilities."
         ),
         *sections,
     ]
@@ -71,7 +71,7 @@ def model_card(
 
 
 def own_card(config: Config, repo_id: str) -> str:
-    """The card of a user's own checkpoint: use, its landmarks by name, and limits."""
+    """The model card of a user's own checkpoint: use, landmark names and limits."""
     names = ", ".join(f"{index} {name}" for index, name in enumerate(config.scheme.names))
     return model_card(
         config,
@@ -80,8 +80,8 @@ def own_card(config: Config, repo_id: str) -> str:
             "## Landmarks",
             f"{names}.",
             "## Limits",
-            "Predictions can be wrong, and worse for people, poses and conditions that the training faces show rarely. "
-            "Landmarks say where parts of a face are, not whose it is.",
+            "Predictions can be wrong. They are worse for people, poses and conditions that are rare in the training "
+            "data. Landmarks say where the parts of a face are. They do not identify a person.",
         ],
     )
 
@@ -97,21 +97,23 @@ def upload_folder(
     token: str | bool | None = None,
     keep: bool = False,
 ) -> huggingface_hub.CommitInfo:
-    """A folder's files to a Hub repository, made if need be, in one commit, which gets the tags.
+    """Upload the files of a folder to a Hub repository in one commit, and tag the commit.
+
+    The repository is made if it does not exist.
 
     Args:
-        folder: whose files go up.
+        folder: the folder whose files are uploaded.
         repo_id: "user/repo".
-        message: of the commit.
-        tags: names for the commit.
-        revision: branch; the main one by default.
-        private: for a new repository.
+        message: message of the commit.
+        tags: tags for the commit.
+        revision: branch; by default the main branch.
+        private: whether a new repository is private.
         token: as in huggingface_hub.
-        keep: a card that the repository has stays as it is.
+        keep: do not replace a model card that the repository already has.
 
     Raises:
-        ValueError: a malformed repo_id.
-        OSError: if the Hub refuses or cannot be reached (huggingface_hub's own errors).
+        ValueError: ``repo_id`` is malformed.
+        OSError: the Hub refuses the upload or cannot be reached (huggingface_hub's own errors).
     """
     api = huggingface_hub.HfApi(token=token, library_name="hih-align")
     try:
@@ -128,6 +130,6 @@ def upload_folder(
             api.create_tag(repo_id, tag=tag, revision=commit.oid)
     except (OSError, ValueError):
         raise
-    except Exception as error:  # huggingface_hub's HTTP library has errors of its own
+    except Exception as error:  # huggingface_hub's HTTP library raises errors of many kinds
         raise OSError(f"repo_id: {repo_id!r} cannot be uploaded: {error}") from error
     return commit

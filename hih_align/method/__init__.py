@@ -1,1 +1,1 @@
-"""The paper in one room: network, heatmaps, losses, and the layout of the authors' checkpoints."""
+"""The method of the paper: network, heatmaps, losses, and the layout of the authors' checkpoints."""

@@ -1,7 +1,7 @@
-"""The HIH network: a stacked hourglass, an integer head per stack and one decimal head (Sec. III-D, Fig. 2).
+"""The HIH network: a stacked hourglass, an integer head per stack, and one decimal head (Sec. III-D, Fig. 2).
 
-The layers are those of the authors' released checkpoints, without the weights that those store but never use.
-Images in, heatmaps out; what a heatmap means is `heatmaps.py`'s business, where the pixels come from `crops.py`'s.
+The layers are those of the authors' released checkpoints, without the weights that the checkpoints store but never use.
+The input is images, the output is heatmaps. `heatmaps.py` encodes and decodes heatmaps, `crops.py` makes the images.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 
 class Size(NamedTuple):
-    """The numbers of a network but for its landmarks: ``HIHNet(landmarks, *size)``.
+    """The dimensions of a network except the number of landmarks: ``HIHNet(landmarks, *size)``.
 
     Attributes:
-        stacks: stacked hourglasses.
-        decimal_size: side n of the decimal heatmaps: 4, 8 (the paper's) or 16 (Tab. IX).
-        width: factor of every channel count; the paper's networks have 1.
+        stacks: number of stacked hourglasses.
+        decimal_size: side n of the decimal heatmaps: 4, 8 (the paper's networks) or 16 (Tab. IX).
+        width: factor of all channel counts; 1 for the paper's networks.
         head_channels: channels of the decimal head at width 1.
-        input_size: side of the crops in pixels, for which the decimal head is made: 64 times a power of 2.
+        input_size: side of the crops in pixels, 64 times a power of 2. The decimal head is built for this size.
     """
 
     stacks: int
@@ -33,7 +33,7 @@ class Size(NamedTuple):
     input_size: int = 256
 
 
-#: The networks that go by a name: ours for small processors, and the paper's three (Sec. III-D).
+#: The named networks: HIH_N for small processors, and the paper's three (Sec. III-D).
 SIZES = {
     "HIH_N": Size(1, width=0.5, head_channels=256, input_size=128),
     "HIH_T": Size(1),
@@ -41,35 +41,35 @@ SIZES = {
     "HIH_B": Size(4),
 }
 
-#: Sides of decimal heatmaps (Tab. IX).
+#: Possible sides of the decimal heatmaps (Tab. IX).
 DECIMAL_SIZES = (4, 8, 16)
 
 
 def scaled(channels: int, width: float) -> int:
-    """A channel count times a width, to the next multiple of 8."""
+    """``channels * width``, rounded to a multiple of 8, at least 8."""
     return max(8, 8 * round(channels * width / 8))
 
 
 def down_steps(decimal_size: int, input_size: int) -> int:
-    """Stride-2 blocks of the decimal head. At 256 px input: 64 -> 31 -> 16 -> 8 -> 4 pixels."""
+    """Number of stride-2 blocks in the decimal head. At 256 px input: 64 -> 31 -> 16 -> 8 -> 4 pixels."""
     return (input_size // 8 // decimal_size).bit_length() - 1
 
 
-#: ImageNet statistics of RGB in [0, 1]; the network expects ``(rgb - MEAN) / STD``.
+#: ImageNet mean and standard deviation of RGB in [0, 1]; the network expects ``(rgb - MEAN) / STD``.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 
 def plain_name(name: str) -> str:
-    """Name of a weight without what `torch.compile` and data parallelism put before it."""
+    """Name of a weight without the prefixes of `torch.compile` and data parallelism."""
     return re.sub(r"(^|(?<=\.))(_orig_mod|module)\.", "", name)
 
 
 def check_finite(state: Mapping[str, Tensor], source: object) -> None:
-    """Refuse weights that hold NaN or infinity: every point would be NaN.
+    """Refuse weights with NaN or infinity, because they make every point NaN.
 
     Raises:
-        ValueError: naming the first such tensor of ``source``.
+        ValueError: a tensor holds NaN or infinity; the message names ``source`` and the tensor.
     """
     for name, value in state.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
@@ -91,7 +91,7 @@ class Unit(nn.Module):
 
 
 class Residual(nn.Module):
-    """Bottleneck 1x1, 3x3, 1x1 added to its input; the shortcut is a 1x1 unit only where the width changes."""
+    """Bottleneck 1x1, 3x3, 1x1, added to its input. The shortcut is a 1x1 unit if the number of channels changes."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class Residual(nn.Module):
 
 
 class Level(nn.Module):
-    """One resolution of an hourglass: what stays at it, what goes down from it and what comes up to it."""
+    """One resolution of an hourglass: the branches that stay, go down and come up."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ class Level(nn.Module):
 
 
 class Hourglass(nn.Module):
-    """Encoder-decoder with a residual beside each of its ``depth`` resolutions (Newell et al., 2016)."""
+    """Encoder-decoder with a residual block at each of its ``depth`` resolutions (Newell et al., 2016)."""
 
     def __init__(self, channels: int, depth: int = 4) -> None:
         super().__init__()
@@ -136,7 +136,7 @@ class Hourglass(nn.Module):
 
 
 class Stack(nn.Module):
-    """One hourglass, its integer heatmaps, and their fusion into what the next stack (or the decimal head) sees."""
+    """One hourglass, its integer heatmaps, and the fusion of both for the next stack or the decimal head."""
 
     def __init__(self, landmarks: int, channels: int) -> None:
         super().__init__()
@@ -154,8 +154,11 @@ class Stack(nn.Module):
 
 
 class StackedHourglass(nn.Module):
-    """The trunk: (B, 3, H, W) -> integer heatmaps of every stack (a list of (B, K, H/4, W/4)) and the fused
-    features (B, channels, H/4, W/4) on which subpixel heads are built."""
+    """The trunk, on which subpixel heads are built.
+
+    Input: (B, 3, H, W). Output: the integer heatmaps of every stack, a list of (B, K, H/4, W/4), and the fused features
+    (B, channels, H/4, W/4).
+    """
 
     def __init__(self, landmarks: int, stacks: int, channels: int = 256, stem: tuple[int, int] = (64, 128)) -> None:
         super().__init__()
@@ -192,7 +195,7 @@ class DownBlock(nn.Module):
 
 
 class DecimalHead(nn.Module):
-    """Fused features -> decimal heatmaps: (B, channels, h, w) -> (B, K, n, n), n = ``decimal_size``."""
+    """The decimal head: features (B, channels, h, w) -> decimal heatmaps (B, K, n, n), n = ``decimal_size``."""
 
     def __init__(
         self, landmarks: int, decimal_size: int, channels: int = 256, width: int = 384, input_size: int = 256
@@ -212,12 +215,12 @@ class HIHNet(nn.Module):
     """Heatmap-in-Heatmap network.
 
     Args:
-        landmarks: number of points K, at least 1.
-        stacks, decimal_size, width, head_channels, input_size: see `Size`. With the defaults, 1, 2 and 4 stacks are
-            the paper's HIH_T, HIH_S and HIH_B (`SIZES`).
+        landmarks: number of landmarks K, at least 1.
+        stacks, decimal_size, width, head_channels, input_size: see `Size`. With the defaults, networks of 1, 2 and 4
+            stacks are the paper's HIH_T, HIH_S and HIH_B (`SIZES`).
 
     Raises:
-        ValueError: for an argument outside these.
+        ValueError: an argument is out of range.
     """
 
     def __init__(
@@ -257,28 +260,28 @@ class HIHNet(nn.Module):
 
     @property
     def size(self) -> Size:
-        """The network's numbers: ``HIHNet(landmarks, *size)`` has the same layers."""
+        """The dimensions of the network: ``HIHNet(landmarks, *size)`` has the same layers."""
         return Size(self.stacks, self.decimal_size, self.width, self.head_channels, self.input_size)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Heatmaps of every stack.
 
         Args:
-            images: (B, 3, H, W) normalised RGB (`MEAN`, `STD`), H and W multiples of 64; trained at
+            images: (B, 3, H, W) normalised RGB (`MEAN`, `STD`); H and W are multiples of 64. The network is trained at
                 ``input_size``.
 
         Returns:
-            integer heatmaps (B, stacks, K, H/4, W/4), about [0, 1], and decimal heatmaps (B, K, n, n), logits of
-            the position inside a heatmap pixel. n is ``decimal_size`` at ``input_size`` and scales with the input.
+            Integer heatmaps (B, stacks, K, H/4, W/4), about in [0, 1], and decimal heatmaps (B, K, n, n), logits of the
+            position inside a heatmap pixel. n is ``decimal_size`` at ``input_size`` and scales with the input.
 
         Raises:
-            ValueError: if ``images`` has another shape.
+            ValueError: ``images`` has another shape.
         """
         heatmaps, features = self._trunk(images)
         return torch.stack(heatmaps, 1), self.decimal_head(features)
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Like `forward`, but the last stack's integer heatmaps alone, (B, K, H/4, W/4), without the copy."""
+        """Like `forward`, but with the integer heatmaps (B, K, H/4, W/4) of the last stack only, and without a copy."""
         heatmaps, features = self._trunk(images)
         return heatmaps[-1], self.decimal_head(features)
 

@@ -1,7 +1,7 @@
-"""The layout of the paper's released checkpoints (``WFLW.pth``), read into ours.
+"""Reading the checkpoints that the paper's authors released (``WFLW.pth``).
 
-A released file is ``{"state_dict": ..., "best_nme": ...}`` (or the state dict alone), its names prefixed with
-``module.`` where it was saved from several GPUs.
+A released file is ``{"state_dict": ..., "best_nme": ...}`` or the state dict alone. Its names begin with ``module.`` if
+it was saved from several GPUs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 from .network import DECIMAL_SIZES, HIHNet, check_finite, down_steps, plain_name
 from .settings import built
 
-# released name -> ours; \1 is the stack
+# name in a released file -> name in `HIHNet`; \1 is the number of the stack
 _RENAME = [
     (r"^pre_conv\.", "trunk.stem."),
     (r"^hg(\d+)\.res_center\.", r"trunk.stacks.\1.hourglass.center."),
@@ -41,8 +41,8 @@ _BRANCH = {"1": "skip", "2": "down", "3": "up"}
 
 
 def rename(name: str) -> str:
-    """Our name of a released parameter, also for the dead shortcuts that we have no place for."""
-    # res4 is the highest resolution, our level 0
+    """The `HIHNet` name of a released parameter. Shortcuts that the released network never uses get a name as well."""
+    # res4 is the highest resolution, which is level 0 here
     name = _LEVEL.sub(lambda m: f"trunk.stacks.{m[1]}.hourglass.levels.{4 - int(m[2])}.{_BRANCH[m[3]]}.", name)
     for pattern, ours in _RENAME:
         name = re.sub(pattern, ours, name)
@@ -51,12 +51,12 @@ def rename(name: str) -> str:
 
 @dataclass(frozen=True)
 class Released:
-    """A released checkpoint: the network with its weights, and what was found in the file.
+    """A released checkpoint: the network with its weights, and further content of the file.
 
     Attributes:
-        network: in eval mode, float32.
-        dead: names, in the file, of weights that the network never uses; dropped.
-        best_nme: the NME that the authors stored beside it, as they wrote it, if they did.
+        network: the network in eval mode, float32.
+        dead: names of the weights in the file that the network never uses; they are dropped.
+        best_nme: the NME that the authors stored in the file; None if they stored none.
     """
 
     network: HIHNet
@@ -65,12 +65,12 @@ class Released:
 
 
 def load_released(path: str | os.PathLike[str]) -> Released:
-    """Read a checkpoint in the released layout; sizes and point counts come from its shapes.
+    """Read a released checkpoint. The shapes of its tensors give the size of the network and the number of landmarks.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a checkpoint of that layout (which also covers truncated files and pickles that hold more
-            than tensors: only ``weights_only=True`` is used).
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is no released checkpoint. Truncated files, and pickles that hold more than tensors, raise
+            this error too, because the file is read with ``weights_only=True``.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
@@ -78,8 +78,8 @@ def load_released(path: str | os.PathLike[str]) -> Released:
     try:
         with _numpy_numbers():
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle raises whatever its bytes happen to ask for
-        # only what is wrong: torch's text around it tells how to trust the file all the same
+    except Exception as error:  # a damaged pickle can raise any error
+        # keep only the reason: the rest of PyTorch's text explains how to load an untrusted file
         lines = [*str(error).splitlines(), type(error).__name__]
         reason = next((line for line in lines if "nsupported" in line), lines[0]).strip().partition(". ")[0]
         raise ValueError(f"checkpoint: {path} cannot be read as a PyTorch file of tensors: {reason}") from error
@@ -90,7 +90,7 @@ def load_released(path: str | os.PathLike[str]) -> Released:
     state = {plain_name(str(name)): value for name, value in state.items()}
     renamed = {rename(name): (name, value) for name, value in state.items()}
     head = state.get("hg0_conv_pred.weight", torch.empty(0, device="cpu"))
-    # counted, not read off the highest number: no name makes us build a network larger than its file
+    # counted, not taken from the highest number: otherwise a name could make us build a network larger than the file
     stacks = len({m[1] for m in map(re.compile(r"^hg(\d+)_conv_pred").match, state) if m})
     steps = len({m[1] for m in map(re.compile(r"^offset_head\.down_ops\.(\d+)").match, state) if m})
     sizes = {down_steps(size, 256): size for size in DECIMAL_SIZES}
@@ -116,8 +116,8 @@ def load_released(path: str | os.PathLike[str]) -> Released:
 
 
 def _numpy_numbers() -> AbstractContextManager[None]:
-    """Lets NumPy's plain numbers, as which the authors stored their NME, pass ``weights_only``: data, not code."""
-    if torch.__version__ < "2.6":  # which cannot allow them for one call; such files are refused there
+    """Allow NumPy numbers in a ``weights_only`` load: the authors stored their NME as one. Numbers execute no code."""
+    if torch.__version__ < "2.6":  # cannot allow a type for one call; such files raise there
         return nullcontext()
     scalar = np.float64(0).__reduce__()[0]
     names: list[Any] = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
@@ -125,7 +125,7 @@ def _numpy_numbers() -> AbstractContextManager[None]:
 
 
 def _number(best: object) -> float | None:
-    """The NME stored in a released file: a number, or the one called so in a dict."""
+    """The NME in a released file: a number, or a number in a dictionary under that name."""
     if isinstance(best, dict):
         best = next((value for key, value in best.items() if "nme" in str(key)), None)
     return float(best) if isinstance(best, Real) else None

@@ -1,4 +1,4 @@
-"""PyTorch's settings of the process and thread, which a caller may have set and which must not reach our arithmetic."""
+"""Protection against the caller's PyTorch settings (default device, autocast), which must not change our results."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ Net = TypeVar("Net", bound=nn.Module)
 
 @contextmanager
 def plain_torch(device: str = "cpu") -> Iterator[None]:
-    """No default device and no autocast of the caller's, for this thread and this block alone.
+    """Switch off the caller's default device and autocast, for this thread and this block.
 
     Args:
         device: type of the device that computes.
 
-    The default dtype belongs to the process: it cannot be changed for a block, so code names its dtypes.
+    The default dtype is a setting of the whole process and cannot be changed for a block. So code states its dtypes.
     """
     with torch.device("cpu"), torch.autocast(device, enabled=False):
         yield
 
 
 def built(make: Callable[[], Net]) -> Net:
-    """A network without values, to be loaded with ``assign=True``: neither the caller's random numbers nor default
-    device or dtype have a part in it."""
+    """A network without values, to be loaded with ``assign=True``.
+
+    The caller's random numbers, default device and default dtype have no effect on it.
+    """
     with torch.inference_mode(False), torch.device("meta"):
         return make().float()

@@ -1,4 +1,4 @@
-"""Whether a network is still what it was, asked before every call: by identities and counters, never by values."""
+"""Detection of changes to a network before each call. Identities and counters are compared, never values."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _version = attrgetter("_version")
 
 
 class Watch:
-    """A network as it is now.
+    """The state of a network at one moment.
 
-    What is compared: the modules, their parameters and buffers, where each tensor lies, and PyTorch's count of writes
-    to it. All loops are C's: a walk through the modules of HIH_T takes a millisecond, this a tenth of it.
+    Compared are the modules, their parameters and buffers, the memory address of each tensor, and PyTorch's count of
+    writes to it. All loops run in C: a walk through the modules of HIH_T in Python takes 1 ms, this check 0.1 ms.
     """
 
     def __init__(self, network: nn.Module) -> None:
         modules = list(network.modules())
-        # tables that are empty stay out: two thirds of them
+        # empty tables, two thirds of all, are left out
         self._children = [module._modules for module in modules if module._modules]
         self._tables: list[dict[str, Any]] = [t for m in modules for t in (m._parameters, m._buffers) if t]
-        # held, so that no other object gets their identities
+        # keep references, so that no new object can get the same identity
         self._found = [*_within(self._children), *_within(self._tables)]
         present = [found for found in self._found if isinstance(found, Tensor)]
         self._present: list[Tensor] = present
@@ -32,7 +32,7 @@ class Watch:
         self._state = self._now()
 
     def changed(self) -> bool:
-        """Whether anything of it is another than when this was made."""
+        """Whether the network has changed since this `Watch` was made."""
         return self._now() != self._state
 
     def _now(self) -> tuple[list[int], list[int], list[int], list[int]]:

@@ -425,7 +425,7 @@ class TestEvaluate:
             evaluate(w300, three, normalizer="eyes")
         with pytest.raises(ValueError, match=r"subsets names 'attributes\.blur'"):
             evaluate(w300, three, subsets=["attributes.blur"])
-        with pytest.raises(ValueError, match="3 faces with points, of which none was chosen"):
+        with pytest.raises(ValueError, match="3 faces with points, but none of them was chosen"):
             evaluate(w300, three, keep=Where("id>5"))
         with pytest.raises(ValueError, match="no conversion from scheme '300w' to 'wflw'"):
             evaluate(w300, replace(three, scheme=SCHEMES["wflw"]))

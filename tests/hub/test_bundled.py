@@ -73,7 +73,7 @@ def test_in_a_zip_file(own: Path, tmp_path: Path, manifest: bool) -> None:
         assert known.startswith("WeightsUnavailableError HIH_T/300w is not published")
         assert "'HIH_T/300w'" in wrong
     else:
-        assert known.startswith("FileNotFoundError weights_manifest.json is missing: the package came without its data")
+        assert known.startswith("FileNotFoundError weights_manifest.json is missing: the package has no data files")
     assert wrong.startswith("ValueError model is 'nothing', expected one of ['HIH_")
 
 

@@ -144,7 +144,8 @@ def test_the_manifest_of_an_installed_package_is_not_changed(install: Install, i
         return
     for change in (lambda: save_config("HIH_T/300w", config), lambda: record("HIH_T/300w", license="mine")):
         with pytest.raises(
-            ValueError, match=r"model is 'HIH_T/300w', whose config is .* not changed: `save_pretrained`"
+            ValueError,
+            match=r"model is 'HIH_T/300w', whose config is in .* not changed: write the model to a folder",
         ):
             change()
     assert manifest_path().read_bytes() == before
@@ -430,7 +431,7 @@ def test_repacked_weights_still_load(tmp_path: Path, stored: bytes, row: Manifes
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (Config(SCHEMES["wflw"], 1), r"has shape \(68, .*\), its config asks for \(98, "),
+        (Config(SCHEMES["wflw"], 1), r"has shape \(68, .*\), expected \(98, "),
         (Config(SCHEMES["300w"], 2), r"lacks trunk\.stacks\.1\."),
         (Config(SCHEMES["300w"], 1, decimal_size=4), r"lacks decimal_head\.down\.2\."),
         (Config(SCHEMES["300w"], 1, decimal_size=16), r"holds decimal_head\.down\.1\..* does not have"),

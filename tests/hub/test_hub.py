@@ -243,7 +243,7 @@ def test_a_transfer_that_breaks_off_for_good(hub: LoopbackHub, row: ManifestRow)
     hub.truncate_next(150_000, "model.safetensors")
     for _ in range(12):
         hub.truncate_next(1000, "model.safetensors")  # less than a chunk: the client makes no headway, and gives up
-    with pytest.raises(WeightsUnavailableError, match=r"model\.safetensors of 'user/name' cannot be fetched"):
+    with pytest.raises(WeightsUnavailableError, match=r"model\.safetensors of 'user/name' cannot be downloaded"):
         find_checkpoint(REPO)
     hub._faults.clear()
     assert find_checkpoint(REPO).weights.read_bytes() == BLOB
@@ -287,7 +287,7 @@ def test_not_found(hub: LoopbackHub, row: ManifestRow) -> None:
 
 def test_a_private_repository(hub: LoopbackHub, row: ManifestRow, tmp_path: Path) -> None:
     hub.add_repo(REPO, stand_in(row), private=True)
-    with pytest.raises(WeightsUnavailableError, match="'user/name' is not on the Hub, or private: pass token"):
+    with pytest.raises(WeightsUnavailableError, match="'user/name' is not on the Hub, or is private: pass token"):
         FaceAligner.from_pretrained(REPO)
     with pytest.raises(WeightsUnavailableError, match="the Hub answers 401 for 'user/name': the token is not valid"):
         FaceAligner.from_pretrained(REPO, token="hf_wrong")
@@ -387,7 +387,7 @@ def test_the_command_downloads(
     refused = run()
     assert refused.returncode == 1
     assert refused.stdout == ""
-    assert "'user/name' is not on the Hub, or private" in refused.stderr.splitlines()[-1]
+    assert "'user/name' is not on the Hub, or is private" in refused.stderr.splitlines()[-1]
     first = run(HF_TOKEN=hub.token)
     assert first.returncode == 0, first.stderr
     assert len(transfers(hub)) == 1
