@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name == "metrics":  # who aligns does not measure
+    if name == "metrics":  # aligning does not need the evaluation room
         from .evaluation import metrics
 
         return metrics

@@ -1,4 +1,4 @@
-"""Old import paths of version 0.1, which still work and warn; version 0.3 will not have them."""
+"""Import paths of version 0.1. They still work, with a DeprecationWarning, and will be removed in version 0.3."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-#: Old module -> new module, below ``hih_align``.
+#: Old module -> new module, both below ``hih_align``.
 MOVED = {
     "backends": "runtime",
     "checkpoints": "hub.checkpoints",
@@ -41,7 +41,7 @@ _PACKAGE = __name__.rpartition(".")[0]
 
 
 class _Redirect(Loader):
-    """Puts the module of the new path where the old path is looked up."""
+    """Puts the module of the new path in the place of the old path."""
 
     def __init__(self, target: str) -> None:
         self.target = target
@@ -51,7 +51,7 @@ class _Redirect(Loader):
 
 
 class MovedFinder(MetaPathFinder):
-    """Finds the modules of `MOVED`; asked last, so that it costs nothing otherwise."""
+    """Finds the modules of `MOVED`. It is the last finder, so other imports do not get slower."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -60,11 +60,13 @@ class MovedFinder(MetaPathFinder):
         if package != _PACKAGE or old not in MOVED:
             return None
         new = f"{_PACKAGE}.{MOVED[old]}"
-        warnings.warn(f"{fullname} is now {new}; the old path goes with version 0.3", DeprecationWarning, stacklevel=2)
+        warnings.warn(
+            f"{fullname} is now {new}; the old path will be removed in version 0.3", DeprecationWarning, stacklevel=2
+        )
         return ModuleSpec(fullname, _Redirect(new))
 
 
 def install() -> None:
-    """Have Python ask `MovedFinder` too; once, however often it is called."""
+    """Register `MovedFinder` with Python. Repeated calls register it only once."""
     if not any(isinstance(finder, MovedFinder) for finder in sys.meta_path):
         sys.meta_path.append(MovedFinder())

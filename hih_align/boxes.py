@@ -1,4 +1,4 @@
-"""Bounding boxes: files of boxes (COCO JSON, or CSV lines ``file,x1,y1,x2,y2``) and the checks of a given box."""
+"""Bounding boxes: reading files of boxes (COCO JSON, or CSV lines ``file,x1,y1,x2,y2``) and checking given boxes."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from .roll import upright_box
 
 
 def read_boxes(path: str | os.PathLike[str]) -> dict[str, NDArray[np.float64]]:
-    """Boxes of each image, in the file's order.
+    """Read a file of bounding boxes.
 
     Args:
-        path: COCO JSON (``images`` with ``file_name``, ``annotations`` with ``bbox`` x, y, width, height), or CSV
-            with a line ``file,x1,y1,x2,y2`` per face; a header line and comments (#) are skipped.
+        path: COCO JSON (``images`` with ``file_name``, ``annotations`` with ``bbox`` x, y, width, height), or CSV with
+            one line ``file,x1,y1,x2,y2`` per face. A header line and comments (#) are skipped.
 
     Returns:
-        (N, 4) x1, y1, x2, y2 by file name.
+        (N, 4) boxes x1, y1, x2, y2 by file name, in the order of the file.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: a file of another form, naming the line or annotation.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file has another form; the message names the line or the annotation.
     """
     source = Path(path)
     if not source.is_file():
@@ -49,7 +49,7 @@ def _coco(text: str, source: Path) -> dict[str, list[list[float]]]:
         found: dict[str, list[list[float]]] = {name: [] for name in names.values()}
         annotations = list(data["annotations"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"boxes: {source} is not COCO JSON ({error!r}): it needs images and annotations") from error
+        raise ValueError(f"boxes: {source} is not COCO JSON ({error!r}), expected images and annotations") from error
     for number, annotation in enumerate(annotations):
         try:
             x, y, width, height = (float(value) for value in annotation["bbox"])
@@ -84,7 +84,7 @@ def _csv(text: str, source: Path) -> dict[str, list[list[float]]]:
 
 
 def check_boxes(bbox: ArrayLike, image: NDArray[np.uint8]) -> tuple[NDArray[np.float64], bool]:
-    """Checked (N, 4) boxes, and whether it was one of shape (4,)."""
+    """Check boxes. Returns them as (N, 4), and whether ``bbox`` was one box of shape (4,)."""
     try:
         boxes = np.asarray(_numbers(bbox))
     except ValueError as error:
@@ -109,37 +109,37 @@ def check_boxes(bbox: ArrayLike, image: NDArray[np.uint8]) -> tuple[NDArray[np.f
             raise ValueError(f"{name} is {values}, expected x1 < x2 and y1 < y2 (not x, y, width, height)")
         if not 1 <= (side := max(x2 - x1, y2 - y1)) <= 1e7:
             raise ValueError(
-                f"{name} is {values}, its longer side {side:g}, expected 1 to 1e7 pixels (not fractions of the image)"
+                f"{name} is {values} with a longer side of {side:g}, expected 1 to 1e7 pixels (no fractions)"
             )
         if not _touches((x1, y1, x2, y2), width, height):
-            raise ValueError(f"{name} is {values}, wholly outside the image of {width} x {height} pixels")
+            raise ValueError(f"{name} is {values}, which lies outside the image of {width} x {height} pixels")
     return boxes, single
 
 
 def _numbers(bbox: Any) -> Any:
-    """``bbox`` without tensors, also within lists: those that need gradients or lie on a GPU, NumPy does not take."""
+    """``bbox`` with its tensors, also those in lists, on the CPU: NumPy takes no tensor with gradient or on a GPU."""
     if isinstance(bbox, Tensor):
         if bbox.is_meta:
             raise TypeError("bbox is a tensor on the meta device, which holds no values")
         bbox = bbox.detach().cpu()
-        return (bbox.double() if bbox.is_floating_point() else bbox).numpy()  # numpy has no bfloat16
+        return (bbox.double() if bbox.is_floating_point() else bbox).numpy()  # NumPy has no bfloat16
     if np.ma.is_masked(bbox):
-        raise ValueError("bbox is a masked array with masked values, expected numbers: leave the masked boxes out")
+        raise ValueError("bbox is a masked array with masked values, expected numbers: leave out the masked boxes")
     if isinstance(bbox, (list, tuple)):
         return [_numbers(value) for value in bbox]
     return bbox
 
 
 def _hint(shape: tuple[int, ...]) -> str:
-    """What to do about rows of more than four numbers, which are most detectors'."""
+    """A hint for rows of more than four numbers, as most detectors give them."""
     if len(shape) not in (1, 2) or shape[-1] < 5:
         return ""
     first = "boxes[:4]" if len(shape) == 1 else "boxes[:, :4]"
-    return f": the first four are x1, y1, x2, y2 and the rest scores? then pass {first}"
+    return f": if the first four are x1, y1, x2, y2 and the rest are scores, then pass {first}"
 
 
 def check_rolls(roll: ArrayLike | None, count: int) -> NDArray[np.float64]:
-    """Checked (N,) rolls of N faces, degrees; None is upright."""
+    """Check rolls. Returns (N,) degrees for N faces; None means upright faces (0)."""
     if roll is None:
         return np.zeros(count)
     try:
@@ -154,7 +154,7 @@ def check_rolls(roll: ArrayLike | None, count: int) -> NDArray[np.float64]:
 
 
 def _touches(box: Sequence[float], width: int, height: int) -> bool:
-    # pixels reach half a pixel beyond their centres
+    # a pixel reaches half a pixel beyond its centre
     return box[2] > -0.5 and box[3] > -0.5 and box[0] < width - 0.5 and box[1] < height - 0.5
 
 
@@ -165,8 +165,11 @@ def next_box(
     roll: float = 0.0,
     reach: Sequence[float] | None = None,
 ) -> NDArray[np.float64]:
-    """The box of the points in the frame of a face of that roll, unless they have collapsed or left the image. It is
-    `crops.extended` by ``reach`` (`Config.box`)."""
+    """The box for the next pass: the box of the points, in the frame of a face with this roll.
+
+    ``reach`` (`Config.box`) extends the box as `crops.extended` does. If the points have collapsed or lie outside the
+    image, the result is ``box``.
+    """
     own, tight = upright_box(points, roll, reach), tight_box(points)
     usable = (own[2:] - own[:2]).min() >= 1 and _touches(tight.tolist(), image.shape[1], image.shape[0])
     return own if usable else box

@@ -1,6 +1,6 @@
-"""Box -> square crop -> network pixels, and back: one affine, both directions.
+"""Crops: the affine map from a bounding box in the image to the network's input, and back.
 
-Pixel centres lie at integers, in images and crops alike. Outside its image a crop is black.
+Pixel centres lie at integers, in images and in crops. Pixels of a crop outside the image are black.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-#: Side of the input of the paper's networks in pixels.
+#: Side of the input of the paper's networks, in pixels.
 CROP_SIZE = 256
 
-#: Sources larger than this many crop pixels per crop pixel are reduced by area averaging first.
+#: An image with more than this many pixels per crop pixel is first reduced by area averaging.
 REDUCE_ABOVE = 1.5
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A square region of an image and its map to a ``size`` x ``size`` crop.
+    """A square region of an image, and its map to a crop of ``size`` x ``size`` pixels.
 
-    crop = R(-roll) (p - centre) * size / side + (size - 1) / 2, in pixels, R the rotation of the plane; for size 256
-    the last term is 127.5.
+    crop = R(-roll) (p - centre) * size / side + (size - 1) / 2, in pixels, where R is a rotation of the plane. For size
+    256 the last term is 127.5.
 
     Attributes:
-        x, y: the centre in image pixels.
-        side: the square's side in image pixels, positive.
-        size: the crop's side in crop pixels.
-        roll: by how much the square is turned clockwise about its centre, degrees: a face of that roll is upright in
-            the crop.
+        x, y: centre in image pixels.
+        side: side of the square in image pixels, positive.
+        size: side of the crop in crop pixels.
+        roll: clockwise rotation of the square about its centre, in degrees. A face with this roll is upright in the
+            crop.
     """
 
     x: float
@@ -44,62 +44,61 @@ class Crop:
 
     @property
     def scale(self) -> float:
-        """Crop pixels per image pixel."""
+        """Number of crop pixels per image pixel."""
         return self.size / self.side
 
     @property
     def turn(self) -> NDArray[np.float64]:
-        """(2, 2) R(-roll): directions in the image -> directions in the crop."""
+        """(2, 2) R(-roll): maps directions in the image to directions in the crop."""
         c, s = np.cos(np.radians(self.roll)), np.sin(np.radians(self.roll))
         return np.array([[c, s], [-s, c]])
 
     @property
     def matrix(self) -> NDArray[np.float64]:
-        """(2, 3) affine from image to crop pixels."""
+        """(2, 3) affine from image pixels to crop pixels."""
         linear = self.scale * self.turn
         shift = (self.size - 1) / 2 - linear @ (self.x, self.y)
         return np.concatenate((linear, shift[:, None]), 1)
 
     def to_crop(self, points: ArrayLike) -> NDArray[np.float64]:
-        """(..., 2) image pixels -> (..., 2) crop pixels."""
+        """Map points (..., 2) from image pixels to crop pixels."""
         centre = np.array([self.x, self.y])
         return (np.asarray(points, np.float64) - centre) @ self.turn.T * self.scale + (self.size - 1) / 2
 
     def to_image(self, points: ArrayLike) -> NDArray[np.float64]:
-        """(..., 2) crop pixels -> (..., 2) image pixels; the inverse of `to_crop`."""
+        """Map points (..., 2) from crop pixels to image pixels; the inverse of `to_crop`."""
         centre = np.array([self.x, self.y])
         return (np.asarray(points, np.float64) - (self.size - 1) / 2) / self.scale @ self.turn + centre
 
 
 def square_crop(bbox: ArrayLike, ratio: float = 1.25, size: int = CROP_SIZE, roll: float = 0.0) -> Crop:
-    """The square with the box's centre and ``ratio`` times its longer side, turned by ``roll``.
+    """The square around the centre of a box. Its side is ``ratio`` times the longer side of the box.
 
     Args:
         bbox: (4,) x1, y1, x2, y2 in image pixels, x1 < x2 and y1 < y2.
-        ratio: crop side over the box's longer side.
+        ratio: side of the square divided by the longer side of the box.
         size: side of the crop in pixels.
-        roll: of the face, degrees clockwise.
+        roll: roll of the face, in degrees clockwise.
     """
     x1, y1, x2, y2 = (float(v) for v in np.asarray(bbox, np.float64))
     return Crop((x1 + x2) / 2, (y1 + y2) / 2, ratio * max(x2 - x1, y2 - y1), size, roll)
 
 
 def tight_box(points: ArrayLike) -> NDArray[np.float64]:
-    """(..., K, 2) landmarks -> (..., 4) the smallest box x1, y1, x2, y2 around them."""
+    """(..., 4) the smallest boxes x1, y1, x2, y2 around landmarks (..., K, 2)."""
     p = np.asarray(points, np.float64)
     return np.concatenate((p.min(-2), p.max(-2)), -1)
 
 
 def extended(boxes: ArrayLike, reach: Sequence[float]) -> NDArray[np.float64]:
-    """Boxes (..., 4) whose left, top, right and bottom lie further out by ``reach``, in shares of the longer side."""
+    """Boxes (..., 4) whose left, top, right and bottom sides are moved outwards by ``reach`` times the longer side."""
     given = np.asarray(boxes, np.float64)
     side = (given[..., 2:] - given[..., :2]).max(-1, keepdims=True)
     return given + side * np.array([-reach[0], -reach[1], reach[2], reach[3]])
 
 
 def reach_of(boxes: ArrayLike, tight: ArrayLike) -> tuple[float, float, float, float]:
-    """By how much boxes (N, 4) reach beyond the ``tight`` boxes (N, 4) of their points, in the median: what `extended`
-    takes."""
+    """How far boxes (N, 4) reach beyond the ``tight`` boxes (N, 4) of their points; medians, for `extended`."""
     given, own = np.asarray(boxes, np.float64), np.asarray(tight, np.float64)
     side = (own[:, 2:] - own[:, :2]).max(-1, keepdims=True)
     left, top, right, bottom = np.median((given - own) / side * (-1, -1, 1, 1), axis=0).tolist()
@@ -109,23 +108,23 @@ def reach_of(boxes: ArrayLike, tight: ArrayLike) -> tuple[float, float, float, f
 def warp(
     image: NDArray[np.uint8], matrix: NDArray[np.float64], size: int, out: NDArray[np.uint8] | None = None
 ) -> NDArray[np.uint8]:
-    """Resample ``image`` by an affine, black outside.
+    """Resample an image by an affine. Pixels outside the image are black.
 
     Args:
         image: (H, W, 3) uint8.
-        matrix: (2, 3) affine from image to output pixels (`Crop.matrix`, or any with rotation).
+        matrix: (2, 3) affine from image pixels to output pixels (`Crop.matrix`, or another with rotation).
         size: side of the output in pixels.
-        out: (size, size, 3) uint8, C-contiguous, to write into; None makes one.
+        out: (size, size, 3) uint8, C-contiguous, to write into; None allocates one.
 
     Returns:
-        (size, size, 3) uint8: ``out`` where it is given.
+        (size, size, 3) uint8; ``out`` if it is given.
 
-    An image that comes out more than `REDUCE_ABOVE` times smaller is first reduced by area averaging
-    (``INTER_AREA``), so that nothing aliases; the half-pixel shift of that reduction is composed into the affine, and
-    then a single bilinear ``cv2.warpAffine`` follows.
+    If the output is more than `REDUCE_ABOVE` times smaller than the image, the image is first reduced by area averaging
+    (``INTER_AREA``), which avoids aliasing. The half-pixel shift of this reduction becomes part of the affine. Then one
+    bilinear ``cv2.warpAffine`` follows.
     """
     height, width = image.shape[:2]
-    # by numbers: the small matrices of a face would cost NumPy more time than OpenCV takes for its pixels
+    # plain Python numbers: for one face, NumPy would need more time for the matrices than OpenCV for the pixels
     (a, b, c), (d, e, f) = matrix.tolist()
     determinant = a * e - b * d
     reduction = abs(determinant) ** -0.5
@@ -134,7 +133,7 @@ def warp(
     xs = [(e * u - b * v) / determinant for u, v in corners]
     ys = [(a * v - d * u) / determinant for u, v in corners]
     margin = 2 * shrink + 1
-    # only the part that is seen: neither a huge photograph nor OpenCV's 32767 px limit matters then
+    # only the visible part: so huge photographs cost nothing, and OpenCV's limit of 32767 px has no effect
     x0, x1 = (min(max(x, 0), width) for x in (floor(min(xs) - margin), ceil(max(xs) + margin) + 1))
     y0, y1 = (min(max(y, 0), height) for y in (floor(min(ys) - margin), ceil(max(ys) + margin) + 1))
     output = np.empty((size, size, image.shape[2]), np.uint8) if out is None else out
@@ -147,7 +146,7 @@ def warp(
         small = (max(1, round((x1 - x0) / shrink)), max(1, round((y1 - y0) / shrink)))
         sx, sy = small[0] / (x1 - x0), small[1] / (y1 - y0)
         part = cv2.resize(part, small, interpolation=cv2.INTER_AREA)
-    # area averaging keeps pixel *edges*: q + 0.5 = (p - x0 + 0.5) * s
+    # area averaging preserves pixel *edges*: q + 0.5 = (p - x0 + 0.5) * s
     left, top = 0.5 / sx - 0.5 + x0, 0.5 / sy - 0.5 + y0
     composed = np.array([[a / sx, b / sy, c + a * left + b * top], [d / sx, e / sy, f + d * left + e * top]])
     cv2.warpAffine(part, composed, (size, size), dst=output, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
@@ -155,7 +154,7 @@ def warp(
 
 
 def similarity(source: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
-    """Least-squares rotation, uniform scale and shift from ``source`` to ``target`` points, (n, 2) each, as (2, 3)."""
+    """(2, 3) least-squares similarity (rotation, scale, shift) from ``source`` to ``target`` points, (n, 2) each."""
     z = np.asarray(source, np.float64) @ (1, 1j)
     w = np.asarray(target, np.float64) @ (1, 1j)
     zc = z - z.mean()
@@ -165,11 +164,12 @@ def similarity(source: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
 
 
 def unmirrored(points: NDArray[Any], width: int, shift: float | NDArray[np.float64]) -> NDArray[Any]:
-    """Points (..., 2) found in a mirrored picture, where they lie in the picture itself.
+    """Map points (..., 2) from a mirrored picture to the original picture.
 
     Args:
-        points: already in the order of the picture itself (`Scheme.permutation`).
-        width: of the picture, pixels.
-        shift: what `Decoder.shift` adds to x, in pixels of the picture, one or (..., 1): it went the wrong way here.
+        points: the points; their order is already that of the original picture (`Scheme.permutation`).
+        width: width of the picture in pixels.
+        shift: the part of x that `Decoder.shift` added, in pixels of the picture; one number or (..., 1). In the
+            mirrored picture it has the wrong sign, so it is corrected here.
     """
     return np.stack((width - 1 - points[..., 0] + 2 * shift, points[..., 1]), -1)

@@ -1,4 +1,4 @@
-"""Drawing faces into pictures: points, contours, boxes, numbers and scores, each as large as the face allows."""
+"""Drawing faces into pictures: points, contours, boxes, numbers and scores. Sizes follow the size of each face."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ from numpy.typing import ArrayLike, NDArray
 #: A name such as "lime", "#rrggbb", or red, green and blue from 0 to 255.
 Colour: TypeAlias = str | tuple[int, int, int]
 
-#: Points by score: found for sure, and not found at all.
+#: Colours of points with score 1 and score 0.
 SURE, UNSURE = (80, 255, 80), (255, 40, 40)
 
 _WHITE = (255, 255, 255)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _FONT_HEIGHT = 22  # pixels of a capital letter at scale 1
 
-# OpenCV draws at subpixel positions given in fixed point
+# OpenCV takes subpixel positions as fixed-point numbers
 _SHIFT = 4
 _ONE = 1 << _SHIFT
 
-#: Smaller faces are drawn enlarged and shrunk again, so that their lines and points are thinner than a pixel.
+#: A face smaller than this, in pixels, is drawn enlarged and then reduced, so that lines can be thinner than a pixel.
 _LARGE = 300
-#: Most that is enlarged at once, pixels.
+#: Largest area that is enlarged at once, in pixels.
 _AREA = 4_000_000
 
 
 @dataclass(frozen=True)
 class Style:
-    """How faces are drawn. Sizes are pixels of the picture; None: they follow the size of each face.
+    """How faces are drawn. Sizes are in pixels of the picture; None: the size follows the size of each face.
 
     Attributes:
-        lines: draw the scheme's contours.
-        boxes: draw the boxes given.
-        labels: write each landmark's index beside it.
-        scores: write each face's score above its box.
+        lines: draw the contours of the scheme.
+        boxes: draw the bounding boxes.
+        labels: write the index of each landmark beside it.
+        scores: write the score of each face above its box.
         size: diameter of a point.
-        thickness: of contours and boxes.
-        colour: of the points; None: by score, green where surely found, red where not.
-        line_colour: of contours, boxes and text.
+        thickness: thickness of contours and boxes.
+        colour: colour of the points; None: from green (score 1) to red (score 0).
+        line_colour: colour of contours, boxes and text.
 
     Raises:
-        ValueError: a size or thickness that is not positive, or an unknown colour.
+        ValueError: a size or thickness is not positive, or a colour is unknown.
     """
 
     lines: bool = True
@@ -73,10 +73,10 @@ class Style:
 
 
 def rgb(colour: Colour, name: str = "colour") -> tuple[int, int, int]:
-    """Red, green and blue from 0 to 255 of a colour; ``name`` is what errors call it.
+    """The red, green and blue of a colour, 0 to 255. ``name`` is the argument that errors name.
 
     Raises:
-        ValueError: an unknown name, or other than three whole numbers from 0 to 255.
+        ValueError: the name is unknown, or the value is not three whole numbers from 0 to 255.
     """
     expected = f"{name} is {colour!r}, expected a name such as 'lime', '#rrggbb', or three numbers from 0 to 255"
     if isinstance(colour, str):
@@ -103,15 +103,15 @@ def draw_face(
     contours: Sequence[Sequence[int]],
     style: Style,
 ) -> None:
-    """Draw one face, in place.
+    """Draw one face into ``canvas``, in place.
 
     Args:
         canvas: (H, W, 3) uint8 RGB.
-        points: (K, 2) x, y in pixels of the canvas, 0 at the centre of the first; those that are not finite are left
-            out.
+        points: (K, 2) x, y in pixels of the canvas, 0 at the centre of the first pixel. Points that are not finite are
+            not drawn.
         scores: (K,) from 0 to 1.
         box: (4,) x1, y1, x2, y2 in pixels of the canvas.
-        contours: index sequences of points that lines join.
+        contours: sequences of point indices; lines join the points of a sequence.
         style: what is drawn, and how.
     """
     side = _side(points, canvas)
@@ -124,7 +124,7 @@ def draw_face(
     part = canvas[top:bottom, left:right]
     area = max(part.shape[0] * part.shape[1], 1)
     times = max(1, min(8, round(_LARGE / max(side, 1)), int((_AREA / area) ** 0.5)))
-    # every pixel becomes a square of equal ones, whose mean is that pixel again: what is not drawn on stays as it is
+    # each pixel becomes a square of equal pixels, and their mean is the pixel again: other parts stay unchanged
     large = part if times == 1 else np.repeat(np.repeat(part, times, 0), times, 1)
     pen = Pen(large, np.array((left, top)), times)
     line = rgb(style.line_colour)
@@ -142,7 +142,7 @@ def draw_face(
         for index, point in enumerate(points):
             pen.text(str(index), point + beside, line, height)
     if style.scores:
-        above = box[1] > 1.6 * text  # room above the box, else inside it
+        above = box[1] > 1.6 * text  # there is room above the box; otherwise write inside it
         place = box[:2] + np.array((0.0, -0.4 * text if above else 1.4 * text))
         pen.text(f"{float(np.mean(scores)):.2f}", place, line, text)
     if times > 1:
@@ -155,7 +155,7 @@ def sketch(
     contours: Sequence[Sequence[int]],
     side: int = 256,
 ) -> NDArray[np.uint8]:
-    """(side, side, 3) uint8 RGB: the points and contours of one face, as large as fits, without its photograph."""
+    """(side, side, 3) uint8 RGB: the points and contours of one face, scaled to fit, without the photograph."""
     canvas = np.full((side, side, 3), 40, np.uint8)
     known = points[np.isfinite(points).all(-1)]
     if len(known):
@@ -169,7 +169,7 @@ def sketch(
 def sheet(
     tiles: Sequence[NDArray[np.uint8]], columns: int = 4, gap: int = 4, background: int = 255
 ) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB: pictures of one size side by side, in rows of ``columns``, on a grey from 0 to 255."""
+    """(H, W, 3) uint8 RGB: pictures of equal size in rows of ``columns``, on a grey ``background`` (0 to 255)."""
     columns = min(columns, len(tiles))
     rows = -(-len(tiles) // columns)
     height, width = tiles[0].shape[:2]
@@ -181,26 +181,26 @@ def sheet(
 
 
 def png(picture: NDArray[np.uint8]) -> bytes:
-    """A (H, W, 3) uint8 RGB picture as the content of a PNG file."""
+    """The content of a PNG file of a picture (H, W, 3) uint8 RGB."""
     data = io.BytesIO()
     PIL.Image.fromarray(picture).save(data, "PNG")
     return data.getvalue()
 
 
 class Pen:
-    """Draws into a picture in place, at positions between pixels, too; points that are not finite are left out.
+    """Draws into a picture, in place and at subpixel positions. Points that are not finite are not drawn.
 
     Args:
-        canvas: (H, W, 3) uint8 RGB.
-        offset: (2,) where the canvas begins, and
-        times: how much it is enlarged, if it is a part of a picture: coordinates and sizes are the whole picture's.
+        canvas: (H, W, 3) uint8 RGB: the whole picture or an enlarged part of it.
+        offset: (2,) the first pixel of the part.
+        times: the factor of the enlargement. Coordinates and sizes are always in pixels of the whole picture.
     """
 
     def __init__(self, canvas: NDArray[np.uint8], offset: ArrayLike = (0, 0), times: int = 1) -> None:
         self._canvas, self._offset, self._times = canvas, np.asarray(offset), times
 
     def line(self, points: NDArray[np.floating[Any]], colour: tuple[int, int, int], width: float = 1) -> None:
-        """From each of (N, 2) points to the next, ``width`` pixels wide."""
+        """Draw lines that join points (N, 2) in their order, ``width`` pixels wide."""
         thickness = max(1, round(width * self._times))
         for a, b in pairwise(points):
             if np.isfinite((a, b)).all():
@@ -208,13 +208,13 @@ class Pen:
                 cv2.line(self._canvas, *ends, colour, thickness, cv2.LINE_AA, _SHIFT)
 
     def point(self, point: NDArray[np.floating[Any]], colour: tuple[int, int, int], radius: float) -> None:
-        """A disc."""
+        """Draw a disc."""
         if np.isfinite(point).all():
             size = round(radius * self._times * _ONE)
             cv2.circle(self._canvas, self._fixed(point), size, colour, -1, cv2.LINE_AA, _SHIFT)
 
     def text(self, text: str, point: NDArray[np.floating[Any]], colour: tuple[int, int, int], height: float) -> None:
-        """Letters of that height, on a dark rim; ``point`` is where they begin, below."""
+        """Write text of this height with a dark outline; ``point`` is its lower left corner."""
         if not np.isfinite(point).all():
             return
         x, y = (value >> _SHIFT for value in self._fixed(point))
@@ -224,7 +224,7 @@ class Pen:
             cv2.putText(self._canvas, text, (x, y), _FONT, scale, tone, thickness + more, cv2.LINE_AA)
 
     def _fixed(self, point: NDArray[np.floating[Any]]) -> tuple[int, int]:
-        # enlarging keeps pixel edges, not centres
+        # enlarging preserves pixel edges, not centres
         x, y = ((np.clip(point, -1e6, 1e6) - self._offset + 0.5) * self._times - 0.5) * _ONE
         return round(float(x)), round(float(y))
 
@@ -236,7 +236,7 @@ def _by_score(score: float) -> tuple[int, int, int]:
 
 
 def _side(points: NDArray[np.floating[Any]], canvas: NDArray[np.uint8]) -> float:
-    """Longer side of the points' box; of a face that is absurdly large, what OpenCV's lines can be thick for."""
+    """Longer side of the box of the points, limited so that OpenCV can draw lines for it."""
     known = points[np.isfinite(points).all(-1)]
     side = float(np.ptp(known, axis=0).max()) if len(known) else 0.0
     return min(side, 10.0 * max(canvas.shape))
@@ -249,7 +249,7 @@ def _region(
     style: Style,
     margin: float,
 ) -> tuple[int, int, int, int]:
-    """left, top, right, bottom of the part of the canvas that is drawn on."""
+    """Left, top, right and bottom of the part of the canvas that the face covers."""
     corners = [points, *([box.reshape(2, 2)] if style.boxes or style.scores else [])]
     places = np.concatenate(corners)
     places = places[np.isfinite(places).all(-1)]

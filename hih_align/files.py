@@ -1,8 +1,7 @@
-"""Writing results: a file is whole or does not exist; devices, pipes and the standard output are written to.
+"""Writing results atomically: a file is complete or does not exist. Devices, pipes and standard output are supported.
 
-Every path to write that a user gives comes through here. A symbolic link is followed. A device, a pipe, an open
-descriptor (``/dev/stdout``, the shell's ``>(command)``) and ``-``, the standard output, are written to and stay what
-they are.
+Every output path that a user gives is written by this module. Symbolic links are followed. A device, a pipe, an open
+descriptor (``/dev/stdout``, the shell's ``>(command)``) and ``-`` (standard output) are written to and not replaced.
 """
 
 from __future__ import annotations
@@ -21,29 +20,29 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
-#: The path that means the standard output.
+#: The path that means standard output.
 STANDARD_OUTPUT = "-"
 
-#: Bytes of a temporary name that come from the target's own. File systems take names of 255 bytes, some 143.
+#: Number of bytes that a temporary name takes from the target's name. File systems allow 255 bytes, some only 143.
 _STEM, _SUFFIX = 40, 32
 
-#: Paths of open descriptors, after the links of their folder are followed.
+#: The path of an open descriptor, after the links of its folder are resolved.
 _DESCRIPTOR = re.compile(r"/(?:dev/fd|proc/(?:self|thread-self|(\d+)(?:/task/\d+)?)/fd)/(\d+)")
 
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary path whose content takes the place of ``path`` when the block ends well.
+    """A temporary path, whose content replaces ``path`` if the block succeeds. If it raises, ``path`` is unchanged.
 
-    If the block raises, ``path`` is left as it was. The temporary file lies beside the file that ``path`` names, behind
-    all symbolic links, so that it can take that file's place in one step; it has the same suffix, so that writers which
-    go by the suffix work. What is no file (see `is_stream`) is not replaced: it gets the content at the end, and the
-    temporary file then lies in the system's folder for temporary files.
+    Symbolic links of ``path`` are resolved. The temporary file lies beside the resolved file, so that one step replaces
+    that file. It has the same suffix, because some writers choose the format by the suffix. A stream (see `is_stream`)
+    is not replaced: the content is written to it at the end, and the temporary file lies in the system's temporary
+    folder.
 
     Raises:
         FileNotFoundError: the folder does not exist.
         IsADirectoryError: ``path`` is a folder.
-        OSError: the name is too long, links lead round in a circle, or nothing can be written there.
+        OSError: the name is too long, the links form a circle, or the place is not writable.
     """
     target = _behind_links(path)
     stream = isinstance(target, int) or target is None or not _replaceable(target)
@@ -54,7 +53,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     else:
         assert isinstance(target, Path)
         temporary = _beside(target)
-        # with the mode of the result, from which the system takes the umask: to ask for the umask is to change it
+        # created with the mode of the result: the system applies the umask, which cannot be read without changing it
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield temporary
@@ -69,13 +68,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def making(folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary folder that takes the place of ``folder`` when the block ends well, and is removed otherwise.
+    """A temporary folder. If the block succeeds, it replaces ``folder``; otherwise it is removed.
 
-    ``folder`` does not exist yet, or is empty.
+    ``folder`` must not exist yet, or must be empty.
 
     Raises:
-        FileNotFoundError: the folder's own folder does not exist.
-        FileExistsError: there is a file, or a folder that holds something.
+        FileNotFoundError: the parent folder does not exist.
+        FileExistsError: ``folder`` is a file, or a folder that is not empty.
         OSError: the name is too long.
     """
     target = _behind_links(folder)
@@ -97,20 +96,20 @@ def making(folder: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def appending(path: str | os.PathLike[str]) -> Iterator[TextIO]:
-    """UTF-8 text that is added at the end of a file, made if need be, or goes to a stream (see `is_stream`) at once."""
+    """Open a UTF-8 file for appending, or a stream (see `is_stream`), which gets the text at once."""
     target = _behind_links(path)
     if isinstance(target, Path) and _replaceable(target):
         with target.open("a", encoding="utf-8") as file:
             yield file
         return
     with _opened(target) as sink:
-        yield _Utf8(sink)  # type: ignore[misc]  # as much of a TextIO as lines need
+        yield _Utf8(sink)  # type: ignore[misc]  # the part of TextIO that writing lines needs
 
 
 def is_stream(path: str | os.PathLike[str]) -> bool:
-    """Whether what is written to ``path`` is passed on instead of kept in a file of that name.
+    """Whether ``path`` is a stream: text written to it is passed on and not kept in a file of that name.
 
-    So it is for ``-`` (the standard output), devices, pipes, sockets and open descriptors.
+    Streams are ``-`` (standard output), devices, pipes, sockets and open descriptors.
     """
     target = _behind_links(path)
     return not isinstance(target, Path) or (target.exists() and not target.is_file() and not target.is_dir())
@@ -126,12 +125,12 @@ def sha256(path: str | os.PathLike[str]) -> str:
 
 
 def _behind_links(path: str | os.PathLike[str]) -> Path | int | None:
-    """Where symbolic links lead: a path that is no link, the number of an open descriptor, or None: standard output."""
+    """The target of symbolic links: a path that is no link, the number of an open descriptor, or None (stdout)."""
     name = os.fspath(path)
     if name == STANDARD_OUTPUT:
         return None
     at = os.path.join(os.getcwd(), name)
-    for _ in range(40):  # Linux follows as many
+    for _ in range(40):  # the limit of Linux
         folder, last = os.path.split(at.rstrip(os.sep))
         at = os.path.realpath(at) if last in ("", ".", "..") else os.path.join(os.path.realpath(folder), last)
         found = _DESCRIPTOR.fullmatch(at)
@@ -147,7 +146,7 @@ def _behind_links(path: str | os.PathLike[str]) -> Path | int | None:
 
 
 def _replaceable(target: Path) -> bool:
-    """Whether a file can take the place of ``target``: a file does, or nothing is there."""
+    """Whether a file can replace ``target``: ``target`` is a file or does not exist."""
     try:
         mode = os.lstat(target).st_mode
     except FileNotFoundError:
@@ -160,7 +159,7 @@ def _replaceable(target: Path) -> bool:
 
 
 def _beside(target: Path) -> Path:
-    """A name that nothing has in the folder of ``target``, and that every file system takes which takes its own."""
+    """An unused name in the folder of ``target``. It is not longer than the name of ``target`` allows."""
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{target} is in a folder that does not exist")
     stem = os.fsencode(target.stem)[:_STEM].decode("utf-8", "ignore").lstrip(".")
@@ -173,26 +172,26 @@ def _short_suffix(path: Path) -> str:
 
 @contextmanager
 def _opened(target: Path | int | None) -> Iterator[BinaryIO]:
-    """What is no file, to write bytes to."""
+    """Open a stream for writing bytes."""
     if isinstance(target, Path):
         with target.open("wb") as sink:
             yield sink
         return
     if sys.stdout is not None and target in (None, 1):
-        sys.stdout.flush()  # what was printed before comes before
+        sys.stdout.flush()  # keep the order: earlier output comes first
     if target is None:
         if sys.stdout is None:
             raise OSError(errno.EBADF, "there is no standard output", STANDARD_OUTPUT)
         yield getattr(sys.stdout, "buffer", None) or _Text(sys.stdout)  # type: ignore[misc]
         sys.stdout.flush()
         return
-    # a copy: the descriptor itself stays open, and its place in a file that it leads to is kept
+    # a duplicate: the descriptor itself stays open and keeps its position in the file
     with os.fdopen(os.dup(target), "wb") as sink:
         yield sink
 
 
 class _Text:
-    """Bytes to a text stream that has none below it, such as a notebook's standard output."""
+    """Writes bytes to a text stream that has no byte stream below it, such as the standard output of a notebook."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -201,7 +200,7 @@ class _Text:
         try:
             self._stream.write(data.decode("utf-8"))
         except UnicodeDecodeError as error:
-            raise OSError(errno.EINVAL, "this standard output takes text alone", STANDARD_OUTPUT) from error
+            raise OSError(errno.EINVAL, "this standard output takes only text", STANDARD_OUTPUT) from error
         return len(data)
 
     def flush(self) -> None:
@@ -209,7 +208,7 @@ class _Text:
 
 
 class _Utf8:
-    """Text to a stream of bytes."""
+    """Writes text to a stream of bytes."""
 
     def __init__(self, sink: Any) -> None:
         self._sink = sink

@@ -1,6 +1,6 @@
-"""An image of any kind to an RGB array, and an RGB array to a file.
+"""Reading an image of any kind as an RGB array, and writing an RGB array to a file.
 
-Values are taken as they are: no colour management, alpha is dropped and not blended.
+Pixel values are not changed: there is no colour management, and alpha is dropped without blending.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from PIL import ExifTags, ImageOps
 
 from .files import is_stream, replacing
 
-#: What `read_image` takes.
+#: The kinds of image that `read_image` accepts.
 Image: TypeAlias = str | os.PathLike[str] | bytes | IO[bytes] | PIL.Image.Image | NDArray[Any] | torch.Tensor
 
 _ARRAY = "an RGB array (H, W, 3), (H, W), (H, W, 1) or (H, W, 4)"
@@ -29,43 +29,44 @@ _TENSOR = "an RGB tensor (3, H, W) or (1, H, W)"
 _ENCODED = "image (an encoded picture)"
 _DTYPES = ("uint8", "uint16", "float16", "float32", "float64")
 
-#: Bits that integers wider than 8 bits may have in use: those of cameras, and 8 in a wider type.
+#: Possible numbers of used bits in integers of more than 8 bits: those of cameras, and 8.
 _BITS = (8, 10, 12, 14, 16)
 
 
 def read_image(image: Image) -> NDArray[np.uint8]:
-    """Any image to (H, W, 3) uint8 RGB.
+    """Read an image of any kind as (H, W, 3) uint8 RGB.
 
     Args:
         image: one of
 
-            - a path, to any file that Pillow reads; of several frames the first.
-            - an encoded picture: ``bytes``, ``BytesIO``, or a file that is open for reading in binary mode. A file
-              that can seek is read from its start, and stays open.
+            - a path of a file that Pillow can read; of several frames the first is read.
+            - an encoded picture: ``bytes``, ``BytesIO``, or a file that is open for reading in binary mode. A seekable
+              file is read from its start and stays open.
             - a PIL image of any mode: grey, palette, alpha, CMYK, 16-bit ("I;16" and, in 0..65535, "I"), float ("F").
             - an RGB array (H, W, 3), (H, W), (H, W, 1) or (H, W, 4), uint8, uint16 or float16, float32, float64 in
               [0, 1].
             - an RGB tensor (3, H, W) or (1, H, W) on any device, of the same dtypes or bfloat16.
 
-            EXIF orientation is applied to files and PIL images. Floats become round(255 x).
+            EXIF orientation is applied to files and PIL images. A float x becomes round(255 x).
 
             Integers of more than 8 bits (uint16, modes "I;16" and "I") do not say which value is white: cameras use
-            10, 12 or 14 of 16 bits. The range is therefore taken from the picture: the smallest of 8, 10, 12, 14 and
-            16 bits that holds its highest value, b bits become round(255 x / (2^b - 1)). To fix the range, pass floats:
-            ``image / 4095``. Of 16-bit colour files Pillow gives the high byte.
+            10, 12 or 14 of 16 bits. So the range is the smallest of 8, 10, 12, 14 and 16 bits that holds the highest
+            value of the picture. With b bits a value x becomes round(255 x / (2^b - 1)). To fix the range yourself,
+            pass floats: ``image / 4095``. For 16-bit colour files Pillow gives the high byte.
 
     Returns:
-        C-contiguous, but for a uint8 array given: of that a view, without a copy. Treat it as read-only.
+        C-contiguous array. For a uint8 array the result is a view without a copy; treat it as read-only.
 
     Raises:
-        FileNotFoundError: no file at the path.
-        ValueError: a directory, a file that is undecodable, truncated or larger than Pillow's decompression-bomb limit,
-            an empty image, another shape, NaN, values out of range, masked pixels, a tensor without values (meta).
-        TypeError: another type or dtype, such as int32 arrays, whose range is not known; a file in text mode.
+        FileNotFoundError: the path does not exist.
+        ValueError: the path is a directory; the file cannot be decoded, is truncated or exceeds Pillow's
+            decompression-bomb limit; the image is empty or has another shape; it holds NaN, values out of range or
+            masked pixels; or the tensor has no values (meta device).
+        TypeError: another type or dtype, such as int32 arrays, whose range is unknown; or a file in text mode.
     """
     if isinstance(image, np.ndarray):
         if np.ma.is_masked(image):
-            raise ValueError("image is a masked array with masked pixels: say what they are, image.filled(0)")
+            raise ValueError("image is a masked array with masked pixels: fill them first, such as image.filled(0)")
         return _from_array(np.asarray(image), "image")
     if isinstance(image, torch.Tensor):
         return _from_tensor(image)
@@ -91,17 +92,18 @@ def read_image(image: Image) -> NDArray[np.uint8]:
 
 
 def write_image(path: str | os.PathLike[str], array: NDArray[np.uint8]) -> None:
-    """Write an RGB array, all of it or nothing: a file of that name is replaced only by a finished one.
+    """Write an RGB array to a file, atomically.
 
     Args:
-        path: the file; its suffix names the format (".png", ".jpg", ...). Lossy formats are written at quality 95. A
-            stream (`files.is_stream`) without a suffix, such as ``-``, gets a PNG.
+        path: the file. Its suffix gives the format (".png", ".jpg", ...). Lossy formats get quality 95. A stream
+            (`files.is_stream`) without a suffix, such as ``-``, gets a PNG.
         array: (H, W, 3) uint8 RGB.
 
     Raises:
-        FileNotFoundError: ``path``'s folder does not exist.
-        ValueError: a suffix of no format, or of one that cannot hold this array; an array of another shape, or empty.
-        TypeError: an array of another dtype.
+        FileNotFoundError: the folder of ``path`` does not exist.
+        ValueError: the suffix names no format, or a format that cannot hold this array; or the array is empty or has
+            another shape.
+        TypeError: the array has another dtype.
     """
     target = Path(path)
     if not isinstance(array, np.ndarray) or array.dtype != np.uint8:
@@ -118,13 +120,13 @@ def write_image(path: str | os.PathLike[str], array: NDArray[np.uint8]) -> None:
         with replacing(path) as temporary:
             PIL.Image.fromarray(array).save(temporary, kind, quality=95)
     except OSError as error:
-        if error.errno is not None:  # the disk's; Pillow's own have no number
+        if error.errno is not None:  # an error of the disk; Pillow's own errors have no number
             raise
         raise ValueError(f"path {str(path)!r} cannot hold an array of shape {array.shape}: {error}") from error
 
 
 def _decode(image: str | os.PathLike[str] | IO[bytes] | PIL.Image.Image, name: str) -> NDArray[Any]:
-    """A file or PIL image to (H, W, 3) uint8, or to (H, W) uint16 or float32 where it has more than 8 bits."""
+    """The pixels of a file or PIL image: (H, W, 3) uint8, or (H, W) uint16 or float32 if it has more than 8 bits."""
     try:
         if isinstance(image, PIL.Image.Image):
             return _pixels(image)
@@ -132,23 +134,23 @@ def _decode(image: str | os.PathLike[str] | IO[bytes] | PIL.Image.Image, name: s
             return _pixels(opened)
     except (FileNotFoundError, NotADirectoryError) as error:
         url = re.match(r"\w{2,}:/", os.fsdecode(image)) if isinstance(image, (str, os.PathLike)) else None
-        hint = "; URLs are not fetched, download it first" if url else ""
+        hint = "; URLs are not supported, download the file first" if url else ""
         raise FileNotFoundError(f"{name} does not exist{hint}") from error
     except MemoryError:
         raise
-    except PIL.UnidentifiedImageError as error:  # whose own words name an object by its address
-        raise ValueError(f"{name} cannot be read: it is in no format that Pillow knows") from error
-    except Exception as error:  # Pillow's decoders raise whatever they meet: OSError, SyntaxError, struct.error, ...
+    except PIL.UnidentifiedImageError as error:  # its own text names an object by its address
+        raise ValueError(f"{name} cannot be read: Pillow does not know its format") from error
+    except Exception as error:  # Pillow's decoders raise many kinds: OSError, SyntaxError, struct.error, ...
         raise ValueError(f"{name} cannot be read: {error}") from error
 
 
 def _pixels(image: PIL.Image.Image) -> NDArray[Any]:
     image.load()
     orientation = 1
-    with suppress(Exception):  # garbage where EXIF should be; the pixels are still good
+    with suppress(Exception):  # the EXIF data may be invalid; the pixels are still good
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     image = image.copy()
-    # exif_transpose rewrites all metadata and fails on odd tags; a transparent colour is alpha, which is dropped
+    # exif_transpose rewrites all metadata and fails on unusual tags; a transparent colour counts as alpha
     image.info.clear()
     image.getexif()[ExifTags.Base.Orientation] = orientation
     ImageOps.exif_transpose(image, in_place=True)
@@ -159,7 +161,7 @@ def _pixels(image: PIL.Image.Image) -> NDArray[Any]:
         return values.astype(np.uint16)
     if image.mode.startswith(("I;16", "F")):
         return np.asarray(image)
-    if image.mode == "La":  # premultiplied grey: Pillow converts it by way of straight alpha only
+    if image.mode == "La":  # premultiplied grey: Pillow converts it only through straight alpha
         image = image.convert("LA")
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
@@ -174,7 +176,7 @@ def _from_tensor(tensor: torch.Tensor) -> NDArray[np.uint8]:
         raise ValueError(f"image {what} shape {shape}, expected {_TENSOR}{hint}")
     if dtype not in (*_DTYPES, "bfloat16"):
         raise TypeError(_wrong_dtype("image", dtype, "image.to(torch.uint8)"))
-    if dtype == "bfloat16":  # which numpy does not know
+    if dtype == "bfloat16":  # NumPy has no bfloat16
         tensor = tensor.float()
     return np.ascontiguousarray(_from_array(tensor.permute(1, 2, 0).numpy(force=True), "image"))
 
@@ -194,22 +196,22 @@ def _from_array(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
 
 
 def _wrong_dtype(name: str, dtype: str, convert: str) -> str:
-    how = f"{convert} * 255" if dtype == "bool" else f"{convert} where its values are 0 to 255, else divide by white"
+    how = f"{convert} * 255" if dtype == "bool" else f"{convert} if its values are 0 to 255, else divide by white"
     return f"{name} has dtype {dtype}, expected uint8, uint16 or float in [0, 1]: convert it, {how}"
 
 
 def _to_uint8(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
-    """Values of a dtype in `_DTYPES`, either byte order, to 8 bits."""
+    """Convert values of a dtype in `_DTYPES`, in either byte order, to 8 bits."""
     if values.dtype == np.uint8:
         return values
     if values.dtype.kind == "u":
         white = next(full for full in (2**bits - 1 for bits in _BITS) if values.max() <= full)
         return ((values.astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8, order="C")
-    low, high = float(values.min()), float(values.max())  # NaN if any is
+    low, high = float(values.min()), float(values.max())  # NaN if a value is NaN
     if not (low >= 0 and high <= 1):
         if np.isnan(low):
             raise ValueError(f"{name} holds NaN, expected floats in [0, 1]")
-        hint = "; are its values 0 to 255? then pass image / 255" if low >= 0 and 2 <= high <= 255 else ""
+        hint = "; if its values are 0 to 255, then pass image / 255" if low >= 0 and 2 <= high <= 255 else ""
         raise ValueError(f"{name} holds {low:g} to {high:g}, expected floats in [0, 1]{hint}")
     scaled: NDArray[Any] = np.multiply(values, 255, dtype=np.float64 if values.dtype.itemsize == 8 else np.float32)
     np.rint(scaled, out=scaled)

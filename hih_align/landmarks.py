@@ -1,4 +1,4 @@
-"""The result: points, scores and their scheme; indexing, conversion between schemes, drawing and aligned chips."""
+"""`Landmarks`, the result: points, scores and scheme; with indexing, scheme conversion, drawing and aligned chips."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .images import Image, read_image
 from .roll import roll_of, upright_box
 from .schemes import Scheme, conversion, get_scheme
 
-#: Where ArcFace's 112 px chips have eyes, nose tip and mouth corners (insightface's template).
+#: Eyes, nose tip and mouth corners in ArcFace's chips of 112 px (insightface's template).
 ARCFACE = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]])
 ARCFACE_SIZE = 112
 
-#: Faces of an image that a notebook shows.
+#: Largest number of faces that a notebook shows.
 _SHOWN = 8
 
 
@@ -29,21 +29,22 @@ class Landmarks:
     """Landmarks of one face, or of N faces of one image.
 
     Attributes:
-        points: float32 (K, 2), or (N, K, 2): x, y in pixels of the image given, 0 at the centre of its first pixel.
-        scores: float32 (K,), or (N, K), in [0, 1]: probability that the point's error is below 5 % of the box's
-            longer side, where `calibrated` is true. Else the height of the point's heatmap, which ranks points but is
-            no probability.
-        scheme: what the points are.
-        bbox: float32 (4,), or (N, 4): the box given, x1, y1, x2, y2.
+        points: float32 (K, 2), or (N, K, 2): x, y in pixels of the given image, 0 at the centre of its first pixel.
+        scores: float32 (K,), or (N, K), in [0, 1]. If `calibrated` is true, a score is the probability that the error
+            of the point is below 5 % of the longer side of the box. Otherwise it is the height of the point's heatmap,
+            which ranks points but is no probability.
+        scheme: the scheme of the points.
+        bbox: float32 (4,), or (N, 4): the box of the face, x1, y1, x2, y2.
         model: name of the checkpoint.
-        calibrated: whether the scores were fitted on validation faces (`hih-align calibrate`, or the end of a training
-            run with validation faces).
-        detection_scores: of faces that a detector has found, its scores in [0, 1]: float32 (N,), of one face a number;
-            None where boxes were given.
-        ids: of faces that are followed through a video, their numbers: int64 (N,), of one face a number; else None.
+        calibrated: whether the scores were fitted on validation faces (by `hih-align calibrate`, or at the end of a
+            training run).
+        detection_scores: scores of the detector in [0, 1] if it found the faces: float32 (N,), or one number for one
+            face. None: the boxes were given.
+        ids: numbers of faces that are followed through a video: int64 (N,), or one number for one face. None: the
+            faces are not followed.
 
-    Several faces have ``len``, iterate, and index by number, slice or mask; ``faces["left_eye"]`` are a part's
-    points, of one face or of several. ``numpy.asarray`` gives `points`.
+    An object of several faces has ``len``, can be iterated, and can be indexed by number, slice or mask.
+    ``faces["left_eye"]`` gives the points of a part, of one face or of several. ``numpy.asarray`` gives `points`.
     """
 
     points: NDArray[np.float32]
@@ -57,7 +58,7 @@ class Landmarks:
 
     @property
     def several(self) -> bool:
-        """Whether this holds N faces (N may be 0 or 1) rather than one."""
+        """Whether the object holds N faces (N may be 0 or 1) and not one face."""
         return self.points.ndim == 3
 
     @property
@@ -67,7 +68,7 @@ class Landmarks:
 
     def __len__(self) -> int:
         if not self.several:
-            raise TypeError("these are the landmarks of one face, which have no len; its points do")
+            raise TypeError("these are the landmarks of one face, which have no len; use len(face.points)")
         return len(self.points)
 
     def __bool__(self) -> bool:
@@ -75,7 +76,7 @@ class Landmarks:
 
     def __iter__(self) -> Iterator[Landmarks]:
         if not self.several:
-            raise TypeError("these are the landmarks of one face; iterate over its points")
+            raise TypeError("these are the landmarks of one face; iterate over face.points")
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, key: Any) -> Any:
@@ -84,7 +85,9 @@ class Landmarks:
                 raise KeyError(f"scheme {self.scheme.id!r} has no part {key!r}, only {sorted(self.scheme.parts)}")
             return self.points[..., list(self.scheme.parts[key]), :]
         if not self.several:
-            raise TypeError(f"these are the landmarks of one face, index its points; or name a part, got {key!r}")
+            raise TypeError(
+                f"these are the landmarks of one face, got index {key!r}; index face.points, or name a part"
+            )
         if key is None or isinstance(key, tuple):
             raise TypeError(f"faces are indexed by number, slice, mask or part, got {key!r}")
         rows: dict[str, Any] = {"points": self.points[key], "scores": self.scores[key], "bbox": self.bbox[key]}
@@ -95,15 +98,16 @@ class Landmarks:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False and dtype is not None and np.dtype(dtype) != self.points.dtype:
-            raise ValueError(f"points are float32, as {np.dtype(dtype)} they have to be copied")
+            raise ValueError(f"points are float32; as {np.dtype(dtype)} they need a copy, but copy is False")
         return np.array(self.points, dtype) if copy else self.points.astype(dtype or np.float32, copy=False)
 
     def to(self, scheme: str | Scheme) -> Landmarks:
-        """The same faces in another scheme: 98 -> 68 and 98 -> 29 (each point, and score, a mean of at most two).
+        """Convert the faces to another scheme: 98 to 68 or 29 points.
+
+        Each new point, and its score, is the mean of at most two.
 
         Raises:
-            ValueError: where no conversion is known; also from a scheme to another one of its id whose landmarks have
-                other names.
+            ValueError: no conversion is known, or the other scheme has the same id but other landmark names.
         """
         target = get_scheme(scheme)
         if target == self.scheme:
@@ -117,41 +121,41 @@ class Landmarks:
         """(5, 2), or (N, 5, 2): left eye, right eye, nose tip, left and right mouth corner; left in the picture.
 
         Raises:
-            ValueError: if the scheme does not say where they are.
+            ValueError: the scheme does not define them (`Scheme.five`).
         """
         if self.scheme.five is None:
-            raise ValueError(f"scheme {self.scheme.id!r} does not say where its five points are (`Scheme.five`)")
+            raise ValueError(f"scheme {self.scheme.id!r} does not define its five points (`Scheme.five`)")
         return np.stack([self.points[..., list(group), :].mean(-2) for group in self.scheme.five], -2)
 
     @property
     def roll(self) -> Any:
-        """By how much the face is turned clockwise in the picture, degrees in (-180, 180]: a float, (N,) for several.
+        """Clockwise rotation of the face in the picture, in degrees in (-180, 180]: a float, or (N,) for several faces.
 
-        From the five points (`roll.roll_of`).
+        It is computed from the five points (`roll.roll_of`).
 
         Raises:
-            ValueError: as `five_points`.
+            ValueError: the scheme does not define the five points.
         """
         found = roll_of(self.five_points())
         return found if self.several else float(found)
 
     @property
     def upright_box(self) -> NDArray[np.float64]:
-        """(4,), or (N, 4): the tight box x1, y1, x2, y2 of the face turned upright about the box's own centre.
+        """(4,), or (N, 4): the tight box x1, y1, x2, y2 of the face after it is turned upright about the box's centre.
 
-        With `roll` what `FaceAligner.align` takes: ``align(image, face.upright_box, roll=face.roll)``.
+        `FaceAligner.align` takes it together with `roll`: ``align(image, face.upright_box, roll=face.roll)``.
         """
         return upright_box(self.points, self.roll)
 
     def crop(self, image: Image, size: int = ARCFACE_SIZE) -> NDArray[np.uint8]:
-        """The aligned chip that face recognition takes, on ArcFace's template.
+        """The aligned chip for face recognition, on ArcFace's template.
 
         Args:
             image: the image that was aligned.
             size: side of the chip in pixels.
 
         Returns:
-            (size, size, 3) uint8 RGB, or (N, size, size, 3); black outside the image.
+            (size, size, 3) uint8 RGB, or (N, size, size, 3). Pixels outside the image are black.
         """
         if not isinstance(size, int) or size < 1:
             raise ValueError(f"size is {size}, expected a positive number of pixels")
@@ -177,35 +181,35 @@ class Landmarks:
         labels: bool = False,
         scores: bool = False,
     ) -> NDArray[np.uint8]:
-        """A copy of the image with the faces drawn into it. By default all sizes follow the size of each face.
+        """Draw the faces into a copy of the image. By default all sizes follow the size of each face.
 
         Args:
             image: the image that was aligned.
-            lines: draw the scheme's contours.
-            boxes: draw the boxes given.
-            scale: enlarge the picture, for small faces.
-            size: diameter of a point, in pixels of the picture returned.
-            thickness: of contours and boxes, in pixels of the picture returned.
-            colour: of the points: a name such as "lime", "#rrggbb", or (red, green, blue) from 0 to 255. By default
-                surely found points are green and unsure ones turn red.
-            line_colour: of contours, boxes and text.
-            labels: write each landmark's index beside it.
-            scores: write each face's score above its box.
+            lines: draw the contours of the scheme.
+            boxes: draw the bounding boxes.
+            scale: factor that enlarges the picture, for small faces.
+            size: diameter of a point, in pixels of the result.
+            thickness: thickness of contours and boxes, in pixels of the result.
+            colour: colour of the points: a name such as "lime", "#rrggbb", or (red, green, blue) from 0 to 255. By
+                default the colour goes from green (score 1) to red (score 0).
+            line_colour: colour of contours, boxes and text.
+            labels: write the index of each landmark beside it.
+            scores: write the score of each face above its box.
 
         Returns:
-            (H, W, 3) uint8 RGB, times ``scale``.
+            (H, W, 3) uint8 RGB, enlarged by ``scale``.
 
         Raises:
-            ValueError: a scale, size or thickness that is not positive, an unknown colour, or a bad image.
+            ValueError: scale, size or thickness is not positive, a colour is unknown, or the image is bad.
         """
         style = Style(lines, boxes, labels, scores, size, thickness, colour, line_colour)
-        canvas = np.array(read_image(image))  # a copy: the caller's array stays as it is
+        canvas = np.array(read_image(image))  # a copy, so that the caller's array is not changed
         if not scale > 0:
             raise ValueError(f"scale is {scale}, expected a positive factor")
         if scale != 1:
             canvas = np.asarray(cv2.resize(canvas, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC), np.uint8)
         for face in self if self.several else (self,):
-            # enlarging keeps pixel edges, not centres
+            # enlarging preserves pixel edges, not centres
             points, box = ((p + 0.5) * scale - 0.5 for p in (face.points, face.bbox))
             draw_face(canvas, points, face.scores, box, self.scheme.contours, style)
         return canvas
@@ -225,28 +229,30 @@ class Landmarks:
         )
 
     def _repr_png_(self) -> bytes | None:
-        """The faces as notebooks show them: their points and contours, without the photograph."""
+        """The picture that notebooks show: the points and contours of the faces, without the photograph."""
         faces = [*self[:_SHOWN]] if self.several else [self]
         tiles = [sketch(face.points, face.scores, self.scheme.contours) for face in faces]
         return png(sheet(tiles)) if tiles else None
 
     def to_coco(self, file_name: str, width: int, height: int) -> dict[str, Any]:
-        """COCO keypoints of the image's faces, to be written as JSON, corrected in an annotation tool and trained on.
+        """The faces of one image as COCO keypoints, which can be written as JSON.
+
+        Annotation tools can correct the file, and a training can read it.
 
         Args:
-            file_name: of the image, as it is seen from the JSON's folder or from ``images/`` in it.
-            width, height: of the image in pixels.
+            file_name: path of the image, relative to the folder of the JSON file or to ``images/`` in that folder.
+            width, height: size of the image in pixels.
 
         Returns:
             ``images``, ``annotations`` and ``categories``. Points with a score below `interchange.UNSURE` have v = 1,
-            the others 2; ``score`` is the face's.
+            the other points v = 2. ``score`` is the score of the face.
         """
         image = {"id": 1, "file_name": file_name, "width": int(width), "height": int(height)}
         category = interchange.coco_category(self.scheme)
         return {"images": [image], "annotations": interchange.coco_annotations(self), "categories": [category]}
 
     def to_supervision(self) -> Any:
-        """The faces as ``supervision.KeyPoints`` (extra ``[supervision]``), scores as the points' confidence.
+        """The faces as ``supervision.KeyPoints`` (extra ``[supervision]``); the scores become the points' confidence.
 
         Raises:
             ImportError: supervision is not installed.
@@ -254,9 +260,9 @@ class Landmarks:
         return interchange.to_supervision(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists and strings, ready for JSON; for several faces each list has one entry per face.
+        """The faces as lists and strings that JSON can hold. For several faces each list has one entry per face.
 
-        ``detection_score`` is there where a detector has found the faces, ``id`` where they are followed.
+        ``detection_score`` is present if a detector found the faces, ``id`` if the faces are followed.
         """
         found = {} if self.detection_scores is None else {"detection_score": self.detection_scores.tolist()}
         found |= {} if self.ids is None else {"id": self.ids.tolist()}

@@ -1,4 +1,4 @@
-"""Progress bars and lines between them, on the standard error output."""
+"""Progress bars, and lines of text between them, on standard error."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-#: Seconds between two lines of a bar that is not drawn over.
+#: Seconds between two lines of a progress bar that cannot be redrawn.
 EVERY = 30.0
 
 
 def progress_bar(
     iterable: Iterable[Any] | None = None, desc: str | None = None, *, disable: bool = False, **options: Any
 ) -> Any:
-    """A bar of tqdm, ``options`` are tqdm's.
+    """A progress bar of tqdm; ``options`` are passed to tqdm.
 
-    Where nothing can be drawn over, in a file or a pipe, it is a line every `EVERY` seconds. Without a standard error
-    output (``pythonw``, a service, ``2>&-``) there is none.
+    If standard error is a file or a pipe, a line is written every `EVERY` seconds instead. If there is no standard
+    error (``pythonw``, a service, ``2>&-``), nothing is shown.
     """
     stream = sys.stderr
     if stream is None or disable:
@@ -29,32 +29,32 @@ def progress_bar(
 
 
 def say(text: str) -> None:
-    """A line on the standard error output, above the bars that are drawn there."""
+    """Write a line to standard error, above the progress bars."""
     if sys.stderr is not None:
         tqdm.write(text, file=sys.stderr)
 
 
 def clear() -> None:
-    """Wipe the bars off the terminal, before something else is written there; they come again by themselves."""
+    """Remove the progress bars from the terminal before other output. They are drawn again at the next update."""
     for bar in list(getattr(tqdm, "_instances", ())):
         bar.clear()
 
 
 def _drawn_over(stream: Any) -> bool:
-    """Whether a line can be written anew: a terminal, or a notebook's output."""
+    """Whether a line can be redrawn: on a terminal, or in the output of a notebook."""
     return type(stream).__module__.startswith("ipykernel") or bool(getattr(stream, "isatty", bool)())
 
 
 class _Lines:
-    """What tqdm draws over and over, as lines of their own."""
+    """Writes each state of a tqdm bar as a line of its own."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._last = ""
 
     def write(self, text: str) -> None:
-        text = text.replace("\x1b[A", "").strip()  # the way back up to where a line begins
-        if text and text != self._last:  # not what clears a line
+        text = text.replace("\x1b[A", "").strip()  # remove the escape code that moves the cursor up
+        if text and text != self._last:  # leave out text that only clears a line
             self._last = text
             self._stream.write(f"{text}\n")
 

@@ -1,9 +1,9 @@
 """Scores: the probability that a landmark's error is below 5 % of the longer side of the box.
 
-The height of an integer heatmap's maximum says how sure the network is. A logistic curve over it, fitted on
-validation faces per scheme and decoder (`hih-align calibrate`), turns it into a probability; its two parameters are in
-the checkpoint's config. The spread of the map, the decimal heatmap and the other landmarks of the face were tried as
-well: with the height known they added nothing.
+The height of the maximum of an integer heatmap shows how certain the network is. A logistic curve turns the height into
+a probability. `hih-align calibrate` fits the curve on validation faces, for each scheme and decoder, and stores its two
+parameters in the checkpoint's config. The spread of the map, the decimal heatmap and the other landmarks of the face
+were tried too. In addition to the height they had no effect.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-#: A landmark counts as found when its error is below this share of the box's longer side.
+#: A landmark counts as found if its error is below this share of the longer side of the box.
 TOLERANCE = 0.05
 
 
@@ -25,12 +25,12 @@ class Calibration:
 
 
 def score(integer: Tensor, calibration: Calibration | None) -> Tensor:
-    """Probability that each landmark's error is below `TOLERANCE`.
+    """The probability that the error of each landmark is below `TOLERANCE`.
 
     Args:
         integer: (..., K, h, w) integer heatmaps.
-        calibration: of this network and decoder. None, for a network that was never measured on faces of its own,
-            gives the clamped height itself: a ranking, not a probability.
+        calibration: the calibration of this network and decoder. None (the network was not calibrated): the result is
+            the clamped height, which ranks landmarks but is no probability.
 
     Returns:
         (..., K) float32 in [0, 1].

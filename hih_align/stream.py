@@ -1,4 +1,4 @@
-"""Many images: pairs of images and boxes, and images that are read while the network runs."""
+"""Many images: pairing images with boxes, and reading images ahead while the network runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def pairs(
     for name, given in (("images", images), ("bboxes", repeat(None) if bboxes is None else bboxes)):
         one = isinstance(given, (str, bytes, bytearray, os.PathLike)) or hasattr(given, "read")
         if one or not isinstance(given, Iterable):
-            raise TypeError(f"{name} is {type(given).__name__}, expected a list, or another iterable")
+            raise TypeError(f"{name} is {type(given).__name__}, expected a list or another iterable")
     if bboxes is None:
         yield from ((image, None) for image in images)
         return
@@ -30,17 +30,20 @@ def pairs(
         if image is missing or bbox is missing:
             kind = "bboxes" if bbox is missing else "images"
             raise ValueError(f"{kind} has {index} entries and the other one more, expected one of bboxes per image")
-        yield image, bbox  # type: ignore[misc]  # the sentinel is gone
+        yield image, bbox  # type: ignore[misc]  # neither is the sentinel here
 
 
 def reading(
     pairs: Iterable[tuple[Image, ArrayLike | None]], ahead: int
 ) -> Iterator[tuple[Image, ArrayLike | None, Callable[[], NDArray[np.uint8]]]]:
-    """Images and boxes with what gives the pixels; up to ``ahead`` files or ``bytes`` are being read meanwhile."""
+    """Yield each image and its boxes with a function that returns the pixels.
+
+    Meanwhile threads read up to ``ahead`` files or ``bytes``.
+    """
     if not ahead:
         yield from ((image, bbox, partial(read_image, image)) for image, bbox in pairs)
         return
-    # half of the cores: the network needs the others
+    # half of the cores; the network needs the other half
     pool = ThreadPoolExecutor(min(ahead, max(1, (os.cpu_count() or 1) // 2)), "hih-align-read")
     try:
         waiting: deque[tuple[Image, ArrayLike | None, Callable[[], NDArray[np.uint8]]]] = deque()
@@ -56,5 +59,5 @@ def reading(
 
 
 def _encoded(image: Image) -> bool:
-    """Whether reading is work that another thread may do: an open file belongs to the caller's thread."""
+    """Whether another thread may read the image. An open file belongs to the thread of the caller."""
     return isinstance(image, (str, bytes, os.PathLike))

@@ -243,7 +243,7 @@ def test_a_standard_output_of_text_alone(monkeypatch: pytest.MonkeyPatch) -> Non
     with replacing("-") as temporary:
         temporary.write_text("ä\n", "utf-8")
     assert stream.getvalue() == "ä\n"
-    with pytest.raises(OSError, match="text alone"), replacing("-") as temporary:
+    with pytest.raises(OSError, match="only text"), replacing("-") as temporary:
         temporary.write_bytes(b"\xff")
     monkeypatch.setattr(sys, "stdout", None)
     with pytest.raises(OSError, match="no standard output"), replacing("-") as temporary:

@@ -87,7 +87,7 @@ def test_path_through_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("image", ["https://example.org/a.jpg", "file:///a.jpg", Path("http://example.org/a.jpg")])
 def test_url(image: Any) -> None:
-    with pytest.raises(FileNotFoundError, match=r"image .*URLs are not fetched"):
+    with pytest.raises(FileNotFoundError, match=r"image .*URLs are not supported"):
         read_image(image)
 
 

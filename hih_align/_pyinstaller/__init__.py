@@ -1,4 +1,4 @@
-"""What PyInstaller asks the package for: where its hook is."""
+"""The entry point of PyInstaller: the folder of this package's hook."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from pathlib import Path
 
 
 def get_hook_dirs() -> list[str]:
-    """Folders of PyInstaller hooks; the entry point ``pyinstaller40`` in pyproject.toml names this function."""
+    """Folders of PyInstaller hooks. The entry point ``pyinstaller40`` in pyproject.toml names this function."""
     return [str(Path(__file__).parent)]

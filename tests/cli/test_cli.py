@@ -324,7 +324,7 @@ def one_line(result: Result, message: str) -> None:
         (["{tmp}/text.png", "--bbox", *BOX], "image .*text.png' cannot be read"),
         (["{tmp}/photo.png", "--bbox", *BOX, "--boxes", "{tmp}/boxes.csv"], "bbox"),
         (["{tmp}/photo.png", "--bbox", 125, 20, 27, 140], r"bbox 0 is \(125, 20, 27, 140\), expected x1 < x2"),
-        (["{tmp}/photo.png", "--bbox", *BOX, "--bbox", 900, 20, 990, 140], "bbox 1 is .* wholly outside the image"),
+        (["{tmp}/photo.png", "--bbox", *BOX, "--bbox", 900, 20, 990, 140], "bbox 1 is .* which lies outside the image"),
         (["{tmp}/photo.png", "--bbox", "nan", 20, 27, 140], "bbox 0 is .* expected finite"),
         (["{tmp}/photo.png", "--bbox", *BOX, "--model", "HIH_X"], "model is 'HIH_X', expected one of"),
         (["{tmp}/photo.png", "--bbox", *BOX, "--model", "./HIH_X"], "model: no such folder: ./HIH_X"),
