@@ -1,4 +1,4 @@
-"""Training and fine-tuning; needs the ``[train]`` extra."""
+"""Training and fine-tuning. It needs the ``[train]`` extra."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # loaded when used: the trainer needs the extra, reading annotations does not
+    # imported on first use: the trainer needs the extra, reading annotations does not
     if name in _HOMES:
         from importlib import import_module
 

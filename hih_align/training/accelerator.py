@@ -1,4 +1,4 @@
-"""The processes and the precision of a run, by Accelerate."""
+"""The Accelerate object of a run: its processes and its precision."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ if TYPE_CHECKING:
 
 
 def make_accelerator(recipe: Recipe, rival: bool) -> Accelerator:
-    """For a recipe; ``rival``: the network is not HIH, and may have layers that feed nothing."""
+    """The accelerator for a recipe. ``rival``: the network is not HIH and may have layers that feed nothing."""
     from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
     from accelerate.state import AcceleratorState
     from accelerate.utils import parse_flag_from_env
 
     precision = autocast_precision(recipe.precision, PartialState(parse_flag_from_env("ACCELERATE_USE_CPU")).device)
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
-        # an earlier run of this process, or a program's own: accelerators that are alive keep the state that they have
+        # set by an earlier run of this process, or by the program: accelerators that exist keep the old state
         AcceleratorState._shared_state = {}
-    # stages leave the head out; a rival may have layers that feed nothing
+    # stages may leave out the subpixel head; a rival may have layers that feed nothing
     unused = rival or not all(stage.subpixel for stage in recipe.stages)
     handlers = [DistributedDataParallelKwargs(find_unused_parameters=unused)]
     return Accelerator(mixed_precision=precision, kwargs_handlers=handlers)
 
 
 def pieces(recipe: Recipe, accelerator: Accelerator) -> int:
-    """In how many pieces a step's batch is computed: by each process as many as the recipe accumulates.
+    """The number of pieces of a step's batch: processes times the recipe's accumulated pieces.
 
     Raises:
-        ValueError: a stage's batch that does not divide into them.
+        ValueError: the batch of a stage cannot be divided into so many equal pieces.
     """
     world = accelerator.num_processes
     count = world * recipe.accumulate
     for i, stage in enumerate(recipe.stages):
         if stage.batch % count:
             raise ValueError(
-                f"stages.{i}.batch is {stage.batch}, which {world} processes times accumulate {recipe.accumulate} "
-                "do not divide"
+                f"stages.{i}.batch is {stage.batch}, expected a multiple of {count}: {world} processes times "
+                f"accumulate {recipe.accumulate}"
             )
     return count

@@ -1,4 +1,4 @@
-"""The batches of a run: which faces a process takes, and how they are augmented."""
+"""The batches of a run: which faces each process takes, and how they are augmented."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 class Batches:
-    """Augmented batches, functions of the recipe's seed and their place in the run.
+    """Augmented batches. They depend only on the recipe's seed and on their place in the run.
 
     Args:
-        recipe: how faces are augmented.
-        scheme: of their landmarks.
-        faces: where they come from.
-        accelerator: of whose processes this is one.
-        pieces: a step's batch is cut into so many; each process takes its share of them.
+        recipe: the recipe, which says how faces are augmented.
+        scheme: the scheme of the landmarks.
+        faces: the source of the faces.
+        accelerator: the accelerator of the run, which knows the processes.
+        pieces: number of pieces of a step's batch; each process computes its share of them.
     """
 
     def __init__(self, recipe: Recipe, scheme: Scheme, faces: Supply, accelerator: Accelerator, pieces: int) -> None:
@@ -37,16 +37,16 @@ class Batches:
         self._accelerator, self._pieces = accelerator, pieces
 
     def steps(self, epoch: int, rows: Indices, stage: Stage, start: int) -> Generator[Batch]:
-        """This process's pieces of an epoch's batches, augmented.
+        """Yield this process's pieces of the batches of an epoch, augmented.
 
         Args:
-            epoch: its number in the run.
-            rows: (steps, batch) numbers of the faces that are shown, from step ``start`` on.
-            stage: that the epoch is in.
-            start: the first row's number in the epoch.
+            epoch: the number of the epoch in the run.
+            rows: (steps, batch) numbers of the faces, from step ``start`` on.
+            stage: the stage of the epoch.
+            start: the step of the first row.
         """
         recipe, accelerator, faces = self._recipe, self._accelerator, self._faces
-        # a face's seed goes by its place in the epoch, not its number: an epoch may show it twice
+        # the seed of a face depends on its place in the epoch, because an epoch may show a face twice
         places = start * rows.shape[1] + np.arange(rows.size)
         mine = slice(accelerator.process_index, None, accelerator.num_processes)
         own, places = (
@@ -59,7 +59,7 @@ class Batches:
             yield self._augment(shown, some, stage)
 
     def picture(self, epoch: int, rows: Indices, stage: Stage) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 RGB: the first of an epoch's batches with its targets."""
+        """(H, W, 3) uint8 RGB: the first batch of an epoch with its targets."""
         batch = next(self.steps(epoch, rows[:1], stage, 0))
         losses = self._recipe.losses
         return preview(

@@ -1,4 +1,4 @@
-"""A run's ``metrics.jsonl`` as a picture."""
+"""The training curve: a picture of a run's ``metrics.jsonl``."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def curve_figure(epochs: Sequence[Mapping[str, Any]]) -> Figure:
-    """Validation NME and loss over the minutes of training, the stages set off from each other.
+    """Plot validation NME and loss over the minutes of training. Colours separate the stages.
 
     Args:
-        epochs: the lines of ``metrics.jsonl``, at least one. Minutes are those of all sittings together, validation
-            included.
+        epochs: the lines of ``metrics.jsonl``, at least one. The minutes of a run that was stopped and resumed add up.
+            They include validation.
 
     Raises:
-        ImportError: if matplotlib is missing.
+        ImportError: matplotlib is missing.
     """
     figure = blank_figure(7.0, 4.0)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
@@ -33,7 +33,7 @@ def curve_figure(epochs: Sequence[Mapping[str, Any]]) -> Figure:
         members = [place for place, _ in stage]
         of = [epochs[place] for place in members]
         at, colour = minutes[members], f"C{number}"
-        validated = [place for place in members if "nme" in epochs[place]]  # by the recipe's `validate_every`
+        validated = [place for place in members if "nme" in epochs[place]]  # not every epoch, see `validate_every`
         nme = [epochs[place]["nme"] for place in validated]
         above.plot(minutes[validated], nme, color=colour, marker=".", label=f"{of[0]['size']} px")
         below.plot(at, [epoch["loss"] for epoch in of], color=colour, marker=".")

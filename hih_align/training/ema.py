@@ -1,4 +1,4 @@
-"""Exponential moving average of the weights. The average is validated and saved instead of the weights."""
+"""Exponential moving average of the weights. The average, not the weights, is validated and saved."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from .learner import Learner
 
 
 class EMA:
-    """Moving average of a model's weights and statistics. Early in a stage it forgets faster, so that it does not hold
-    on to random weights, or to those of another resolution: the decay of update n is at most (1 + n) / (10 + n)."""
+    """Moving average of a model's weights and batch norm statistics.
+
+    Early in a stage the average forgets faster: the decay of update n is at most (1 + n) / (10 + n). So it does not
+    keep random weights, or weights of another resolution.
+    """
 
     def __init__(self, model: Learner, decay: float) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
@@ -23,7 +26,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, steps: int) -> None:
-        """After optimiser step number ``steps`` of a stage, counted from 0."""
+        """Update the average after optimiser step number ``steps`` of the stage, counted from 0."""
         decay = min(self._decay, (1 + steps) / (10 + steps))
         mine, theirs = zip(*self._averaged, strict=True)
         torch._foreach_lerp_(list(mine), [t.detach() for t in theirs], 1 - decay)

@@ -1,4 +1,4 @@
-"""The progress of a run: a progress bar, ``metrics.jsonl``, TensorBoard."""
+"""The progress of a run: progress bar, ``metrics.jsonl`` and TensorBoard."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ METRICS_FILE = "metrics.jsonl"
 
 
 class Journal:
-    """Of a run's main process; with ``out`` None it tells nothing.
+    """Reports the progress of a run, in its main process. If ``out`` is None, nothing is reported.
 
     Args:
-        out: the run's folder.
-        total: cost of the whole run, in any unit; the time left is estimated from it.
-        done: cost that earlier sittings have paid.
-        epoch, steps: epochs and optimiser steps that stand: what was told after them, by a sitting that was killed
-            before it could save, is taken back.
-        progress: draw the bar.
+        out: folder of the run.
+        total: cost of the whole run, in any unit. It is used to estimate the remaining time.
+        done: cost of the work before this call, if the run is resumed.
+        epoch, steps: number of saved epochs and optimiser steps. Records after them come from a process that was
+            killed before it could save; they are removed.
+        progress: draw the progress bar.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Journal:
 
     @staticmethod
     def _forget(path: Path, epoch: int) -> None:
-        """Drop lines of epochs that are run again, and a line cut short by a kill."""
+        """Remove the lines of epochs that will be run again, and a line that a kill cut short."""
         if not path.is_file():
             return
         keep = []
@@ -79,24 +79,24 @@ class Journal:
             temporary.write_text("".join(keep), "utf-8")
 
     def advance(self, cost: float, description: str, values: Mapping[str, str]) -> None:
-        """A step on."""
+        """Advance the bar by one step."""
         self._bar.set_description_str(description, refresh=False)
         self._bar.set_postfix(values, refresh=False)
         self._bar.update(cost)
 
     def say(self, text: str) -> None:
-        """A line above the bar."""
+        """Write a line above the bar."""
         if self._out is not None and not self._bar.disable:
             self._bar.write(text, file=self._bar.fp)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """To TensorBoard alone."""
+        """Write scalars to TensorBoard."""
         if self._writer is not None:
             for name, value in values.items():
                 self._writer.add_scalar(name, value, step)
 
     def epoch(self, record: Mapping[str, Any]) -> None:
-        """A line of ``metrics.jsonl``, on disk when this returns."""
+        """Append a line to ``metrics.jsonl``. The line is on disk when the call returns."""
         if self._out is None:
             return
         with open(self._out / METRICS_FILE, "a", encoding="utf-8") as file:
@@ -105,7 +105,7 @@ class Journal:
             os.fsync(file.fileno())
 
     def picture(self, name: str, image: NDArray[np.uint8], step: int) -> None:
-        """(H, W, 3) RGB: ``{name}.png`` in the run's folder, and to TensorBoard."""
+        """Write an (H, W, 3) RGB picture to ``{name}.png`` in the folder of the run, and to TensorBoard."""
         if self._out is None:
             return
         from PIL import Image
@@ -116,7 +116,7 @@ class Journal:
             self._writer.add_image(name, image, step, dataformats="HWC")
 
     def curve(self) -> None:
-        """``curve.png``, of all epochs so far, where matplotlib is installed."""
+        """Draw ``curve.png`` of all epochs so far, if matplotlib is installed."""
         if self._out is None or not (self._out / METRICS_FILE).is_file():
             return
         try:
@@ -147,11 +147,11 @@ def epoch_record(
     """A line of ``metrics.jsonl``.
 
     Args:
-        at: the run at the end of the epoch.
-        number, stage: of the recipe's stages, the one that the epoch is in.
-        steps: of the epoch.
+        at: the state of the run at the end of the epoch.
+        number, stage: number of the epoch's stage in the recipe, and the stage.
+        steps: optimiser steps of the epoch.
         lr: learning rate of its last step.
-        validated: the errors of the validation faces, where they were measured.
+        validated: the errors of the validation faces; None if they were not measured.
     """
     counted = max(at.sums.get("steps", 0.0), 1.0)
     record: dict[str, Any] = {
@@ -177,7 +177,7 @@ def epoch_record(
 
 
 def epoch_line(record: dict[str, Any], epochs: int) -> str:
-    """A line of `epoch_record` for people."""
+    """The result of `epoch_record` as a line of text."""
     parts = [f"epoch {record['epoch']}/{epochs} {record['size']}px", f"loss {record['loss']:.2e}"]
     if "nme" in record:
         parts.append(f"nme {record['nme']:.3f} (best {record['best']:.3f})")
@@ -186,13 +186,13 @@ def epoch_line(record: dict[str, Any], epochs: int) -> str:
 
 
 def tell_step(journal: Journal, at: Progress, epochs: int, stage: Stage, lr: float) -> None:
-    """Advance the bar by a step and, every 20th, write TensorBoard's scalars.
+    """Advance the bar by one step. After every 20th step write scalars to TensorBoard.
 
     Args:
-        journal: what is told to.
-        at: the run after the step.
-        epochs: of the run.
-        stage: that the epoch is in.
+        journal: the journal.
+        at: the state of the run after the step.
+        epochs: number of epochs of the run.
+        stage: the stage of the epoch.
         lr: learning rate of the step.
     """
     count = max(at.sums.get("steps", 0.0), 1.0)

@@ -1,6 +1,6 @@
-"""What the trainer trains: HIH with its loss, behind an interface that other networks can have, too.
+"""`Learner`: a network with its loss and decoder, as the trainer needs it. HIH is one; other networks can be others.
 
-`train` takes a function that builds the learner. `reproduction/rivals.py` has those of the paper's competitors.
+`train` takes a function that builds the learner. `reproduction/rivals.py` has learners of the paper's competitors.
 """
 
 from __future__ import annotations
@@ -20,41 +20,47 @@ from ..method.network import SIZES, HIHNet, Size
 
 
 class Output(NamedTuple):
-    """``integer`` (B, stacks, K, h, w) heatmaps and ``subpixel``, what the subpixel head adds to them, if there is one:
-    decimal heatmaps (B, K, n, n) for HIH."""
+    """The output of a learner.
+
+    ``integer``: (B, stacks, K, h, w) heatmaps. ``subpixel``: the output of the subpixel head, which is the decimal
+    heatmaps (B, K, n, n) for HIH; None without that head.
+    """
 
     integer: Tensor
     subpixel: Tensor | None
 
 
 class Learner(nn.Module):
-    """What `train` trains: a network, its loss and its way back to landmarks.
+    """A network with its loss and its decoder, which `train` trains.
 
-    Points are (B, K, 2) heatmap pixels, weights (B, K); see `losses.hih_loss`.
+    Points are (B, K, 2) in heatmap pixels, weights are (B, K); see `losses.hih_loss`.
     """
 
     def forward(self, images: Tensor, subpixel: bool = True) -> Output:
-        """(B, 3, H, W) normalised crops -> `Output`; ``subpixel=False`` leaves the subpixel head out."""
+        """Compute the `Output` of normalised crops (B, 3, H, W). ``subpixel=False`` leaves out the subpixel head."""
         raise NotImplementedError
 
     def loss(
         self, output: Output, points: Tensor, weights: Tensor, settings: LossSettings, count: float | Tensor | None
     ) -> Loss:
-        """What to minimise; without ``output.subpixel`` the integer loss alone."""
+        """The loss to minimise. Without ``output.subpixel`` it is the integer loss alone."""
         raise NotImplementedError
 
     def decode(self, output: Output, decoder: Decoder) -> Tensor:
-        """(B, K, 2) landmarks in heatmap pixels. ``decoder`` is HIH's; another learner may have a rule of its own."""
+        """(B, K, 2) landmarks in heatmap pixels. ``decoder`` is HIH's; another learner may have its own rule."""
         raise NotImplementedError
 
     def heights(self, output: Output) -> Tensor:
-        """(B, K) float32 clamped heights of the integer heatmaps, which stand for scores."""
+        """(B, K) float32 clamped heights of the integer heatmaps. They serve as scores."""
         return scores.score(output.integer[:, -1], None)
 
 
 class HIH(Learner):
-    """`HIHNet`. At inputs of another side than its own its decimal heatmaps have another size than their targets: they
-    are then interpolated to ``decimal_size``."""
+    """`HIHNet` as a learner.
+
+    If the input has another size than the network's ``input_size``, the decimal heatmaps have another size than their
+    targets. Then they are interpolated to ``decimal_size``.
+    """
 
     def __init__(self, network: HIHNet) -> None:
         super().__init__()
@@ -78,27 +84,27 @@ class HIH(Learner):
 
     def decode(self, output: Output, decoder: Decoder) -> Tensor:
         integer = output.integer[:, -1]
-        if output.subpixel is None:  # floored labels stand for their pixel's middle
+        if output.subpixel is None:  # without decimals a pixel stands for its centre
             maps = integer.float()
             argmax = decoder.method == "argmax"
             return 0.5 + (heatmaps.peak(maps) if argmax else heatmaps.centroid(maps, decoder.radius, decoder.power))
         return heatmaps.decode(integer, output.subpixel, decoder)
 
 
-#: Number of landmarks and `Size` -> a learner with random weights.
+#: Builds a learner with random weights from a number of landmarks and a `Size`.
 Build = Callable[[int, Size], Learner]
 
 
 def build_hih(landmarks: int, size: Size) -> HIH:
-    """`HIHNet` with random weights. Raises `ValueError` for numbers that `HIHNet` refuses."""
+    """A learner of `HIHNet` with random weights. Raises `ValueError` for dimensions that `HIHNet` refuses."""
     return HIH(HIHNet(landmarks, *size))
 
 
 def size_of(size: str) -> Size:
-    """The numbers of "N", "T", "S", "B" or "HIH_N", ...
+    """The `Size` of a name: "N", "T", "S", "B", or "HIH_N", ...
 
     Raises:
-        ValueError: for another name.
+        ValueError: the name is unknown.
     """
     name = size.upper()
     name = name if name.startswith("HIH_") else f"HIH_{name}"

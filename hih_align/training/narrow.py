@@ -1,10 +1,10 @@
-"""Start weights of a narrower network: channels of a trained one are chosen, and the others are predicted from them.
+"""Start weights for a narrower network, made of a trained network.
 
-Every convolution of the narrow network takes fewer channels than the trained one's. The channels kept are those that
-explain most of what the convolutions behind them compute (pivoted Cholesky of the activations' covariance), and the
-weights of the channels left out are put onto the kept ones by least squares, as in channel pruning (He et al., 2017).
-Batch norm statistics are measured anew. What comes out is no good network yet, but one that learns much faster than
-random weights.
+Each convolution of the narrow network takes fewer channels than that of the trained network. The kept channels are
+those that explain most of what the following convolutions compute (pivoted Cholesky of the covariance of the
+activations). The weights of the removed channels are moved to the kept channels by least squares, as in channel pruning
+(He et al., 2017). Batch norm statistics are measured again. The result is not accurate yet, but it learns much faster
+than random weights.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from .recipe import Recipe
 from .supply import Supply
 from .warmstart import Start
 
-#: Training faces by which channels are chosen.
+#: Number of training faces that the choice of channels uses.
 FACES = 256
 
-#: Ridge of the least squares, as a share of the channels' mean variance.
+#: Ridge of the least squares, as a share of the mean variance of the channels.
 RIDGE = 1e-4
 
-# the residuals, and the sets of channels that they take and give
+# the residual blocks, and the sets of channels that they take and give
 _RESIDUALS = (
     (r"trunk\.stem\.1", "first", "second"),
     (r"trunk\.stem\.3", "second", "second"),
@@ -39,21 +39,21 @@ _RESIDUALS = (
 
 
 class Moments(NamedTuple):
-    """Of what a convolution takes: ``mean`` (C,) and ``covariance`` (C, C), float64."""
+    """Mean (C,) and covariance (C, C) of a convolution's input, float64."""
 
     mean: Tensor
     covariance: Tensor
 
 
 def is_wider(source: Size, target: Size) -> bool:
-    """Whether ``target`` can be made of channels of ``source``: no layer has more channels, and some have fewer."""
+    """Whether ``target`` is a narrower ``source``: no layer has more channels, and some layers have fewer."""
     counts = [(64, 64), (128, 128), (256, 256), (source.head_channels, target.head_channels)]
     pairs = [(scaled(a, source.width), scaled(b, target.width)) for a, b in counts]
     return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
 
 
 def fitted(start: Start, size: Size, faces: Supply, recipe: Recipe) -> Start:
-    """Start weights for a network of ``size``: made narrower by training faces where `is_wider`, else as they are."""
+    """Start weights for a network of ``size``: narrowed by training faces if `is_wider` is true, else unchanged."""
     if not isinstance(start.network, HIHNet) or not is_wider(start.size, size):
         return start
     rows = np.unique(np.linspace(0, len(faces) - 1, FACES).round().astype(np.int64))
@@ -75,21 +75,21 @@ def fitted(start: Start, size: Size, faces: Supply, recipe: Recipe) -> Start:
 
 
 def narrowed(source: HIHNet, size: Size, images: Tensor, batch: int = 16) -> HIHNet:
-    """A narrower network made of a trained one, in eval mode.
+    """Make a narrower network from a trained one. The result is in eval mode.
 
     Args:
-        source: stays as it is.
-        size: see `is_wider`; its stacks are those of ``source``. A decimal head of more stride-2 blocks than the
-            source's has random weights.
-        images: (N, 3, S, S) normalised crops, S the ``input_size`` of ``size``: by these the channels are chosen.
-            Some hundreds will do.
-        batch: images that go through a network together.
+        source: the trained network; it is not changed.
+        size: the narrower size (see `is_wider`), with as many stacks as ``source``. If its decimal head has more
+            stride-2 blocks than the source's, the decimal head gets random weights.
+        images: (N, 3, S, S) normalised crops, which the choice of channels uses. S is the ``input_size`` of ``size``.
+            A few hundred are enough.
+        batch: number of images that go through a network together.
 
     Raises:
-        ValueError: ``size`` is not narrower, or has other stacks.
+        ValueError: ``size`` is not narrower, or has another number of stacks.
     """
     if size.stacks != source.stacks or not is_wider(source.size, size):
-        raise ValueError(f"size is {size}, expected a narrower one than {source.size}, of as many stacks")
+        raise ValueError(f"size is {size}, expected a narrower size than {source.size}, with as many stacks")
     target = HIHNet(source.landmarks, *size).to(images.device)
     steps = len(target.decimal_head.down)
     fits = steps <= len(source.decimal_head.down)
@@ -131,12 +131,12 @@ def narrowed(source: HIHNet, size: Size, images: Tensor, batch: int = 16) -> HIH
 
 @torch.no_grad()
 def measure_statistics(network: nn.Module, images: Tensor, batch: int = 16) -> None:
-    """Batch norm statistics measured anew, as means over all of the batches of ``images`` (N, 3, S, S), in place."""
+    """Measure the batch norm statistics again, in place: means over all batches of ``images`` (N, 3, S, S)."""
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta, training = [norm.momentum for norm in norms], network.training
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # PyTorch's sign for a plain mean
+        norm.momentum = None  # for PyTorch this means a plain mean
     network.train()
     for part in torch.split(images, batch):
         network(part)
@@ -151,7 +151,7 @@ def _convolutions(network: nn.Module) -> dict[str, nn.Conv2d]:
 
 @torch.no_grad()
 def _moments(network: HIHNet, images: Tensor, batch: int) -> dict[str, Moments]:
-    """Of what every convolution takes, by its name."""
+    """The `Moments` of the input of every convolution, by the name of the convolution."""
     sums: dict[str, tuple[int, Tensor, Tensor]] = {}
 
     def add(name: str, taken: Tensor) -> None:
@@ -186,7 +186,7 @@ def _chosen(
     spaces: dict[str, tuple[str | None, str | None]],
     moments: dict[str, Moments],
 ) -> dict[str, Tensor]:
-    """The channels that are kept of every set, in ascending order."""
+    """The kept channels of every set of channels, in ascending order."""
     sizes: dict[str, int] = {}
     kernels: dict[str, Tensor] = {}
     for name, conv in ours.items():
@@ -196,13 +196,13 @@ def _chosen(
         sizes[taken] = conv.in_channels
         importance = theirs[name].weight.double().square().sum((0, 2, 3)).sqrt()
         kernel = moments[name].covariance * torch.outer(importance, importance)
-        kernel = kernel / kernel.trace().clamp(min=1e-30)  # each convolution counts alike
+        kernel = kernel / kernel.trace().clamp(min=1e-30)  # gives each convolution the same weight
         kernels[taken] = kernels[taken] + kernel if taken in kernels else kernel
     return {space: pivots(kernel, sizes[space]) for space, kernel in kernels.items()}
 
 
 def pivots(kernel: Tensor, count: int) -> Tensor:
-    """The ``count`` rows of a covariance (C, C) that explain most of it, one after the other; in ascending order."""
+    """The ``count`` rows of a covariance (C, C) that explain most of it, chosen one by one; in ascending order."""
     rest = kernel.clone()
     least = 1e-12 * kernel.trace()
     chosen: list[int] = []
@@ -219,8 +219,10 @@ def pivots(kernel: Tensor, count: int) -> Tensor:
 
 
 def _spaces(name: str, steps: int) -> tuple[str | None, str | None]:
-    """Names of the sets of channels that a convolution takes and gives; None: pixels or landmarks. Convolutions whose
-    outputs are added share a set. ``steps`` is the number of the decimal head's stride-2 blocks."""
+    """The names of the sets of channels that a convolution takes and gives; None for pixels or landmarks.
+
+    Convolutions whose outputs are added share a set. ``steps`` is the number of stride-2 blocks in the decimal head.
+    """
     part = name.removesuffix(".conv").rpartition(".")[2]
     for pattern, taken, given in _RESIDUALS:
         if found := re.fullmatch(rf"({pattern})\.(?:conv1|conv2|conv3|shortcut)\.conv", name):

@@ -1,4 +1,4 @@
-"""A scheme for landmarks of one's own, guessed from labelled faces and a network that knows faces."""
+"""A scheme for own landmarks, guessed from labelled faces and from a network that knows faces."""
 
 from __future__ import annotations
 
@@ -13,31 +13,33 @@ from ..schemes import Scheme
 from .adaptation import look
 from .advice import guessed_mirror, places_in_frame
 
-#: Faces that are looked at.
+#: Largest number of faces that are used.
 FACES = 60
 
 
 def guessed_scheme(aligner: FaceAligner, data: Dataset, progress: bool = True) -> Scheme:
-    """The data's scheme with the mirror pairs that its landmarks seem to have, and "outermost" as normalizer.
+    """Guess a scheme: the data's scheme with likely mirror pairs, and the normalizer "outermost".
 
     Args:
-        aligner: of a scheme with mirror pairs: its points say where a face's middle is.
+        aligner: a network whose scheme has mirror pairs. Its points show the middle of each face.
         data: labelled faces.
         progress: draw a progress bar on stderr.
 
-    Two landmarks are a pair where each is the other's nearest mirror image (`advice.guessed_mirror`). The normalizer
-    is the distance of the pair that lies furthest apart.
+    Two landmarks are a pair if each is the nearest mirror image of the other (`advice.guessed_mirror`). The normalizer
+    is the distance of the pair whose landmarks are furthest apart.
 
     Raises:
-        ValueError: the aligner's scheme has no mirror pairs; no face has labels.
+        ValueError: the scheme of the aligner has no mirror pairs, or no face has labels.
     """
     seen = look(aligner, data, FACES, progress)
     target = np.where(seen.labelled[..., None], seen.target, np.nan)
     places = places_in_frame(seen.points, target, aligner.scheme)
     if places is None:
-        raise ValueError(f"scheme {aligner.scheme.id!r} has no mirror pairs: take another network")
+        raise ValueError(f"scheme {aligner.scheme.id!r} of the model has no mirror pairs: choose another model")
     if (missing := np.flatnonzero(np.isnan(places))).size:
-        warnings.warn(f"{data.scheme.names[missing[0]]!r} is labelled on none of the faces looked at", stacklevel=2)
+        warnings.warn(
+            f"landmark {data.scheme.names[missing[0]]!r} is labelled on none of the faces that were used", stacklevel=2
+        )
     pairs = guessed_mirror(places)
     normalizers = dict(data.scheme.normalizers)
     if pairs and not normalizers:

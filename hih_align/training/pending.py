@@ -1,4 +1,4 @@
-"""Losses of a step on their way from the GPU: to read them at once would stall it."""
+"""Losses that are still being copied from the GPU. Reading them at once would make the GPU wait."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from .sampling import Indices
 
 
 class Pending(NamedTuple):
-    """A step whose losses have not been looked at yet.
+    """A step whose losses have not been read yet.
 
     Attributes:
-        values: (L,) on the CPU, once ``copied`` has happened on the GPU that they come from.
-        copied: None where they have always been on the CPU.
-        names: of the losses.
+        values: (L,) on the CPU; valid after the event ``copied``.
+        copied: the event of the GPU that ends the copy; None if the values come from the CPU.
+        names: names of the losses.
         rows: numbers of the step's faces.
-        epoch, step: of the run, and of the epoch.
+        epoch, step: the epoch in the run, and the step in the epoch.
     """
 
     values: Tensor
@@ -30,7 +30,7 @@ class Pending(NamedTuple):
 
     @classmethod
     def sent(cls, values: Tensor, names: list[str], rows: Indices, epoch: int, step: int) -> Pending:
-        """Ask for the values; they are read a step later, when no step has to be waited for."""
+        """Start the copy of the values. They are read one step later, when the copy has ended."""
         copied = None
         if values.is_cuda:
             values, copied = values.to("cpu", non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -38,7 +38,7 @@ class Pending(NamedTuple):
         return cls(values, copied, names, rows, epoch, step)
 
     def arrived(self) -> list[float]:
-        """The values, waited for if need be."""
+        """The values. The call waits until the copy has ended."""
         if self.copied is not None:
             self.copied.synchronize()
         return [float(value) for value in self.values.tolist()]

@@ -1,4 +1,4 @@
-"""Plain data (YAML, JSON, keyword arguments) to dataclasses and back; pydantic checks the types."""
+"""Conversion of plain data (YAML, JSON, keyword arguments) to dataclasses and back. pydantic checks the types."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pydantic import TypeAdapter, ValidationError
 
 T = TypeVar("T")
 
-#: What a value should have been, by the beginning of pydantic's name for what it is not.
+#: The expected kind of a value, by the first part of pydantic's name for the error.
 _EXPECTED = {"int": "an integer", "float": "a number", "bool": "true or false", "string": "text", "tuple": "a list"}
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # untyped
-    """YAML as version 1.2 reads it: ``1e-4`` is a number, and ``no`` is text."""
+    """YAML 1.2: ``1e-4`` is a number, and ``no`` is text."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -34,34 +34,35 @@ _Loader.add_implicit_resolver(
 
 
 def parse_yaml(text: str) -> Any:
-    """The plain data of a YAML text.
+    """The content of a YAML text.
 
     Raises:
         ValueError: the text is not YAML.
     """
     try:
-        return yaml.load(text, _Loader)  # a SafeLoader
+        return yaml.load(text, _Loader)  # safe: the loader is a SafeLoader
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
 
 
 def to_plain(value: Any) -> dict[str, Any]:
-    """A dataclass as mappings, lists and numbers, which `from_plain` reads back."""
+    """A dataclass as mappings, lists and numbers. `from_plain` reads them back."""
     plain: dict[str, Any] = json.loads(json.dumps(asdict(value)))
     return plain
 
 
 def from_plain(kind: type[T], data: Any, where: str, also: Sequence[str] = ()) -> T:
-    """Plain data as a dataclass, or as another type that pydantic knows.
+    """Make a dataclass, or another type that pydantic knows, from plain data.
 
     Args:
-        kind: the type; its dataclasses are those of ``data``'s mappings.
+        kind: the type; a dataclass for a mapping.
         data: mappings, lists, numbers and texts.
-        where: what ``data`` is called in errors.
-        also: keys that a user may write in other places, named where a key is unknown.
+        where: the name of ``data`` in errors.
+        also: further keys that a message about unknown keys names, because a user may write them elsewhere.
 
     Raises:
-        ValueError: an unknown or a missing key, a value of another type or out of range; it names the key.
+        ValueError: a key is unknown or missing, or a value has another type or is out of range; the message names the
+            key.
     """
     if is_dataclass(kind):
         _refuse_unknown_keys(kind, data, where, also)
@@ -75,14 +76,14 @@ def from_plain(kind: type[T], data: Any, where: str, also: Sequence[str] = ()) -
 
 
 def _number(value: Any) -> Any:
-    """NumPy's numbers as Python's."""
+    """Convert NumPy numbers to Python numbers."""
     if not hasattr(value, "item"):
         raise TypeError(f"it holds a {type(value).__name__}")
     return value.item()
 
 
 def _refuse_unknown_keys(kind: Any, data: Any, where: str, also: Sequence[str] = ()) -> None:
-    """pydantic would ignore unknown keys of a dataclass."""
+    """Raise for unknown keys, which pydantic would ignore in a dataclass."""
     if not isinstance(data, Mapping):
         raise ValueError(f"{where} is {data!r}, expected a mapping")
     known = {field.name for field in fields(kind)}
@@ -101,7 +102,7 @@ def _refuse_unknown_keys(kind: Any, data: Any, where: str, also: Sequence[str] =
 
 
 def _message(error: Any, where: str) -> str:
-    """One of pydantic's errors, in our words."""
+    """The message of a pydantic error, in the words of this package."""
     parents = ".".join([where, *map(str, error["loc"][:-1])])
     place = ".".join([where, *map(str, error["loc"])])
     kind, value = error["type"], error["input"]

@@ -1,4 +1,4 @@
-"""A picture of what the network is given: crops with their landmarks, and the heatmaps it is asked for."""
+"""Pictures of the network's input and targets: crops with landmarks, and the target heatmaps."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LINE = (70, 160, 255)
 
 
 def pixels(images: Tensor) -> NDArray[np.uint8]:
-    """(B, 3, H, W) normalised network input -> (B, H, W, 3) uint8 RGB."""
+    """Convert normalised network input (B, 3, H, W) to (B, H, W, 3) uint8 RGB."""
     mean, std = (torch.tensor(v, dtype=torch.float32)[:, None, None] for v in (MEAN, STD))
     rgb = (images.detach().float().cpu() * std + mean).clamp(0, 1) * 255
     return rgb.round().byte().permute(0, 2, 3, 1).contiguous().numpy()
@@ -36,12 +36,13 @@ def draw_points(
     weights: NDArray[np.float32] | None = None,
     scheme: Scheme | None = None,
 ) -> NDArray[np.uint8]:
-    """A copy of an image with landmarks drawn.
+    """Draw landmarks into a copy of an image.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        points: (K, 2) in its pixels; weights: (K,), green at 1 to orange towards 0, where nothing is drawn.
-        scheme: whose contours are drawn, where both ends have a weight.
+        points: (K, 2) in pixels of ``image``.
+        weights: (K,); the colour goes from green (1) to orange (near 0). A landmark of weight 0 is not drawn.
+        scheme: the scheme whose contours are drawn, between landmarks that have a weight.
     """
     canvas = image.copy()
     weights = np.ones(len(points), np.float32) if weights is None else weights
@@ -64,16 +65,16 @@ def compare(
     unit: str,
     columns: int = 6,
 ) -> NDArray[np.uint8]:
-    """Faces with their labelled points beside those that a network found, in the order given, under a line that says
-    what is what.
+    """A sheet of faces with labelled and predicted points, in the given order, below a line that explains the colours.
 
     Args:
         images: (N, S, S, 3) uint8 RGB, at least one.
-        true, found: (N, K, 2) in their pixels; NaN in ``true`` where not labelled, and there nothing is drawn.
-        errors: (N,) NME in percent, written on each face.
-        scheme: whose contours are drawn.
-        unit: what the errors are percent of.
-        columns: how many faces in a row.
+        true, found: (N, K, 2) labelled and predicted points in pixels of ``images``. A landmark with NaN in ``true``
+            is not labelled and not drawn.
+        errors: (N,) NME in percent, which is written on each face.
+        scheme: the scheme whose contours are drawn.
+        unit: the distance that the errors are percent of.
+        columns: number of faces in a row.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -85,8 +86,8 @@ def compare(
     head = np.full((26, below.shape[1], 3), 255, np.uint8)
     for x, text, colour in (
         (6, "labelled", _LABELLED),
-        (86, "found", _FOUND),
-        (146, f"NME, % of {unit}", (0, 0, 0)),
+        (86, "predicted", _FOUND),
+        (166, f"NME, % of {unit}", (0, 0, 0)),
     ):
         cv2.putText(head, text, (x, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1, cv2.LINE_AA)
     return np.concatenate((head, below), 0)
@@ -125,23 +126,23 @@ def preview(
     decimal_sigma: float = 1.0,
     rounding: Rounding = "round",
 ) -> NDArray[np.uint8]:
-    """A sheet of a batch's first faces, three pictures each.
+    """A sheet of the first faces of a batch, with three pictures per face.
 
-    The crop with its landmarks and the scheme's contours (green to orange by weight); the crop under the maximum of
-    its integer heatmaps, as they are targets after masking; its decimal heatmaps side by side, in the landmarks'
-    order, row by row, those of weight 0 or outside the crop grey.
+    The first picture is the crop with its landmarks (green to orange by weight) and contours. The second is the crop
+    under the maximum of its integer target heatmaps, after masking. The third shows its decimal target heatmaps side by
+    side, row by row in the order of the landmarks; those of weight 0 or outside the crop are grey.
 
     Args:
-        batch: what `augment.augment` returns.
-        scheme: of its landmarks, for the contours.
-        faces, columns: how many, and how many in a row.
+        batch: the result of `augment.augment`.
+        scheme: the scheme whose contours are drawn.
+        faces, columns: number of faces, and of faces in a row.
         decimal_size, integer_sigma, decimal_sigma, rounding: as in `heatmaps.encode`.
 
     Returns:
-        (H, W, 3) uint8 RGB; `images.write_image` writes it.
+        (H, W, 3) uint8 RGB. `images.write_image` writes it to a file.
 
     Raises:
-        ValueError: for an empty batch, or faces or columns below 1.
+        ValueError: the batch is empty, or ``faces`` or ``columns`` is below 1.
     """
     if faces < 1 or columns < 1 or len(batch.images) == 0:
         raise ValueError(f"faces, columns are {faces}, {columns} for {len(batch.images)} faces, expected at least 1")
@@ -163,7 +164,7 @@ def preview(
 
 
 def _mosaic(decimal: Tensor, counts: Tensor, size: int) -> NDArray[np.uint8]:
-    """(K, n, n) maps -> (size, size, 3): all of them, a line between."""
+    """A picture (size, size, 3) of K maps (K, n, n) with lines between them."""
     per_row = math.ceil(math.sqrt(len(decimal)))
     n = decimal.shape[-1]
     canvas = np.full((per_row * (n + 1), per_row * (n + 1)), 40, np.uint8)

@@ -1,7 +1,7 @@
-"""Recipes: everything that decides what a training run does, but for its data.
+"""Recipes: all settings of a training run except its data.
 
-A recipe is a YAML file (``recipes/*.yaml``, or a user's own) whose keys are the attributes of `Recipe`. What a file
-leaves out has the default given there.
+A recipe is a YAML file (``recipes/*.yaml``, or a user's own). Its keys are the attributes of `Recipe`. A key that the
+file leaves out has the default of the attribute.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from . import plain
 from .augmentation import PRESETS, Augmentation
 from .learner import size_of
 
-#: Where the packaged recipes lie.
+#: The folder of the packaged recipes.
 FOLDER = Path(__file__).parent / "recipes"
 
-#: Keys that stand for the same key of every stage, for ``--set`` and keyword arguments.
+#: Keys that set the same key in every stage, for ``--set`` and keyword arguments.
 _STAGE_SHORTHANDS = ("epochs", "batch", "lr", "schedule", "warmup")
 
 
@@ -32,17 +32,17 @@ class Stage:
     """A part of a run at one resolution.
 
     Attributes:
-        epochs: passes over the data.
+        epochs: number of passes over the data.
         size: side of the crops in pixels, a multiple of 64; 0: the network's ``input_size``.
         batch: faces per optimiser step, over all processes and accumulated pieces.
-        lr: the highest learning rate.
-        schedule: "cosine" falls from it to ``lr * final``; "step" multiplies it by ``gamma`` at each of
-            ``milestones``; "constant".
-        warmup: epochs, fractions too, over which the rate first rises linearly from 0.
-        milestones: epochs of this stage.
+        lr: highest learning rate.
+        schedule: how the rate falls from ``lr``: "cosine" to ``lr * final``; "step" multiplies it by ``gamma`` at each
+            of ``milestones``; "constant" keeps it.
+        warmup: number of epochs (may be a fraction) in which the rate first rises linearly from 0.
+        milestones: epochs of this stage; see ``schedule``.
         gamma, final: see ``schedule``.
-        subpixel: whether the subpixel head is trained, and used in validation. Decimal heatmaps of other sizes than
-            the recipe's (at other crops than the network's ``input_size``) are interpolated to it.
+        subpixel: train the subpixel head, and use it in validation. At another crop size than the network's
+            ``input_size`` the decimal heatmaps have another size; they are interpolated to that of the recipe.
     """
 
     epochs: int
@@ -65,7 +65,7 @@ class Stage:
             raise ValueError(f"lr and warmup are {self.lr} and {self.warmup}, expected positive and at least 0")
 
     def rate(self, step: int, epoch_steps: int) -> float:
-        """Learning rate of the stage's step, counted from 0, where an epoch has ``epoch_steps``."""
+        """Learning rate of a step of the stage, counted from 0, if an epoch has ``epoch_steps`` steps."""
         warm, total = self.warmup * epoch_steps, self.epochs * epoch_steps
         if step < warm:
             return self.lr * min(1.0, (step + 1) / warm)
@@ -79,38 +79,42 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A training run, but for its data.
+    """All settings of a training run except its data.
 
     Attributes:
-        stages: what is run, in order.
-        scheme: id of the landmark scheme where none is asked for.
-        size: "N", "T", "S" or "B", see `network.SIZES`; None: that of the start weights.
+        stages: the stages, in order.
+        scheme: id of the default landmark scheme.
+        size: "N", "T", "S" or "B", see `network.SIZES`; None: the size of the start weights.
         decimal_size: 4, 8 or 16 (Tab. IX).
-        width, head_channels, input_size: of the network, in place of the size's, see `network.Size`.
+        width, head_channels, input_size: replace those of the size, see `network.Size`.
         losses: see `LossSettings`.
-        augmentation: see `Augmentation`; in a file, a name ("none", "paper", "modern", "wild") or a mapping of its
-            attributes, in which ``preset`` names what the others change.
-        decoder: of validation, and of the network that comes out.
+        augmentation: see `Augmentation`. In a file: a name ("none", "paper", "modern", "wild"), or a mapping of its
+            attributes, in which ``preset`` names the preset that the other keys change.
+        decoder: the decoder of validation and of the resulting checkpoint.
         optimizer: "adam" or "adamw".
-        weight_decay, betas: of the optimiser; AdamW's decay spares batch norms and biases.
-        eps: of Adam, added to the root of a gradient's mean square. Means over maps and landmarks have gradients of
-            1e-8 and less near the end of training: the usual eps of 1e-8 all but stops what they move.
-        clip: largest norm of the gradient; None: any.
-        ema: decay of the moving average of weights and batch norm statistics that is validated and kept; 0: none.
-        precision: "auto" (what the hardware has, see `autocast_precision`), "no" (float32), "bf16" or "fp16" autocast.
+        weight_decay, betas: of the optimiser. AdamW does not decay batch norms and biases.
+        eps: eps of Adam, which is added to the root of a gradient's mean square. The losses are means over maps and
+            landmarks, so near the end of training their gradients are 1e-8 and less. The usual eps of 1e-8 would then
+            almost stop the training.
+        clip: largest norm of the gradient; None: no limit.
+        ema: decay of the moving average of weights and batch norm statistics, which is validated and saved; 0: no
+            average.
+        precision: "auto" (the best that the hardware supports, see `autocast_precision`), "no" (float32), "bf16" or
+            "fp16" autocast.
         channels_last, compile: memory layout, and `torch.compile`.
-        accumulate: pieces that a step's batch is computed in, each in every process.
-        frozen_statistics: batch norms keep the statistics and run as in inference: for few faces or tiny batches.
-        crop_ratio: crop side over the box's longer side.
+        accumulate: number of pieces in which each process computes its part of a step's batch.
+        frozen_statistics: batch norms keep their statistics and run as in inference; for few faces or tiny batches.
+        crop_ratio: side of the crop divided by the longer side of the box.
         store_side, store_margin: of decoded faces, see `FaceStore`.
-        calibrate: what is chosen on the validation faces for the network that comes out, see `calibrate`: "all" is
-            decoder, refining passes and score calibration; "scores" keeps the decoder; or "no".
-        match: start weights' landmarks are matched by place (`matching.match`), not by name; what this makes without
-            training is measured first, and stays ``best/`` until an epoch is better.
-        min_steps: least optimiser steps; with fewer in the stages' epochs, each stage has more epochs by the same
-            factor, of validations and warm-up too, and the moving average spans a tenth of the run at most.
-        validate_every: epochs between validations; the last of each stage is always validated.
-        seed: of weights, order and augmentation.
+        calibrate: what is chosen on the validation faces at the end of the run, see `calibrate`. "all": decoder,
+            refining passes and score calibration; "scores": the decoder is kept; "no": nothing.
+        match: match the landmarks of the start weights by place (`matching.match`), not by name. The matched network is
+            measured before training. It stays in ``best/`` until an epoch is better.
+        min_steps: least number of optimiser steps. If the epochs of the stages have fewer steps, the epochs of all
+            stages, their warm-up and ``validate_every`` are multiplied by the same factor, and the moving average spans
+            at most a tenth of the run.
+        validate_every: number of epochs between validations. The last epoch of each stage is always validated.
+        seed: seed of the weights, the order of the faces and the augmentation.
     """
 
     stages: tuple[Stage, ...]
@@ -158,14 +162,17 @@ class Recipe:
             raise ValueError(f"eps and clip are {self.eps} and {self.clip}, expected positive")
 
     def network(self, start: Size | None) -> Size:
-        """The network's numbers: those of the recipe's size, else of the start weights, else HIH_T's; with what the
-        recipe says of its own."""
+        """The dimensions of the network.
+
+        They come from the recipe's ``size``, else from the start weights, else from HIH_T. The recipe's ``width``,
+        ``head_channels`` and ``input_size`` replace them.
+        """
         size = size_of(self.size) if self.size else start or size_of("T")
         own = {name: value for name in ("width", "head_channels", "input_size") if (value := getattr(self, name))}
         return size._replace(decimal_size=self.decimal_size, **own)
 
     def with_steps(self, faces: int) -> Recipe:
-        """The recipe for epochs of so many faces: stretched to ``min_steps``."""
+        """The recipe for epochs of ``faces`` faces, with more epochs if this is necessary for ``min_steps``."""
         steps = sum(stage.epochs * -(-faces // stage.batch) for stage in self.stages)
         factor = math.ceil(self.min_steps / steps)
         if factor <= 1:
@@ -184,21 +191,21 @@ class Recipe:
 
     @property
     def epochs(self) -> int:
-        """Epochs of all stages."""
+        """Number of epochs of all stages."""
         return sum(stage.epochs for stage in self.stages)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data; `recipe_from_dict` reads it back."""
+        """The recipe as a dictionary, which `recipe_from_dict` reads back."""
         return plain.to_plain(self)
 
 
 def recipe_from_dict(data: Any, source: str = "recipe") -> Recipe:
-    """A recipe from plain data.
+    """Make a recipe from a dictionary.
 
     Raises:
-        ValueError: for unknown or missing keys and values out of range; it names the key.
+        ValueError: a key is unknown or missing, or a value is out of range; the message names the key.
     """
-    if isinstance(data, Mapping) and data.get("variant") == "hih":  # runs of version 0.1 say so
+    if isinstance(data, Mapping) and data.get("variant") == "hih":  # written by version 0.1
         data = {key: value for key, value in data.items() if key != "variant"}
     if isinstance(data, Mapping) and "gradient_scale" in data:
         data = _without_gradient_scale(data, source)
@@ -208,14 +215,16 @@ def recipe_from_dict(data: Any, source: str = "recipe") -> Recipe:
 
 
 def _without_gradient_scale(data: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Recipes of version 0.1 multiplied the loss by ``gradient_scale``: the same is Adam's eps, and a clip, that much
-    smaller."""
+    """Convert a recipe of version 0.1, which multiplied the loss by ``gradient_scale``.
+
+    The same effect has an Adam eps, and a clip, that are divided by it.
+    """
     changed = {key: value for key, value in data.items() if key != "gradient_scale"}
     scale = plain.from_plain(float, data["gradient_scale"], f"{source}.gradient_scale")
     if "eps" in data or not scale > 0:
         raise ValueError(
-            f"{source}.gradient_scale is {scale:g}: recipes have eps in its place, which is 1e-8 / gradient_scale, and "
-            "a clip that is divided by gradient_scale"
+            f"{source}.gradient_scale is {scale:g}: recipes have eps instead, which is 1e-8 / gradient_scale, and a "
+            "clip that is divided by gradient_scale"
         )
     changed["eps"] = float(f"{1e-8 / scale:.12g}")
     if (clip := data.get("clip", 5.0)) is not None:
@@ -224,10 +233,10 @@ def _without_gradient_scale(data: Mapping[str, Any], source: str) -> dict[str, A
 
 
 def _whole_augmentation(value: Any, where: str) -> Any:
-    """A preset's name, or a mapping in which ``preset`` names what the others change, as all of its attributes."""
+    """All attributes of an augmentation that is given as the name of a preset, or as a mapping with changes."""
     changes = {"preset": value} if isinstance(value, str) else value
     if not isinstance(changes, Mapping):
-        raise ValueError(f"{where} is {value!r}, expected a preset's name or a mapping")
+        raise ValueError(f"{where} is {value!r}, expected the name of a preset or a mapping")
     preset = changes.get("preset", "modern")
     if preset not in PRESETS:
         raise ValueError(f"{where} is {preset!r}, expected one of {sorted(PRESETS)}")
@@ -235,24 +244,24 @@ def _whole_augmentation(value: Any, where: str) -> Any:
 
 
 def recipe_names() -> list[str]:
-    """Names of the packaged recipes."""
+    """The names of the packaged recipes."""
     return sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml"))
 
 
 def load_recipe(name: str, size: str | None = None, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """A recipe by name, with overrides.
+    """Load a recipe by name, and change values of it.
 
     Args:
         name: a YAML file; a packaged recipe ("modern/t", "paper/300w", "finetune"); or the id of a built-in scheme
-            ("300w", "wflw", "cofw"), which is ``modern/{size}`` with that scheme.
-        size: "N", "T", "S" or "B" ("HIH_N", ...), in place of the recipe's own; for a scheme's id, T unless given. A
-            file's ``by_size`` mapping holds what a size changes.
+            ("300w", "wflw", "cofw"), which means ``modern/{size}`` with that scheme.
+        size: "N", "T", "S" or "B" ("HIH_N", ...). It replaces the recipe's size; for the id of a scheme the default is
+            T. The mapping ``by_size`` of a file holds values that depend on the size.
         overrides: values by dotted key, such as ``{"losses.alpha": 0.05, "stages.0.epochs": 3}``. "epochs", "batch",
-            "lr", "schedule" and "warmup" mean every stage's. With epochs, a recipe's ``min_steps`` does not count.
+            "lr", "schedule" and "warmup" set the value in every stage. If epochs are set, ``min_steps`` is ignored.
 
     Raises:
-        FileNotFoundError: a file that is not there.
-        ValueError: an unknown name or key, or a value out of range.
+        FileNotFoundError: the file does not exist.
+        ValueError: a name or key is unknown, or a value is out of range.
     """
     if size is not None:
         size_of(size)
@@ -284,7 +293,7 @@ def load_recipe(name: str, size: str | None = None, overrides: Mapping[str, Any]
     for key, value in (overrides or {}).items():
         _set(data, key, value)
     if "min_steps" not in (overrides or {}) and any(key.split(".")[-1] == "epochs" for key in overrides or {}):
-        data["min_steps"] = 0  # who says how many epochs, has them
+        data["min_steps"] = 0  # the given number of epochs is exact
     return recipe_from_dict(data, str(path) if path.is_relative_to(FOLDER) is False else f"recipe {name}")
 
 
@@ -305,7 +314,7 @@ def _merge(data: Any, changes: Any) -> Any:
 
 
 def _set(data: dict[str, Any], key: str, value: Any) -> None:
-    """Put ``value`` at a dotted key of nested mappings and lists."""
+    """Set ``value`` at a dotted key in nested mappings and lists."""
     if key in _STAGE_SHORTHANDS:
         for stage in data.get("stages") or ():
             stage[key] = value
@@ -322,7 +331,9 @@ def _set(data: dict[str, Any], key: str, value: Any) -> None:
         if child is None and isinstance(at, dict):
             child = {}
         if not isinstance(child, (dict, list)):
-            raise ValueError(f"override {key!r}: {'.'.join(parents[: i + 1])} holds {child!r}, nothing to set in it")
+            raise ValueError(
+                f"override {key!r}: {'.'.join(parents[: i + 1])} is {child!r}, expected a mapping or a list"
+            )
         at[name] = child
         at = child
     if isinstance(at, list):
@@ -334,15 +345,15 @@ def _set(data: dict[str, Any], key: str, value: Any) -> None:
 
 def _item(items: list[Any], index: str, key: str) -> Any:
     if not index.isdecimal() or int(index) >= len(items):
-        raise ValueError(f"override {key!r}: {index!r} is no index of its list, which has {len(items)} items")
+        raise ValueError(f"override {key!r}: {index!r} is no index, expected 0..{len(items) - 1}")
     return items[int(index)]
 
 
 def parse_overrides(items: Sequence[str]) -> dict[str, Any]:
-    """``key=value`` texts to overrides of `load_recipe`; values are YAML ("3e-4", "null", "[1, 2]").
+    """Turn ``key=value`` texts into overrides of `load_recipe`. Values are YAML ("3e-4", "null", "[1, 2]").
 
     Raises:
-        ValueError: for a text without "=", or a value that is not YAML.
+        ValueError: a text has no "=", or its value is not YAML.
     """
     overrides = {}
     for item in items:
@@ -357,7 +368,7 @@ def parse_overrides(items: Sequence[str]) -> dict[str, Any]:
 
 
 def write_recipe(recipe: Recipe, path: Path) -> None:
-    """The recipe with all its values, as YAML."""
+    """Write the recipe with all of its values as YAML."""
     import yaml
 
     from .. import files

@@ -1,14 +1,15 @@
-"""What a run's folder holds:
+"""The folder of a training run. It holds:
 
-* ``run.json``: recipe, data and start weights; what a resumed run is checked against
-* ``state.pt``: networks, optimiser and counters, written atomically every epoch and on SIGINT and SIGTERM
-* ``best/``: the network of the lowest validation NME, measured as `evaluate` does, for `FaceAligner.from_pretrained`;
-  ``last/``: the latest
+* ``run.json``: recipe, data and start weights; a resumed run is compared with it
+* ``state.pt``: networks, optimiser and counters, written atomically after every epoch and on SIGINT and SIGTERM
+* ``best/``: the checkpoint with the lowest validation NME, measured as `evaluate` does, for
+  `FaceAligner.from_pretrained`
+* ``last/``: the latest checkpoint
 * ``calibration.md``: how decoder, refining passes and scores of ``best/`` were chosen at the end
-* ``metrics.jsonl``, ``curve.png``, ``tensorboard/``; ``validation.png``, the latest predictions, and
-  ``batch-256px.png``, the first batch of that size with its targets
+* ``metrics.jsonl``, ``curve.png``, ``tensorboard/``: the progress
+* ``validation.png``: the latest predictions; ``batch-256px.png``: the first batch of that size with its targets
 
-This module writes and reads ``run.json`` and ``state.pt``; `outcome` the checkpoints, `journal` the rest.
+This module reads and writes ``run.json`` and ``state.pt``. `outcome` writes the checkpoints, `journal` the rest.
 """
 
 from __future__ import annotations
@@ -32,15 +33,18 @@ from .recipe import Recipe, recipe_from_dict
 from .sampling import Source
 from .warmstart import Start
 
-#: Recipe, data and start weights of the run in a folder.
+#: The file of recipe, data and start weights.
 RUN_FILE = "run.json"
 STATE_FILE = "state.pt"
 
 
 @dataclass
 class Progress:
-    """Where a run stands: all of its state that is not tensors. ``step`` counts within ``epoch``, which is under way;
-    the fields from ``seconds`` on are for the epoch's line in the metrics."""
+    """The state of a run, except its tensors.
+
+    ``step`` counts within the current ``epoch``. The fields from ``seconds`` on are for the epoch's line in
+    ``metrics.jsonl``.
+    """
 
     epoch: int = 0
     step: int = 0
@@ -57,7 +61,7 @@ class Progress:
 
 
 def describe(recipe: Recipe, data: Sequence[Source], val: Dataset | None, init: object) -> dict[str, Any]:
-    """What a run is started with, as ``run.json`` holds it."""
+    """The start of a run (recipe, data, start weights), as ``run.json`` holds it."""
     from .. import __version__
 
     def dataset(d: Dataset) -> dict[str, Any]:
@@ -74,43 +78,42 @@ def describe(recipe: Recipe, data: Sequence[Source], val: Dataset | None, init: 
 
 
 def read_run(out: Path, description: dict[str, Any], resume: bool) -> dict[str, Any] | None:
-    """What the run in the folder was started with, if there is one; raises if it cannot be this one."""
+    """Read ``run.json`` if the folder has one. Raises ValueError if it describes another run."""
     path = out / RUN_FILE
     if not path.is_file():
         return None
     if not resume:
-        raise ValueError(f"out: {out} holds a run already; resume it, or choose another folder")
+        raise ValueError(f"out: {out} already holds a run: resume it, or choose another folder")
     stored: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    stored["recipe"] = recipe_from_dict(stored["recipe"], str(path)).to_dict()  # keys that are new since
+    stored["recipe"] = recipe_from_dict(stored["recipe"], str(path)).to_dict()  # add keys that are newer than the file
     if differing := differences(stored, json.loads(json.dumps(description))):
         raise ValueError(
-            f"out: {out} holds another run, it differs in {', '.join(differing[:5])}: resume it with what it "
-            "was started with"
+            f"out: {out} holds another run, which differs in {', '.join(differing[:5])}: resume it with the arguments "
+            "that it was started with"
         )
     return stored
 
 
 def write_run(out: Path, description: Mapping[str, Any]) -> None:
-    """Write ``run.json``; the folder is made if need be."""
+    """Write ``run.json``. The folder is made if it does not exist."""
     out.mkdir(parents=True, exist_ok=True)
     with files.replacing(out / RUN_FILE) as temporary:
         temporary.write_text(json.dumps(description, indent=1) + "\n", "utf-8")
 
 
 def stored_size(run: dict[str, Any]) -> Size:
-    """The network of a ``run.json``; runs of version 0.1 say its stacks alone."""
+    """The network's dimensions in a ``run.json``. Files of version 0.1 hold only the number of stacks."""
     if "network" in run:
         return Size(**run["network"])
     return Size(int(run["stacks"]), int(run["recipe"]["decimal_size"]))
 
 
-#: What the description of a run holds that it was not asked for: the version may differ, the rest follows from the
-#: other keys and the machine.
+#: Keys of ``run.json`` that may differ when a run is resumed: they follow from other keys, the version and the machine.
 _TAKEN = ("version", "stacks", "network", "precision")
 
 
 def differences(a: Any, b: Any, where: str = "") -> list[str]:
-    """Keys in which two descriptions of runs differ, but for those of `_TAKEN`."""
+    """The keys in which two descriptions of runs differ, except the keys of `_TAKEN`."""
     if isinstance(a, dict) and isinstance(b, dict):
         keys = [key for key in {**a, **b} if where or key not in _TAKEN]
         return [d for key in keys for d in differences(a.get(key), b.get(key), f"{where}.{key}" if where else key)]
@@ -120,7 +123,7 @@ def differences(a: Any, b: Any, where: str = "") -> list[str]:
 def save_state(
     out: Path, model: nn.Module, ema: EMA | None, optimizer: torch.optim.Optimizer, scaler: Any, progress: Progress
 ) -> None:
-    """Write ``state.pt``; ``scaler`` is the gradients' of float16, or None."""
+    """Write ``state.pt``. ``scaler`` is the gradient scaler of float16, or None."""
     state = {
         "model": model.state_dict(),
         "ema": None if ema is None else ema.model.state_dict(),
@@ -135,10 +138,10 @@ def save_state(
 def load_state(
     out: Path, model: nn.Module, ema: EMA | None, optimizer: torch.optim.Optimizer, scaler: Any, eps: float
 ) -> Progress:
-    """Put ``state.pt`` into networks, optimiser and scaler; ``eps`` is the optimiser's in the recipe.
+    """Load ``state.pt`` into networks, optimiser and scaler. ``eps`` is the recipe's, which the optimiser gets.
 
     Raises:
-        ValueError: a file that cannot be read, or is of another network.
+        ValueError: the file cannot be read, or belongs to another network.
     """
     path = out / STATE_FILE
     try:

@@ -1,5 +1,8 @@
-"""Which faces an epoch shows, and in what order: a function of the run's seed and the epoch's number alone, so that a
-resumed run needs no random state, and any number of processes sees the same batches."""
+"""Which faces an epoch shows, and in what order.
+
+Both depend only on the run's seed and the number of the epoch. So a resumed run needs no random state, and any number
+of processes sees the same batches.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +20,17 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Source:
-    """Faces to train on, and how many times an epoch shows them (0.5: half of them, in turn)."""
+    """Faces to train on. ``weight``: how often an epoch shows each (0.5: half in one epoch, half in the next)."""
 
     dataset: Dataset
     weight: float = 1.0
 
 
 def common_scheme(data: Sequence[Source], val: Dataset | None) -> Scheme:
-    """The scheme of all training and validation faces.
+    """The common scheme of all training and validation faces.
 
     Raises:
-        ValueError: no training data, or faces of another scheme than the first data's.
+        ValueError: there is no training data, or some faces have another scheme than the first data set.
     """
     if not data:
         raise ValueError("data is empty, expected at least one source")
@@ -35,22 +38,22 @@ def common_scheme(data: Sequence[Source], val: Dataset | None) -> Scheme:
     for dataset in [*(source.dataset for source in data), *([val] if val else [])]:
         if dataset.scheme != scheme:
             raise ValueError(
-                f"data {dataset.name!r} has scheme {dataset.scheme.id!r}, expected {scheme.id!r} as the first"
+                f"data {dataset.name!r} has scheme {dataset.scheme.id!r}, expected {scheme.id!r}, the scheme of the first data"
             )
     return scheme
 
 
 class Order:
-    """Epochs over one or several sources of faces.
+    """The faces of each epoch, from one or several sources.
 
     Args:
-        sources: (N,) which source each face is from.
-        weights: one per source: how many times an epoch shows it. At 0.5 an epoch shows half of it and the next the
-            other half; every face of a source is shown before any is shown again.
-        seed: of the run.
+        sources: (N,) the number of the source of each face.
+        weights: one per source: how often an epoch shows its faces. At 0.5 an epoch shows one half and the next epoch
+            the other half. Every face of a source is shown before a face is shown again.
+        seed: the seed of the run.
 
     Raises:
-        ValueError: for a weight that is not positive, a face of no source or a source of no face.
+        ValueError: a weight is not positive, a face has no source, or a source has no face.
     """
 
     def __init__(self, sources: ArrayLike, weights: Sequence[float], seed: int) -> None:
@@ -69,15 +72,15 @@ class Order:
 
     @property
     def faces(self) -> int:
-        """Faces of an epoch, before its last batch is filled up."""
+        """Number of faces in an epoch, before its last batch is filled up."""
         return sum(self._counts)
 
     def steps(self, batch: int) -> int:
-        """Batches of an epoch."""
+        """Number of batches in an epoch."""
         return -(-self.faces // batch)
 
     def epoch(self, epoch: int, batch: int) -> Indices:
-        """(steps, batch) faces of an epoch; the last batch is filled up with the epoch's first faces."""
+        """(steps, batch) numbers of the faces of an epoch. Its first faces fill up the last batch."""
         chosen = np.concatenate([self._take(source, epoch) for source in range(len(self._members))])
         chosen = chosen[np.random.default_rng([self._seed, 1, epoch]).permutation(len(chosen))]
         steps = self.steps(batch)
@@ -87,7 +90,7 @@ class Order:
         members, count = self._members[source], self._counts[source]
         first, last = epoch * count, (epoch + 1) * count
         passes = range(first // len(members), -(-last // len(members)))
-        # one endless sequence of permutations, of which each epoch takes the next part
+        # the epochs take consecutive parts of one endless sequence of permutations
         sequence = np.concatenate(
             [members[np.random.default_rng([self._seed, 0, source, p]).permutation(len(members))] for p in passes]
         )

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a request to stop."""
+"""Handling of SIGINT and SIGTERM: a signal requests a stop."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 
 class StopRequest:
-    """Whether a signal has asked the loop to stop.
+    """A request to stop, which a signal makes.
 
     Attributes:
-        made: True from the first SIGINT or SIGTERM on that came while `listening`.
+        made: True after the first SIGINT or SIGTERM that arrived while `listening`.
     """
 
     def __init__(self) -> None:
@@ -21,9 +21,9 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """SIGINT and SIGTERM make the request; the second of a kind does what it did before.
+        """Let SIGINT and SIGTERM make the request. The second signal of a kind has its former effect.
 
-        In another thread than the main one, which gets no signals, nothing changes.
+        Only the main thread gets signals. In another thread this does nothing.
         """
         if threading.current_thread() is not threading.main_thread():
             yield

@@ -1,4 +1,4 @@
-"""Faces for the training loop, from memory or cut by workers."""
+"""The supply of faces for the training loop: from memory, or cut by workers."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ T = TypeVar("T")
 
 
 def ahead(items: Iterator[T]) -> Generator[T]:
-    """The same items in the same order, each made in a thread while the one before is in use.
+    """Yield the same items in the same order. A thread makes the next item while the current one is used.
 
-    The thread computes on one core: a second set of torch's threads would hold up the first.
+    The thread computes on one core, because a second set of torch threads would slow down the first.
     """
     threads = torch.get_num_threads()
     try:
@@ -31,12 +31,15 @@ def ahead(items: Iterator[T]) -> Generator[T]:
                 following = pool.submit(next, items, None)
                 yield item
     finally:
-        torch.set_num_threads(threads)  # what the thread set holds for threads to come, too
+        torch.set_num_threads(threads)  # the setting of the thread would also apply to future threads
 
 
 class Shown(NamedTuple):
-    """Faces of a batch, and what the pieces that hide parts of them are cut from: ``donors`` (M, S, S, 3) uint8, of
-    which face b takes number ``pick[b]``; both None where no face of the batch takes one."""
+    """The faces of a batch, and the pictures whose pieces cover parts of them.
+
+    ``donors`` is (M, S, S, 3) uint8. Face b takes its piece from donor ``pick[b]``. Both are None if no face of the
+    batch gets a piece.
+    """
 
     faces: FaceTensors
     donors: Tensor | None
@@ -44,18 +47,20 @@ class Shown(NamedTuple):
 
 
 class Supply:
-    """Faces for the loop: decoded on the device where they fit into ``limit`` bytes, else cut by workers as they are
-    needed. The faces, their order and their pixels are the same either way.
+    """Faces for the training loop.
+
+    They are decoded on the device if they fit into ``limit`` bytes. Otherwise workers cut them when they are needed.
+    The faces, their order and their pixels are the same in both cases.
 
     Args:
         datasets, side, margin, workers, skip_bad, progress: as in `FaceStore.build`.
-        device: where batches are wanted.
-        limit: bytes that may be kept on the device.
+        device: the device of the batches.
+        limit: largest number of bytes to keep on the device.
 
     Attributes:
         records, crops, sources: of the faces, as in `FaceStore`.
-        labelled: (N,) how many landmarks of each face are labelled.
-        held: bytes that are kept on the device.
+        labelled: (N,) number of labelled landmarks of each face.
+        held: number of bytes that are kept on the device.
     """
 
     def __init__(
@@ -87,11 +92,11 @@ class Supply:
         return len(self.records)
 
     def batches(self, rows: Sequence[Indices], donors: Sequence[Indices] | None = None) -> Iterator[Shown]:
-        """One batch per row of face numbers, on the device.
+        """Yield one batch, on the device, per row of face numbers.
 
         Args:
-            rows: (B,) each.
-            donors: for each row (B,) numbers of the faces that pieces are cut from, see `augment.donor_faces`.
+            rows: arrays (B,) of face numbers.
+            donors: for each row (B,) numbers of the faces that the pieces are cut from; see `augment.donor_faces`.
         """
         none = np.zeros(0, np.int64)
         if isinstance(self._faces, FaceStore):
@@ -116,7 +121,7 @@ class Supply:
 
 
 class Waits:
-    """Time spent waiting for data: the host's, or on a GPU that of the kernels that make the batch."""
+    """The time that the loop waits for data: of the host, or on a GPU of the kernels that make the batch."""
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == "cuda"
@@ -138,7 +143,7 @@ class Waits:
             self._seconds += time.perf_counter() - self._begun
 
     def take(self) -> float:
-        """Seconds since last asked; of a GPU those of the steps that are through."""
+        """Seconds since the last call. On a GPU only finished steps count."""
         seconds, self._seconds = self._seconds, 0.0
         while self._events and self._events[0][1].query():
             first, last = self._events.pop(0)

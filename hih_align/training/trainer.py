@@ -1,9 +1,9 @@
-"""The training loop: one CPU, one GPU or several, by the same call. `run_folder` says what a run leaves behind.
+"""The training loop. It runs on a CPU, a GPU or several GPUs. `run_folder` describes the files of a run.
 
-Order and augmentation are functions of the recipe's seed and the place in the run, so a resumed run needs no random
-state: in float32 on one CPU it reaches the very weights of a run that was never stopped.
+Order and augmentation depend only on the recipe's seed and the place in the run. So a resumed run needs no random
+state: in float32 on one CPU it reaches exactly the weights of a run that was never stopped.
 
-More than 400 lines, for the loop is read as a whole; what it uses stands beside it.
+The file has more than 400 lines because the loop is read as a whole. The modules beside it hold its parts.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from .supply import Supply, Waits, ahead
 from .validation import Validator
 from .warmstart import Start, load_start, warm_start
 
-#: After so many steps a run's time is estimated.
+#: Number of steps after which the duration of a run is estimated.
 TIMED = 3
 
 
@@ -70,31 +70,31 @@ def train(
     """Train a network.
 
     Args:
-        recipe: how.
-        data: on what; all of one scheme, which is the network's.
-        out: folder of the run, made if need be.
-        val: faces that choose ``best/``; none of them may be among ``data`` (photographs are compared by content).
-            Without them ``best/`` is the last epoch's.
-        init: start weights, see `load_start`; random ones by default.
-        resume: go on with the run in ``out``; start it where there is none yet.
-        skip_bad: leave out faces whose photograph cannot be read instead of raising.
-        limit: bytes of decoded faces to keep on the device, those of ``data`` and ``val`` together. Faces beyond it are
-            decoded as they are needed; they are the same faces, and covered by the same pieces.
-        workers: decoding threads or processes.
+        recipe: the recipe.
+        data: the training faces, all of one scheme, which becomes the scheme of the network.
+        out: folder of the run; it is made if it does not exist.
+        val: validation faces, which choose ``best/``. They must not be in ``data``; photographs are compared by
+            content. Without them ``best/`` is the last epoch.
+        init: start weights, see `load_start`; None: random weights.
+        resume: continue the run in ``out``, or start it if there is none yet.
+        skip_bad: leave out faces whose photograph cannot be read. Without it they raise.
+        limit: largest number of bytes of decoded faces on the device, for ``data`` and ``val`` together. If the faces
+            need more, they are decoded when they are needed. The faces and the pieces that cover them are the same.
+        workers: number of decoding threads or processes.
         progress: draw progress bars on stderr.
-        build: makes the network under training; HIH by default.
+        build: builds the network; HIH by default.
 
-    On SIGINT or SIGTERM (in the main thread) the step under way is finished and the state saved, and `Result.completed`
-    is False; a second signal does what it does elsewhere. Whether the caller is inside ``torch.no_grad`` or
-    ``torch.inference_mode`` changes nothing.
+    On SIGINT or SIGTERM (in the main thread) the current step is finished and the state is saved; then
+    `Result.completed` is False. A second signal has its usual effect. ``torch.no_grad`` and ``torch.inference_mode`` of
+    the caller have no effect.
 
     Start weights of a wider network are narrowed first (`narrow.fitted`).
 
     Raises:
-        ValueError: data, recipe and start weights that do not fit together; validation faces among the training
-            faces; a folder that already holds a run (without ``resume``) or another one (with it).
+        ValueError: data, recipe and start weights do not fit together; validation faces are among the training faces;
+            the folder already holds a run (without ``resume``) or another run (with ``resume``).
         DivergedError: the loss became NaN or infinite.
-        FileNotFoundError, OSError: as reading data and start weights raises them.
+        FileNotFoundError, OSError: data or start weights cannot be read.
     """
     return Trainer(
         recipe,
@@ -112,7 +112,7 @@ def train(
 
 
 class Trainer:
-    """A run under way; see `train`, which is this in one call."""
+    """A training run. `train` makes one and runs it."""
 
     @torch.inference_mode(False)
     @torch.enable_grad()
@@ -136,7 +136,7 @@ class Trainer:
         self.accelerator = make_accelerator(recipe, build is not build_hih)
         self._show = progress and self.accelerator.is_main_process
         self._pieces = pieces(recipe, self.accelerator)
-        #: What autocast computes in: "no", "bf16" or "fp16"; the recipe may leave it to the hardware.
+        #: The precision of autocast: "no", "bf16" or "fp16". The recipe's "auto" leaves the choice to the hardware.
         self.precision = self.accelerator.mixed_precision
         description = describe(recipe, data, val, init)
         stored = read_run(out, description, resume)
@@ -161,7 +161,7 @@ class Trainer:
         left = limit - self.faces.held
         side = self.size.input_size
         self.val = None if val is None else Validator(val, self.accelerator, recipe.crop_ratio, side, limit=left, **how)
-        if self.val is not None:  # of the faces whose photographs can be read
+        if self.val is not None:  # compare only faces whose photographs can be read
             require_disjoint([replace(data[0].dataset, records=self.faces.records)], self.val.dataset)
             for sentence in other_boxes(self.faces.records, self.val.faces.records):
                 warnings.warn(sentence, stacklevel=3)
@@ -176,7 +176,7 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             model = build(len(scheme), self.size)
-        #: What the start weights make of the run's landmarks without training.
+        #: The network that the matched start weights give without training.
         self.matched: MatchedStart | None = None
         if start is not None and recipe.match and isinstance(model, HIH):
             self.matched = matched_start(start, self.faces.records, scheme, device, self._show)
@@ -199,7 +199,7 @@ class Trainer:
             scaler = self.accelerator.scaler
             self.progress = load_state(out, self.model, self.ema, self.optimizer, scaler, recipe.eps)
         taken = {"network": self.size._asdict(), "precision": self.precision}
-        # a run may go on where the hardware has another precision
+        # a run may continue on hardware with another precision
         changed = stored is None or not going_on or stored.get("precision") != self.precision
         if changed and self.accelerator.is_main_process:
             write_run(out, description | taken)
@@ -210,7 +210,7 @@ class Trainer:
     @torch.inference_mode(False)
     @torch.enable_grad()
     def run(self) -> Result:
-        """Run what is left of the recipe."""
+        """Run the rest of the recipe."""
         at = self.progress
         out = self.out if self.accelerator.is_main_process else None
         journal = Journal(
@@ -254,8 +254,10 @@ class Trainer:
         )
 
     def _measure_start(self, journal: Journal) -> None:
-        """The matched start as epoch 0: ``best/`` until an epoch is better. A run of several stages has none, for their
-        errors do not compare."""
+        """Measure the matched start as epoch 0. It stays in ``best/`` until an epoch is better.
+
+        A run of several stages does not do this, because errors at different resolutions cannot be compared.
+        """
         at = self.progress
         if self.val is None or self.matched is None or at.steps or len(self.recipe.stages) > 1:
             return
@@ -267,13 +269,13 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def _estimate(self, journal: Journal, steps: int) -> None:
-        """Say, once the first steps are over, how long the run will take."""
+        """After the first steps, estimate the duration of the run and report it."""
         left = sum(self._schedule.steps(epoch) for epoch in range(self.recipe.epochs)) - steps
         minutes = (time.perf_counter() - self._begun) / steps * left / 60
-        journal.say(f"{left} steps to go, about {minutes:.0f} minutes, and validation")
+        journal.say(f"{left} steps remain, about {minutes:.0f} minutes, plus validation")
 
     def _epoch(self, journal: Journal) -> bool:
-        """The rest of the epoch under way; False if a signal ended it early."""
+        """Run the rest of the current epoch. Returns False if a signal ended it early."""
         at, accelerator = self.progress, self.accelerator
         number, stage, first = self._schedule.at(at.epoch)
         rows = self.order.epoch(at.epoch, stage.batch)
@@ -288,7 +290,7 @@ class Trainer:
         waits = Waits(accelerator.device)
         worked = begun
         batches = self._batches.steps(at.epoch, rows[at.step :], stage, at.step)
-        if accelerator.device.type == "cpu":  # a GPU's queue is ahead by itself
+        if accelerator.device.type == "cpu":  # a GPU works asynchronously anyway
             batches = ahead(batches)
         with closing(batches):
             for step in range(at.step, len(rows)):
@@ -317,7 +319,7 @@ class Trainer:
         recipe, accelerator, at = self.recipe, self.accelerator, self.progress
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        # of the whole step's batch: pieces with few labels must not weigh more than others
+        # the count of the whole step: otherwise pieces with few labels would weigh more than others
         count = max(float(self.faces.labelled[rows].sum()), 1.0) / self._pieces
         values: list[Tensor] = []
         names: list[str] = []
@@ -336,10 +338,10 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.ema is not None:
-            # from the stage's start: weights that another resolution was learnt with are forgotten soon
+            # counted from the start of the stage, so that weights of another resolution are soon forgotten
             first = self._schedule.at(at.epoch)[2]
             self.ema.update((at.epoch - first) * self._schedule.steps(at.epoch) + step)
-        # signals do not reach all processes at once: they agree on one through the losses
+        # a signal does not reach all processes at once: they share it through the losses
         stop = values[0].new_full((1,), float(self._stop.made))
         summed = torch.cat((torch.stack(values).sum(0) / self._pieces, stop))
         if accelerator.num_processes > 1:
@@ -349,7 +351,7 @@ class Trainer:
         self._pending = pending
 
     def _settle(self) -> None:
-        """Look at the last step's losses."""
+        """Read the losses of the last step."""
         pending, self._pending = self._pending, None
         if pending is None:
             return
@@ -368,14 +370,14 @@ class Trainer:
         sums["steps"] = sums.get("steps", 0.0) + 1
 
     def _stopping(self) -> bool:
-        """Whether to stop now; in one process a signal counts at once, in several once all have heard of it."""
+        """Whether to stop now. With one process a signal counts at once, with several after all know of it."""
         return self._agreed or (self.accelerator.num_processes == 1 and self._stop.made)
 
     # -- the end of an epoch
 
     def _finish(self, journal: Journal, number: int, stage: Stage, steps: int, validated: Report | None) -> None:
         at = self.progress
-        if at.best_stage != number:  # errors at another resolution do not compare
+        if at.best_stage != number:  # errors at another resolution cannot be compared
             at.best, at.best_stage = None, number
         better = validated is not None and (at.best is None or not at.best <= validated.overall.nme)
         if validated is not None:
@@ -397,18 +399,21 @@ class Trainer:
 
     @property
     def averaged(self) -> Learner:
-        """The network that is validated and kept: the moving average where there is one."""
+        """The network that is validated and saved: the moving average if there is one, else the network."""
         return self.model if self.ema is None else self.ema.model
 
     def _validate(self, stage: Stage, journal: Journal) -> Report:
-        """Measure `averaged`. The last stage is measured as `evaluate` measures the checkpoint, whatever its own
-        resolution; the ones before, whose networks only start the next, at theirs."""
+        """Measure `averaged`.
+
+        In the last stage it is measured as `evaluate` measures the checkpoint, whatever the resolution of the stage.
+        In earlier stages, whose networks only start the next stage, it is measured at the stage's resolution.
+        """
         assert self.val is not None
         accelerator, model = self.accelerator, self.averaged
         if accelerator.num_processes > 1:
             from accelerate.utils import broadcast
 
-            for buffer in model.buffers():  # batch norm statistics are each process's own
+            for buffer in model.buffers():  # each process has its own batch norm statistics
                 buffer.copy_(broadcast(buffer))
         as_aligned = stage is self.recipe.stages[-1] and isinstance(model, HIH)
         size, subpixel = (None, True) if as_aligned else (stage.size, stage.subpixel)
@@ -418,7 +423,7 @@ class Trainer:
         return report
 
     def _calibrate(self) -> None:
-        """Decoder, refining passes and score calibration of ``best/`` by the validation faces, unless it has them."""
+        """Choose decoder, refining passes and score calibration of ``best/`` on the validation faces, once."""
         how, at = self.recipe.calibrate, self.progress
         if self.val is None or how == "no" or at.calibrated is not None or not isinstance(self.averaged, HIH):
             return
@@ -430,11 +435,11 @@ class Trainer:
 
     @property
     def config(self) -> Config:
-        """Of the network that comes out."""
+        """The config of the resulting network."""
         return network_config(self.recipe, self.scheme, self.size, self.decoder, self._reach)
 
     def _keep(self, name: str) -> None:
-        """Write the network as a checkpoint folder."""
+        """Write the network as a checkpoint into the subfolder ``name``."""
         if self.accelerator.is_main_process:
             keep_network(self.out / name, self.averaged, self.config)
 

@@ -1,7 +1,7 @@
-"""Validation while a network is trained: the faces that choose ``best/``, measured as `evaluate` measures a checkpoint.
+"""Validation during training. The validation faces choose ``best/``; they are measured as `evaluate` measures faces.
 
-A face is cut out of its photograph as the aligner cuts it, the network runs in float32, and the errors are those of an
-`results.Report`. So the NME in ``metrics.jsonl`` is the NME that `evaluate` reports for the checkpoint.
+A face is cut out of its photograph as the aligner does it, the network runs in float32, and the errors are those of a
+`results.Report`. So the NME in ``metrics.jsonl`` equals the NME that `evaluate` reports for the checkpoint.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ from .supply import Supply
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-#: Faces that go through the network together.
+#: Number of faces that go through the network together.
 BATCH_SIZE = 32
 
-#: Faces on the picture of the validation.
+#: Number of faces on the validation picture.
 SHEET_FACES = 24
 
 
 class Validator:
-    """Measures a network under training on faces that it is not trained on.
+    """Measures the network during training on faces that it is not trained on.
 
     Args:
-        dataset: the faces; those without points are left out.
-        accelerator: of the run. Each of its processes takes a part of the faces.
-        crop_ratio: of the checkpoint, see `checkpoints.Config`.
-        side: of the network's own crops in pixels.
+        dataset: the faces. Faces without points are left out.
+        accelerator: the accelerator of the run. Each process measures a part of the faces.
+        crop_ratio: as in `config.Config`.
+        side: side of the network's crops in pixels.
         limit, workers, skip_bad, progress: as in `trainer.train`.
 
     Attributes:
         faces: the crops, of ``side`` pixels.
         side: see above.
         dataset: the faces that are measured.
-        normalizer: what errors are divided by, see `normalizers.choose_normalizer`.
+        normalizer: the distance that divides errors, see `normalizers.choose_normalizer`.
     """
 
     def __init__(
@@ -86,12 +86,12 @@ class Validator:
     def outputs(
         self, model: Learner, rows: Sequence[Indices], size: int | None = None, subpixel: bool = True
     ) -> Iterator[Output]:
-        """What a network makes of the faces, in float32, a batch for each row of face numbers.
+        """Yield the output of a network, in float32, for each row of face numbers.
 
         Args:
-            model: put in eval mode.
-            rows: numbers of faces.
-            size: side of the crops in pixels, by default the network's own; others are resized ones.
+            model: the network; it is put into eval mode.
+            rows: arrays of face numbers, one per batch.
+            size: side of the crops in pixels; None: the network's own. Other sizes are made by resizing.
             subpixel: as in `Learner.forward`.
         """
         model.eval()
@@ -101,7 +101,7 @@ class Validator:
                 yield model(images, subpixel)
 
     def measure(self, model: Learner, decoder: Decoder, size: int | None = None, subpixel: bool = True) -> Report:
-        """Errors of a network; ``size`` and ``subpixel`` as in `outputs`. The scores are heights of heatmaps."""
+        """The errors of a network. ``size`` and ``subpixel`` are as in `outputs`. Scores are heatmap heights."""
         accelerator, count = self._accelerator, len(self.faces)
         mine = np.arange(accelerator.process_index, count, accelerator.num_processes)
         rows = [mine[i : i + BATCH_SIZE] for i in range(0, len(mine), BATCH_SIZE)]
@@ -117,10 +117,10 @@ class Validator:
     def report(
         self, points: NDArray[np.float32], heights: NDArray[np.float32], decoder: Decoder, size: int | None = None
     ) -> Report:
-        """A report of points (N, K, 2) in pixels of crops of ``size``, and heights of their heatmaps (N, K)."""
+        """The report of points (N, K, 2), in pixels of crops of ``size``, and of their heatmap heights (N, K)."""
         places = (points.astype(np.float64) + 0.5) * (
             self.side / (size or self.side)
-        ) - 0.5  # resizing keeps pixel edges, not centres
+        ) - 0.5  # resizing preserves pixel edges, not centres
         found = [crop.to_image(place) for crop, place in zip(self.faces.crops, places, strict=True)]
         settings = Settings(
             decoder=asdict(decoder), normalizer=self.normalizer, keep=self.dataset.chosen, calibrated=False
@@ -137,9 +137,9 @@ class Validator:
         )
 
     def sheet(self, report: Report, count: int = SHEET_FACES) -> NDArray[np.uint8]:
-        """A picture of faces by error, the worst first: ``count`` of them, see `by_error`.
+        """A picture of ``count`` faces sorted by error, the worst first; see `by_error`.
 
-        Labelled points are green, the network's red; the number is the face's NME in percent.
+        Labelled points are green, predicted points are red. The number is the NME of the face in percent.
         """
         order = by_error(report.nme, count)
         images = next(iter(self.faces.batches([order]))).faces.image.cpu().numpy()
@@ -152,7 +152,7 @@ class Validator:
 
 
 def network_input(pictures: Tensor, size: int) -> Tensor:
-    """(B, S, S, 3) uint8 RGB -> (B, 3, size, size) float32 as the network takes it; averaged where it gets smaller."""
+    """Network input (B, 3, size, size) float32 from pictures (B, S, S, 3) uint8 RGB. Reduction is by averaging."""
     images = pictures.permute(0, 3, 1, 2).float()
     if size != images.shape[-1]:
         images = F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
@@ -161,8 +161,11 @@ def network_input(pictures: Tensor, size: int) -> Tensor:
 
 
 def by_error(errors: NDArray[np.float64], count: int) -> Indices:
-    """Numbers of at most ``count`` faces by error, the worst first: the worst half, and others evenly down to the best.
-    Faces without an error are last."""
+    """Numbers of at most ``count`` faces, sorted by error, the worst first.
+
+    Half of them are the worst faces. The others are evenly spaced down to the best face. Faces without an error come
+    last.
+    """
     order = np.argsort(-errors, kind="stable").astype(np.int64)
     if len(order) <= count:
         return order

@@ -22,29 +22,31 @@ from ..method.released import load_released
 from ..schemes import COFW, W300, WFLW, Scheme, conversion
 from .learner import Learner
 
-# tensors with a landmark dimension, and which it is
+# tensors that have a landmark dimension, and the number of that dimension
 _LANDMARKS = [
     (re.compile(r"(^|\.)trunk\.stacks\.\d+\.predict\.(weight|bias)$"), 0),
     (re.compile(r"(^|\.)decimal_head\.predict\.(weight|bias)$"), 0),
     (re.compile(r"(^|\.)trunk\.stacks\.\d+\.merge_heatmaps\.conv\.weight$"), 1),
 ]
 
-# a tensor of a stack, and what its stack adds to what it was given: there the batch norms that follow the convolutions
+# a tensor of a stack; and the batch norms at the end of a stack, which scale what the stack adds to its input
 _STACK = re.compile(r"(^|\.)trunk\.stacks\.(\d+)\.")
 _FUSION = re.compile(r"(?:^|\.)trunk\.stacks\.(\d+)\.merge_(?:feature|heatmaps)\.bn\.(?:weight|bias)$")
 
-# What a stack put in before the last one adds at first, as a part of what it would: little enough for the next to see
-# almost what it was trained on, and more than nothing, at which ReLU has no gradient.
+# The initial share of the fusion in a stack that is inserted before the last one. The share is small, so that the next
+# stack sees almost the features that it was trained on. It is not 0, because there ReLU has no gradient.
 _QUIET = 0.03
 
-# a tensor's part of the network, for people
+# the part of the network that a tensor belongs to, for messages
 _GROUP = re.compile(r"^(?:network\.)?(trunk\.stacks\.\d+(?:\.predict)?|trunk\.stem|[^.]+(?:\.[^.]+)?).*$")
 
 
 @dataclass(frozen=True)
 class Start:
-    """A trained network and its landmarks; ``scheme`` is None where a file of a released layout holds points that no
-    built-in scheme has."""
+    """A trained network and its landmarks.
+
+    ``scheme`` is None if a released file holds a number of points that no built-in scheme has.
+    """
 
     network: HIHNet | Learner
     scheme: Scheme | None
@@ -58,25 +60,25 @@ class Start:
 
     @property
     def size(self) -> Size:
-        """The network's numbers, those that a learner of another kind has."""
+        """The dimensions of the network; for another learner those that it has."""
         return self.network.size if isinstance(self.network, HIHNet) else Size(self.stacks)
 
     @property
     def landmarks(self) -> int:
-        """Number of points."""
+        """Number of landmarks."""
         return int(cast("StackedHourglass", self.network.trunk).stacks[0].predict.out_channels)  # type: ignore[union-attr,arg-type]
 
 
 @dataclass(frozen=True)
 class WarmStart:
-    """What became of a network's tensors, by name.
+    """What happened to each tensor of a network, by name.
 
     Attributes:
-        kept: taken over whole.
-        rows: taken over for some landmarks: how many of how many.
-        copies: number of each stack beyond the source's -> the source's stack that it started from.
-        fresh: left as they were: no such tensor in the start weights, or of another shape.
-        unused: of the start weights, without a place here.
+        kept: tensors that were copied as a whole.
+        rows: tensors of which some landmarks were copied: their number, and the number of all landmarks.
+        copies: for each stack beyond those of the source, by number: the source's stack that it was copied from.
+        fresh: tensors that were not changed, because the start weights have none of this name and shape.
+        unused: tensors of the start weights that have no place in the network.
     """
 
     kept: tuple[str, ...] = field(repr=False)
@@ -86,7 +88,7 @@ class WarmStart:
     unused: tuple[str, ...] = ()
 
     def summary(self) -> str:
-        """For a person, in a few lines."""
+        """The result in a few lines of text."""
         lines = [f"{len(self.kept)} tensors kept"]
         if self.rows:
             had, of = next(iter(self.rows.values()))
@@ -100,16 +102,15 @@ class WarmStart:
 
 
 def load_start(init: str | os.PathLike[str], scheme: Scheme | None = None) -> Start:
-    """Start weights by what `checkpoints.find_checkpoint` takes, or a ``.pth`` of the released layout.
+    """Load start weights: a model that `checkpoints.find_checkpoint` accepts, or a released ``.pth`` file.
 
     Args:
-        init: "HIH_T", "HIH_T/300w", a folder (a run's ``best``), a Hub repository, or a
-            ``.pth`` file.
-        scheme: the landmarks of the network that is to be trained: of a size alone ("HIH_T") its checkpoint for
-            them is taken where there is one, else the 300W one.
+        init: "HIH_T", "HIH_T/300w", a folder (such as the ``best`` of a run), a Hub repository, or a ``.pth`` file.
+        scheme: the scheme of the network that is to be trained. For a size without scheme ("HIH_T") the checkpoint of
+            this scheme is loaded if there is one, else the 300W checkpoint.
 
     Raises:
-        ValueError, FileNotFoundError, OSError: as those two.
+        ValueError, FileNotFoundError, OSError: as `checkpoints.find_checkpoint` and `released.load_released`.
     """
     name = os.fspath(init)
     if os.path.isfile(name):
@@ -124,10 +125,10 @@ def load_start(init: str | os.PathLike[str], scheme: Scheme | None = None) -> St
 
 
 def same_points(source: Scheme | None, target: Scheme) -> NDArray[np.intp] | None:
-    """(K target,) the source landmark that names the same, or nearly the same, point; -1 where none does.
+    """(K of the target,) the source landmark at the same, or nearly the same, place; -1 if there is none.
 
-    Between built-in schemes by their conversion, of which a landmark's largest part is taken, in either direction;
-    between others by name. None if no landmark has one.
+    Between built-in schemes the conversion (in either direction) decides: the source landmark with the largest weight
+    is taken. Between other schemes the names decide. None if no landmark has a counterpart.
     """
     if source is None:
         return None
@@ -149,14 +150,14 @@ def warm_start(model: nn.Module, start: Start, scheme: Scheme, sources: NDArray[
     """Copy every tensor of the start weights whose shape matches, in place.
 
     Args:
-        model: a `HIHNet`, or a module that holds one as ``network`` or whose parts carry its names (`learner`).
-        start: where from.
-        scheme: the model's landmarks.
-        sources: (K,) the landmark of ``start`` that each of the model's starts from, -1 for none, as of
-            `matching.match`; by default those of `same_points`.
+        model: a `HIHNet`, a module that holds one as ``network``, or a module with parts of the same names (`learner`).
+        start: the start weights.
+        scheme: the scheme of the model.
+        sources: (K,) for each landmark of the model the landmark of ``start`` that it starts from, -1 for none, as
+            `matching.match` gives it. None: those of `same_points`.
 
-    A tensor of the same name and shape is copied. Of the tensors with one row per landmark, the rows of landmarks
-    that both schemes have are (see `same_points`, or ``sources``).
+    A tensor of the same name and shape is copied. In a tensor with one row per landmark, the rows of the landmarks
+    that both schemes have are copied (see `same_points`, or ``sources``).
 
     A model with more stacks than the source begins about as accurate as the source. Its last stack is a copy of the
     source's last stack, on whose features the subpixel head was trained. The stacks between are copies of the same
@@ -169,7 +170,7 @@ def warm_start(model: nn.Module, start: Start, scheme: Scheme, sources: NDArray[
     unused = dict.fromkeys(have)
     points = same_points(start.scheme, scheme) if sources is None else sources
     if points is not None and start.config is not None and start.config.readout is not None:
-        points = np.where(points >= 0, start.config.readout.sources[points], -1)  # its landmarks' heads
+        points = np.where(points >= 0, start.config.readout.sources[points], -1)  # the heads of the landmarks
     if points is None and start.scheme is None and start.landmarks == len(scheme):
         points = np.arange(len(scheme))
     last = len(cast("StackedHourglass", getattr(model, "network", model).trunk).stacks) - 1
@@ -201,7 +202,7 @@ def warm_start(model: nn.Module, start: Start, scheme: Scheme, sources: NDArray[
 
 
 def _copy_rows(target: Tensor, source: Tensor, axis: int, points: NDArray[np.intp] | None) -> int:
-    """Rows of the same landmarks; returns how many."""
+    """Copy the rows of common landmarks. Returns their number."""
     others = [n for i, n in enumerate(target.shape) if i != axis]
     if points is None or others != [n for i, n in enumerate(source.shape) if i != axis]:
         return 0

@@ -88,7 +88,7 @@ def test_what_is_narrower() -> None:
     assert not narrow.is_wider(Size(1), Size(1, input_size=128))
     assert not narrow.is_wider(Size(1), Size(1, width=0.5, head_channels=1024))  # a wider head
     network = HIHNet(2, 1, width=0.125)
-    with pytest.raises(ValueError, match=r"size is .*expected a narrower one"):
+    with pytest.raises(ValueError, match=r"size is .*expected a narrower size"):
         narrow.narrowed(network, Size(1, width=0.25), torch.zeros(1, 3, 128, 128))
     with pytest.raises(ValueError, match="as many stacks"):
         narrow.narrowed(network, Size(2, width=0.0625), torch.zeros(1, 3, 128, 128))

@@ -108,7 +108,7 @@ def test_recipes_of_version_0_1():
         recipe = recipe_from_dict(plain | old)
         assert (recipe.eps, recipe.clip) == (eps, clip)
         assert recipe_from_dict(recipe.to_dict()) == recipe
-    with pytest.raises(ValueError, match=r"gradient_scale is 1000: recipes have eps in its place"):
+    with pytest.raises(ValueError, match=r"gradient_scale is 1000: recipes have eps instead"):
         load_recipe("finetune", overrides={"gradient_scale": 1000})
 
 
@@ -135,7 +135,7 @@ def test_overrides():
     [
         ("losses.alfa=1", "alfa"),
         ("stages.7.epochs=1", "'7' is no index"),
-        ("size.big=1", "nothing to set in it"),
+        ("size.big=1", "expected a mapping or a list"),
         ("alpha", "expected key=value"),
         ("losses.alpha=[", "not YAML"),
     ],

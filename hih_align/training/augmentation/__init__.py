@@ -1,4 +1,4 @@
-"""Stored faces to network input: settings, random numbers, geometry, occluders, camera, and the call that runs them."""
+"""Augmentation: from stored faces to network input. Settings, random numbers, geometry, occluders and camera."""
 
 from .augment import Batch, augment, donor_faces
 from .dice import sample_seeds

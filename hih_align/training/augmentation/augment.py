@@ -1,10 +1,10 @@
-"""Stored faces to network input, with the augmentation of Sec. IV-A.3 and what harder faces need beyond it.
+"""From stored faces to network input, with the augmentation of Sec. IV-A.3 and further effects for hard faces.
 
-Everything is drawn per sample from its own 64-bit seed by a counter-based generator: a sample's result depends on
-its seed and itself, not on its batch or worker. The few numbers drawn stay on the CPU; pixels are batched torch on the
-device of the images. All geometry is one affine and one resampling, and points go through the same matrix. Effects
-follow in the order of a photograph's life: occluders, light, colour, blur, resolution, noise. Each is computed only
-for the samples that drew it.
+Each sample has its own 64-bit seed, and a counter-based generator draws all of its numbers. So the result of a sample
+depends only on its seed and its face, not on its batch or worker. The drawn numbers stay on the CPU. Pixels are batched
+torch tensors on the device of the images. The whole geometry is one affine and one resampling, and points are mapped by
+the same matrix. The effects follow in the order in which a photograph gets them: occluders, light, colour, blur,
+resolution, noise. An effect is computed only for the samples that drew it.
 """
 
 from __future__ import annotations
@@ -29,9 +29,12 @@ from .tensors import numbers
 
 
 class Batch(NamedTuple):
-    """Network input: ``images`` (B, 3, size, size) float32, normalised by the network's mean and deviation;
-    ``points`` (B, K, 2) float32 in crop pixels, also beyond the crop, arbitrary where the weight is 0; ``weights``
-    (B, K) float32."""
+    """Network input.
+
+    ``images``: (B, 3, size, size) float32, normalised by the network's mean and standard deviation. ``points``:
+    (B, K, 2) float32 in crop pixels; they may lie outside the crop, and hold anything if their weight is 0.
+    ``weights``: (B, K) float32.
+    """
 
     images: Tensor
     points: Tensor
@@ -52,31 +55,31 @@ def augment(
     donors: Tensor | None = None,
     pick: NDArray[np.int64] | None = None,
 ) -> Batch:
-    """Stored faces to network input.
+    """Make network input from stored faces.
 
     Args:
-        images: (B, S, S, 3) uint8 RGB, as `FaceStore` keeps them.
+        images: (B, S, S, 3) uint8 RGB, as in `FaceStore`.
         points: (B, K, 2) float landmarks in pixels of ``images``.
-        weights: (B, K) float, 0 where missing.
-        settings: what is varied and how far.
+        weights: (B, K) float, 0 if missing.
+        settings: the effects and their ranges.
         seeds: (B,) int64 on the CPU, one per sample (`sample_seeds`).
-        permutation: (K,) index of each landmark's mirror image (`Scheme.permutation`); None never mirrors.
-        crop_ratio: the unvaried crop's side over the box's longer side.
-        margin: S over the box's longer side (`FaceStore.margin`).
-        size: side of the output.
-        donors: (M, S', S', 3) uint8 on the device of ``images``: pictures that occluding pieces are cut from, the
-            whole store or some of it. Without them a sample's pieces are its own, turned and from elsewhere.
-        pick: (B,) which of ``donors`` each sample's piece is cut from, anything for a sample without a piece; by
-            default its seed decides, see `donor_faces`.
+        permutation: (K,) index of the mirror image of each landmark (`Scheme.permutation`); None: never mirror.
+        crop_ratio: side of the unchanged crop divided by the longer side of the box.
+        margin: S divided by the longer side of the box (`FaceStore.margin`).
+        size: side of the output in pixels.
+        donors: (M, S', S', 3) uint8 on the device of ``images``: the pictures that occluding pieces are cut from, the
+            whole store or a part of it. None: the piece of a sample is cut from its own picture, turned and moved.
+        pick: (B,) the number of the donor of each sample's piece; samples without a piece may have any number. None:
+            the seed decides, see `donor_faces`.
 
     Returns:
-        the batch, on the device of ``images``. With `Augmentation.none` it is the crop of `crops.square_crop` at
-        ``crop_ratio``, within the error of resampling twice. On the CPU in float32 a sample is bit-identical for
-        the same seed, itself and ``donors``; outside the store the image is black.
+        The batch, on the device of ``images``; black outside the stored picture. With `Augmentation.none` an image is
+        the crop of `crops.square_crop` at ``crop_ratio``, within the error of resampling twice. On the CPU in float32 a
+        sample is bit-identical for the same seed, face and ``donors``.
 
     Raises:
-        TypeError: images that are not uint8, seeds that are not int64.
-        ValueError: shapes that do not fit, a ratio, margin or size out of range.
+        TypeError: ``images`` are not uint8, or ``seeds`` are not int64.
+        ValueError: shapes do not fit, or a ratio, margin or size is out of range.
     """
     _check(images, points, weights, seeds, crop_ratio, margin, size, donors)
     if pick is not None and pick.shape != (len(images),):
@@ -88,7 +91,7 @@ def augment(
     affine = matrices(geometry, side, crop_ratio, margin, size)
     device = images.device
     cast = numbers(affine, device)
-    middle = (side - 1) / 2  # a point's distance from it is small, so float32 is exact enough
+    middle = (side - 1) / 2  # relative to the centre coordinates are small, so float32 is exact enough
     x, y = (points.float() - middle).unbind(-1)
     a = cast[:, :, :, None]
     moved = torch.stack([a[:, n, 0] * x + a[:, n, 1] * y + a[:, n, 2] for n in (0, 1)], -1)
@@ -102,7 +105,7 @@ def augment(
         weights = weights.gather(1, order)
     mean, std = (numbers(np.array(v), device)[:, None, None] for v in (MEAN, STD))
     output = torch.empty(count, 3, size, size, device=device)
-    # one by one on a CPU: a face stays in its cache, and the batch cannot change the order of any sum
+    # on a CPU one by one: a face stays in the cache, and the batch cannot change the order of a sum
     step = 1 if device.type == "cpu" else max(count, 1)
     for start in range(0, count, step):
         rows = slice(start, start + step)
@@ -113,9 +116,9 @@ def augment(
 
 
 def donor_faces(settings: Augmentation, seeds: Tensor, count: int) -> NDArray[np.int64]:
-    """(B,) which of ``count`` donors `augment` cuts each sample's piece from; -1 for a sample without a piece."""
+    """(B,) the number, out of ``count``, of the donor of each sample's piece; -1 for a sample without a piece."""
     dice = Dice(seeds.cpu().numpy())
-    draw_geometry(dice, settings, False)  # the numbers before
+    draw_geometry(dice, settings, False)  # draw the earlier numbers, to reach the same place in the sequence
     drawn = draw_occluders(dice, settings)
     return np.where(drawn.piece, drawn.donors(count), -1)
 
@@ -163,7 +166,7 @@ def _render(
     donors: Tensor | None,
     pick: NDArray[np.int64] | None = None,
 ) -> Tensor:
-    """(B, S, S, 3) uint8 -> (B, 3, size, size) float32 in [0, 1]."""
+    """Render crops (B, 3, size, size) float32 in [0, 1] from stored pictures (B, S, S, 3) uint8."""
     x = warp(images, affine, size)
     if donors is None:
         x = occlude(x, occluders, images, np.arange(len(images)))

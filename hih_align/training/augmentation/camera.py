@@ -1,4 +1,4 @@
-"""What light, lens and sensor make of a face: light, colour, blur, resolution and noise, in that order."""
+"""The effects of light, lens and sensor: light, colour, blur, resolution and noise, in that order."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from .dice import Bools, Dice, Floats, columns
 from .settings import Augmentation
 from .tensors import apply, numbers, places
 
-# Rec. 601, as in every conversion to grey
+# weights of grey by Rec. 601
 _LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
 class Camera:
-    """What B samples drew.
+    """The drawn numbers of B samples.
 
     Attributes:
-        light: (B,) whether one side lies in the dark.
-        light_at: (B, 4) direction, place of the shadow's edge and its softness (both in half crops), strength.
+        light: (B,) whether one side of the face is dark.
+        light_at: (B, 4) direction, place of the shadow's edge and its softness (both in half crops), and strength.
         colour: (B,) whether colours change.
-        colour_matrix: (B, 3, 4) of channels, with a column that is added.
+        colour_matrix: (B, 3, 4) matrix of the channels, with a column that is added.
         gamma: (B,) whether values are raised to a power.
-        exponent: (B,) that power.
+        exponent: (B,) the power.
         soft: (B,) whether the picture is blurred.
-        soft_by: (B, 3) sigma, and motion in x and y, as shares of the side.
+        soft_by: (B, 3) sigma, and motion in x and y, as shares of the crop's side.
         coarse: (B,) whether the resolution is low.
-        coarse_share: (B,) of the side.
+        coarse_share: (B,) the low resolution as a share of the crop's side.
         noise: (B,) whether there is noise.
-        noise_sigma: (B,) its strength, 0 without noise.
-        noise_at: (B, 2) where the noise comes from.
+        noise_sigma: (B,) standard deviation of the noise, 0 without noise.
+        noise_at: (B, 2) the place in the noise tile.
     """
 
     light: Bools
@@ -54,14 +54,14 @@ class Camera:
     noise_at: Floats
 
     def at(self, rows: slice) -> Camera:
-        """Those of some samples."""
+        """The numbers of some of the samples."""
         return Camera(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 def draw_camera(dice: Dice, s: Augmentation) -> Camera:
-    """Draw them."""
+    """Draw the numbers of all camera effects."""
     light = dice.chance(s.light)
-    # direction, place of the shadow's edge and its softness, both in half crops, strength
+    # direction, place of the shadow's edge and its softness (both in half crops), strength
     light_at = columns(
         dice.around(math.pi), dice.around(0.6), dice.logarithmic((0.04, 0.6)), dice.between(s.light_strength)
     )
@@ -98,7 +98,7 @@ def draw_camera(dice: Dice, s: Augmentation) -> Camera:
 def _colour_matrix(
     coloured: Bools, grey: Bools, brightness: Floats, contrast: Floats, saturation: Floats, tint: Floats
 ) -> Floats:
-    """(B, 3, 4): channels times a matrix, plus a column; around a middle grey, which contrast leaves as it is."""
+    """(B, 3, 4) colour matrices with an added column. Contrast leaves a middle grey unchanged."""
     middle = 0.45
     saturation = np.where(grey, 0.0, np.where(coloured, saturation, 1.0))[:, None, None]
     mixed = saturation * np.eye(3) + (1 - saturation) * np.array(_LUMA)
@@ -109,7 +109,7 @@ def _colour_matrix(
 
 
 def photograph(x: Tensor, drawn: Camera) -> Tensor:
-    """Light, colour, optics and sensor."""
+    """Apply light, colour, blur, resolution and noise."""
     x = apply(x, drawn.light, _shade, drawn.light_at)
     x = apply(x, drawn.colour, _recolour, drawn.colour_matrix)
     x = apply(x, drawn.gamma, _raise, drawn.exponent)
@@ -126,7 +126,7 @@ def _shade(x: Tensor, at: Floats) -> Tensor:
     t = 2 * places(x.shape[-1], x.device) - 1
     shadow = torch.sigmoid((along * t)[:, None, None, :] + (down * t + offset)[:, None, :, None])
     by = numbers(strength, x.device)[:, None, None, None]
-    # a camera exposes for the whole: the lit side comes out brighter
+    # a camera exposes for the whole picture, so the lit side becomes brighter
     return x * ((1 - by * shadow) * (1 + 0.4 * by))
 
 
@@ -139,12 +139,12 @@ def _raise(x: Tensor, exponent: Floats) -> Tensor:
     return x.clamp(0, 1).pow(numbers(exponent, x.device)[:, None, None, None])
 
 
-#: Pixels around an image while it is blurred, as a share of its side: they take what comes in from beyond its edge.
+#: Width of the border around an image during blurring, as a share of its side: circular convolution wraps into it.
 PADDING = 0.0625
 
 
 def _blur(x: Tensor, by: Floats) -> Tensor:
-    """Gaussian and straight motion in one, by their product in the frequency domain."""
+    """Gaussian blur and straight motion blur at once, as a product in the frequency domain."""
     size = x.shape[-1]
     pad = int(size * PADDING)
     wide = F.pad(x.clamp(0, 1), (pad, pad, pad, pad), mode="reflect")
@@ -159,14 +159,14 @@ def _blur(x: Tensor, by: Floats) -> Tensor:
 
 
 def _coarsen(x: Tensor, share: Floats, sigma: Floats, at: Floats) -> Tensor:
-    """Area averaging to fewer pixels, their noise, and bilinear enlargement: a small face, as a crop shows it."""
+    """Reduce by area averaging, add noise, and enlarge bilinearly: so a crop shows a small face."""
     size = x.shape[-1]
     count = np.maximum(1, np.round(share * size))
     most = int(count.max())
     cells = numbers(count, x.device)[:, None, None]
     cell = torch.arange(most, device=x.device, dtype=torch.float32)
     pixel = torch.arange(size, device=x.device, dtype=torch.float32)
-    # (B, most, size): overlap of cell i and pixel j, in cells; rows beyond a sample's count are not used by `enlarge`
+    # (B, most, size): overlap of cell i and pixel j, in cells; `enlarge` ignores rows beyond a sample's count
     right = torch.minimum((cell + 1)[:, None], (pixel + 1) * cells / size)
     reduce = (right - torch.maximum(cell[:, None], pixel * cells / size)).clamp_(min=0)
     place = ((pixel + 0.5) * cells / size - 0.5).clamp(min=0).minimum(cells - 1)
@@ -177,18 +177,18 @@ def _coarsen(x: Tensor, share: Floats, sigma: Floats, at: Floats) -> Tensor:
 
 
 def _add_noise(x: Tensor, sigma: Floats, at: Floats, room: int) -> Tensor:
-    """Noise of x's size; its place depends on ``room``, which is at least that and the same in every batch."""
+    """Add noise. Its place in the tile depends on ``room``, which is at least x's size and the same in every batch."""
     size, tile = x.shape[-1], noise_tile(x.device)
     times = -(-room // tile.shape[-1])
     tile = tile.repeat(1, times, times) if times > 1 else tile
     corners = (at * (tile.shape[-1] - room + 1)).astype(int)
     noise = torch.stack([tile[:, top : top + size, left : left + size] for left, top in corners])
-    # light comes in portions: what is bright is noisier, what is dark does not drown
+    # photon noise: bright parts get more noise, and dark parts are not lost in it
     return x + noise * (x + 0.3) * numbers(sigma, x.device)[:, None, None, None]
 
 
 @lru_cache(maxsize=4)
 def noise_tile(device: torch.device) -> Tensor:
-    """(3, 640, 640) normal numbers, the same always: samples take their noise from random places in it."""
+    """(3, 640, 640) fixed normal numbers. Samples take their noise from random places in it."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn(3, 640, 640, generator=generator).to(device)

@@ -1,6 +1,6 @@
-"""Random numbers of samples: each sample's come from its own seed, whatever its batch or worker.
+"""Random numbers of samples. Each sample has its own seed, so its numbers do not depend on its batch or worker.
 
-A counter-based generator (splitmix64) gives column after column of uniform numbers, a row a sample.
+A counter-based generator (splitmix64) makes uniform numbers column by column, with one row per sample.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ Bools = NDArray[np.bool_]
 
 
 def sample_seeds(seed: int, epoch: int, indices: ArrayLike) -> Tensor:
-    """(B,) int64 seeds of samples in an epoch: the same after a resume, on any worker, in any batch.
+    """(B,) int64 seeds of samples in an epoch. They are the same after a resume, in any worker and in any batch.
 
     Args:
-        seed: of the training run.
-        epoch: or any other count of passes.
-        indices: (B,) places in the data set.
+        seed: the seed of the training run.
+        epoch: the number of the epoch, or any other count.
+        indices: (B,) places in the epoch or the data set.
     """
     state = np.asarray(indices).astype(np.uint64)
     for key in (epoch, seed):
@@ -33,7 +33,7 @@ def sample_seeds(seed: int, epoch: int, indices: ArrayLike) -> Tensor:
 
 
 def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The output function of splitmix64: a bijection that spreads any difference over all 64 bits."""
+    """The output function of splitmix64: a bijection in which each input bit affects all 64 output bits."""
     z = state + np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -41,9 +41,9 @@ def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 class Dice:
-    """Uniform numbers of several samples, column after column.
+    """Uniform numbers of several samples, column by column.
 
-    Every column is drawn whatever the settings, so a changed setting leaves all other effects of a seed as they were.
+    Every column is drawn, whatever the settings. So a changed setting does not change the other effects of a seed.
     """
 
     def __init__(self, seeds: NDArray[np.int64]) -> None:
@@ -51,7 +51,7 @@ class Dice:
         self.column = 0
 
     def uniform(self) -> Floats:
-        """(B,) in [0, 1)."""
+        """(B,) numbers in [0, 1)."""
         self.column += 1
         bits = _mix(self.seeds + np.full(1, self.column, np.uint64) * np.uint64(0x9E3779B97F4A7C15))
         return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
@@ -70,5 +70,5 @@ class Dice:
 
 
 def columns(*values: Floats) -> Floats:
-    """n arrays (B,) -> (B, n)."""
+    """Join n arrays (B,) to one array (B, n)."""
     return np.stack(values, -1)

@@ -1,4 +1,4 @@
-"""Where a sample's crop lies: mirrored, rotated, zoomed and shifted, by one affine and one resampling."""
+"""The geometry of a sample's crop: mirroring, rotation, zoom and shift, as one affine and one resampling."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from .tensors import affine_grid, apply, numbers
 
 @dataclass(frozen=True)
 class Geometry:
-    """What B samples drew.
+    """The drawn numbers of B samples.
 
     Attributes:
-        mirror: (B,) left and right are exchanged.
-        radians: (B,) rotation about the crop's centre.
+        mirror: (B,) whether left and right are exchanged.
+        radians: (B,) rotation about the centre of the crop.
         zoom: (B,) factor of the crop's side.
-        shift: (B, 2) of the crop's centre, in longer sides of the box.
+        shift: (B, 2) shift of the crop's centre, in longer sides of the box.
     """
 
     mirror: Bools
@@ -37,7 +37,7 @@ class Geometry:
 
 
 def draw_geometry(dice: Dice, s: Augmentation, mirrored: bool) -> Geometry:
-    """``mirrored`` is whether faces may be mirrored at all."""
+    """Draw the numbers of the geometry. ``mirrored``: whether faces may be mirrored at all."""
     mirror = dice.chance(s.mirror) & mirrored
     rolls, rotates = dice.chance(s.roll), dice.chance(s.rotate)
     reach = np.where(rolls, s.roll_degrees, np.where(rotates, s.rotate_degrees, s.tilt_degrees))
@@ -50,7 +50,7 @@ def draw_geometry(dice: Dice, s: Augmentation, mirrored: bool) -> Geometry:
 
 
 def matrices(drawn: Geometry, side: int, crop_ratio: float, margin: float, size: int) -> Floats:
-    """(B, 2, 3) affines from store pixels, counted from the store's centre, to crop pixels."""
+    """(B, 2, 3) affines from pixels of the stored picture, relative to its centre, to crop pixels."""
     box = side / margin
     scale = size / (crop_ratio * box * drawn.zoom)
     cos, sin = scale * np.cos(drawn.radians), scale * np.sin(drawn.radians)
@@ -61,12 +61,12 @@ def matrices(drawn: Geometry, side: int, crop_ratio: float, margin: float, size:
 
 
 def warp(images: Tensor, affine: Floats, size: int) -> Tensor:
-    """(B, S, S, 3) uint8 -> (B, 3, size, size) float32 in [0, 1], bilinear, black outside."""
+    """Resample pictures (B, S, S, 3) uint8 to (B, 3, size, size) float32 in [0, 1]: bilinear, black outside."""
     side = images.shape[1]
     inverse = np.linalg.inv(affine[:, :, :2])
     backward = np.concatenate((inverse, (side - 1) / 2 - inverse @ affine[:, :, 2:]), -1)
     shrink = np.sqrt(np.abs(np.linalg.det(inverse)))
-    # as `crops.warp`: what comes out much smaller is averaged first, here over blocks of 2, 4, ... pixels
+    # as in `crops.warp`, a strong reduction averages first; here over blocks of 2, 4, ... pixels
     block = np.where(shrink > REDUCE_ABOVE, 2.0 ** np.round(np.log2(np.maximum(shrink, 1.0))), 1.0)
     block = np.minimum(block, 2 ** int(math.log2(side))).astype(np.int64)
     x = torch.empty(len(images), 3, size, size, device=images.device)
@@ -77,9 +77,9 @@ def warp(images: Tensor, affine: Floats, size: int) -> Tensor:
 
 
 def _sample(images: Tensor, block: int, x: Tensor, rows: NDArray[np.intp], backward: Floats) -> Tensor:
-    """The crops of some rows of ``images``, at first averaged over blocks; in place of ``x``."""
+    """Write the crops of some rows of ``images`` into ``x``. The pixels are first averaged over blocks."""
     side, size = images.shape[1], x.shape[-1]
-    # only what is seen is converted: whole blocks, and a pixel more for the interpolation
+    # convert only the visible part: whole blocks, plus one pixel for the interpolation
     corners = np.array([(u, v, 1.0) for u in (0, size - 1) for v in (0, size - 1)])
     reach = backward @ corners.T
     low = np.clip(np.floor(reach.min((0, 2)) / block - 2) * block, 0, side - block).astype(int)
@@ -99,7 +99,7 @@ def _sample(images: Tensor, block: int, x: Tensor, rows: NDArray[np.intp], backw
 
 
 def _average(images: Tensor, block: int) -> Tensor:
-    """(B, H, W, 3) uint8 -> (B, H / block, W / block, 3) float32, block a power of 2."""
+    """Average pictures (B, H, W, 3) uint8 over blocks: (B, H / block, W / block, 3) float32; block is a power of 2."""
     total = images.to(torch.int32)
     step = block
     while step > 1:

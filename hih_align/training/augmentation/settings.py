@@ -1,4 +1,4 @@
-"""How samples are varied: the settings of an augmentation, and the presets that recipes name."""
+"""The settings of an augmentation, and the presets that recipes name."""
 
 from __future__ import annotations
 
@@ -12,37 +12,40 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How samples are varied. The defaults are the modern recipes' (`modern`).
+    """The settings of an augmentation. The defaults are those of the modern recipes (`modern`).
 
-    A bare name is a probability; what follows it (``rotate_degrees``) is its range, drawn uniformly unless said.
-    Lengths are shares of the crop's side unless said. Pixel values are in [0, 1].
+    A plain name is the probability of an effect. Names that extend it (``rotate_degrees``) give its range; values are
+    drawn uniformly unless stated otherwise. Lengths are shares of the crop's side unless stated otherwise. Pixel values
+    are in [0, 1].
 
     Attributes:
-        mirror: left and right exchanged, where the scheme says which landmarks change places.
-        rotate: rotation about the crop's centre by up to ± ``rotate_degrees``, else by up to ± ``tilt_degrees``.
-        roll: instead of those, rotation by up to ± ``roll_degrees``.
+        mirror: exchange left and right, if the scheme has mirror pairs.
+        rotate: rotation about the centre of the crop by up to ± ``rotate_degrees``; without this effect by up to
+            ± ``tilt_degrees``.
+        roll: replaces both by a rotation of up to ± ``roll_degrees``.
         zoom: factor of the crop's side.
-        shift: the crop's centre moves by up to ± this per axis; of the box's longer side.
-        foreign: a box as other detectors draw it: ``foreign_zoom`` in place of zoom, and ``foreign_shift_x`` and
-            ``foreign_shift_y`` (down is positive) of the box's longer side in place of shift. WFLW's own boxes
-            measure 1.0 to 1.45, ±0.07 and -0.23 to -0.04 (5th to 95th percentile).
-        rectangle: a filled rectangle with sides of ``rectangle_size`` anywhere in the crop.
-        piece: an ellipse or rectangle, turned, with axes of ``piece_size``, cut out of another picture.
-        light: one side of the face in the dark: down to 1 - ``light_strength`` of its brightness.
+        shift: shift of the crop's centre by up to ± this per axis, in longer sides of the box.
+        foreign: a box as other detectors give it: ``foreign_zoom`` replaces zoom, and ``foreign_shift_x`` and
+            ``foreign_shift_y`` (down is positive), in longer sides of the box, replace shift. For WFLW's own boxes the
+            measured values are 1.0 to 1.45, ±0.07 and -0.23 to -0.04 (5th to 95th percentile).
+        rectangle: a filled rectangle with sides of ``rectangle_size``, anywhere in the crop.
+        piece: an ellipse or rectangle with axes of ``piece_size``, turned, cut out of another picture.
+        light: one side of the face becomes darker, down to 1 - ``light_strength`` of its brightness.
         colour: brightness (± ``brightness``), contrast (factor 1 ± ``contrast``), saturation (factor 1 ±
             ``saturation``) and each channel (factor 1 ± ``tint``).
-        gamma: each value to a power out of ``gamma_range``, logarithmically.
-        grey: no colour.
-        blur: Gaussian of ``blur_sigma``.
-        motion: motion blur of ``motion_length``, any direction.
-        low_resolution: reduced to ``low_resolution_share`` of the crop's side, logarithmically, and enlarged again.
-        noise: Gaussian of ``noise_sigma`` in the bright, a third of it in the dark; before enlarging where the
-            resolution is low.
+        gamma: each value is raised to a power in ``gamma_range``, drawn logarithmically.
+        grey: the picture becomes grey.
+        blur: Gaussian blur with a sigma in ``blur_sigma``.
+        motion: motion blur of ``motion_length`` in any direction.
+        low_resolution: reduction to ``low_resolution_share`` of the crop's side, drawn logarithmically, and
+            enlargement.
+        noise: Gaussian noise of ``noise_sigma`` in bright parts and a third of it in dark parts. At low resolution it
+            is added before the enlargement.
 
-    Lists are taken for ranges too, so that a recipe's plain data can be passed.
+    A range may also be a list, so that plain data of a recipe can be passed.
 
     Raises:
-        ValueError: for a probability outside [0, 1], or a range that is empty or out of what is possible.
+        ValueError: a probability is outside [0, 1], or a range is empty or out of bounds.
     """
 
     mirror: float = 0.5
@@ -88,7 +91,7 @@ class Augmentation:
             value = getattr(self, field.name)
             if field.name in PROBABILITIES:
                 continue
-            if field.name not in _BOUNDS:  # one number, ± it
+            if field.name not in _BOUNDS:  # one number, for the range from -value to value
                 if not 0 <= value < math.inf:
                     raise ValueError(f"{field.name} is {value}, expected a number of at least 0")
                 continue
@@ -111,12 +114,12 @@ class Augmentation:
 
     @classmethod
     def modern(cls) -> Augmentation:
-        """Ours: boxes of other detectors, pieces of other pictures, light, colour, low resolution."""
+        """The default of this package: boxes of other detectors, pieces of other pictures, light, low resolution."""
         return cls()
 
     @classmethod
     def wild(cls) -> Augmentation:
-        """For hard faces, as in WFLW's subsets: large roll, heavier occlusion, faces of 20 px, dark, blurred, grey."""
+        """For hard faces, as in WFLW's subsets: large roll, heavy occlusion, faces of 20 px, darkness, blur, grey."""
         return cls(
             roll=0.12,
             rectangle=0.2,
@@ -139,14 +142,14 @@ class Augmentation:
         )
 
 
-#: The attributes of `Augmentation` that are probabilities; `Augmentation.none` has them all at 0.
+#: The attributes of `Augmentation` that are probabilities. `Augmentation.none` sets all of them to 0.
 PROBABILITIES = (
     *("mirror", "rotate", "roll", "foreign", "rectangle", "piece", "light", "colour", "gamma", "grey"),
     *("blur", "motion", "low_resolution", "noise"),
 )
 
 
-# what a range may be
+# bounds of the ranges
 _BOUNDS: dict[str, Range] = {
     "zoom": (0.1, 10.0),
     "foreign_zoom": (0.1, 10.0),
@@ -156,14 +159,14 @@ _BOUNDS: dict[str, Range] = {
     "piece_size": (0.01, 2.0),
     "light_strength": (0.0, 1.0),
     "gamma_range": (0.1, 10.0),
-    "blur_sigma": (0.0, 0.03),  # more would reach around the padding, `camera.PADDING`, and so would the next
+    "blur_sigma": (0.0, 0.03),  # a larger blur would reach across the border, `camera.PADDING`
     "motion_length": (0.0, 0.12),
     "low_resolution_share": (0.02, 1.0),
     "noise_sigma": (0.0, 1.0),
 }
 
 
-#: Named settings, as recipes write them.
+#: The presets, by the names that recipes use.
 PRESETS: dict[str, Callable[[], Augmentation]] = {
     "none": Augmentation.none,
     "paper": Augmentation.paper,

@@ -1,4 +1,4 @@
-"""What the effects of an augmentation share: numbers on the device of the images, and effects on some samples only."""
+"""Shared functions of the effects: numbers on the device of the images, and effects on some of the samples."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def numbers(values: Floats, device: torch.device) -> Tensor:
 
 
 def apply(x: Tensor, drew: Bools, effect: Callable[..., Tensor], *arrays: NDArray[np.generic]) -> Tensor:
-    """``effect`` on the samples that drew it, given their rows of ``arrays``; may write into ``x``."""
+    """Apply ``effect`` to the samples that drew it, with their rows of ``arrays``. It may write into ``x``."""
     if not drew.any():
         return x
     if drew.all():
@@ -35,7 +35,7 @@ def places(size: int, device: torch.device) -> Tensor:
 
 
 def affine_grid(backward: Tensor, width: int, height: int, left: int = 0, top: int = 0) -> Tensor:
-    """(B, 2, 3) affines of pixel indices -> (B, height, width, 2), for a part of the pixels."""
+    """Map the indices of a part of the pixels by affines (B, 2, 3): (B, height, width, 2)."""
     across = torch.arange(left, left + width, device=backward.device, dtype=torch.float32)
     down = torch.arange(top, top + height, device=backward.device, dtype=torch.float32)
     grid = backward.new_empty(len(backward), height, width, 2)
