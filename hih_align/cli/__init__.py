@@ -1,1 +1,1 @@
-"""The `hih-align` command: one file a command, each loaded when it is called."""
+"""The `hih-align` program: one module per command, imported when the command runs."""

@@ -15,18 +15,20 @@ app = commands()
 @app.command()
 def adapt(
     data: Annotated[Path, typer.Option(help="Labelled faces: an annotation file or a folder.")],
-    out: Annotated[Path, typer.Option(help="The folder to write the model into.")],
-    init: Annotated[str, typer.Option(help="The network: HIH_T/300w, a folder, user/repo.")] = "HIH_T/300w",
+    out: Annotated[Path, typer.Option(help="Folder to write the model into.")],
+    init: Annotated[
+        str, typer.Option(help="The trained model: a manifest id, a folder or a Hub repository.")
+    ] = "HIH_T/300w",
     scheme: Annotated[
-        str | None, typer.Option(help="Landmarks: 300w, wflw, cofw, or a .json or .yaml file; else the COCO file's.")
+        str | None, typer.Option(help="Scheme: 300w, wflw, cofw, or a scheme file. By default the COCO file names it.")
     ] = None,
     device: Device = None,
     backend: Backend = "torch",
 ) -> None:
-    """Make a model of your own landmarks from labelled faces, without training, in seconds.
+    """Make a model of your own landmarks from labelled faces, in seconds and without training.
 
-    Each of your landmarks is read from those of the network that follow it. A dozen faces will do where your landmarks
-    lie on the network's own, fifty where they lie beside them. The error is measured by cross-validation.
+    Each of your landmarks is computed from landmarks of the trained model. A dozen faces are enough if your landmarks
+    lie on landmarks of the model, fifty if they lie beside them. Cross-validation measures the error.
     """
     from ..training.adaptation import adapt as run
 

@@ -1,4 +1,4 @@
-"""The `hih-align` command: which commands there are, how errors and warnings are shown. Each command has a module."""
+"""The `hih-align` program: the list of its commands, and how errors and warnings are shown. One module per command."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 from .. import progress
 from ..runtime.memory import keep_freed_memory
 
-#: The commands, and the modules that hold them. A module is loaded when its command is called, or help is asked for.
+#: The commands, and their modules. A module is imported only if its command runs or help is shown.
 COMMANDS = {
     "align": ".align",
     "models": ".models",
@@ -28,12 +28,12 @@ COMMANDS = {
     "data": ".data",
 }
 
-# click's, which typer has under one of two names
+# click's base class of errors; typer has it under one of two names
 _CommandLineError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 
 class Lines(TyperGroup):
-    """Errors are one line: exit code 1 for bad input, 2 for a wrong command line. Warnings are one line each."""
+    """Shows errors and warnings as one line each. Exit codes: 1 bad input, 2 wrong command line, 130 interrupted."""
 
     def main(self, *args: Any, **options: Any) -> Any:
         before, warnings.formatwarning = warnings.formatwarning, _warning
@@ -43,7 +43,7 @@ class Lines(TyperGroup):
             if type(error).__name__ == "NoArgsIsHelpError":
                 error.show()
             else:
-                _say(f"{' '.join(error.format_message().split())} (--help tells more)")
+                _say(f"{' '.join(error.format_message().split())} (see --help)")
             sys.exit(error.exit_code)
         finally:
             warnings.formatwarning = before
@@ -81,7 +81,7 @@ def _say(text: str) -> None:
 
 
 def _warning(message: Warning | str, *_: Any, **__: Any) -> str:
-    """A warning in one line, without our source's; Python writes it where it has always written warnings."""
+    """A warning as one line, without the line of source code. Python writes it to its usual place."""
     progress.clear()
     return f"hih-align: warning: {' '.join(str(message).split())}\n"
 
@@ -97,11 +97,11 @@ app = typer.Typer(
 
 
 @app.callback()
-def _program() -> None:  # what makes it a program of commands
+def _program() -> None:  # with a callback, typer expects the name of a command
     pass
 
 
 def main() -> None:
-    """Entry point."""
+    """The entry point of `hih-align`."""
     keep_freed_memory()
     app()

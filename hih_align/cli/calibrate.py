@@ -21,15 +21,17 @@ app = commands()
 
 @app.command()
 def calibrate(
-    model: Annotated[str, typer.Option(help="Manifest id of a checkout, or a folder.")],
-    data: Annotated[Path, typer.Option(help="Validation faces, in the model's scheme.")],
-    where: Annotated[str | None, typer.Option(help="Only faces of a split file or condition, as of evaluate.")] = None,
+    model: Annotated[str, typer.Option(help="The model: a folder, or in a checkout a manifest id.")],
+    data: Annotated[Path, typer.Option(help="Validation faces in the model's scheme.")],
+    where: Annotated[
+        str | None, typer.Option(help="Use only the faces of a split file or condition, as in evaluate.")
+    ] = None,
     device: Device = None,
-    write: Annotated[bool, typer.Option("--write", help="Store what was chosen in the model's config.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Store the choice in the model's config.")] = False,
 ) -> None:
-    """Choose a network's decoder, refining passes and score calibration on validation faces."""
+    """Choose decoder, refining passes and score calibration of a model on validation faces."""
     if write:
-        check_writable(model)  # before the work
+        check_writable(model)  # raise before the long work
     aligner = FaceAligner.from_pretrained(model, device=device)
     dataset = read_dataset(data, aligner.scheme)
     chosen = choose(aligner, dataset, keep=None if where is None else chosen_by([where], dataset))

@@ -15,13 +15,15 @@ app = commands()
 @app.command()
 def convert(
     checkpoint: Annotated[Path, typer.Argument(help="A released checkpoint, such as WFLW.pth.")],
-    scheme: Annotated[str, typer.Option(help="Its landmarks: 300w, wflw, cofw, or a JSON/YAML file.")],
-    out: Annotated[Path, typer.Option(help="Folder for config.json and model.safetensors.")],
-    crop_ratio: Annotated[float, typer.Option(help="Crop side over the box's longer side in its training.")] = 1.25,
+    scheme: Annotated[str, typer.Option(help="Scheme of its landmarks: 300w, wflw, cofw, or a scheme file.")],
+    out: Annotated[Path, typer.Option(help="Folder to write: config.json and model.safetensors.")],
+    crop_ratio: Annotated[
+        float, typer.Option(help="Side of the crop in its training, divided by the longer side of the box.")
+    ] = 1.25,
     rounding: Annotated[str, typer.Option(help="How its decimal labels were made: round or floor.")] = "round",
-    half: Annotated[bool, typer.Option("--half", help="Store float16: half the size.")] = False,
+    half: Annotated[bool, typer.Option("--half", help="Store the weights in float16, at half the size.")] = False,
 ) -> None:
-    """Turn a checkpoint of the paper's authors into ours."""
+    """Convert a checkpoint of the paper's authors to the format of hih-align."""
     import torch
 
     from ..hub.checkpoints import save_checkpoint
@@ -34,7 +36,9 @@ def convert(
     found = load_released(checkpoint)
     points = get_scheme(scheme)
     if len(points) != found.network.landmarks:
-        raise ValueError(f"scheme {points.id!r} has {len(points)} points, {checkpoint} {found.network.landmarks}")
+        raise ValueError(
+            f"scheme {points.id!r} has {len(points)} landmarks, expected {found.network.landmarks} for {checkpoint}"
+        )
     sizes = {size: name for name, size in SIZES.items()}
     config = Config(
         scheme=points,
@@ -47,7 +51,7 @@ def convert(
     )
     save_checkpoint(out, found.network, config, torch.float16 if half else torch.float32)
     count = sum(p.numel() for p in found.network.parameters())
-    best = "" if found.best_nme is None else f", its authors' best NME {found.best_nme:g}"
+    best = "" if found.best_nme is None else f", best NME by its authors {found.best_nme:g}"
     typer.echo(
         f"{out}: {config.name}, {found.network.stacks} stacks, {found.network.landmarks} points, decimal size "
         f"{found.network.decimal_size}, {count / 1e6:.2f} M parameters{best}; "

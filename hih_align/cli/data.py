@@ -11,7 +11,7 @@ import typer
 
 from .options import AnnotatedFaces, Backend, DataFormat, DataScheme, Device, Dtype, Model, commands
 
-app = commands("Look at annotated faces, label, harmonize or pack them.")
+app = commands("Check, label, harmonize or pack annotated faces.")
 
 
 @app.command()
@@ -19,16 +19,16 @@ def check(
     data: AnnotatedFaces,
     scheme: DataScheme,
     format: DataFormat = None,
-    sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet with the points drawn.")] = None,
-    faces: Annotated[int, typer.Option(help="Faces on the contact sheet.")] = 48,
+    sheet: Annotated[Path | None, typer.Option(help="Image file to write: faces with their landmarks drawn.")] = None,
+    faces: Annotated[int, typer.Option(help="Number of faces on the sheet.")] = 48,
     against: Annotated[
-        list[Path] | None, typer.Option(help="Training data that must not share a face with this; repeatable.")
+        list[Path] | None, typer.Option(help="Training data that must not have a face of this data. Repeatable.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
-    """Read annotated faces and report counts, missing points, boxes, outliers and duplicates.
+    """Read annotated faces and report counts, missing landmarks, boxes, outliers and duplicates.
 
-    Exits with 1 where records or images are bad, or faces are shared with other data.
+    The exit code is 1 if records or images are bad, or if other data has the same faces.
     """
     from ..data.annotations import read_dataset
     from ..data.check import check as check_dataset
@@ -52,20 +52,25 @@ def check(
 @app.command()
 def label(
     model: Model,
-    data: Annotated[Path, typer.Option(help="Faces with machines' labels (a spread per point) or boxes alone.")],
-    val: Annotated[Path, typer.Option(help="Hand-labelled faces, which tell what the network's spread is worth.")],
-    out: Annotated[Path, typer.Option(help="The COCO file to write.")],
+    data: Annotated[
+        Path, typer.Option(help="Faces with machine-made labels (a spread per landmark), or with boxes only.")
+    ],
+    val: Annotated[
+        Path, typer.Option(help="Hand-labelled faces. They give the ratio of the network's error to its spread.")
+    ],
+    out: Annotated[Path, typer.Option(help="COCO file to write.")],
     val_where: Annotated[
-        str | None, typer.Option(help="Only validation faces of a split file or condition, as of evaluate.")
+        str | None, typer.Option(help="Use only the validation faces of a split file or condition, as in evaluate.")
     ] = None,
-    boxes: Annotated[int, typer.Option(min=1, help="Boxes per face; each is used as it is and mirrored.")] = 2,
+    boxes: Annotated[int, typer.Option(min=1, help="Boxes per face. Each is used unchanged and mirrored.")] = 2,
     device: Device = None,
     dtype: Dtype = None,
     backend: Backend = "torch",
 ) -> None:
-    """Label faces with a network of your own, to train the next one on.
+    """Label faces with a trained model, as training data for the next model.
 
-    Machines' labels are averaged with the network's, each by its certainty; points labelled by hand stay.
+    Machine-made labels are averaged with the model's labels, weighted by certainty. Landmarks that a person labelled
+    are kept.
     """
     from ..aligner import FaceAligner
     from ..data.annotations import read_dataset
@@ -80,27 +85,30 @@ def label(
     faces = relabel(aligner, read_dataset(data, aligner.scheme), ratio, boxes)
     coco.write(faces, aligner.scheme, out)
     made = sum(face.labels is not None and face.labels.spread is not None for face in faces)
-    typer.echo(f"wrote {out}: {made} of {len(faces)} faces labelled; error over spread {ratio:.2f}")
+    typer.echo(f"wrote {out}: {made} of {len(faces)} faces labelled; error divided by spread {ratio:.2f}")
 
 
 @app.command()
 def harmonize(
-    model: Annotated[str, typer.Option(help="Size, manifest id, folder or Hub repository: the yardstick.")],
-    onto: Annotated[Path, typer.Option(help="Faces labelled in the wanted convention.")],
-    data: Annotated[Path, typer.Option(help="Faces whose labels shall move.")],
-    out: Annotated[Path, typer.Option(help="The COCO file to write.")],
+    model: Annotated[
+        str,
+        typer.Option(help="The model whose points are the reference: a size, a manifest id, a folder or a repository."),
+    ],
+    onto: Annotated[Path, typer.Option(help="Faces that are labelled in the wanted convention.")],
+    data: Annotated[Path, typer.Option(help="Faces whose labels are moved.")],
+    out: Annotated[Path, typer.Option(help="COCO file to write.")],
     like: Annotated[
-        Path | None, typer.Option(help="Measure the data's convention on these faces instead, labelled alike.")
+        Path | None,
+        typer.Option(help="Other faces of the same convention as --data, on which it is measured instead."),
     ] = None,
-    sample: Annotated[int, typer.Option(min=50, help="Faces to measure a convention on; evenly taken.")] = 600,
+    sample: Annotated[int, typer.Option(min=50, help="Number of faces that a convention is measured on.")] = 600,
     device: Device = None,
     dtype: Dtype = None,
     backend: Backend = "torch",
 ) -> None:
-    """Move labels to where another source has the same landmarks, to train on both together.
+    """Move the labels of one source to the label convention of another source, to train on both together.
 
-    How far the sources' labels lie from the points of one network, in the typical face of a pose, tells how far they
-    lie apart.
+    Both sources are compared with the points of one model, separately for each pose.
     """
     from ..aligner import FaceAligner
     from ..data.annotations import Record, read_dataset
@@ -121,7 +129,7 @@ def harmonize(
     far = 100 * np.linalg.norm(by[0], axis=-1)
     known = np.flatnonzero(np.isfinite(far))
     typer.echo(f"wrote {out}: {len(known)} of {len(far)} landmarks of {len(moved)} faces moved")
-    typer.echo("furthest, in a face seen from the front, % of the mean face's radius:")
+    typer.echo("largest moves in a frontal face, in % of the radius of the mean face:")
     for k in known[far[known].argsort()[::-1][:8]]:
         x, y = 100 * by[0, k]
         typer.echo(f"  {aligner.scheme.names[k]}  {x:+.1f} right  {y:+.1f} down")
@@ -131,14 +139,16 @@ def harmonize(
 def pack(
     data: AnnotatedFaces,
     scheme: DataScheme,
-    out: Annotated[Path, typer.Option(help="Folder to be made: annotations.json and images/.")],
+    out: Annotated[Path, typer.Option(help="Folder to write: annotations.json and images/.")],
     side: Annotated[
-        int, typer.Option(min=32, help="Pixels of a face's picture; smaller faces are not enlarged.")
+        int, typer.Option(min=32, help="Side of a picture in pixels. Smaller faces are not enlarged.")
     ] = 256,
-    margin: Annotated[float, typer.Option(min=1.0, help="That picture's side over the longer side of the box.")] = 1.8,
-    quality: Annotated[int, typer.Option(min=50, max=100, help="Of the JPEGs.")] = 90,
+    margin: Annotated[
+        float, typer.Option(min=1.0, help="Side of a picture divided by the longer side of the face's box.")
+    ] = 1.8,
+    quality: Annotated[int, typer.Option(min=50, max=100, help="JPEG quality.")] = 90,
 ) -> None:
-    """Cut the faces out, each into a small JPEG of its own: to take them to another machine, with all their labels."""
+    """Cut each face out into a small JPEG and keep all labels, to train on another machine."""
     from ..data.annotations import read_dataset
     from ..data.pack import pack as cut
 

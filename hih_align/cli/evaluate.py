@@ -23,28 +23,30 @@ app = commands()
 
 @app.command()
 def evaluate(
-    data: Annotated[Path, typer.Option(help="Annotations: COCO JSON, a folder, a WFLW list, COFW .mat or CSV.")],
+    data: Annotated[Path, typer.Option(help="Annotated faces: COCO JSON, a folder, a WFLW list, COFW .mat or CSV.")],
     model: Model = "HIH_T",
     scheme: Annotated[
         str | None,
-        typer.Option(help="The data's landmarks: 300w, wflw, cofw, or a JSON/YAML file; by default the model's."),
+        typer.Option(help="Scheme of the data: 300w, wflw, cofw, or a scheme file. By default the model's."),
     ] = None,
     data_format: DataFormat = None,
     box: Annotated[
         Box,
         typer.Option(
-            help="Boxes given to the model: the file's; around the labelled points; a detector's in the file; squares "
-            "that take in the forehead; the file's, shifted by up to 10 % and scaled by 0.8 to 1.3."
+            help="The boxes that the model gets. annotated: those of the file; landmarks: tight around the labelled "
+            "points; rect: those of the detector in the file; square: squares that include the forehead; jitter: those "
+            "of the file, shifted by up to 10 % and scaled by 0.8 to 1.3."
         ),
     ] = "annotated",
     subsets: Annotated[
         list[str] | None,
-        typer.Option(help="Report by an attribute, such as attributes.pose; 'attributes' for all that are 0 or 1."),
+        typer.Option(help="Attributes to report by, such as pose. 'attributes' means all that are 0 or 1."),
     ] = None,
     where: Annotated[
         list[str] | None,
         typer.Option(
-            help="Only the faces of a split file (an image's name a line), or such as 'pose==1'; all must hold."
+            help="Use only the faces of a split file (one image name per line), or those with an attribute "
+            "('pose==1'). Repeatable; all conditions must hold."
         ),
     ] = None,
     refine: Refine = None,
@@ -53,29 +55,32 @@ def evaluate(
     normalizer: Annotated[
         str | None,
         typer.Option(
-            help="inter-ocular, inter-pupil, or what the scheme names; box: the longer side of the annotated box. By "
-            "default inter-ocular, else the scheme's first, else box."
+            help="The distance that divides the errors: inter-ocular, inter-pupil, another of the scheme, or box (the "
+            "longer side of the annotated box). By default inter-ocular, else the scheme's first, else box."
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for report.json, report.md, ced.png, calibration.png and worst.png.")
+        Path | None,
+        typer.Option(help="Folder to write: report.json, report.md, ced.png, calibration.png and worst.png."),
     ] = None,
-    worst: Annotated[int, typer.Option(min=1, help="Faces on worst.png.")] = 16,
+    worst: Annotated[int, typer.Option(min=1, help="Number of faces on worst.png.")] = 16,
     device: Device = None,
     dtype: Dtype = None,
     backend: Backend = "torch",
     batch_size: Annotated[
         int | None,
-        typer.Option(help="Most faces that go through the network together.", show_default="32, on a GPU 512"),
+        typer.Option(
+            help="Largest number of faces that go through the network together.", show_default="32, on a GPU 512"
+        ),
     ] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad records out, and say so.")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out bad records and report them.")] = False,
 ) -> None:
-    """Measure a model on annotated faces: NME, failure rate, AUC, scores.
+    """Measure a model on annotated faces: NME, failure rate, AUC and scores. The report is printed as Markdown.
 
-    Prints Markdown. Data in another scheme than the model's are measured where the model's points convert to it
-    (98 -> 68, 98 -> 29).
+    The data may have another scheme than the model if the model's points can be converted to it (98 to 68 or 29
+    points).
     """
-    # a bare size has no scheme of its own: it means the data's
+    # a size without a scheme means the data's scheme
     own = scheme if model in SIZES else None
     aligner = FaceAligner.from_pretrained(model, own, device, dtype, backend, decode)  # type: ignore[arg-type]
     dataset = read_dataset(data, scheme or aligner.scheme, format=data_format, skip_bad=skip_bad)

@@ -17,29 +17,29 @@ app = commands()
 
 @app.command()
 def export(
-    model: Annotated[str, typer.Argument(help="Size, manifest id, folder or Hub repository.")],
-    out: Annotated[Path, typer.Option(help="Folder to be made.")],
+    model: Annotated[str, typer.Argument(help="The model: a size, a manifest id, a folder or a Hub repository.")],
+    out: Annotated[Path, typer.Option(help="Folder to write. It must not exist yet, or must be empty.")],
     format: Annotated[Format, typer.Option(help="The runtime: ONNX, OpenVINO, or a torch.export program.")],
     precision: Annotated[
-        str, typer.Option(help="fp32, bf16 (openvino, torch), fp16, or int8 (onnx, openvino).")
+        str, typer.Option(help="Precision: fp32, bf16 (openvino, torch), fp16, or int8 (onnx, openvino).")
     ] = "fp32",
-    scheme: Annotated[str | None, typer.Option(help="300w, wflw or cofw.")] = None,
+    scheme: Annotated[str | None, typer.Option(help="Scheme: 300w, wflw or cofw.")] = None,
     decode: Decode = None,
     data: Annotated[
-        Path | None, typer.Option(help="int8: annotations of training faces, on which its ranges are found.")
+        Path | None, typer.Option(help="For int8: annotated training faces, which give the value ranges.")
     ] = None,
     val: Annotated[
         Path | None,
-        typer.Option(help="int8: annotations of other faces; it is refused when it loses too much on them."),
+        typer.Option(help="For int8: other annotated faces. If int8 loses too much accuracy on them, it is refused."),
     ] = None,
 ) -> None:
-    """Write a model for another runtime, decoder included: crops in, points and scores out.
+    """Export a model for another runtime, with its decoder. The input is crops, the output points and scores.
 
-    The folder is a checkpoint, too: with its backend, FaceAligner.from_pretrained runs what was exported.
+    The folder is also a checkpoint: FaceAligner.from_pretrained(FOLDER, backend=...) runs the exported file.
     """
     aligner = FaceAligner.from_pretrained(model, scheme, "cpu", decode=decode)  # type: ignore[arg-type]
     if precision != "int8" and (data or val):
-        raise ValueError(f"data and val are for int8, precision is {precision!r}")
+        raise ValueError(f"precision is {precision!r}, but data and val are only for int8")
     calibration = validation = None
     if data is not None or val is not None:
         from ..data.annotations import read_dataset

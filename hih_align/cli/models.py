@@ -23,7 +23,10 @@ def models() -> None:
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     away = [row.file for row in manifest if row.sha256 and not row.repo_id and local_weights(row) is None]
     if away:
-        typer.echo(f"Not found: {', '.join(away)}. If you have such files, name their folder in {WEIGHTS_FOLDER}.")
+        typer.echo(
+            f"Not found: {', '.join(away)}. If you have these files, set the environment variable {WEIGHTS_FOLDER} to "
+            "their folder."
+        )
 
 
 def _row(row: ManifestRow) -> tuple[str, ...]:
@@ -36,7 +39,7 @@ def _row(row: ManifestRow) -> tuple[str, ...]:
 
 
 def _short(path: Path) -> str:
-    """The path as a user would type it: from here, or from the home folder."""
+    """The path as a user would type it: relative to the current folder or to the home folder."""
     for base, prefix in ((Path.cwd(), ""), (Path.home(), "~/")):
         if path.absolute().is_relative_to(base):
             return f"{prefix}{path.absolute().relative_to(base)}"

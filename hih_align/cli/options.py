@@ -1,4 +1,4 @@
-"""Options that several commands have, and how a command is declared."""
+"""Options that several commands share, and `commands`, which declares a command."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from typing import Annotated
 
 import typer
 
-Model = Annotated[str, typer.Option(help="Size, manifest id, folder or Hub repository.")]
-Device = Annotated[str | None, typer.Option(help="Such as cpu or cuda:1; CUDA where there is one.")]
-Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or auto.")]
-Backend = Annotated[str, typer.Option(help="torch, openvino, onnxruntime or auto.")]
-Decode = Annotated[str | None, typer.Option(help="expectation or argmax; by default the model's.")]
-Refine = Annotated[int | None, typer.Option(help="Refining passes; by default the model's.")]
-Mirror = Annotated[bool, typer.Option("--mirror", help="Average with the mirrored face.")]
+Model = Annotated[str, typer.Option(help="The model: a size, a manifest id, a folder or a Hub repository.")]
+Device = Annotated[str | None, typer.Option(help="Device, such as cpu or cuda:1. By default a GPU if there is one.")]
+Dtype = Annotated[str | None, typer.Option(help="Precision: float32, bfloat16, float16 or auto.")]
+Backend = Annotated[str, typer.Option(help="Runtime: torch, openvino, onnxruntime or auto.")]
+Decode = Annotated[str | None, typer.Option(help="Decoder: expectation or argmax. By default the model's.")]
+Refine = Annotated[int | None, typer.Option(help="Number of refining passes. By default the model's.")]
+Mirror = Annotated[bool, typer.Option("--mirror", help="Average with the result of the mirrored face.")]
 DataFormat = Annotated[
-    str | None, typer.Option("--format", help="coco, pts, wflw, cofw or csv; by the name if not given.")
+    str | None,
+    typer.Option("--format", help="Format: coco, pts, wflw, cofw or csv. By default it follows from the file name."),
 ]
-DataScheme = Annotated[str, typer.Option(help="The data's landmarks: an id such as 'wflw', or a scheme file.")]
+DataScheme = Annotated[str, typer.Option(help="Scheme of the data: an id such as 'wflw', or a scheme file.")]
 AnnotatedFaces = Annotated[Path, typer.Argument(help="Annotation file or folder.")]
 
 
 def commands(help: str | None = None) -> typer.Typer:
-    """What a module of a command, or of several below one name, registers them with."""
+    """The typer object of a command's module. ``help`` is for a module with several commands below one name."""
     return typer.Typer(help=help, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)

@@ -10,19 +10,20 @@ import typer
 
 from .options import Device, commands
 
-app = commands("Describe landmarks of your own.")
+app = commands("Make a scheme file for landmarks of your own.")
 
 
 @app.command()
 def new(
-    file: Annotated[Path, typer.Argument(help="The scheme file to write (.json); it must not exist.")],
-    source: Annotated[Path, typer.Option("--from", help="Labelled faces, as COCO: their landmarks are named there.")],
-    init: Annotated[str, typer.Option(help="A network that knows faces: it tells left from right.")] = "HIH_T/300w",
+    file: Annotated[Path, typer.Argument(help="The scheme file to write (.json). It must not exist yet.")],
+    source: Annotated[Path, typer.Option("--from", help="Labelled faces as COCO, which names the landmarks.")],
+    init: Annotated[str, typer.Option(help="A model that finds the middle of each face.")] = "HIH_T/300w",
     device: Device = None,
 ) -> None:
-    """Write a scheme file for labelled faces: names, and the pairs that a mirrored face exchanges.
+    """Write a scheme file for labelled faces: landmark names and mirror pairs.
 
-    The pairs are guessed by a network that is run on the faces. Look at them before you train.
+    A mirror pair is two landmarks that exchange their places in a mirrored face. The pairs are guessed with the help
+    of a model. Check them before you train.
     """
     from .. import files
     from ..aligner import FaceAligner
@@ -30,7 +31,7 @@ def new(
     from ..training.own_scheme import guessed_scheme
 
     if file.exists():
-        raise ValueError(f"file: {file} exists already")
+        raise ValueError(f"file: {file} already exists")
     guess = guessed_scheme(FaceAligner.from_pretrained(init, device=device), open_dataset(source))
     content = guess.to_dict() | {"id": file.stem.lower()}
     content = {key: value for key, value in content.items() if value not in (None, {}, ())}
@@ -39,10 +40,10 @@ def new(
     pairs = [f"{guess.names[a]} - {guess.names[b]}" for a, b in guess.mirror or ()]
     own = [name for i, name in enumerate(guess.names) if all(i not in pair for pair in guess.mirror or ())]
     typer.echo(f"wrote {file}: {len(guess)} landmarks")
-    typer.echo("mirror pairs, guessed from the faces; check them: " + (", ".join(pairs) or "none"))
-    typer.echo("their own mirror images: " + (", ".join(own) or "none"))
+    typer.echo("mirror pairs (guessed from the faces, please check them): " + (", ".join(pairs) or "none"))
+    typer.echo("landmarks without a pair: " + (", ".join(own) or "none"))
 
 
 @app.callback()
-def _group() -> None:  # ``scheme`` is a group, however few commands it has
+def _group() -> None:  # makes ``scheme`` a group, although it has one command
     pass

@@ -23,45 +23,49 @@ def train(
         str | None,
         typer.Option(
             help="A recipe file, a packaged recipe (modern/t, paper/300w, finetune, ...), or a scheme (300w, wflw, "
-            "cofw): modern/SIZE for it."
+            "cofw), which means modern/SIZE for this scheme."
         ),
     ] = None,
-    size: Annotated[str | None, typer.Option(help="N, T, S or B, in place of the recipe's.")] = None,
+    size: Annotated[str | None, typer.Option(help="N, T, S or B. It replaces the recipe's size.")] = None,
     init: Annotated[
-        str | None, typer.Option(help="Start weights: HIH_T/300w, a run's best/, a released .pth, user/repo.")
+        str | None,
+        typer.Option(help="Start weights: a manifest id, the best/ of a run, a released .pth, or a Hub repository."),
     ] = None,
     scheme: Annotated[
-        str | None, typer.Option(help="Landmarks: 300w, wflw, cofw, or a .json or .yaml file; else the recipe's.")
+        str | None, typer.Option(help="Scheme: 300w, wflw, cofw, or a scheme file. By default the recipe's.")
     ] = None,
     data: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="PATH[:WEIGHT]", help="Training faces; WEIGHT is how many times an epoch shows them. Repeatable."
+            metavar="PATH[:WEIGHT]", help="Training faces. An epoch shows each face WEIGHT times. Repeatable."
         ),
     ] = None,
-    val: Annotated[str | None, typer.Option(metavar="PATH", help="Faces that choose best/.")] = None,
+    val: Annotated[str | None, typer.Option(metavar="PATH", help="Validation faces, which choose best/.")] = None,
     val_where: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="Only validation faces of a split file or condition, as of evaluate."),
+        typer.Option(
+            metavar="TEXT", help="Use only the validation faces of a split file or condition, as in evaluate."
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder; runs/RECIPE-SIZE by default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run. By default runs/RECIPE-SIZE.")] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out; what is not given again is taken from it.")
+        bool, typer.Option("--resume", help="Continue the run in --out. Options that are not given come from the run.")
     ] = False,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A recipe's key, such as losses.alpha=0.05. Repeatable."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe, such as losses.alpha=0.05."),
     ] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad records and photographs out.")] = False,
-    workers: Annotated[int, typer.Option(help="Decoding threads.")] = 2,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out bad records and photographs.")] = False,
+    workers: Annotated[int, typer.Option(help="Number of decoding threads.")] = 2,
     memory: Annotated[
-        float, typer.Option(help="GiB of decoded faces, training and validation together, to keep on the device.")
+        float, typer.Option(help="GiB of decoded faces (training and validation) to keep on the device.")
     ] = 8.0,
 ) -> None:
     """Train a network.
 
-    The run's folder gets best/ (what `--model` takes everywhere), metrics.jsonl, tensorboard/ and what --resume needs.
-    Ctrl-C or SIGTERM saves and stops. Several GPUs: `accelerate launch -m hih_align.cli train ...`.
+    The folder of the run gets best/ (a model for every `--model` option), metrics.jsonl, tensorboard/ and the state for
+    --resume. Ctrl-C or SIGTERM saves the state and stops. For several GPUs: `accelerate launch -m hih_align.cli train
+    ...`.
     """
     from ..data.annotations import read_dataset
     from ..evaluation.normalizers import normalizer_text
@@ -72,10 +76,10 @@ def train(
     from ..training.trainer import train as run
     from ..training.warmstart import Start, load_start
 
-    how = "--recipe 300w" if init is None else "--recipe finetune, which starts from --init,"
+    how = "--recipe 300w" if init is None else "--recipe finetune, which starts from --init"
     if out is None:
         if recipe is None:
-            raise ValueError(f"recipe is missing: {how} for instance (or --resume --out FOLDER)")
+            raise ValueError(f"recipe is missing: pass for example {how} (or --resume --out FOLDER)")
         out = Path("runs") / "-".join(filter(None, [Path(recipe).stem, size and size.upper()]))
     stored = None
     if resume and (out / RUN_FILE).is_file():
@@ -83,9 +87,9 @@ def train(
     if recipe is not None:
         chosen = load_recipe(recipe, size, parse_overrides(overrides or []))
     elif stored is None:
-        raise ValueError(f"recipe is missing: {how} for instance")
+        raise ValueError(f"recipe is missing: pass for example {how}")
     elif size or overrides:
-        raise ValueError("resume: --size and --set change nothing in a run under way; with --recipe they are compared")
+        raise ValueError("resume: --size and --set cannot change a run; pass them only with --recipe, to be compared")
     else:
         chosen = recipe_from_dict(stored["recipe"], str(out))
     if stored is not None:
@@ -96,14 +100,14 @@ def train(
     elif init is None and recipe == "finetune":
         raise ValueError("init is missing: the recipe finetune starts from trained weights, such as --init HIH_T/300w")
     if not data:
-        raise ValueError("data is missing: --data PATH, once or several times")
+        raise ValueError("data is missing: pass --data PATH, once or several times")
     target = _scheme(scheme or (None if stored else chosen.scheme), stored)
     start: Start | str | None = init
     if init is not None and stored is None:
         start = load_start(init, target)
         target = target or start.scheme
     if target is None:
-        raise ValueError("scheme is missing: --scheme 300w, wflw, cofw or a file")
+        raise ValueError("scheme is missing: pass --scheme 300w, wflw, cofw or a scheme file")
 
     def source(text: str) -> Source:
         path, weight = parse_source(text)
@@ -124,7 +128,7 @@ def train(
         workers=workers,
     )
     if not result.completed:
-        typer.echo(f"stopped after {result.steps} steps; go on with: hih-align train --resume --out {out}", err=True)
+        typer.echo(f"stopped after {result.steps} steps; continue with: hih-align train --resume --out {out}", err=True)
         return
     if result.nme is None or result.normalizer is None:
         typer.echo(f"{out / 'best'}, not calibrated: hih-align calibrate --model {out} --data VAL --write")
@@ -133,7 +137,7 @@ def train(
 
 
 def parse_source(text: str) -> tuple[str, float]:
-    """``PATH`` or ``PATH:WEIGHT``; a colon that no number follows is part of the path."""
+    """Split ``PATH`` or ``PATH:WEIGHT``. A colon without a number behind it is a part of the path."""
     path, separator, weight = text.rpartition(":")
     if separator and not Path(text).exists():
         try:

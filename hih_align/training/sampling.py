@@ -38,7 +38,7 @@ def common_scheme(data: Sequence[Source], val: Dataset | None) -> Scheme:
     for dataset in [*(source.dataset for source in data), *([val] if val else [])]:
         if dataset.scheme != scheme:
             raise ValueError(
-                f"data {dataset.name!r} has scheme {dataset.scheme.id!r}, expected {scheme.id!r}, the scheme of the first data"
+                f"data {dataset.name!r} has scheme {dataset.scheme.id!r}, expected {scheme.id!r}, as the first data"
             )
     return scheme
 

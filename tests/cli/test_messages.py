@@ -67,9 +67,9 @@ def test_a_forgotten_scheme(data: Path) -> None:
 def test_a_forgotten_recipe(data: Path) -> None:
     for more in ([], ["--out", data.parent / "run"]):
         words = ["train", "--data", data, *more]
-        assert "recipe is missing: --recipe 300w for instance" in run(*words, code=1).stderr
+        assert "recipe is missing: pass for example --recipe 300w" in run(*words, code=1).stderr
         error = run(*words, "--init", "HIH_T/300w", code=1).stderr
-        assert "recipe is missing: --recipe finetune, which starts from --init, for instance" in error
+        assert "recipe is missing: pass for example --recipe finetune, which starts from --init" in error
         assert "300w" not in error
 
 
@@ -128,7 +128,7 @@ def test_models_prints_short_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert re.search(r"^HIH_S/300w .* weights/HIH_S_300w\.safetensors ", text, re.M)
     monkeypatch.setattr(models, "local_weights", lambda row: None)
     text = run("models").stdout
-    assert "name their folder in HIH_ALIGN_WEIGHTS" in text
+    assert "set the environment variable HIH_ALIGN_WEIGHTS to their folder" in text
     assert "HIH_S_300w.safetensors" in text.splitlines()[-1]
 
 
