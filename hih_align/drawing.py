@@ -135,7 +135,7 @@ def draw_face(
             pen.line(points[list(contour)], line, width)
     fixed = None if style.colour is None else rgb(style.colour)
     for point, score in zip(points, scores, strict=True):
-        pen.point(point, fixed or _by_score(float(score)), radius)
+        pen.point(point, fixed or by_score(float(score)), radius)
     if style.labels:
         height = max(side / 40, 4.0)
         beside = np.array((radius + 0.2 * height, -0.2 * height))
@@ -229,7 +229,8 @@ class Pen:
         return round(float(x)), round(float(y))
 
 
-def _by_score(score: float) -> tuple[int, int, int]:
+def by_score(score: float) -> tuple[int, int, int]:
+    """Red, green and blue of a point of that score: `SURE` at 1, `UNSURE` at 0 and for what is not finite."""
     share = min(max(score, 0.0), 1.0) if np.isfinite(score) else 0.0
     red, green, blue = (round(share * sure + (1 - share) * unsure) for sure, unsure in zip(SURE, UNSURE, strict=True))
     return red, green, blue

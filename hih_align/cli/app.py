@@ -26,6 +26,7 @@ COMMANDS = {
     "evaluate": ".evaluate",
     "calibrate": ".calibrate",
     "data": ".data",
+    "demo": ".demo",
 }
 
 # click's base class of errors; typer has it under one of two names

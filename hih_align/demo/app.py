@@ -1,0 +1,110 @@
+"""The demo's page, and the server that it comes from."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import gradio as gr
+
+from . import choices, inside, photo, session, uploads, webcam
+from .models import Models
+
+#: What a page may load: what this server gives it, and what it makes itself. Browsers refuse all else.
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; "
+    "connect-src 'self' data: blob:; form-action 'self'; base-uri 'self'"
+)
+
+#: Fonts of the reader's system: none is fetched.
+FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
+MONOSPACE = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
+
+ABOUT = """# hih-align
+Facial landmarks at subpixel accuracy. Choose a photograph, and its landmarks come. Pictures stay on the machine that
+this page comes from, and are removed when it stops.
+"""
+
+
+class Policy:
+    """Puts `POLICY` into the answers of an ASGI application."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def answer(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    *message["headers"],
+                    (b"content-security-policy", POLICY.encode()),
+                    (b"referrer-policy", b"no-referrer"),
+                ]
+            await send(message)
+
+        await self._app(scope, receive, answer)
+
+
+def build(models: Models, chosen: choices.Choices | None = None) -> Any:
+    """The page, as Gradio's `Blocks`.
+
+    Args:
+        models: loads the models.
+        chosen: what is chosen when the page is opened.
+    """
+    start = choices.Choices() if chosen is None else chosen
+    with gr.Blocks(
+        title="hih-align", analytics_enabled=False, delete_cache=(session.KEPT // 6, session.KEPT), fill_width=True
+    ) as page:
+        gr.Markdown(ABOUT)
+        with gr.Tabs():
+            with gr.Tab("Photo", id="photo"):
+                result, shown = photo.tab(models, start)
+            with gr.Tab("Webcam", id="webcam"):
+                webcam.tab(models, start)
+            with gr.Tab("Look inside", id="inside"):
+                inside.tab(result, shown)
+    page.queue(api_open=False)
+    return page
+
+
+def launch(
+    page: Any, *, host: str = "127.0.0.1", port: int | None = None, share: bool = False, browser: bool = False
+) -> str:
+    """Serve the page, and return its address; ``page.close()`` ends it.
+
+    Args:
+        page: of `build`.
+        host: address of this machine that it is served at.
+        port: None takes the first free one from 7860 on.
+        share: also through a public link by Gradio's servers.
+        browser: open it in the browser.
+    """
+    from starlette.middleware import Middleware
+
+    _, local, public = page.launch(
+        server_name=host,
+        server_port=port,
+        share=share,
+        inbrowser=browser,
+        prevent_thread_lock=True,
+        quiet=True,
+        show_error=True,
+        footer_links=[],
+        run_history=False,
+        mcp_server=False,
+        ssr_mode=False,
+        pwa=False,
+        enable_monitoring=False,
+        max_file_size=uploads.FILE_SIZE,
+        app_kwargs={"middleware": [Middleware(Policy)], "docs_url": None, "redoc_url": None},
+        theme=gr.themes.Default(font=FONT, font_mono=MONOSPACE),
+        css=choices.style(),
+    )
+    return str(public or local)
+
+
+def wait() -> None:
+    """Until the process is interrupted."""
+    threading.Event().wait()

@@ -1,0 +1,80 @@
+"""What several tabs share: the choice of a model, and the script of the picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import gradio as gr
+
+from . import models
+
+#: Where a picture will be.
+EMPTY = '<div class="hih-empty">The picture with its landmarks comes here.</div>'
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What is chosen when the page is opened.
+
+    Attributes:
+        model: a size, or any model that `FaceAligner.from_pretrained` takes.
+        scheme: of the landmarks; None is the model's own.
+        decode: "expectation" or "argmax".
+    """
+
+    model: str = "HIH_T"
+    scheme: str | None = "300w"
+    decode: str = "expectation"
+
+    @classmethod
+    def of(cls, model: str) -> Choices:
+        """Those of a model: a size's first scheme, a manifest id's, or the model's own."""
+        size, _, scheme = model.partition("/")
+        listed = models.schemes(size)
+        if model in models.sizes():
+            return cls(model, listed[0])
+        return cls(size, scheme) if scheme in listed else cls(model, None)
+
+
+def inputs(chosen: Choices) -> tuple[Any, Any, Any, Any]:
+    """Inputs of model, scheme and decoder; and the event after the choice of a model, when its schemes are listed."""
+    sizes = models.sizes()
+    names = [*sizes, *([] if chosen.model in sizes else [chosen.model])]
+    with gr.Group():
+        with gr.Row():
+            model = gr.Dropdown(names, value=chosen.model, label="Model", min_width=110, elem_classes="hih-model")
+            scheme = gr.Dropdown(
+                _schemes(chosen.model),
+                value=chosen.scheme,
+                label="Scheme, points",
+                min_width=110,
+                elem_classes="hih-scheme",
+            )
+        decode = gr.Radio(list(models.DECODERS), value=chosen.decode, label="Decoder")
+
+    def follow(model: str, scheme: str | None) -> Any:
+        listed = _schemes(model)
+        values = [value for _, value in listed]
+        return gr.Dropdown(listed, value=scheme if scheme in values else values[0])
+
+    followed = model.input(follow, [model, scheme], scheme, queue=False, show_progress="hidden")
+    return model, scheme, decode, followed
+
+
+def script() -> str:
+    """The script of a picture: boxes are drawn, and points chosen, by mouse or finger."""
+    return resources.files(__package__).joinpath("assets", "view.js").read_text("utf-8")
+
+
+def style() -> str:
+    """The style sheet of the page."""
+    return resources.files(__package__).joinpath("assets", "demo.css").read_text("utf-8")
+
+
+def _schemes(model: str) -> list[tuple[str, str | None]]:
+    found = models.schemes(model)
+    if not found:
+        return [("the model's own", None)]
+    return [(models.SCHEME_NAMES.get(scheme, scheme), scheme) for scheme in found]

@@ -1,0 +1,166 @@
+"""The tab *Photo*: a photograph comes in, its faces go out as a picture, a table, chips and files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import files
+from ..aligner import FaceAligner
+from ..hub.download import WeightsUnavailableError
+from ..images import write_image
+from ..landmarks import Landmarks
+from . import choices, uploads, view
+from .models import Models
+from .session import result_folder
+
+#: Most chips that are shown, and their side in pixels.
+CHIPS, CHIP_SIDE = 24, 112
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A photograph and its faces.
+
+    Attributes:
+        name: of the file.
+        image: (H, W, 3) uint8 RGB.
+        faces: several.
+        aligner: by which they were found.
+    """
+
+    name: str
+    image: NDArray[np.uint8]
+    faces: Landmarks
+    aligner: FaceAligner
+
+
+def found(path: str, aligner: FaceAligner, boxes: str) -> Result:
+    """Faces of an uploaded photograph, in the boxes of a text, or found without.
+
+    Raises:
+        ValueError: no picture, one that is too large, or boxes that are none.
+        WeightsUnavailableError: without boxes, when the detector's file cannot be had.
+    """
+    image = uploads.read_photo(path)
+    given = view.boxes_from_text(boxes)
+    return Result(Path(path).name, image, aligner.align(image, given), aligner)
+
+
+def downloads(result: Result) -> tuple[str, str, str]:
+    """Paths of the faces as JSON, as COCO keypoints, and drawn into the photograph (PNG)."""
+    folder, name = result_folder(), stem(result)
+    height, width = result.image.shape[:2]
+    listed = [{"file": result.name, "index": i} | face.to_dict() for i, face in enumerate(result.faces)]
+    made = []
+    for suffix, content in (("landmarks", listed), ("coco", result.faces.to_coco(result.name, width, height))):
+        path = folder / f"{name}-{suffix}.json"
+        with files.replacing(path) as temporary:
+            temporary.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+        made.append(str(path))
+    drawn = folder / f"{name}-landmarks.png"
+    write_image(drawn, result.faces.draw(result.image))
+    return made[0], made[1], str(drawn)
+
+
+def stem(result: Result) -> str:
+    """What the names of a result's files begin with."""
+    return Path(result.name).stem or "photo"
+
+
+def sentence(faces: Landmarks) -> str:
+    """What was found, in words."""
+    if not len(faces):
+        return "No face was found. Draw a box around a face with the mouse."
+    scores = ", ".join(f"{score:.2f}" for score in faces.score[:6])
+    count = "1 face" if len(faces) == 1 else f"{len(faces)} faces"
+    more = ", ..." if len(faces) > 6 else ""
+    return f"{count}, {faces.points.shape[-2]} points each; scores {scores}{more}. Point at a landmark for its name."
+
+
+def tab(models: Models, chosen: choices.Choices) -> tuple[Any, Any]:
+    """The tab; returns the component that holds its `Result` or None, and its view."""
+    result = gr.State(None)
+    with gr.Row(elem_classes="hih-grid"):
+        with gr.Column(elem_classes="hih-in"):
+            photo = uploads.photo_input(
+                sources=["upload", "clipboard", "webcam"],
+                buttons=[],
+                height=260,
+                label="Your photograph",
+                placeholder="Drop a photograph here\n- or -\nClick to choose one",
+                elem_id="photo",
+            )
+        with gr.Column(elem_classes="hih-out"):
+            shown = gr.HTML(
+                choices.EMPTY,
+                elem_id="photo-view",
+                js_on_load=choices.script(),
+                apply_default_css=False,
+            )
+            gr.HTML(view.legend(), apply_default_css=False)
+            table = gr.HTML("", elem_id="faces", apply_default_css=False)
+            with gr.Row():
+                as_json, as_coco, as_png = (
+                    gr.DownloadButton(text, elem_id=f"download-{name}", size="sm", min_width=80, interactive=False)
+                    for text, name in (("JSON", "json"), ("COCO", "coco"), ("Picture (PNG)", "png"))
+                )
+            chips = gr.HTML("", elem_id="chips", apply_default_css=False)
+        with gr.Column(elem_classes="hih-options"):
+            boxes = gr.Textbox(
+                label="Boxes",
+                info="Empty: faces are found by themselves. Else a line x1, y1, x2, y2 for each face; or draw boxes in "
+                "the picture.",
+                lines=2,
+                max_lines=6,
+                elem_id="boxes",
+            )
+            with gr.Row():
+                again = gr.Button("Align", variant="primary", elem_id="align", min_width=100)
+                clear = gr.Button("Find all faces", elem_id="find", min_width=100)
+            model, scheme, decode, followed = choices.inputs(chosen)
+
+    @uploads.telling
+    def run(path: str | None, model: str, scheme: str | None, decode: str, boxes: str) -> Any:
+        buttons = (as_json, as_coco, as_png)
+        if path is None:
+            return [None, choices.EMPTY, "", "", *(gr.DownloadButton(value=None, interactive=False) for _ in buttons)]
+        aligner = models(model, scheme, decode)
+        try:
+            one = found(path, aligner, boxes)
+        except WeightsUnavailableError as error:
+            gr.Warning(" ".join(str(error).split()))
+            image = uploads.read_photo(path)
+            one = Result(Path(path).name, image, aligner.align(image, []), aligner)
+        faces = one.faces
+        cut = "" if aligner.scheme.five is None else view.chips(faces[:CHIPS].crop(one.image, CHIP_SIDE), stem(one))
+        page = view.picture(one.image, faces, sentence(faces))
+        paths = downloads(one)
+        return [
+            one,
+            page,
+            view.table(faces),
+            cut,
+            *(gr.DownloadButton(value=path, interactive=True) for path in paths),
+        ]
+
+    inputs = [photo, model, scheme, decode, boxes]
+    outputs = [result, shown, table, chips, as_json, as_coco, as_png]
+    options: dict[str, Any] = {"concurrency_limit": 2, "concurrency_id": "align", "show_progress_on": shown}
+    # boxes are those of one photograph
+    photo.change(lambda: "", None, boxes, show_progress="hidden").then(run, inputs, outputs, **options)
+    gr.on([again.click, boxes.submit, scheme.input, decode.input], run, inputs, outputs, **options)
+    followed.then(run, inputs, outputs, **options)
+    clear.click(lambda: "", None, boxes, show_progress="hidden").then(run, inputs, outputs, **options)
+
+    def drawn(boxes: str, event: gr.EventData) -> str:
+        return "\n".join(filter(str.strip, [*boxes.splitlines(), view.boxes_as_text([event.box])]))
+
+    shown.drawn(drawn, boxes, boxes, show_progress="hidden").then(run, inputs, outputs, **options)
+    return result, shown

@@ -1,0 +1,103 @@
+"""The tab *Webcam*: faces followed while the camera runs, and how many frames a second come through."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import gradio as gr
+import numpy as np
+from numpy.typing import NDArray
+
+from ..tracking import FaceTracker
+from . import choices, uploads, view
+from .models import Models
+
+#: Seconds between two frames that the page sends; a frame waits for the one before.
+EVERY = 0.05
+
+#: Longer side of the frames in pixels; larger ones are shrunk.
+SIDE = 640
+
+#: How much of the newest frame's rate is taken into the rate that is shown.
+NEWEST = 0.2
+
+
+@dataclass(eq=False)
+class Stream:
+    """One visitor's camera.
+
+    Attributes:
+        tracker: follows the faces.
+        chosen: the model that it was made for.
+        begun: when the camera started, seconds of `time.monotonic`.
+        last: when the last frame was done; None before the first.
+        rate: frames a second, smoothed; 0 before the second frame.
+    """
+
+    tracker: FaceTracker
+    chosen: tuple[str, str | None, str, bool]
+    begun: float
+    last: float | None = None
+    rate: float = 0.0
+
+    def update(self, frame: NDArray[np.uint8]) -> tuple[str, str]:
+        """The frame with its faces as HTML, and a sentence about the rate."""
+        scale = SIDE / max(frame.shape[:2])
+        if scale < 1:
+            frame = np.asarray(cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
+        started = time.monotonic()
+        faces = self.tracker.update(frame, started - self.begun)
+        done = time.monotonic()
+        if self.last is not None:
+            rate = 1 / max(done - self.last, 1e-6)
+            self.rate = rate if self.rate == 0 else self.rate + NEWEST * (rate - self.rate)
+        self.last = done
+        count = "1 face" if len(faces) == 1 else f"{len(faces)} faces"
+        text = f"{count}, {self.rate:.1f} frames a second, {(done - started) * 1000:.0f} ms to follow the faces"
+        return view.picture(frame, faces, text, boxes=False, zoom=False), text
+
+
+def tab(models: Models, chosen: choices.Choices) -> None:
+    """The tab."""
+    stream = gr.State(None)
+    with gr.Row(elem_classes="hih-grid"):
+        with gr.Column(elem_classes="hih-in"):
+            camera = gr.Image(
+                sources=["webcam"], streaming=True, type="numpy", label="Your camera", height=280, elem_id="camera"
+            )
+        with gr.Column(elem_classes="hih-out"):
+            shown = gr.HTML(
+                '<div class="hih-empty">Start your camera. Its pictures stay on this machine.</div>',
+                elem_id="camera-view",
+                js_on_load=choices.script(),
+                apply_default_css=False,
+            )
+            gr.HTML(view.legend(), apply_default_css=False)
+        with gr.Column(elem_classes="hih-options"):
+            smooth = gr.Checkbox(True, label="Smoothed")
+            model, scheme, decode, _ = choices.inputs(chosen)
+
+    @uploads.telling
+    def step(
+        frame: NDArray[np.uint8] | None, one: Stream | None, model: str, scheme: str | None, decode: str, smooth: bool
+    ) -> Any:
+        if frame is None:
+            return gr.skip(), None
+        wanted = (model, scheme, decode, smooth)
+        if one is None or one.chosen != wanted:
+            one = Stream(FaceTracker(models(model, scheme, decode), smooth=smooth), wanted, time.monotonic() - 1e-3)
+        page, _ = one.update(frame)
+        return page, one
+
+    camera.stream(
+        step,
+        [camera, stream, model, scheme, decode, smooth],
+        [shown, stream],
+        stream_every=EVERY,
+        time_limit=None,
+        concurrency_limit=2,
+        show_progress="hidden",
+    )
