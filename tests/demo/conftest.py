@@ -1,0 +1,169 @@
+"""A real browser, Debian's Chromium by Playwright, and the real app, served by this process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import PIL.Image
+import pytest
+from conftest import shared_folder
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+#: Seconds that a page may take; a shared machine is slow.
+PATIENCE = 90
+
+#: Names of the program, of which Debian's is the first.
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+def lacking(reason: str) -> None:
+    """Without a browser a test skips; where HIH_ALIGN_REQUIRE_BROWSER is set, it fails."""
+    if os.environ.get("HIH_ALIGN_REQUIRE_BROWSER"):  # set by `.ci/run`, and by no other CI
+        pytest.fail(f"{reason}, and HIH_ALIGN_REQUIRE_BROWSER is set", pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Chromium without a window, with a camera that sees the astronaut."""
+    program = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if program is None:
+        lacking("needs Chromium (apt-get install chromium), which is not here")
+    if find_spec("playwright") is None:
+        lacking("needs Playwright (pip install playwright), which is not here")
+    from playwright.sync_api import sync_playwright
+
+    camera = tmp_path_factory.mktemp("camera") / "camera.mjpeg"
+    _film(camera)
+    options = [
+        "--no-sandbox",  # CI runs as root
+        "--use-fake-device-for-media-stream",
+        "--use-fake-ui-for-media-stream",
+        f"--use-file-for-fake-video-capture={camera}",
+    ]
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=program, args=options)
+        yield started
+        started.close()
+
+
+@dataclass(eq=False)
+class Visit:
+    """A page that is open, and what it has asked for.
+
+    Attributes:
+        page: Playwright's.
+        asked: addresses of all its requests.
+    """
+
+    page: Any
+    asked: list[str] = field(default_factory=list)
+
+    def elsewhere(self) -> list[str]:
+        """Requests that have left this machine."""
+        return [
+            url for url in self.asked if urlsplit(url).scheme in ("http", "https", "ws", "wss", "ftp") and _far(url)
+        ]
+
+
+def _far(url: str) -> bool:
+    return urlsplit(url).hostname != "127.0.0.1"
+
+
+@pytest.fixture
+def visits(browser: Any, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    """``visits(address)`` opens a page of its own. At the end its picture is kept; it must have asked only 127.0.0.1.
+
+    Pictures go to the folder HIH_ALIGN_SCREENSHOTS, where it is set, else to the test's own folder.
+    """
+    opened: list[Visit] = []
+
+    def open_page(address: str, width: int = 1280, dark: bool = False) -> Visit:
+        scheme = "dark" if dark else "light"
+        size = {"width": width, "height": 900}
+        context = browser.new_context(viewport=size, color_scheme=scheme, permissions=["camera"], accept_downloads=True)
+        context.set_default_timeout(PATIENCE * 1000)
+        visit = Visit(context.new_page())
+        visit.page.on("request", lambda sent: visit.asked.append(sent.url))
+        visit.page.on("websocket", lambda socket: visit.asked.append(socket.url))
+        opened.append(visit)
+        visit.page.goto(address)
+        return visit
+
+    yield open_page
+    folder = Path(os.environ.get("HIH_ALIGN_SCREENSHOTS") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, visit in enumerate(opened):
+        visit.page.screenshot(path=folder / f"{request.node.name}-{number}.png", full_page=True)
+        visit.page.context.close()
+        assert visit.elsewhere() == []
+
+
+@pytest.fixture(scope="session")
+def detector_file() -> Path:
+    """YuNet's file, without which no faces are found."""
+    return shared_folder(CHECKOUT) / "weights" / "face_detection_yunet_2023mar.onnx"
+
+
+@pytest.fixture(scope="session")
+def served(detector_file: Path) -> Iterator[str]:
+    """The address of the app."""
+    if find_spec("gradio") is None:
+        lacking("needs Gradio (pip install 'hih-align[demo]'), which is not here")
+    from hih_align.demo.session import private_folder
+
+    before = os.environ.get("HIH_ALIGN_WEIGHTS")
+    os.environ["HIH_ALIGN_WEIGHTS"] = str(detector_file.parent)
+    with private_folder():
+        from hih_align.demo.app import build, launch
+        from hih_align.demo.models import Models
+
+        page = build(Models(device="cpu"))
+        yield launch(page)
+        page.close(verbose=False)
+    os.environ.pop("HIH_ALIGN_WEIGHTS")
+    if before is not None:
+        os.environ["HIH_ALIGN_WEIGHTS"] = before
+
+
+@pytest.fixture(scope="session")
+def photograph(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The astronaut as a PNG."""
+    import skimage.data
+
+    image: Any = skimage.data.astronaut
+    path = tmp_path_factory.mktemp("photographs") / "astronaut.png"
+    PIL.Image.fromarray(image()).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def other_photograph() -> Path:
+    """Grace Hopper, of matplotlib."""
+    import matplotlib.cbook
+
+    return Path(str(matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)))
+
+
+def _film(path: Path) -> None:
+    """The astronaut, moving to and fro, as frames of JPEG one after the other."""
+    import cv2
+    import skimage.data
+
+    image: Any = skimage.data.astronaut
+    astronaut = cv2.resize(image()[..., ::-1], (480, 480))
+    with path.open("wb") as file:
+        for number in range(40):
+            frame = np.zeros((480, 640, 3), np.uint8)
+            left = 80 + round(40 * np.sin(number / 40 * 2 * np.pi))
+            frame[:, left : left + 480] = astronaut
+            file.write(cv2.imencode(".jpg", frame)[1].tobytes())

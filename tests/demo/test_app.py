@@ -1,0 +1,243 @@
+"""The demo in a browser: what a visitor does, and what comes of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from hih_align import FaceAligner
+from hih_align.images import read_image
+
+pytestmark = pytest.mark.browser
+
+FACE = "#photo-view circle[data-index]"
+
+
+@pytest.fixture(scope="module")
+def aligner(detector_file: Path) -> FaceAligner:
+    from hih_align import FaceDetector
+
+    return FaceAligner.from_pretrained("HIH_T", device="cpu", detector=FaceDetector(detector_file))
+
+
+def upload(page: Any, path: Path) -> None:
+    page.set_input_files("#photo input[type=file]", path)
+
+
+def wait_for_faces(page: Any, points: int = 68) -> None:
+    page.wait_for_function(f"document.querySelectorAll('{FACE}').length === {points}")
+
+
+def downloaded(page: Any, name: str) -> Path:
+    with page.expect_download() as waiting:
+        page.click(f"#download-{name}")
+    return Path(waiting.value.path())
+
+
+def drawn_points(page: Any) -> np.ndarray:
+    js = f"Array.from(document.querySelectorAll('{FACE}')).map(c => [+c.getAttribute('cx'), +c.getAttribute('cy')])"
+    return np.array(page.evaluate(js))
+
+
+def said(page: Any, text: str) -> None:
+    page.wait_for_selector(f".toast-body:has-text({json.dumps(text)})")
+
+
+def test_a_photograph_gives_the_landmarks_that_align_gives(
+    visits: Any, served: str, photograph: Path, aligner: FaceAligner
+) -> None:
+    page = visits(served).page
+    upload(page, photograph)  # the one action
+    wait_for_faces(page)
+    expected = aligner.align(photograph)
+    (face,) = json.loads(downloaded(page, "json").read_text("utf-8"))
+    np.testing.assert_allclose(face["points"], expected[0].points, atol=1e-3)
+    np.testing.assert_allclose(face["scores"], expected[0].scores, atol=1e-4)
+    assert face["file"] == "astronaut.png"
+    np.testing.assert_allclose(drawn_points(page), expected[0].points, atol=0.006)  # two digits
+    coco = json.loads(downloaded(page, "coco").read_text("utf-8"))
+    keypoints = np.array(coco["annotations"][0]["keypoints"]).reshape(68, 3)
+    np.testing.assert_allclose(keypoints[:, :2], expected[0].points, atol=2e-3)
+    np.testing.assert_array_equal(read_image(downloaded(page, "png")), expected.draw(photograph))
+    cells = page.locator("#faces td").all_inner_texts()
+    assert float(cells[1]) == pytest.approx(expected[0].score, abs=1e-3)
+    assert page.locator("#chips img").count() == 1
+    page.locator(FACE).nth(36).hover()
+    assert page.locator("#photo-view figcaption > span").inner_text().startswith("left_eye_0 (36), left eye, score 0.9")
+
+
+def test_boxes_are_typed_and_drawn(visits: Any, served: str, photograph: Path, aligner: FaceAligner) -> None:
+    page = visits(served).page
+    upload(page, photograph)
+    wait_for_faces(page)
+    page.fill("#boxes textarea", "170, 70, 280, 200")
+    page.click("#align")
+    typed = aligner.align(photograph, [170, 70, 280, 200])
+    page.wait_for_function("document.querySelector('#faces').innerText.includes('170.0')")
+    np.testing.assert_allclose(drawn_points(page), typed.points, atol=0.006)
+    page.fill("#boxes textarea", "1, 2, three")
+    page.click("#align")
+    said(page, "the line '1, 2, three' is not four numbers")
+    page.fill("#boxes textarea", "")
+    page.get_by_role("button", name="Whole picture").click()
+    where = page.locator("#photo-view svg").bounding_box()
+    scale = min(where["width"], where["height"]) / 512
+    left, top = where["x"] + (where["width"] - 512 * scale) / 2, where["y"] + (where["height"] - 512 * scale) / 2
+    page.mouse.move(left + 172 * scale, top + 76 * scale)
+    page.mouse.down()
+    page.mouse.move(left + 250 * scale, top + 150 * scale)
+    page.mouse.move(left + 280 * scale, top + 205 * scale)
+    page.mouse.up()
+    page.wait_for_function("document.querySelector('#boxes textarea').value !== ''")
+    box = [float(word) for word in page.input_value("#boxes textarea").split(",")]
+    np.testing.assert_allclose(box, [171.5, 75.5, 279.5, 204.5], atol=1.5)
+    page.wait_for_function(f"document.querySelector('#faces').innerText.includes('{box[0]:.1f}')")
+    np.testing.assert_allclose(drawn_points(page), aligner.align(photograph, box).points, atol=0.02)
+
+
+def test_another_model_scheme_and_decoder(visits: Any, served: str, photograph: Path, detector_file: Path) -> None:
+    from hih_align import FaceDetector
+
+    page = visits(served).page
+    upload(page, photograph)
+    wait_for_faces(page)
+    page.locator(".hih-scheme input").first.click()
+    page.get_by_role("option", name="WFLW: 98").click()
+    wait_for_faces(page, 98)
+    page.get_by_label("argmax").first.check()
+    detector = FaceDetector(detector_file)
+    other = FaceAligner.from_pretrained("HIH_T", "wflw", "cpu", decode="argmax", detector=detector).align(photograph)
+    js = f"+document.querySelectorAll('{FACE}')[0].getAttribute('cx')"
+    page.wait_for_function(f"Math.abs({js} - {float(other.points[0, 0, 0])}) < 0.006")
+    np.testing.assert_allclose(drawn_points(page), other.points[0], atol=0.006)
+
+
+def test_two_visitors_at_once(visits: Any, served: str, photograph: Path, other_photograph: Path) -> None:
+    pages = [visits(served).page for _ in range(2)]
+    for page, path in zip(pages, (photograph, other_photograph), strict=True):
+        upload(page, path)
+    for page, name in zip(pages, ("astronaut.png", "grace_hopper.jpg"), strict=True):
+        wait_for_faces(page)
+        (face,) = json.loads(downloaded(page, "json").read_text("utf-8"))
+        assert face["file"] == name
+
+
+def test_what_is_no_picture_and_what_is_too_large_is_said(
+    visits: Any, served: str, photograph: Path, tmp_path: Path
+) -> None:
+    page = visits(served).page
+    (tmp_path / "letter.png").write_text("Dear reader")
+    upload(page, tmp_path / "letter.png")
+    said(page, "letter.png is no picture")
+    PIL.Image.new("L", (10000, 6000)).save(tmp_path / "large.png")
+    page.get_by_label("Remove Image").or_(page.get_by_label("Clear")).first.click()
+    upload(page, tmp_path / "large.png")
+    said(page, "large.png has 10000 x 6000 pixels, 60.0 megapixels: this page takes at most 50")
+    page.get_by_label("Remove Image").or_(page.get_by_label("Clear")).first.click()
+    upload(page, photograph)  # the page goes on
+    wait_for_faces(page)
+
+
+def test_look_inside(visits: Any, served: str, photograph: Path, aligner: FaceAligner) -> None:
+    page = visits(served).page
+    upload(page, photograph)
+    wait_for_faces(page)
+    page.get_by_role("tab", name="Look inside").click()
+    page.wait_for_selector("#inside-view .hih-map", state="attached")
+    page.locator("#inside-view circle[data-index='30']").click()
+    page.wait_for_selector("#inside-view figcaption:has-text('nose')")
+    maps = aligner.heatmaps(photograph, aligner.align(photograph)[0].bbox)
+    y, x = np.unravel_index(maps.integer[30].argmax(), maps.integer[30].shape)
+    text = page.locator("#inside-view").inner_text()
+    assert f"Maximum {maps.integer[30].max():.2f} at ({x}, {y})" in text
+    v, u = np.unravel_index(maps.decimal[30].argmax(), maps.decimal[30].shape)
+    assert f"Maximum at ({u}, {v})" in text
+    # Eq. 4
+    assert f"argmax (the paper's Eq. 4): {4 * (x + u / 8):.2f}, {4 * (y + v / 8):.2f} crop pixels" in text
+
+
+def test_a_camera(visits: Any, served: str) -> None:
+    page = visits(served).page
+    page.get_by_role("tab", name="Webcam").click()
+    page.get_by_text("Click to Access Webcam").click()
+    page.locator("#camera button").filter(has_text="Record").first.click()
+    page.wait_for_selector("#camera-view circle[data-index]", state="attached")
+    page.wait_for_function(
+        "/1 face, [0-9]*[1-9][0-9.]* frames a second/.test(document.querySelector('#camera-view figcaption').innerText)"
+    )
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_nothing_is_wider_than_the_window(visits: Any, served: str, photograph: Path, width: int) -> None:
+    for dark in (False, True):
+        page = visits(served, width, dark).page
+        upload(page, photograph)
+        wait_for_faces(page)
+        for name in ("Photo", "Webcam", "Look inside"):
+            page.get_by_role("tab", name=name).click()
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+        page.get_by_role("tab", name="Photo").click()
+
+
+def test_a_killed_server_is_started_again_and_leaves_nothing(
+    visits: Any, photograph: Path, detector_file: Path, tmp_path: Path
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {"TMPDIR": str(tmp_path), "HIH_ALIGN_WEIGHTS": str(detector_file.parent)}
+
+    def start() -> subprocess.Popen[str]:
+        words = [sys.executable, "-m", "hih_align.cli", "demo", "--no-open", "--port", str(port), "--device", "cpu"]
+        server = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True)
+        assert server.stdout is not None
+        assert f"http://127.0.0.1:{port}" in server.stdout.readline()
+        return server
+
+    server = start()
+    try:
+        page = visits(f"http://127.0.0.1:{port}").page
+        upload(page, photograph)
+        wait_for_faces(page)
+        uploaded = list(tmp_path.rglob("astronaut.png"))
+        assert uploaded
+        server.kill()
+        server.wait(60)
+        assert uploaded[0].is_file()  # nobody could remove it
+        server = start()
+        assert not uploaded[0].exists()
+        page.reload()
+        upload(page, photograph)
+        wait_for_faces(page)
+        assert list(tmp_path.rglob("astronaut.png"))
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(60) == 0
+        assert not [path for path in tmp_path.rglob("*") if path.name.startswith("astronaut")]
+    finally:
+        server.kill()
+        server.wait(60)
+
+
+def test_the_server_is_reached_from_this_machine_alone_and_says_what_pages_may_load(served: str) -> None:
+    with urllib.request.urlopen(served, timeout=60) as answer:
+        policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'self'" in policy
+    assert not re.search(r"https?:|\*", policy)
+    port = int(served.rstrip("/").rpartition(":")[2])
+    own = socket.gethostbyname(socket.gethostname())
+    if own.startswith("127."):
+        pytest.skip("this machine has no address beside 127.0.0.1")
+    with pytest.raises((ConnectionError, TimeoutError)), socket.create_connection((own, port), timeout=5):
+        pass
