@@ -14,9 +14,6 @@ from urllib.parse import urlsplit
 import numpy as np
 import PIL.Image
 import pytest
-from conftest import shared_folder
-
-CHECKOUT = Path(__file__).resolve().parents[2]
 
 #: Seconds that a page may take; a shared machine is slow.
 PATIENCE = 90
@@ -109,9 +106,9 @@ def visits(browser: Any, request: pytest.FixtureRequest, tmp_path: Path) -> Iter
 
 
 @pytest.fixture(scope="session")
-def detector_file() -> Path:
+def detector_file(shared: Path) -> Path:
     """YuNet's file, without which no faces are found."""
-    return shared_folder(CHECKOUT) / "weights" / "face_detection_yunet_2023mar.onnx"
+    return shared / "weights" / "face_detection_yunet_2023mar.onnx"
 
 
 @pytest.fixture(scope="session")
