@@ -38,6 +38,12 @@ class Choices:
         return cls(size, scheme) if scheme in listed else cls(model, None)
 
 
+def fast(chosen: Choices) -> Choices:
+    """What is chosen first for a camera: the smallest network that is here, where a size was chosen."""
+    sizes = models.sizes()
+    return Choices.of(sizes[0]) if chosen.model in sizes and chosen.scheme in models.schemes(sizes[0]) else chosen
+
+
 def inputs(chosen: Choices) -> tuple[Any, Any, Any, Any]:
     """Inputs of model, scheme and decoder; and the event after the choice of a model, when its schemes are listed."""
     sizes = models.sizes()

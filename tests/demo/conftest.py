@@ -16,7 +16,7 @@ import PIL.Image
 import pytest
 
 #: Seconds that a page may take; a shared machine is slow.
-PATIENCE = 90
+PATIENCE = 60
 
 #: Names of the program, of which Debian's is the first.
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

@@ -33,8 +33,8 @@ function begin(svg, event) {
 }
 
 element.addEventListener("pointerdown", (event) => {
-  const svg = event.target.closest("svg");
-  if (!svg || event.button !== 0 || event.target.closest("circle") || !svg.closest("#photo-view")) return;
+  const svg = event.target.closest(".hih-view svg");
+  if (!svg || event.button !== 0 || event.target.closest("circle") || !element.closest("#photo-view")) return;
   if (event.pointerType === "touch") {
     // a short touch scrolls the page, a long one draws
     timer = setTimeout(() => begin(svg, event), 400);
