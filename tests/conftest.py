@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
+from browsers import browser, detector_file, other_photograph, photograph, served, visits  # noqa: F401  # fixtures
 from hypothesis import settings
 from made_faces import faces  # noqa: F401  # a fixture
 from numpy.typing import NDArray

@@ -15,11 +15,11 @@ import numpy as np
 import PIL.Image
 import pytest
 
-#: Seconds that a page may take; a shared machine is slow.
-PATIENCE = 60
-
 #: Names of the program, of which Debian's is the first.
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+#: Seconds that a page may take; a shared machine is slow.
+PATIENCE = 60
 
 
 def lacking(reason: str) -> None:
