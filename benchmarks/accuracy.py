@@ -1,11 +1,11 @@
-"""The figures of a checkpoint: what the manifest, the README's tables and `reports/` say, by one command.
+"""Measure the accuracy figures of a checkpoint: those of the manifest, the README and `reports/`.
 
     python benchmarks/accuracy.py HIH_T/300w HIH_T/wflw --write
-    python benchmarks/accuracy.py HIH_T/wflw --sheets ../runs/worst      # and the worst 16 faces, as pictures
+    python benchmarks/accuracy.py HIH_T/wflw --sheets ../runs/worst      # also draws the worst 16 faces
 
-Every figure is what a `hih-align evaluate` command gives; it stands beside it. `--write` puts them into the manifest,
-with date and hardware, and the main report into `reports/`. The sheets show faces that may not be given on: they stay
-out of the repository.
+Each figure is the result of one `hih-align evaluate` command, which is stored beside the figure. `--write` writes the
+figures into the manifest, with date and hardware, and the main report into `reports/`. The sheets show faces that must
+not be published, so they stay out of the repository.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from speed import machine
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT))  # reproduction/ is no part of the wheel
+sys.path.append(str(ROOT))  # reproduction/ is not a part of the wheel
 from reproduction.paper import SUBSETS, W300, WFLW  # noqa: E402
 
-#: The parts of a report that are kept: no pictures of faces.
+#: The files of a report that are kept. They show no faces.
 KEPT = ("report.md", "ced.png", "calibration.png")
 SUMMARY = "summary.json"
 
 
 @dataclass(frozen=True)
 class Figure:
-    """What is measured: a data set, `evaluate`'s options, and what the figure is called."""
+    """One measurement: the data set, the name of the figure, and the options of `evaluate`."""
 
     data: str
     name: str
@@ -49,7 +49,8 @@ class Figure:
 NME = "NME inter-ocular"
 LFPW = "300w_test_lfpw/annotations.json"
 DEV = "wflw_dev/annotations.json"
-REPORTED = ("--where", "id%3!=0")
+#: The part of `wflw_dev` that figures are reported on. Settings are chosen on the other part, wflw_dev_choose.txt.
+REPORTED = ("--where", "benchmarks/splits/wflw_dev_report.txt")
 BY_ATTRIBUTE = ("--subsets", "attributes")
 NO_REFINE, ARGMAX, MIRROR = ("--refine", "0"), ("--decode", "argmax"), ("--mirror", "")
 
@@ -67,7 +68,7 @@ def _figures(
     ]
 
 
-#: By scheme; the first is the one that the report shows, with FR10, AUC10 and the scores' calibration error.
+#: The measurements by scheme. The first gives the report, with FR10, AUC10 and the calibration error of the scores.
 FIGURES = {
     "300w": _figures(LFPW, boxes=("jitter", "square"), profiles="cfp68_val/annotations.json"),
     "wflw": _figures(
@@ -81,28 +82,35 @@ FIGURES = {
 
 
 def measure(model: str, figure: Figure, root: Path) -> Any:
-    """The report behind a figure."""
+    """The report of a figure."""
     from hih_align import FaceAligner
     from hih_align.data.annotations import read_dataset
     from hih_align.evaluation.evaluate import evaluate
-    from hih_align.evaluation.subsets import Where
 
     options = dict(figure.options)
     aligner = FaceAligner.from_pretrained(model, device="cpu", decode=options.get("--decode"))  # type: ignore[arg-type]
+    dataset = read_dataset(root / figure.data, aligner.scheme)
     return evaluate(
         aligner,
-        read_dataset(root / figure.data, aligner.scheme),
+        dataset,
         box=options.get("--box", "annotated"),  # type: ignore[arg-type]
         refine=int(options["--refine"]) if "--refine" in options else None,
         mirror="--mirror" in options,
         normalizer=options.get("--normalizer"),
-        keep=Where(options["--where"]) if "--where" in options else None,
+        keep=_kept(options["--where"], dataset) if "--where" in options else None,
         subsets=options["--subsets"].split(",") if "--subsets" in options else (),
     )
 
 
+def _kept(split: str, dataset: Any) -> Any:
+    """The condition of a split file, named as in the command."""
+    from hih_align.evaluation.subsets import chosen_by
+
+    return replace(chosen_by([str(ROOT / split)], dataset), text=split)
+
+
 def values(figure: Figure, report: Any, main: bool) -> dict[str, float]:
-    """Figures by name, as the manifest has them."""
+    """The values of a figure by name, as in the manifest."""
     full = report.full_set
     name = figure.name + (", full-set estimate" if full is not None else "")
     summary = full.estimate if full is not None else report.overall
@@ -115,14 +123,14 @@ def values(figure: Figure, report: Any, main: bool) -> dict[str, float]:
 
 
 def figures(model: str, root: Path, shown: str, keep: Callable[[Any, str], None]) -> list[dict[str, Any]]:
-    """The manifest's rows of metrics for a model; ``keep`` gets the main report and its command."""
+    """The metrics of a model as rows of the manifest. ``keep`` gets the main report and its command."""
     host = machine()
     hardware = f"{host['cores']} cores, {host['cpu'].removesuffix(' Processor')}"
     hardware += " (AVX512-BF16)" if host["avx512_bf16"] else ""
     rows = []
     for number, figure in enumerate(FIGURES[model.partition("/")[2]]):
         report, command = measure(model, figure, root), figure.command(model, shown)
-        chosen = " (id%3!=0)" if REPORTED in figure.options else ""
+        chosen = " (reporting part)" if REPORTED in figure.options else ""
         for name, value in values(figure, report, number == 0).items():
             row = {"dataset": figure.data.partition("/")[0] + chosen, "metric": name, "value": value}
             rows.append(row | {"command": command, "date": time.strftime("%Y-%m-%d"), "hardware": hardware})
@@ -136,18 +144,18 @@ def tables(rows: dict[str, Any], summaries: dict[str, Any]) -> str:
     """Our figures beside the paper's, as Markdown: 300W (Tab. III) and WFLW by attribute (Tab. I and IV).
 
     Args:
-        rows: the manifest's, by id.
-        summaries: what `--write` left in ``reports/``, by id.
+        rows: the rows of the manifest, by id.
+        summaries: the summaries that `--write` wrote into ``reports/``, by id.
     """
     absent = "not measured here"
     lines = [
         "# Beside the paper",
         "",
-        "Written by `python benchmarks/accuracy.py MODEL --write`. Annotated boxes, default decoder, no mirroring. The "
-        "paper's rows are for more: its 300W networks saw all of the 300-W training set (ours 57 % of it), its WFLW "
-        "networks WFLW's own labels (ours none).",
+        "Written by `python benchmarks/accuracy.py MODEL --write`. Boxes are annotated, the decoder is the default, "
+        "faces are not mirrored. The paper's networks saw more data: its 300W networks were trained on the whole 300-W "
+        "training set (ours on 57 % of it), its WFLW networks on WFLW's own labels (ours on none of them).",
         "",
-        "300W, inter-ocular NME (Tab. III). Of the common set its LFPW half is here, of the challenging one nothing.",
+        "300W, inter-ocular NME (Tab. III). We have only the LFPW half of the common set, and no challenging faces.",
         "",
         "| | common | LFPW's test faces | challenging | full |",
         "| --- | --- | --- | --- | --- |",
@@ -158,10 +166,10 @@ def tables(rows: dict[str, Any], summaries: dict[str, Any]) -> str:
             lines.append(f"| {size}, ours | {absent} | {summary['overall']['nme']:.2f} | {absent} | {absent} |")
     lines += [
         "",
-        "COFW (Tab. II): not measured here, its faces are missing; the 29 points are converted from the 98.",
+        "COFW (Tab. II): not measured, because we have no COFW faces. The 29 points are converted from the 98 points.",
         "",
-        "WFLW: ours on the 202 faces of `wflw_dev` whose id is not divisible by 3; full set: estimated for the whole "
-        "test set.",
+        "WFLW: our rows are for the 202 faces of the reporting part of `wflw_dev` "
+        '(`benchmarks/splits/wflw_dev_report.txt`). "full set" is an estimate for the whole test set.',
     ]
     for measure, places in (("nme", 2), ("fr10", 2), ("auc10", 3)):
         name = {"nme": "NME (Tab. I)", "fr10": "FR10 (Tab. IV)", "auc10": "AUC10 (Tab. IV)"}[measure]
@@ -171,7 +179,7 @@ def tables(rows: dict[str, Any], summaries: dict[str, Any]) -> str:
             if summary := summaries.get(f"{size}/wflw"):
                 held = [summary["full_set"]["estimate"], *(summary["subsets"][subset] for subset in SUBSETS)]
                 lines.append(f"| {size}, ours | {' | '.join(f'{v[measure]:.{places}f}' for v in held)} |")
-    lines += ["", "All figures of the manifest, in percent but for AUC10 and the scores' calibration error:", ""]
+    lines += ["", "All figures of the manifest, in percent except AUC10 and the calibration error of the scores:", ""]
     for model, row in rows.items():
         if row.metrics:
             lines += ["", f"{model}, {row.metrics[0]['date']}, {row.metrics[0]['hardware']}:", ""]
@@ -183,8 +191,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", help="manifest ids, such as HIH_T/wflw")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--write", action="store_true", help="into weights_manifest.json and reports/")
-    parser.add_argument("--sheets", type=Path, help="folder for the pictures of the worst 16 faces")
+    parser.add_argument("--write", action="store_true", help="write into weights_manifest.json and reports/")
+    parser.add_argument("--sheets", type=Path, help="folder for pictures of the worst 16 faces")
     arguments = parser.parse_args()
 
     from hih_align.evaluation.report import as_dict, write_report

@@ -1,6 +1,6 @@
 """Other programs that find 68 points in an image and a box, for `worker.py`.
 
-Each runs as its own users run it, and in whatever interpreter has it: nothing here needs hih_align but FAN-4's crop.
+Each program runs as its own users run it, in an interpreter that has it. Only FAN-4 needs hih_align, for its crop.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-#: What a competitor does: an image (H, W, 3) uint8 RGB and boxes (N, 4) -> for each box points (68, 2) in pixels of the
-#: image, or None where it finds no face.
+#: A competitor as a function: image (H, W, 3) uint8 RGB and boxes (N, 4) -> for each box the points (68, 2) in pixels
+#: of the image, or None if it finds no face.
 Find = Callable[[Any, Any], list[Any]]
 
-#: MediaPipe's detector looks at a square of this many times the box's longer side. Of 1.25, 1.5, 1.75 and 2 it has the
-#: lowest NME on 300w_val.
+#: MediaPipe's detector sees a square of this many times the longer side of the box. Of 1.25, 1.5, 1.75 and 2 this value
+#: gives the lowest NME on 300w_val.
 MARGIN = 1.5
 
-#: The 468 points of Face Mesh that lie nearest to iBUG's 68, in their order.
+#: The 68 of the 468 points of Face Mesh that lie nearest to iBUG's 68 points, in their order.
 MESH = (
     *(162, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 389),  # jaw
     *(71, 63, 105, 66, 107),  # brows
@@ -32,23 +32,23 @@ MESH = (
     *(78, 82, 13, 312, 308, 317, 14, 87),
 )
 
-#: dlib's predictor was trained on boxes of dlib's own detector: squares. Where that detector finds a face of 300w_val
-#: (200 of 210), its square has this side and this much higher a centre, in shares of the annotated box's longer side
-#: (medians); x is the same.
+#: dlib's predictor was trained on boxes of dlib's own detector, which are squares. On the faces of 300w_val that this
+#: detector finds (200 of 210), its square has this side, and its centre lies this much higher, in shares of the longer
+#: side of the annotated box (medians). The x of the centre is the same.
 SQUARE_SIDE, SQUARE_UP = 1.08, 0.08
 
-FACES_AT_ONCE = 32  # as `FaceAligner.align` does
+FACES_AT_ONCE = 32  # as in `FaceAligner.align`
 
 
 def fan4(threads: int) -> Find:
-    """The four-stack FAN of the package face-alignment, with random weights: its own are a download."""
+    """The four-stack FAN of the package face-alignment, with random weights: its own weights are a download."""
     import numpy as np
     import torch
 
     from hih_align import crops
 
     torch.set_num_threads(threads)
-    # its file alone: the package imports numba and another OpenCV, which the network does not need
+    # load only its file: the package imports numba and another OpenCV, which the network does not need
     package = find_spec("face_alignment")
     if package is None or not package.submodule_search_locations:
         raise ModuleNotFoundError("No module named 'face_alignment'")
@@ -76,7 +76,7 @@ def fan4(threads: int) -> Find:
 
 
 def mediapipe(threads: int) -> Find:
-    """Face Mesh as on photographs: its detector on the box with a margin, then the mesh of the face that it found."""
+    """Face Mesh as used on photographs: its detector runs on the box with a margin, then the mesh on the found face."""
     import mediapipe
     import numpy as np
 
@@ -94,7 +94,7 @@ def mediapipe(threads: int) -> Find:
                 found.append(None)
                 continue
             points = np.array([(faces[0].landmark[i].x, faces[0].landmark[i].y) for i in MESH])
-            # 0 is the crop's edge there, and here the centre of its first pixel
+            # in Face Mesh 0 is the edge of the crop, here it is the centre of the first pixel
             found.append(points * (crop.shape[1], crop.shape[0]) - 0.5 + (left, top))
         return found
 
@@ -106,7 +106,7 @@ def dlib(threads: int) -> Find:
     import dlib
     import numpy as np
 
-    # found, not imported: the package imports pkg_resources, which new versions of setuptools lack
+    # find the package without importing it: it imports pkg_resources, which new versions of setuptools lack
     package = find_spec("face_recognition_models")
     if package is None or not package.submodule_search_locations:
         raise ModuleNotFoundError("No module named 'face_recognition_models'")
@@ -120,7 +120,7 @@ def dlib(threads: int) -> Find:
             side = round(SQUARE_SIDE * longer)
             left = round((x1 + x2 - side) / 2)
             top = round((y1 + y2 - side) / 2 - SQUARE_UP * longer)
-            square = dlib.rectangle(left, top, left + side - 1, top + side - 1)  # both ends included
+            square = dlib.rectangle(left, top, left + side - 1, top + side - 1)  # both ends are included
             found.append(np.array([(point.x, point.y) for point in predictor(image, square).parts()], float))
         return found
 
@@ -129,15 +129,15 @@ def dlib(threads: int) -> Find:
 
 @dataclass(frozen=True)
 class Competitor:
-    """A program of others.
+    """Another program.
 
     Attributes:
-        title: in tables and in the plot.
+        title: name in tables and in the plot.
         start: makes its `Find` for a number of threads.
-        one_thread: it runs in one thread, whatever it is told.
-        time_only: it has random weights.
-        note: a footnote on its accuracy.
-        hollow: in the plot, because its accuracy is not that on unseen faces.
+        one_thread: it always runs in one thread.
+        time_only: it has random weights, so only its time is measured.
+        note: footnote about its accuracy.
+        hollow: draw a hollow point in the plot, because its accuracy is not that on unseen faces.
     """
 
     title: str

@@ -1,11 +1,11 @@
-"""A large folder through `hih-align align`: its rate beside `align_batch`'s, its memory, and what a kill leaves.
+"""Measure `hih-align align` on a large folder: its speed beside `align_batch`, its memory, and its state after a kill.
 
     python benchmarks/folder.py --data ../shared/data/300w_test_lfpw/annotations.json --images 10000
 
-The folder holds links to the images of an annotation file, over and over. The program is killed (SIGKILL) half way and
-started again; then its JSON Lines must hold every face exactly once. Memory is that of a run from image 1,000 on (from
-a tenth, where there are fewer than 10,000). `align_batch` gets the same paths, as many as `--sample` says, before and
-after, so that drift shows. Linux.
+The folder holds links to the images of an annotation file, many times over. The program is killed (SIGKILL) half way
+and started again. Then its JSON Lines must hold every face exactly once. Memory is measured from image 1,000 on (from a
+tenth of the images if there are fewer than 10,000). `align_batch` gets the first `--sample` paths, before and after, to
+show drift of the machine. Linux only.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 
 
 def make(data: Path, count: int, folder: Path) -> dict[str, list[list[float]]]:
-    """Links to images, their boxes as CSV beside them; returns the boxes (x1, y1, x2, y2) by file name."""
+    """Make links to the images, and a CSV of their boxes beside them. Returns boxes (x1, y1, x2, y2) by file name."""
     annotations = json.loads(data.read_text("utf-8"))
     names = {image["id"]: image["file_name"] for image in annotations["images"]}
     faces: dict[str, list[list[float]]] = {}
@@ -46,7 +46,7 @@ def make(data: Path, count: int, folder: Path) -> dict[str, list[list[float]]]:
 
 
 def run(folder: Path, options: list[str], *, kill_at: int | None = None, mark: int = 0) -> dict[str, Any]:
-    """One run of the program: seconds from its first face to its last, and memory from face ``mark`` on."""
+    """Run the program once: seconds from its first face to its last, and memory from face ``mark`` on."""
     output = folder / "faces.jsonl"
     command = [sys.executable, "-m", "hih_align.cli", "align", str(folder / "images")]
     command += ["--boxes", str(folder / "boxes.csv"), "--json", str(output), *options]
@@ -76,7 +76,7 @@ def run(folder: Path, options: list[str], *, kill_at: int | None = None, mark: i
 
 
 class Lines:
-    """How many lines a growing file has; reads only what is new."""
+    """Counts the lines of a growing file. It reads only the new part."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.offset, self.found = path, 0, 0
@@ -92,7 +92,7 @@ class Lines:
 
 
 def resident(pid: int) -> float:
-    """MB; 0 of a process that has ended."""
+    """Resident memory in MB; 0 if the process has ended."""
     try:
         text = Path(f"/proc/{pid}/status").read_text()
     except OSError:
@@ -111,13 +111,13 @@ def batch_rate(aligner: Any, folder: Path, made: dict[str, list[list[float]]], s
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="COCO JSON, its pictures in images/ beside it")
+    parser.add_argument("--data", type=Path, required=True, help="COCO JSON, with its pictures in images/ beside it")
     parser.add_argument("--images", type=int, default=10_000)
-    parser.add_argument("--sample", type=int, default=500, help="images that align_batch gets")
+    parser.add_argument("--sample", type=int, default=500, help="number of images for align_batch")
     parser.add_argument("--backend", default="torch")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--refine", type=int, default=0)
-    parser.add_argument("--batch-size", type=int, default=32, help="of the program and of align_batch")
+    parser.add_argument("--batch-size", type=int, default=32, help="for the program and for align_batch")
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
     arguments = parser.parse_args()
 

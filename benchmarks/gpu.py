@@ -1,14 +1,15 @@
-"""How many faces a second a CUDA GPU aligns: one command, Markdown and JSON out.
+"""Measure how many faces a second a CUDA GPU aligns. One command writes Markdown and JSON:
 
     python benchmarks/gpu.py --out benchmarks/results
 
-For each size, precision and batch: `FaceAligner.align` on a 1920 x 1080 array with that many boxes (image sent, crops,
-network and decoder replayed as CUDA graphs, points read; refine=0), and the network alone (crops that lie on the GPU,
-decoder included, points not read). All take turns, so that the clock's drift falls on all alike. The yardstick is the
-fastest bfloat16 matrix product measured on the same GPU in the same run: the share is of that, in every precision.
+Two calls are timed for each size, precision and batch. `align` is `FaceAligner.align` on a 1920 x 1080 array with that
+many boxes: the image is sent, crops, network and decoder are replayed as CUDA graphs, and the points are read
+(refine=0). "network alone" gets crops that lie on the GPU; it includes the decoder, but the points are not read. All
+take turns, so that drift of the clock affects all of them equally. The yardstick is the fastest bfloat16 matrix product
+on the same GPU in the same run. The shares of all precisions are of that product.
 
-A size without weights is timed with random ones. (The file is not called cuda.py: torch would import it as the package
-of that name.)
+A size without weights is timed with random weights. (The file must not be called cuda.py, because torch would import it
+as the package of that name.)
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ from hih_align.runtime import CudaBackend
 
 DEVICE = "cuda"
 
-#: Sides of the matrices whose product is the yardstick; the fastest counts.
+#: Sides of the matrices whose product is the yardstick. The fastest counts.
 MATRICES = (4096, 8192, 16384)
 
 
 def seconds_of(work: Callable[[], object], seconds: float) -> list[float]:
-    """Times of calls, each waited for, for about so many seconds; at least three."""
+    """Times of calls during about ``seconds``, at least three. Each call is waited for."""
     times: list[float] = []
     started = time.perf_counter()
     while len(times) < 3 or time.perf_counter() - started < seconds:
@@ -60,18 +61,18 @@ def load(size: str, dtype: str) -> tuple[FaceAligner, bool]:
 
 
 def peak(seconds: float) -> float:
-    """Operations a second of the fastest bfloat16 matrix product."""
+    """Operations per second of the fastest bfloat16 matrix product."""
     best = 0.0
     for side in MATRICES:
         a, b = (torch.randn(side, side, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
         out = torch.empty_like(a)
         times = seconds_of(lambda a=a, b=b, out=out: [torch.mm(a, b, out=out) for _ in range(8)], seconds)  # type: ignore[misc]
-        best = max(best, 8 * 2 * side**3 / min(times[1:]))  # the first warms up
+        best = max(best, 8 * 2 * side**3 / min(times[1:]))  # the first call warms up
     return best
 
 
 def works(aligner: FaceAligner, faces: int) -> dict[str, Callable[[], object]]:
-    """What is timed, by its name; after a first call, which captures the graphs."""
+    """The timed calls by name. The first call of each, which captures the graphs, is already done."""
     image, box = photograph()
     boxes = box + np.random.default_rng(0).uniform(-8, 8, (faces, 1))
     backend = aligner._runtime()
@@ -90,7 +91,7 @@ def works(aligner: FaceAligner, faces: int) -> dict[str, Callable[[], object]]:
     for work in found.values():
         work()
     if not backend._graphs._usable:
-        print("CUDA graphs could not be captured: what follows is without them", file=sys.stderr)
+        print("CUDA graphs could not be captured: the following times are without them", file=sys.stderr)
     return found
 
 
@@ -114,7 +115,7 @@ def measure(
         fastest = max(fastest, peak(seconds / 10))
         for index, (_, work) in enumerate(jobs) if turn % 2 else reversed(list(enumerate(jobs))):
             for name, call in work.items():
-                call()  # warm again after the others
+                call()  # warm up again after the other contenders
                 torch.cuda.synchronize()
                 times.setdefault((index, name), []).extend(seconds_of(call, seconds / rounds))
         print(f"round {turn + 1} of {rounds}", file=sys.stderr)
@@ -131,7 +132,7 @@ def measure(
 
 
 def aligner_flops(aligner: FaceAligner) -> float:
-    """Of the network for one face; counted on a copy on the CPU."""
+    """Operations of the network for one face, counted on a copy on the CPU."""
     copy = HIHNet(aligner.network.landmarks, *aligner.network.size).eval()
     return flops(argparse.Namespace(network=copy))
 
@@ -176,12 +177,12 @@ def markdown(report: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="folder for gpu.json and gpu.md; made if need be")
+    parser.add_argument("--out", type=Path, help="folder for gpu.json and gpu.md")
     parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
     parser.add_argument("--dtypes", nargs="+", default=["float16", "bfloat16"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 64, 512])
-    parser.add_argument("--rounds", type=int, default=5, help="how often each takes its turn")
-    parser.add_argument("--seconds", type=float, default=3.0, help="for each row and column, in all")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds")
+    parser.add_argument("--seconds", type=float, default=3.0, help="time for each row and column in all")
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("benchmarks/gpu.py needs a CUDA GPU, and PyTorch sees none here; benchmarks/speed.py is for CPUs")

@@ -1,4 +1,4 @@
-"""Accuracy against time, from what `speed.py` measured.
+"""Plot accuracy against time, from the results of `speed.py`.
 
 python benchmarks/plot.py benchmarks/results/speed.json benchmarks/results/speed.png
 """
@@ -13,7 +13,7 @@ from typing import Any
 from competitors import COMPETITORS
 from worker import PLAIN, Contender
 
-#: The first that a contender has is its time: the settings at which its NME was measured.
+#: The first of these settings that a contender has gives its time. Its NME was measured at the same setting.
 SETTINGS = ("1 face, refine default", "1 face, refine 0")
 MARKERS = {
     (PLAIN, "fp32"): "x",
@@ -28,13 +28,13 @@ OTHERS = "0.25"
 
 
 def draw(report: dict[str, Any], path: Path) -> None:
-    """Write the plot: a point for each contender with weights, a line for each without.
+    """Draw the plot: a point for each contender with weights, a line for each contender without.
 
-    Of several numbers of threads the largest is drawn. Nothing is written where no single face was timed.
+    Of several numbers of threads the largest is drawn. If no single face was timed, nothing is written.
 
     Args:
-        report: of `speed.py`.
-        path: of the PNG.
+        report: the report of `speed.py`.
+        path: the PNG file.
     """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -47,7 +47,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(8, 4.8), layout="constrained")
     axes = figure.add_subplot()
     axes.set(xscale="log", xlabel="milliseconds a face, one face at a time", ylabel="NME, % of inter-ocular distance")
-    sizes: dict[str, str] = {}  # and their colours
+    sizes: dict[str, str] = {}  # the colour of each size
     used: dict[tuple[str, str], None] = {}
     for contender, row, ms in rows:
         competitor = COMPETITORS.get(contender.backend)

@@ -1,11 +1,12 @@
-"""What a smaller network costs: work, parameters and time of candidates, beside HIH_T, in each runtime.
+"""Measure what smaller networks cost: work, parameters and time of candidates beside HIH_T, in each runtime.
 
     python benchmarks/sizes.py --out benchmarks/results
 
-Candidates differ in the numbers of `hih_align.method.network.Size`; HIH_N is the one that ships. Times are of
-`FaceAligner.align`, one face, a given box and one pass, on a 1920 x 1080 array, with random weights: they do not depend
-on the weights. In a round every candidate is timed once, so that drift of the machine falls on all alike, and the
-fastest round counts. "outside" is what is left of `align` when the runtime's own call on the crop is taken away.
+Candidates differ in the values of `hih_align.method.network.Size`. HIH_N is the one that is shipped. Times are of
+`FaceAligner.align` for one face with a given box and one pass, on a 1920 x 1080 array. The weights are random, because
+the time does not depend on them. Each round times every candidate once, so that drift of the machine affects all of
+them equally, and the fastest round counts. "outside" is the time of `align` minus the time of the runtime's own call on
+the crop.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from hih_align.hub.checkpoints import save_checkpoint
 from hih_align.method.network import SIZES, Size
 from hih_align.runtime import AUTO, choose
 
-#: Landmarks of the timed networks.
+#: Number of landmarks of the timed networks.
 POINTS = 68
 
 CANDIDATES: dict[str, Size] = {
@@ -51,7 +52,7 @@ _IMAGE, _BOX = (1080, 1920, 3), (800.0, 400.0, 1000.0, 640.0)
 
 
 def work(size: Size) -> tuple[float, float]:
-    """Multiplications with an addition (GMAC) of a face, and parameters (millions)."""
+    """Work per face in GMAC (one multiplication and one addition), and parameters in millions."""
     with torch.device("meta"):
         network = HIHNet(POINTS, *size).eval()
         images = torch.empty(1, 3, size.input_size, size.input_size)
@@ -62,7 +63,7 @@ def work(size: Size) -> tuple[float, float]:
 
 
 def loaded(size: Size, backend: str) -> FaceAligner:
-    """An aligner with random weights, as a user has it: loaded from a folder."""
+    """An aligner with random weights, loaded from a folder as a user does it."""
     scheme = Scheme(id="points", names=tuple(map(str, range(POINTS))))
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
@@ -71,14 +72,14 @@ def loaded(size: Size, backend: str) -> FaceAligner:
 
 
 def seconds(function: Callable[[], object]) -> float:
-    """Of one call."""
+    """Seconds of one call."""
     begun = time.perf_counter()
     function()
     return time.perf_counter() - begun
 
 
 def measure(backend: str, sizes: dict[str, Size], rounds: int) -> dict[str, dict[str, float]]:
-    """Milliseconds of `align` and of what is not the runtime's, by candidate."""
+    """Milliseconds of `align`, and of its part outside the runtime, by candidate."""
     image = np.random.default_rng(0).integers(0, 256, _IMAGE, np.uint8)
     whole: dict[str, Callable[[], object]] = {}
     inside: dict[str, Callable[[], object]] = {}
@@ -91,13 +92,13 @@ def measure(backend: str, sizes: dict[str, Size], rounds: int) -> dict[str, dict
     for round_ in range(rounds + 3):
         for name, times in best.items():
             found = seconds(whole[name]), seconds(inside[name])
-            if round_ >= 3:  # the first warm up
+            if round_ >= 3:  # the first rounds warm up
                 best[name] = [min(pair) for pair in zip(times, found, strict=True)]
     return {name: {"ms": 1e3 * a, "outside_ms": 1e3 * max(a - b, 0.0)} for name, (a, b) in best.items()}
 
 
 def table(results: dict[str, Any]) -> str:
-    """Markdown."""
+    """The result as a Markdown table."""
     runtimes = list(results["runtimes"])
     head = ["network", "crop", "width", "head", "parameters, M", "float16, MB", "GMAC"]
     head += [f"{name}, ms" for name in runtimes] + [f"outside ({runtimes[0]}), ms", "times as fast as HIH_T"]
@@ -116,9 +117,9 @@ def table(results: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Entry point."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="Folder for sizes.json and sizes.md.")
+    parser.add_argument("--out", type=Path, help="folder for sizes.json and sizes.md")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--runtimes", nargs="+", default=list(AUTO))

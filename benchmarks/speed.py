@@ -1,21 +1,24 @@
-"""How fast `FaceAligner.align` is, and how accurate, beside the released design run plainly and beside other programs:
-one command, Markdown, JSON and a plot out.
+"""Measure the speed and accuracy of `FaceAligner.align`, of the released design run plainly, and of other programs.
+
+One command writes Markdown, JSON and a plot:
 
     python benchmarks/speed.py --out benchmarks/results --python mediapipe=/path/python --python dlib=/path/python
 
-Every contender (a size, a runtime, a precision, a number of threads; or another program) lives in a process of its own,
-so that thread pools do not meet and memory can be told apart; `--python` names another interpreter for a program that
-cannot be installed beside ours. They take turns: each round times every contender once, and drift of the machine falls
-on all alike. Times are of `align` on a 1920 x 1080 array: crop, network, decoder and all.
+A contender is a size with a runtime, a precision and a number of threads, or another program. Each contender has its own
+process, so that thread pools do not disturb each other and memory can be measured. `--python` names another interpreter
+for a program that cannot be installed beside hih-align. The contenders take turns: each round times every contender
+once, so that drift of the machine affects all of them equally. Times are of `align` on an array of 1920 x 1080 pixels,
+with crop, network, decoder and everything else.
 
-The plain design is the network as released, through the same `align`: float32, eager, contiguous, batch norm not
-folded, all faces at once, the paper's decoder, no refining. A size without weights is timed with random ones, and so is
-FAN-4. The others run as their users run them, one pass; MediaPipe and dlib use one thread, and know no batches. See
-`competitors.py` for the boxes that they get. What is not installed is left out, and the tables say so.
+The plain design is the released network, run through the same `align`: float32, eager, contiguous, batch norm not
+folded, all faces at once, the paper's decoder, no refining. A size without weights, and FAN-4, is timed with random
+weights. The other programs run as their users run them, with one pass. MediaPipe and dlib use one thread and have no
+batches. `competitors.py` describes the boxes that they get. A program that is not installed is left out, and the tables
+say so.
 
-NME is in percent of the distance of the outer eye corners, over the faces of `--data`, annotated boxes, at the default
-settings (the plain design's are its own). It is measured once for each network, precision and decoder, by the fastest
-runtime that has them: runtimes agree within 0.02 pixels of a crop (tests/test_backends.py).
+NME is in percent of the distance of the outer eye corners, over the faces of `--data`, with annotated boxes, at the
+default settings (for the plain design at its own). It is measured once for each network, precision and decoder, by the
+fastest runtime that has them, because runtimes agree within 0.02 crop pixels (tests/runtime/test_backends.py).
 """
 
 from __future__ import annotations
@@ -41,10 +44,10 @@ DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "300w_test_lfpw
 
 
 class Process:
-    """A contender's process.
+    """The process of a contender.
 
     Raises:
-        RuntimeError: it did not start, or ended: the message is its last line.
+        RuntimeError: the process did not start, or it ended. The message is its last line.
     """
 
     def __init__(self, contender: Contender, photograph: Path, python: str = sys.executable) -> None:
@@ -88,7 +91,7 @@ class Process:
 
 @dataclass(frozen=True)
 class Setting:
-    """What is timed: so many faces at once, with so many refining passes (None: the checkpoint's)."""
+    """What is timed: the number of faces at once, and the number of refining passes (None: the checkpoint's)."""
 
     faces: int
     refine: int | None
@@ -98,7 +101,7 @@ class Setting:
         return f"{self.faces} face{'s' * (self.faces > 1)}, refine {'default' if self.refine is None else self.refine}"
 
     def suits(self, contender: Contender) -> bool:
-        """The released design and the other programs have no refining passes."""
+        """False for refining passes with a contender that has none: the released design and the other programs."""
         return self.refine == 0 or (contender.ours and contender.backend != PLAIN)
 
 
@@ -113,28 +116,28 @@ def take_turns(
     rounds: int,
     seconds: float,
 ) -> tuple[Times, dict[Contender, float]]:
-    """Seconds of each call by contender and setting, and operations per second of each yardstick."""
+    """The seconds of each call, by contender and setting, and the operations per second of each yardstick."""
     peak: dict[Contender, float] = {}
     times: Times = {}
     due: dict[tuple[Contender, Setting], int] = {}
-    for turn in range(rounds + 1):  # the first warms up
+    for turn in range(rounds + 1):  # the first round warms up
         for yardstick in yardsticks:
             for side in matrices:
                 fastest = min(yardstick.ask("time", side=side, times=2))
                 peak[yardstick.contender] = max(peak.get(yardstick.contender, 0.0), 2 * side**3 / fastest)
-        # forth and back: who comes after whom is not always the same
+        # forwards and backwards, so that the order of the contenders changes
         for process in processes if turn % 2 else reversed(processes):
             for setting in settings:
                 if not setting.suits(process.contender):
                     continue
                 key, refine = (process.contender, setting), setting.refine
-                if not turn:  # a small batch is enough, and tells how long a large one takes
+                if not turn:  # a small batch is enough, and shows how long a large batch takes
                     faces = min(setting.faces, 4)
                     some = process.ask("time", faces=faces, refine=refine, times=2 if faces == 1 else 1)
                     once = some[-1] * setting.faces / faces
                     due[key] = max(1, min(50 * rounds, round(seconds / once)))
                     continue
-                # spread over the rounds; of one call alone, in the middle
+                # spread the calls over the rounds; a single call comes in the middle
                 times_now = sum((2 * i + 1) * rounds // (2 * due[key]) == turn - 1 for i in range(due[key]))
                 if times_now:
                     found = process.ask("time", faces=setting.faces, refine=refine, times=times_now)
@@ -144,7 +147,7 @@ def take_turns(
 
 
 def measure_accuracy(processes: Sequence[Process], times: Times, data: Path) -> dict[Contender, dict[str, float]]:
-    """NME, and how many of how many faces were found, of each contender that has weights."""
+    """The NME, and the numbers of found and of all faces, of each contender that has weights."""
     groups: dict[tuple[str, ...], list[Process]] = {}
     for process in processes:
         contender = process.contender
@@ -153,7 +156,7 @@ def measure_accuracy(processes: Sequence[Process], times: Times, data: Path) -> 
             groups.setdefault((contender.model, kind, contender.precision), []).append(process)
     found: dict[Contender, dict[str, float]] = {}
     for group in groups.values():
-        # by any one setting: they are in the same order by all
+        # any setting will do: the order is the same in all of them
         fastest = min(
             group, key=lambda p: min(s for (c, _), values in times.items() if c == p.contender for s in values)
         )
@@ -190,7 +193,7 @@ def measure_competitor(process: Process, data: Path) -> dict[str, float]:
 def summarize(
     process: Process, settings: Sequence[Setting], times: Times, peak: dict[Contender, float]
 ) -> dict[str, Any]:
-    """What is reported of a contender, but for its NME."""
+    """The report of a contender, without its NME."""
     import numpy as np
 
     contender = process.contender
@@ -204,7 +207,7 @@ def summarize(
     top = peak.get(yardstick(contender))
     work = process.started.get("gflop_per_face")
     share = work * 1e9 / (one["ms_per_face"] / 1e3) / top if one and top and work else None
-    # an exported folder by what is in it
+    # name an exported folder by its content
     name = replace(contender, model=process.started.get("size", contender.model)).name
     return (
         {"contender": asdict(contender), "name": name}
@@ -214,12 +217,12 @@ def summarize(
 
 
 def yardstick(contender: Contender) -> Contender:
-    """The matrix product in the same precision and with as many threads."""
+    """The matrix product in the same precision and with the same number of threads."""
     return Contender("torch", MATMUL, contender.precision, contender.threads)
 
 
 def photograph() -> tuple[Any, Any]:
-    """An array of 1920 x 1080 pixels and the box of its face."""
+    """An array of 1920 x 1080 pixels, and the box of the face in it."""
     import cv2
     import numpy as np
     import skimage.data
@@ -231,7 +234,7 @@ def photograph() -> tuple[Any, Any]:
 
 
 def write_photograph(path: Path) -> None:
-    """For the workers, some of which have other libraries."""
+    """Write the photograph for the workers. Some of them have other libraries."""
     import numpy as np
 
     image, box = photograph()
@@ -258,7 +261,7 @@ def machine() -> dict[str, Any]:
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """A table: how long a face takes, how many times faster than plain, and what else was measured; then notes."""
+    """The result as Markdown: a table of times, speed-ups over the plain design and other figures, then notes."""
     settings = report["settings"]
     rows = report["results"]
     about = report["machine"]
@@ -268,7 +271,7 @@ def markdown(report: dict[str, Any]) -> str:
         "",
         f"`{about['command']}`",
         "",
-        "Milliseconds a face, median (quartiles), and how many times faster than the plain design at the same batch:",
+        "Milliseconds per face: median (quartiles), and speed-up over the plain design at the same number of faces:",
         "",
         "| | NME | " + " | ".join(settings) + " | share of matmul | peak MB | load s | first result s |",
         "| --- |" + " --- |" * (len(settings) + 5),
@@ -320,7 +323,9 @@ def _notes(report: dict[str, Any]) -> list[str]:
             continue
         note = f"{competitor.title}: {competitor.note}"
         if row["accuracy"] and row["accuracy"]["found"] < row["accuracy"]["faces"]:
-            note += "; it found {found:g} of {faces:g} faces, and its NME is of those".format(**row["accuracy"])
+            note += "; it found {found:g} of {faces:g} faces, and its NME is of the found faces".format(
+                **row["accuracy"]
+            )
         lines.append(f"{note}.")
     return lines + [f"Not run: {error}" for error in report["not_run"]]
 
@@ -334,7 +339,7 @@ def contenders(arguments: argparse.Namespace) -> list[Contender]:
                 chosen += [
                     Contender(size, backend, precision, threads)
                     for precision in arguments.precisions
-                    if (backend, precision) != ("onnxruntime", "bf16")  # which it does not have
+                    if (backend, precision) != ("onnxruntime", "bf16")  # ONNX Runtime has no bfloat16 on the CPU
                 ]
         chosen += [Contender(f, b, "int8", threads) for b, _, f in (w.partition("=") for w in arguments.int8)]
     for name in arguments.competitors:
@@ -346,22 +351,22 @@ def contenders(arguments: argparse.Namespace) -> list[Contender]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="folder for speed.json, speed.md and speed.png; made if need be")
+    parser.add_argument("--out", type=Path, help="folder for speed.json, speed.md and speed.png")
     parser.add_argument("--sizes", nargs="+", default=["HIH_T", "HIH_S", "HIH_B"])
     parser.add_argument("--backends", nargs="*", default=["torch", "openvino", "onnxruntime"])
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16"])
-    parser.add_argument("--int8", nargs="+", default=[], metavar="BACKEND=FOLDER", help="what hih-align export wrote")
+    parser.add_argument("--int8", nargs="+", default=[], metavar="BACKEND=FOLDER", help="a folder of hih-align export")
     parser.add_argument("--competitors", nargs="*", default=list(COMPETITORS), choices=list(COMPETITORS))
     parser.add_argument("--python", nargs="+", action="extend", default=[], metavar="COMPETITOR=INTERPRETER")
     parser.add_argument("--threads", nargs="+", type=int, default=[os.cpu_count() or 1])
     parser.add_argument("--faces", nargs="+", type=int, default=[1, 8, 64])
-    parser.add_argument("--matrices", nargs="+", type=int, default=[1024, 2048, 4096], help="sides; the fastest counts")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each takes its turn")
+    parser.add_argument("--matrices", nargs="+", type=int, default=[1024, 2048, 4096], help="sides of the matrices")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds")
     parser.add_argument(
-        "--seconds", type=float, default=3.0, help="for each contender and setting, in all; at least one call"
+        "--seconds", type=float, default=3.0, help="time for each contender and setting in all; at least one call"
     )
     parser.add_argument(
-        "--data", type=Path, help="annotated faces of 68 points for NME; by default ../shared's LFPW test faces"
+        "--data", type=Path, help="annotated faces of 68 points for the NME; default: LFPW test faces of ../shared"
     )
     arguments = parser.parse_args()
     python = dict(word.split("=", 1) for word in arguments.python)

@@ -1,7 +1,7 @@
-"""One contender's process: it answers `speed.py`, a line of JSON for a line of JSON.
+"""The process of one contender. It answers `speed.py`: one line of JSON for each line of JSON.
 
-It may be run by another interpreter than the driver's, which has neither torch nor hih_align: only what a contender
-needs is imported.
+Another interpreter than the driver's may run this file, without torch and hih_align. So it imports only what the
+contender needs.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class Contender:
     """What one process runs.
 
     Attributes:
-        model: a size, or an exported folder; of a competitor its title.
-        backend: a runtime, "plain", the name of a competitor, or "matmul", the yardstick.
+        model: a size or an exported folder; for a competitor its title.
+        backend: a runtime, "plain", the name of a competitor, or "matmul" (the yardstick).
         precision: "fp32", "bf16" or "int8".
-        threads: of the process.
+        threads: number of threads.
     """
 
     model: str
@@ -50,7 +50,7 @@ class Contender:
 
 
 class Ours:
-    """`FaceAligner.align`, plain or not."""
+    """`FaceAligner.align`, optimised or plain."""
 
     def __init__(self, contender: Contender, photograph: Path) -> None:
         begun = time.perf_counter()
@@ -105,8 +105,11 @@ class Ours:
         return seconds
 
     def outside(self, times: int) -> float:
-        """Share of `align`'s time, one face and one pass, that is not the network's: crop, normalisation, decoder and
-        the result; of PyTorch, whose network can be timed alone. The median of so many calls."""
+        """The share of `align`'s time, for one face and one pass, that is spent outside the network.
+
+        That is crop, normalisation, decoder and result. It is measured with PyTorch, where the network can be timed
+        alone. The result is the median of ``times`` calls.
+        """
         network = self.aligner._runtime()._model.network
         predict, inside = network.predict, []
 
@@ -125,7 +128,7 @@ class Ours:
         return sorted(1 - part / call for part, call in zip(inside, whole, strict=True))[times // 2]
 
     def measure(self, data: str, refine: int | None) -> dict[str, float]:
-        """NME in percent of the inter-ocular distance, annotated boxes."""
+        """NME in percent of the inter-ocular distance, with annotated boxes."""
         from hih_align.data.annotations import read_dataset
         from hih_align.evaluation.evaluate import evaluate
 
@@ -137,14 +140,14 @@ class Theirs:
     """A competitor."""
 
     def __init__(self, contender: Contender, photograph: Path) -> None:
-        self.image, self.box = read(photograph)  # which imports numpy, as all of them do
+        self.image, self.box = read(photograph)  # imports NumPy, as all competitors do
         begun = time.perf_counter()
         self.find = COMPETITORS[contender.backend].start(contender.threads)
         loaded = time.perf_counter()
         self.find(self.image, self.box[None])
         first = time.perf_counter() - begun
         random = COMPETITORS[contender.backend].time_only
-        # their import is part of loading
+        # the import of a competitor counts as loading
         self.started = {"load_s": loaded - begun, "first_result_s": first, "random_weights": random}
 
     def time(self, faces: int, refine: int | None, times: int) -> list[float]:
@@ -157,7 +160,7 @@ class Theirs:
         return seconds
 
     def landmarks(self, faces: list[tuple[str, list[float]]]) -> list[Any]:
-        """Of images and a box in each: points (68, 2), or None."""
+        """The points (68, 2), or None, for each pair of an image and a box."""
         import numpy as np
         from PIL import Image
 
@@ -170,7 +173,7 @@ class Theirs:
 
 
 class Products:
-    """Matrix products by torch: how fast the machine can be."""
+    """Matrix products by torch, which show how fast the machine can be."""
 
     def __init__(self, contender: Contender, photograph: Path) -> None:
         import torch
@@ -193,7 +196,7 @@ class Products:
 
 
 def plain_aligner() -> Any:
-    """The same `align`, around the network as it was released."""
+    """The same `align` with the network as it was released."""
     import torch
 
     from hih_align import FaceAligner
@@ -212,7 +215,7 @@ def plain_aligner() -> Any:
                     points = heatmaps.decode(integer[:, -1], decimal) * heatmaps.STRIDE
                     return points.numpy(), integer[:, -1].amax((-2, -1)).clamp(0, 1).numpy()
 
-            run.dtype = torch.float32  # type: ignore[attr-defined]  # as backends have it
+            run.dtype = torch.float32  # type: ignore[attr-defined]  # backends have this attribute
             return [], run
 
         def _runtime(self) -> Any:
@@ -222,7 +225,7 @@ def plain_aligner() -> Any:
 
 
 def flops(aligner: Any) -> float:
-    """Of the network, a multiplication and an addition being two."""
+    """Operations of the network; a multiplication and an addition count as two."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -233,7 +236,7 @@ def flops(aligner: Any) -> float:
 
 
 def read(photograph: Path) -> tuple[Any, Any]:
-    """The driver's image and the box (4,) of its face."""
+    """The driver's image, and the box (4,) of the face in it."""
     import numpy as np
 
     with np.load(photograph) as file:
@@ -241,14 +244,14 @@ def read(photograph: Path) -> tuple[Any, Any]:
 
 
 def moved(box: Any, faces: int) -> Any:
-    """(faces, 4): the box, shifted by a few pixels."""
+    """(faces, 4): the box, shifted by a few pixels for each face."""
     import numpy as np
 
     return box + np.random.default_rng(0).uniform(-8, 8, (faces, 1))
 
 
 def peak_memory() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux has kilobytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux reports kilobytes
 
 
 def main() -> None:

@@ -2,10 +2,10 @@
 
     python examples/draw_faces.py [FOLDER]          (needs the extra [examples]; FOLDER is docs/images by default)
 
-* faces.jpg: 68 points on scikit-image's astronaut, 98 on matplotlib's Grace Hopper.
-* scores.jpg: the scores of a box with a face and of boxes without one.
+* faces.jpg: 68 points on scikit-image's astronaut, 98 points on matplotlib's Grace Hopper.
+* scores.jpg: the scores of a box with a face and of boxes without a face.
 * 300w.jpg, wflw.jpg, cofw.jpg: the index of each landmark of these schemes.
-* own-landmarks.jpg: five landmarks of one's own on both faces, as `docs/fine-tune.md` has them.
+* own-landmarks.jpg: five own landmarks on both faces, as in `docs/fine-tune.md`.
 
 Both photographs are in the public domain: Eileen Collins (NASA), Grace Hopper (US Navy).
 """
@@ -28,13 +28,13 @@ HOPPER = (168, 157, 354, 332)
 NO_FACES = ((330, 60, 450, 180), (20, 300, 140, 440), (350, 300, 450, 420))
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 
-#: Five landmarks of one's own on both faces.
+#: Five own landmarks on both faces.
 COLLINS_FIVE = ((204, 102), (247, 104), (226, 128), (203, 140), (245, 141))
 HOPPER_FIVE = ((224, 193), (305, 189), (267, 238), (233, 281), (303, 277))
 
 
 def cut(drawn: np.ndarray, box: tuple[int, int, int, int], scale: float, side: int) -> np.ndarray:
-    """A square of ``side`` pixels around the middle of a box, of a picture enlarged by ``scale``."""
+    """Cut a square of ``side`` pixels around the middle of a box out of a picture that was enlarged by ``scale``."""
     x, y = (round(v * scale) for v in ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2))
     half = side // 2
     padded = cv2.copyMakeBorder(drawn, half, half, half, half, cv2.BORDER_CONSTANT)
@@ -71,7 +71,7 @@ def numbered(image: np.ndarray, scheme: str, box: tuple[int, int, int, int], sid
 
 
 def own_landmarks(collins: np.ndarray, hopper: np.ndarray, side: int = 400) -> np.ndarray:
-    """Both faces with the five landmarks that the tutorial gives them."""
+    """Both faces with the five landmarks that the tutorial labels."""
     scheme = load_scheme(Path(__file__).with_name("five.json"))
     pictures = []
     for image, five, box in ((collins, COLLINS_FIVE, FACE), (hopper, HOPPER_FIVE, HOPPER)):

@@ -1,12 +1,12 @@
-"""The faces of a folder or a bucket, aligned by every machine of a Ray cluster; without a cluster, by this one.
+"""Align the faces of a folder or a bucket on all machines of a Ray cluster, or on this machine without a cluster.
 
     pip install "hih-align[ray]"
     python examples/ray_folder.py photos/ boxes.csv faces/ --actors 2
     python examples/ray_folder.py s3://bucket/photos boxes.json s3://bucket/faces --actors 16 --gpus 1
 
-It writes a row for each face, with the fields of `hih-align align FOLDER`: file, index, bbox, points, scores, scheme,
-model; as Parquet or JSON Lines, in several files. Each actor loads the aligner once, and reads and decodes images while
-its network runs. RAY_ADDRESS names a cluster, whose machines need hih-align, too.
+The script writes a row for each face, with the fields of `hih-align align FOLDER`: file, index, bbox, points, scores,
+scheme, model. The rows are Parquet or JSON Lines, in several files. Each actor loads the aligner once, and reads images
+while its network runs. RAY_ADDRESS names a cluster. Its machines need hih-align, too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from hih_align import FaceAligner
 from hih_align.boxes import read_boxes
 from hih_align.images import read_image
 
-#: Of the rows; said beforehand, because a batch may have no face.
+#: The fields of the rows. They are stated because a batch may have no face.
 FIELDS = pa.schema(
     {
         "file": pa.string(),
@@ -45,13 +45,13 @@ FIELDS = pa.schema(
 
 
 class Align:
-    """An actor: batches of images' names and boxes to rows of faces.
+    """An actor, which turns batches of image names and boxes into rows of faces.
 
     Args:
-        images: folder, or URI of one, as pyarrow knows them (s3://, gs://, hdfs://, ...).
-        threads: of the network, on a CPU.
+        images: a folder, or its URI in a form that pyarrow knows (s3://, gs://, hdfs://, ...).
+        threads: threads of the network on a CPU.
         refine: as in `FaceAligner.align`.
-        options: of `FaceAligner.from_pretrained`.
+        options: arguments of `FaceAligner.from_pretrained`.
     """
 
     def __init__(self, images: str, threads: int, refine: int | None, options: Mapping[str, Any]) -> None:
@@ -83,30 +83,30 @@ class Align:
 
 
 def open_folder(place: str) -> tuple[FileSystem, str]:
-    """A file system and the folder in it, of a path or a URI."""
+    """The file system and the folder of a path or a URI."""
     files, folder = FileSystem.from_uri(place if "://" in place else Path(place).resolve().as_uri())
     return files, folder.rstrip("/")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("images", help="folder, or URI of one")
+    parser.add_argument("images", help="a folder, or its URI")
     parser.add_argument("boxes", type=Path, help="COCO JSON, or CSV file,x1,y1,x2,y2")
-    parser.add_argument("out", help="folder to be made, or URI of one")
+    parser.add_argument("out", help="folder to write, or its URI")
     parser.add_argument("--format", choices=("parquet", "json"), default="parquet")
-    parser.add_argument("--actors", type=int, default=1, help="aligners that run at the same time")
-    parser.add_argument("--threads", type=int, default=1, help="CPUs of each")
-    parser.add_argument("--gpus", type=float, default=0, help="GPUs of each, such as 0.5")
-    parser.add_argument("--batch-size", type=int, default=64, help="images that an actor takes at once")
-    parser.add_argument("--model", default="HIH_T", help="size, manifest id, folder or Hub repository")
+    parser.add_argument("--actors", type=int, default=1, help="number of aligners that run at the same time")
+    parser.add_argument("--threads", type=int, default=1, help="CPUs of each aligner")
+    parser.add_argument("--gpus", type=float, default=0, help="GPUs of each aligner, such as 0.5")
+    parser.add_argument("--batch-size", type=int, default=64, help="number of images that an actor takes at once")
+    parser.add_argument("--model", default="HIH_T", help="a size, manifest id, folder or Hub repository")
     parser.add_argument("--dtype", help="float32, bfloat16, float16 or auto")
     parser.add_argument("--backend", default="torch", help="torch, openvino, onnxruntime or auto")
-    parser.add_argument("--refine", type=int, help="refining passes")
+    parser.add_argument("--refine", type=int, help="number of refining passes")
     arguments = parser.parse_args()
 
     files, folder = open_folder(arguments.out)
     if files.get_file_info(FileSelector(folder, allow_not_found=True)):
-        parser.error(f"out: {arguments.out} is not empty: the rows of two runs would mix")
+        parser.error(f"out: {arguments.out} is not empty, but the rows of two runs must not mix")
     items = [
         {"file": name, "boxes": boxes.ravel().tolist()}
         for name, boxes in read_boxes(arguments.boxes).items()
@@ -126,12 +126,12 @@ def main() -> None:
         num_cpus=arguments.threads,
         num_gpus=arguments.gpus,
     )
-    # writing asks for no CPU: the aligners may hold them all
+    # writing asks for no CPU, because the aligners may hold all CPUs
     where: dict[str, Any] = {"filesystem": files, "ray_remote_args": {"num_cpus": 0}}
     if arguments.format == "parquet":
         faces.write_parquet(folder, **where)
     else:
-        faces.write_json(folder, **where, double_precision=15)  # pandas' default would cut small scores off
+        faces.write_json(folder, **where, double_precision=15)  # pandas' default would round small scores
 
 
 if __name__ == "__main__":

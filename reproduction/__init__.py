@@ -1,7 +1,7 @@
-"""What the paper measures and the product does not need; runs from a checkout, not part of the wheel.
+"""Measurements of the paper that the product does not need. They run from a checkout and are not a part of the wheel.
 
-* `paper`: the paper's figures
-* `quantization`: the error of heatmaps themselves (Sec. IV-B, Fig. 4, Tab. IX "Ideal")
+* `paper`: the figures that the paper reports
+* `quantization`: the quantization error of heatmaps (Sec. IV-B, Fig. 4, Tab. IX "Ideal")
 * `rivals`: the paper's competitors for the subpixel part (Appendix, Tab. V and VI)
-* `ablations/`: all of them, and the paper's ablations, under one short budget
+* `ablations/`: the competitors and the paper's ablations, each with the same short training
 """

@@ -1,11 +1,11 @@
-"""What the paper (arXiv 2104.03100 v2) reports, in percent but for AUC10: facts to stand beside our figures."""
+"""The figures that the paper (arXiv 2104.03100 v2) reports, in percent except AUC10, to compare ours with."""
 
 from collections.abc import Mapping
 
 #: The columns of WFLW's tables after the full set.
 SUBSETS = ("pose", "expression", "illumination", "makeup", "occlusion", "blur")
 
-#: NME of heatmaps before anything is learnt, by scheme and decimal size, 0 for none (Sec. IV-B, Tab. IX "Ideal").
+#: NME of heatmaps without a network, by scheme and decimal size; 0: no decimal heatmap (Sec. IV-B, Tab. IX "Ideal").
 IDEAL: Mapping[str, Mapping[int, float]] = {
     "wflw": {0: 1.285, 4: 0.420, 8: 0.182, 16: 0.091},
     "300w": {0: 1.111},
@@ -37,14 +37,14 @@ WFLW = {
 #: COFW (Tab. II).
 COFW = {"HIH_T": 3.35, "HIH_S": 3.25, "HIH_B": 3.21}
 
-#: Full-set NME by scheme. "SOTA" is what Fig. 4 takes: ADNet or SLPT, the better of the two.
+#: Full-set NME by scheme. "SOTA" is the better one of ADNet and SLPT, as in Fig. 4.
 FIGURE_4: Mapping[str, Mapping[str, float]] = {
     "wflw": {"SOTA": 4.14, **{size: row["nme"][0] for size, row in WFLW.items()}},
     "300w": {"SOTA": 2.93, **{size: row[0] for size, row in W300.items()}},
     "cofw": {"SOTA": 3.32, **COFW},
 }
 
-#: 300W's common set, HIH_T, by subpixel part (Tab. VI).
+#: NME of HIH_T on 300W's common set, by subpixel part (Tab. VI).
 SUBPIXEL = {
     **{"baseline": 3.157, "wsm": 2.988, "dark": 2.962, "wov": 3.014, "wom": 3.127},
     **{"hih-l2": 2.946, "hih": 2.891},

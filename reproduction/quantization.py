@@ -1,6 +1,6 @@
-"""What heatmaps cost in accuracy before anything is learnt (Sec. IV-B, Fig. 4, Tab. IX "Ideal").
+"""The quantization error of heatmaps, without a network (Sec. IV-B, Fig. 4, Tab. IX "Ideal").
 
-Ground truth is encoded, decoded and compared with itself, from annotations alone:
+Annotated landmarks are encoded, decoded and compared with themselves. No image is read:
 
     python -m reproduction.quantization --data ../shared/data/wflw_dev --scheme wflw
 """
@@ -32,8 +32,11 @@ from .paper import FIGURE_4, IDEAL
 
 @dataclass(frozen=True)
 class Representation:
-    """One representation: its ``decimal_size`` (0: integer heatmaps only, rounded to the nearest pixel), the mean
-    ``nme`` in percent, the ``paper``'s figure where it has one, and ``share``, percent of published errors by name."""
+    """The result for one representation.
+
+    ``decimal_size``: 0 means integer heatmaps only, rounded to the nearest pixel. ``nme``: mean in percent. ``paper``:
+    the paper's figure, or None. ``share``: the error in percent of published errors, by name.
+    """
 
     decimal_size: int
     nme: float
@@ -43,15 +46,15 @@ class Representation:
 
 @dataclass(frozen=True)
 class Quantization:
-    """Quantization errors of one data set.
+    """The quantization errors of a data set.
 
     Attributes:
-        name, scheme: of the data set.
-        faces: how many count; those without both ends of the normaliser do not.
-        crop_ratio: crop side over the longer side of the points' tight box.
-        normalizer: what errors are divided by: a distance of the scheme, or "box", the longer side of the tight box.
-        masked: landmarks left out because they lie outside the crop.
-        rows: integer heatmaps only, then one for each decimal size.
+        name, scheme: name and scheme id of the data set.
+        faces: number of measured faces. Faces that lack a landmark of the normalizer are not measured.
+        crop_ratio: side of the crop divided by the longer side of the tight box of the points.
+        normalizer: the distance that divides errors: one of the scheme, or "box", the longer side of the tight box.
+        masked: number of landmarks that were left out because they lie outside the crop.
+        rows: integer heatmaps only, then one row per decimal size.
     """
 
     name: str
@@ -63,11 +66,11 @@ class Quantization:
     rows: tuple[Representation, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
+        """The result as a dictionary for JSON."""
         return asdict(self)
 
     def markdown(self) -> str:
-        """A table as in Tab. IX, with the shares of Fig. 4."""
+        """The result as a table like Tab. IX, with the shares of Fig. 4."""
         names = list(self.rows[0].share)
         head = ["decimal heatmap", "NME", "paper", *(f"share of {n} ({FIGURE_4[self.scheme][n]:.2f})" for n in names)]
         lines = [" | ".join(head), " | ".join("---" for _ in head)]
@@ -86,21 +89,21 @@ def quantization_error(
     decimal_sizes: Sequence[int] = (4, 8, 16),
     normalizer: str | None = None,
 ) -> Quantization:
-    """Quantization error of integer heatmaps alone and of nested ones.
+    """Measure the quantization error of integer heatmaps alone and of nested heatmaps.
 
     Args:
-        dataset: the annotations; no image is read.
-        crop_ratio: crop side over the longer side of the tight box of the face's points. The paper does not print
-            its own; about 1.15 gives its figures on WFLW.
-        decimal_sizes: of the decimal heatmaps, of 4, 8, 16.
-        normalizer: of the scheme, or "box" for the longer side of the tight box; by default
+        dataset: the annotations. No image is read.
+        crop_ratio: side of the crop divided by the longer side of the tight box of the points. The paper does not give
+            its value; about 1.15 reproduces its figures on WFLW.
+        decimal_sizes: sides of the decimal heatmaps, out of 4, 8, 16.
+        normalizer: a normalizer of the scheme, or "box" for the longer side of the tight box. None:
             `Scheme.default_normalizer`.
 
-    A landmark in heatmap pixels is its crop pixels over `heatmaps.STRIDE`. Integer heatmaps alone give the nearest
-    pixel; nested ones go through `heatmaps.encode` and `heatmaps.decode` (integer floored, decimal rounded).
+    Heatmap pixels are crop pixels divided by `heatmaps.STRIDE`. Integer heatmaps alone give the nearest pixel. Nested
+    heatmaps go through `heatmaps.encode` and `heatmaps.decode` (integer floored, decimal rounded).
 
     Raises:
-        ValueError: a ratio that is not positive, another normaliser than the scheme's, or no face to measure.
+        ValueError: the ratio is not positive, the scheme lacks the normalizer, or no face can be measured.
     """
     if not crop_ratio > 0:
         raise ValueError(f"crop_ratio is {crop_ratio}, expected a positive number")
@@ -118,7 +121,7 @@ def quantization_error(
         distance = dataset.scheme.distance(points, normalizer)
     measurable = np.isfinite(distance)
     if not measurable.any():
-        raise ValueError(f"dataset: {dataset.source} holds no face with both ends of {normalizer!r} labelled")
+        raise ValueError(f"dataset: {dataset.source} holds no face with all landmarks of {normalizer!r} labelled")
     points, labelled, distance = points[measurable], labelled[measurable], distance[measurable]
     crops = [square_crop(box, crop_ratio) for box in boxes[measurable]]
     exact = np.stack([crop.to_crop(p) for crop, p in zip(crops, points, strict=True)]) / STRIDE
@@ -142,16 +145,16 @@ def quantization_error(
 
 
 def _there_and_back(exact: NDArray[np.float64], decimal_size: int) -> NDArray[np.float64]:
-    # whole pixels shift the integer heatmap and nothing else, so 3 x 3 of its 64 x 64 pixels give the same, far sooner
+    # a shift by whole pixels only shifts the integer heatmap, so 3 x 3 of its 64 x 64 pixels give the same, faster
     whole = np.floor(exact) - 1
     encoded = encode(torch.from_numpy(exact - whole), (3, 3), decimal_size)
     return whole + decode(encoded.integer, encoded.decimal, ARGMAX).double().numpy()
 
 
 def plot(results: Sequence[Quantization], path: str | os.PathLike[str]) -> None:
-    """Draw Fig. 4: of each data set the published error, and how much of it integer heatmaps alone explain.
+    """Draw Fig. 4: for each data set the published error, and the part of it that integer heatmaps explain.
 
-    Needs matplotlib. Data sets of schemes without published figures are drawn without them.
+    It needs matplotlib. Data sets without published figures are drawn without them.
     """
     from matplotlib.figure import Figure
 
@@ -173,18 +176,20 @@ def plot(results: Sequence[Quantization], path: str | os.PathLike[str]) -> None:
 
 def main(
     data: Annotated[Path, typer.Option(help="Annotation file or folder.")],
-    scheme: Annotated[str, typer.Option(help="The data's landmarks: an id such as 'wflw', or a scheme file.")],
+    scheme: Annotated[str, typer.Option(help="Scheme of the data: an id such as 'wflw', or a scheme file.")],
     crop_ratio: Annotated[
-        float, typer.Option(help="Crop side over the longer side of the tight box of the points.")
+        float, typer.Option(help="Side of the crop divided by the longer side of the tight box of the points.")
     ] = 1.15,
     normalizer: Annotated[
-        str | None, typer.Option(help="What errors are divided by; else as evaluate does it.")
+        str | None, typer.Option(help="The distance that divides errors. By default as in evaluate.")
     ] = None,
-    format: Annotated[str | None, typer.Option(help="coco, pts, wflw, cofw or csv; by the name if not given.")] = None,
+    format: Annotated[
+        str | None, typer.Option(help="coco, pts, wflw, cofw or csv. By default it follows from the file name.")
+    ] = None,
     figure: Annotated[Path | None, typer.Option(help="Draw Fig. 4 to this file (needs matplotlib).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """The error of heatmaps themselves on annotated faces: Sec. IV-B, Fig. 4 and Tab. IX "Ideal" of the paper."""
+    """Measure the quantization error of heatmaps on annotated faces (Sec. IV-B, Fig. 4, Tab. IX "Ideal")."""
     result = quantization_error(read_dataset(data, scheme, format=format), crop_ratio, normalizer=normalizer)
     typer.echo(json.dumps(result.to_dict(), indent=2) if as_json else result.markdown())
     if figure is not None:

@@ -1,13 +1,13 @@
 """The paper's competitors of HIH for the subpixel part, on the same trunk (Appendix, Tab. V and VI).
 
-Each is a `Learner`, which `hih_align.training.train` takes as ``build``:
+Each one is a `Learner`, which `hih_align.training.train` takes as ``build``:
 
-* ``baseline``: integer heatmaps alone, from a trunk of 280 channels that makes up for the missing head; decoded at
-  half a pixel (``baseline``), with the second-maximal shift (``wsm``) or with DARK (``dark``)
+* ``baseline``: integer heatmaps alone. Its trunk has 280 channels, to make up for the missing head. It is decoded with
+  half a pixel added (``baseline``), with the second-maximal shift (``wsm``) or with DARK (``dark``)
 * ``wov``: offset values from a fully connected layer (Eq. 9)
-* ``wom``: one pair of offset maps, read at each landmark's maximum (Eq. 8)
+* ``wom``: one pair of offset maps, read at the maximum of each landmark (Eq. 8)
 
-The paper leaves the layers of WOV and WOM open; ours keep to the decimal head's widths.
+The paper does not describe the layers of WOV and WOM. Here they have the widths of the decimal head.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from hih_align.training.warmstart import Start
 
 RivalName = Literal["baseline", "wsm", "dark", "wov", "wom"]
 
-#: Channels of the baseline's trunk (Sec. IV-D).
+#: Number of channels of the baseline's trunk (Sec. IV-D).
 BASELINE_CHANNELS = 280
 
 
 class Baseline(Learner):
-    """Integer heatmaps alone. WSM and DARK read the very same network: ``rule`` can be changed after training."""
+    """Integer heatmaps alone. WSM and DARK decode the same network, so ``rule`` can be changed after training."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Baseline(Learner):
 
 
 class _OffsetVariant(Learner):
-    """The trunk of HIH with a head for offsets in [0, 1) beside it, trained by smooth L1 with HIH's alpha."""
+    """The trunk of HIH with a head for offsets in [0, 1), trained by smooth L1 with HIH's alpha."""
 
     def __init__(self, landmarks: int, stacks: int) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class _OffsetVariant(Learner):
         return Output(torch.stack(integer, 1), self.head(features) if subpixel else None)
 
     def offsets(self, subpixel: Tensor, pixels: Tensor) -> Tensor:
-        """What the head says (B, K, 2) of landmarks in the given pixels (B, K, 2)."""
+        """The offsets (B, K, 2) that the head gives for landmarks in the given pixels (B, K, 2)."""
         raise NotImplementedError
 
     def loss(
@@ -106,7 +106,7 @@ class _OffsetVariant(Learner):
 
 
 class OffsetValue(_OffsetVariant):
-    """WOV: the decimal head's layers end in a fully connected layer with two values per landmark."""
+    """WOV: the layers of the decimal head, ending in a fully connected layer with two values per landmark."""
 
     def __init__(self, landmarks: int, stacks: int, channels: int = 256, width: int = 384) -> None:
         super().__init__(landmarks, stacks)
@@ -126,7 +126,7 @@ class OffsetValue(_OffsetVariant):
 
 
 class OffsetMap(_OffsetVariant):
-    """WOM: offset maps of the heatmaps' size, two for all landmarks, supervised at the landmarks (CornerNet)."""
+    """WOM: two offset maps of the heatmaps' size, shared by all landmarks and supervised at them (as CornerNet)."""
 
     def __init__(self, landmarks: int, stacks: int, channels: int = 256) -> None:
         super().__init__(landmarks, stacks)
@@ -140,9 +140,9 @@ class OffsetMap(_OffsetVariant):
 
 
 def second_maximal(maps: Tensor) -> Tensor:
-    """(..., h, w) -> (..., 2): the maximum, moved a quarter of a pixel per axis towards its larger neighbour (WSM).
+    """The maximum of each map (..., h, w), moved by a quarter pixel per axis towards its larger neighbour (WSM).
 
-    At a border, where one neighbour is missing, it stays on that axis.
+    If one of the neighbours lies outside the map, the maximum is not moved on that axis. The result is (..., 2).
     """
     top = heatmaps.peak(maps)
     dx, dy, *_ = _derivatives(maps, top)
@@ -150,10 +150,11 @@ def second_maximal(maps: Tensor) -> Tensor:
 
 
 def dark(maps: Tensor, kernel: int = 11) -> Tensor:
-    """(..., h, w) -> (..., 2): DARK, a Newton step on the logarithm of the smoothed heatmap from its maximum.
+    """DARK: a Newton step from the maximum of each map (..., h, w), on the logarithm of the smoothed map.
 
-    Maps are smoothed by the Gaussian that OpenCV gives a ``kernel`` of that size and scaled back to their old
-    maximum. Where the Hessian is singular or the maximum lies within two pixels of the border, the maximum stays.
+    Maps are smoothed with the Gaussian that OpenCV gives a kernel of ``kernel`` pixels, and scaled back to their former
+    maximum. If the Hessian is singular, or the maximum lies within two pixels of the border, the result is the maximum.
+    The result is (..., 2).
     """
     top = heatmaps.peak(maps)
     flat = maps.reshape(-1, 1, *maps.shape[-2:])
@@ -177,8 +178,10 @@ def dark(maps: Tensor, kernel: int = 11) -> Tensor:
 
 
 def _derivatives(maps: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """First and second central differences (...) of maps (..., h, w) at integer pixels (..., 2): dx, dy, dxx, dxy,
-    dyy, the second at DARK's step of two pixels. 0 where they would reach outside the map."""
+    """Central differences dx, dy, dxx, dxy, dyy (...) of maps (..., h, w) at integer pixels (..., 2).
+
+    The second derivatives use DARK's step of two pixels. A difference that reaches outside the map is 0.
+    """
     height, width = maps.shape[-2:]
     flat = maps.flatten(-2)
     x, y = at.long().unbind(-1)
@@ -199,10 +202,10 @@ def _derivatives(maps: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor, Tens
 
 
 def build(name: str, landmarks: int, size: Size) -> Learner:
-    """A rival, or "hih" itself, by name with random weights.
+    """A rival, or "hih" itself, by name, with random weights.
 
     Raises:
-        ValueError: for an unknown name, or numbers that `HIHNet` refuses.
+        ValueError: the name is unknown, or `HIHNet` refuses the size.
     """
     if name == "hih":
         return build_hih(landmarks, size)
@@ -216,15 +219,15 @@ def build(name: str, landmarks: int, size: Size) -> Learner:
 
 
 def load_rival(folder: Path, name: str) -> Start:
-    """The ``best/`` or ``last/`` of a rival's run as start weights.
+    """Load the ``best/`` or ``last/`` of a rival's run as start weights.
 
     Args:
-        folder: of the weights.
-        name: of the rival, see `build`.
+        folder: the folder of the weights.
+        name: the name of the rival, see `build`.
 
     Raises:
-        FileNotFoundError: the run's ``run.json`` or the weights are not there.
-        RuntimeError: the weights are another network's.
+        FileNotFoundError: the run's ``run.json`` or the weights do not exist.
+        RuntimeError: the weights belong to another network.
     """
     run = json.loads((folder.parent / RUN_FILE).read_text("utf-8"))
     scheme = scheme_from_dict(run["scheme"])

@@ -235,9 +235,12 @@ def test_a_figures_command_is_what_was_measured(part: Any, monkeypatch: pytest.M
     from hih_align.cli import evaluate as command_module
     from hih_align.cli.app import app
     from hih_align.data import annotations
+    from hih_align.data.records import Record
     from hih_align.evaluation import evaluate as evaluation
 
     accuracy = part("accuracy")
+    records = tuple(Record(Path(f"/faces/images/{i:04d}.jpg"), None, {}) for i in range(1, 304))
+    monkeypatch.chdir(accuracy.ROOT)  # commands name split files from there
     asked: list[dict[str, Any]] = []
 
     class AskedError(Exception):
@@ -249,7 +252,7 @@ def test_a_figures_command_is_what_was_measured(part: Any, monkeypatch: pytest.M
 
     def read(path: Any, scheme: Any, **more: Any) -> Any:
         asked[-1] |= {"data": Path(path), "scheme": scheme}
-        return type("Data", (), {"skipped": ()})()
+        return type("Data", (), {"skipped": (), "name": "dev", "records": records})()
 
     def evaluate(aligner: Any, dataset: Any, **options: Any) -> Any:
         plain = {"refine": None, "mirror": False, "box": "annotated", "normalizer": None} | options
@@ -273,6 +276,13 @@ def test_a_figures_command_is_what_was_measured(part: Any, monkeypatch: pytest.M
             assert words[0] == "hih-align"
             assert isinstance(CliRunner().invoke(app, words[1:]).exception, AskedError)
             assert asked[0] == asked[1], words
+
+
+def test_split_files_part_the_faces_of_wflw_dev() -> None:
+    """Every third face chooses settings, the others are for reporting: no face is in both files."""
+    choose, report = ((BENCHMARKS / "splits" / f"wflw_dev_{n}.txt").read_text().split() for n in ("choose", "report"))
+    assert (len(choose), len(report), len({*choose, *report})) == (101, 202, 303)
+    assert all(int(name.removesuffix(".jpg")) % 3 == 0 for name in choose)
 
 
 def test_tables_beside_the_paper(part: Any) -> None:

@@ -1,9 +1,9 @@
-"""Write what the README and the documentation say of the code: the rooms, the landmarks' names, the table of models.
+"""Write the parts of the README and the documentation that follow from the code: rooms, landmark names, models.
 
     python tools/docs.py            writes the blocks between "begin" and "end" comments of the pages
-    python tools/docs.py --check    writes nothing; exit status 1 if a block is not what it would write
+    python tools/docs.py --check    writes nothing; the exit status is 1 if a block is out of date
 
-A test runs the second. Run the first after a change of imports, schemes or `weights_manifest.json`.
+A test runs the second command. Run the first one after a change of imports, schemes or `weights_manifest.json`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "hih_align"
 
-#: Small modules that stand in the picture as one room.
+#: Small modules that the picture shows as one room.
 SHARED = ("boxes", "crops", "drawing", "files", "images", "progress", "roll", "scores", "stream")
 SHARED_ROOM = "images, boxes, crops"
 
-#: Bottom to top, as the picture is drawn; rooms that are not named come after.
+#: The rooms from bottom to top of the picture. Rooms that are not named follow at the end.
 ORDER = (
     "schemes",
     SHARED_ROOM,
@@ -48,12 +48,12 @@ def room(name: str) -> str:
 
 
 def imports(package: Path = PACKAGE) -> Edges:
-    """(importing room, imported room) of every import that runs when a module is loaded."""
+    """(importing room, imported room) for every import that runs when a module is loaded."""
     found = set()
     for path in sorted(package.rglob("*.py")):
         parts = path.relative_to(package).with_suffix("").parts
         if parts == ("__init__",):
-            continue  # the public names: it imports from everywhere
+            continue  # the public names: this module imports from every room
         own = room(parts[0])
         inside = list(parts[:-1])
         for node in _loaded(ast.parse(path.read_text("utf-8"))):
@@ -64,7 +64,7 @@ def imports(package: Path = PACKAGE) -> Edges:
 
 
 def _loaded(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
-    """Imports outside functions and outside ``if TYPE_CHECKING``."""
+    """The imports outside functions and outside ``if TYPE_CHECKING``."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             yield node
@@ -90,7 +90,7 @@ def _targets(node: ast.Import | ast.ImportFrom, inside: list[str], package: str)
 
 
 def reduced(edges: Edges) -> Edges:
-    """Without the arrows that follow from others."""
+    """The arrows without those that follow from others."""
     kept = set(edges)
     for edge in sorted(edges):
         rest = kept - {edge}
@@ -113,7 +113,7 @@ def _reachable(start: str, edges: set[tuple[str, str]]) -> set[str]:
 
 
 def rooms() -> str:
-    """The picture of the rooms, and a table of what stands in each."""
+    """The picture of the rooms, and a table of their content."""
     edges = imports()
     names = sorted({name for edge in edges for name in edge}, key=lambda n: (ORDER.index(n) if n in ORDER else 99, n))
     keys = {name: f"r{n}" for n, name in enumerate(names)}
@@ -135,7 +135,7 @@ def _summary(path: Path) -> str:
 
 
 def names(scheme_id: str, columns: int = 3) -> str:
-    """A table of a scheme's landmarks: index and name, in ``columns`` pairs of columns."""
+    """A table of the landmarks of a scheme: index and name, in ``columns`` pairs of columns."""
     from hih_align.schemes import SCHEMES
 
     found = SCHEMES[scheme_id].names
@@ -147,7 +147,7 @@ def names(scheme_id: str, columns: int = 3) -> str:
     return "\n".join(lines)
 
 
-#: A model's column in the table and the metric of the manifest that it shows.
+#: The columns of the table of models, and the metric of the manifest that each shows.
 COLUMNS = {
     "NME": ("NME inter-ocular", "NME inter-ocular, full-set estimate"),
     "NME, the paper's argmax": (
@@ -157,10 +157,10 @@ COLUMNS = {
     "FR10": ("FR10", "FR10, full-set estimate"),
 }
 
-#: What a data set is called in tables.
+#: The names of data sets in tables.
 DATASETS = {
     "300w_test_lfpw": "`300w_test_lfpw`, 224 faces",
-    "wflw_dev (id%3!=0)": "`wflw_dev`, 202 faces, estimate of the whole test set",
+    "wflw_dev (reporting part)": "`wflw_dev`, 202 faces, estimate of the whole test set",
 }
 
 
@@ -170,7 +170,7 @@ def models() -> str:
 
 
 def models_short() -> str:
-    """The same for the README."""
+    """The table of models for the README, with fewer columns."""
     return _models(False)
 
 
@@ -192,7 +192,7 @@ def _models(whole: bool) -> str:
 
 
 def _parameters(file: str) -> str:
-    """The number of weights in a safetensors file, without the running statistics of batch norm."""
+    """Number of weights in a safetensors file, without the running statistics of batch norm."""
     path = next(folder / file for folder in (PACKAGE / "weights", ROOT / "weights") if (folder / file).is_file())
     with path.open("rb") as opened:
         header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
@@ -200,12 +200,12 @@ def _parameters(file: str) -> str:
     return f"{sum(math.prod(row['shape']) for row in kept) / 1e6:.1f} M"
 
 
-#: Ends of the names of batch norm's running statistics.
+#: Last parts of the names of batch norm's running statistics.
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 def _of_the_paper(size: str, scheme: str) -> str:
-    """The paper's NME: of 300W its common set, of WFLW its full set."""
+    """The paper's NME: on the common set of 300W, on the full set of WFLW."""
     from reproduction.paper import W300, WFLW
 
     value = {"300w": {s: v[1] for s, v in W300.items()}, "wflw": {s: v["nme"][0] for s, v in WFLW.items()}}
@@ -213,17 +213,17 @@ def _of_the_paper(size: str, scheme: str) -> str:
     return "-" if found is None else f"{found:.2f}"
 
 
-#: How boxes are given, and the metric of the manifest that was measured with them.
+#: The kinds of boxes, and the metric of the manifest that was measured with them.
 BOXES = {
     "annotated: tight around the points": "NME inter-ocular",
     "shifted by up to 10 %, scaled by 0.8 to 1.3": "NME inter-ocular, jitter boxes",
-    "squares that take in the forehead": "NME inter-ocular, square boxes",
+    "squares that include the forehead": "NME inter-ocular, square boxes",
     "WFLW's own detector": "NME inter-ocular, rect boxes",
 }
 
 
 def boxes() -> str:
-    """NME by the boxes that a model is given, from the manifest."""
+    """NME by the kind of box that a model is given, from the manifest."""
     rows = [row for row in _manifest() if row["metrics"]]
     ids = [f"`{row['id']}`" for row in sorted(rows, key=lambda row: str(row["scheme"]))]
     lines = ["| boxes | " + " | ".join(ids) + " |", "| --- |" + " --- |" * len(ids)]
@@ -241,7 +241,7 @@ def _manifest() -> list[dict[str, Any]]:
     return [row for row in rows if row["sha256"] is not None]
 
 
-#: The blocks by name.
+#: The functions that write the blocks, by the name of the block.
 BLOCKS: Mapping[str, Callable[[], str]] = {
     "rooms": rooms,
     "models": models,
@@ -254,7 +254,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
 
 
 def rewritten(text: str) -> str:
-    """A page with its blocks as they must be."""
+    """A page with all of its blocks up to date."""
 
     def block(match: re.Match[str]) -> str:
         return f"{match[1]}\n{BLOCKS[match[2]]()}\n{match[3]}"

@@ -1,4 +1,4 @@
-"""For maintainers: what becomes of a trained network. A row of the manifest, a model card, a repository on the Hub.
+"""For maintainers: turn a trained network into a manifest row, a model card and a repository on the Hub.
 
 python tools/weights.py ship runs/s --as HIH_S/wflw --training "..."
 python tools/weights.py card HIH_S/wflw --report report/report.md
@@ -24,7 +24,7 @@ from hih_align.hub.checkpoints import WEIGHTS_FILE
 from hih_align.hub.manifest import ManifestRow
 from hih_align.hub.publish import CARD_FILE, model_card, upload_folder
 
-#: Terms of the weights, beside the manifest of a checkout.
+#: The terms of the weights; the file lies beside the manifest of a checkout.
 TERMS_FILE = "LICENSE-WEIGHTS"
 
 app = typer.Typer(
@@ -37,27 +37,27 @@ Reports = Annotated[
 
 
 def ship(model: str, network: HIHNet, config: Config, training: str) -> Path:
-    """Make a network the checkpoint of a checkout's manifest row: float16 weights, hash, config, how it was trained.
+    """Make a network the checkpoint of a manifest row in a checkout: float16 weights, hash, config and training.
 
-    The row's figures and its place on the Hub are dropped: they were another network's.
+    The metrics of the row, and its place on the Hub, are removed, because they belong to the former network.
 
     Args:
-        model: the row's id, such as "HIH_S/wflw".
-        network, config: as training left them.
-        training: on what it was trained, by which command, how long and on what machine.
+        model: the id of the row, such as "HIH_S/wflw".
+        network, config: the result of the training.
+        training: training data, command, duration and machine, in words.
 
     Returns:
-        the file of weights: in the package where the row's file lies there, else in ``weights/`` beside the manifest.
+        The file of weights. It lies in the package if the row's file lies there, else in ``weights/``.
 
     Raises:
-        ValueError: no such row, or a network of another shape than the row's.
+        ValueError: the manifest has no such row, or the network has another size than the row.
     """
     row = manifest.read_manifest().get(model)
     if row is None:
         raise ValueError(f"model is {model!r}, expected one of {list(manifest.read_manifest())}")
     found, expected = (network.landmarks, network.size), (len(row.config.scheme), row.config.size)
     if found != expected:
-        raise ValueError(f"network has the landmarks and size {found}, {model} has {expected}")
+        raise ValueError(f"network has the landmarks and size {found}, expected {expected} for {model}")
     path = manifest.packaged_weights() / row.file
     if not path.is_file():
         path = manifest.manifest_path().parent / "weights" / row.file
@@ -77,12 +77,12 @@ def ship(model: str, network: HIHNet, config: Config, training: str) -> Path:
 
 
 def row_card(row: ManifestRow, reports: Sequence[str] = (), repo_id: str | None = None) -> str:
-    """The text of a row's ``README.md`` on the Hub: metadata, use, figures, training, terms.
+    """The model card of a row, the ``README.md`` on the Hub: metadata, use, figures, training and terms.
 
     Args:
-        row: the checkpoint, with all its figures.
-        reports: Markdown of evaluation reports (``report.md`` of ``hih-align evaluate --out``), shown as they are.
-        repo_id: where it will lie, for the example; the row's own by default, else its id.
+        row: the checkpoint, with all of its figures.
+        reports: Markdown of evaluation reports (``report.md`` of ``hih-align evaluate --out``). They are not changed.
+        repo_id: the repository that the example names; by default the row's own, else the id of the row.
     """
     figures = ["| measured on | what | value | date | hardware |", "| --- | --- | --- | --- | --- |"]
     figures += [
@@ -107,8 +107,8 @@ def row_card(row: ManifestRow, reports: Sequence[str] = (), repo_id: str | None 
             row.training or "Not trained yet.",
             "## Terms and limits",
             f"{row.terms} See {TERMS_FILE}.",
-            "Predictions can be wrong, and worse for people, poses and conditions that the training faces show rarely. "
-            "Landmarks say where parts of a face are, not whose it is.",
+            "Predictions can be wrong. They are worse for people, poses and conditions that are rare in the training "
+            "data. Landmarks say where the parts of a face are. They do not identify a person.",
         ],
     )
 
@@ -125,7 +125,7 @@ def _result(metric: Any) -> EvalResult:
 
 
 def _deeper(text: str) -> str:
-    """A report's headings are sections of the card."""
+    """A report whose headings are one level lower, as sections of the card."""
     return "\n".join(f"#{line}" if line.startswith("#") else line for line in text.strip().splitlines())
 
 
@@ -138,23 +138,25 @@ def publish(
     private: bool | None = None,
     token: str | bool | None = None,
 ) -> str:
-    """Push a checkpoint's weights, config, card and terms to a Hub repository, made if need be, in one commit.
+    """Upload weights, config, card and terms of a checkpoint to a Hub repository, in one commit.
+
+    The repository is made if it does not exist.
 
     Args:
-        row: whose file is at hand here; it goes up as it is, byte by byte.
+        row: the checkpoint. Its file on this machine is uploaded without a change.
         repo_id: "user/repo".
         reports: see `row_card`.
-        tags: names for the commit, such as "v0.1.0".
-        private: for a new repository.
-        token: as in huggingface_hub; None takes the one of ``hf auth login``.
+        tags: tags for the commit, such as "v0.1.0".
+        private: whether a new repository is private.
+        token: as in huggingface_hub; None: the token of ``hf auth login``.
 
     Returns:
-        the commit's id, the manifest row's ``revision``.
+        The id of the commit, which becomes the ``revision`` of the manifest row.
 
     Raises:
-        ValueError: a malformed repo_id.
-        WeightsUnavailableError, CheckpointError: the file is not here, or not what the manifest says.
-        OSError: if the Hub refuses or cannot be reached.
+        ValueError: ``repo_id`` is malformed.
+        WeightsUnavailableError, CheckpointError: the file is not here, or is not the file of the manifest.
+        OSError: the Hub refuses the upload or cannot be reached.
     """
     if row.sha256 is None or (path := manifest.local_weights(row)) is None:
         raise download.WeightsUnavailableError(f"model: the weights of {row.id} are not on this machine")
@@ -175,13 +177,13 @@ def publish(
 
 @app.command("ship")
 def ship_command(
-    run: Annotated[str, typer.Argument(help="A run's folder, or that of a checkpoint.")],
+    run: Annotated[str, typer.Argument(help="Folder of a run or of a checkpoint.")],
     model: Annotated[str, typer.Option("--as", help="The manifest id that it becomes, such as HIH_S/wflw.")],
-    training: Annotated[str, typer.Option(help="On what, by which command, how long and on what it was trained.")],
+    training: Annotated[str, typer.Option(help="Training data, command, duration and machine, in words.")],
 ) -> None:
-    """Make a trained network a checkout's checkpoint: float16 weights in their place, hash and config in the manifest.
+    """Make a trained network a checkpoint of the checkout: float16 weights, hash and config in the manifest.
 
-    Its figures follow: python benchmarks/accuracy.py MODEL --write.
+    Then measure its figures: python benchmarks/accuracy.py MODEL --write.
     """
     found = checkpoints.find_checkpoint(run)
     typer.echo(f"wrote {ship(model, checkpoints.load_network(found), found.config, training)}")
@@ -191,9 +193,9 @@ def ship_command(
 def card(
     model: Annotated[str, typer.Argument(help="A manifest id, such as HIH_T/300w.")],
     report: Reports = None,
-    out: Annotated[Path, typer.Option(help="File to write; - is the standard output.")] = Path("-"),
+    out: Annotated[Path, typer.Option(help="File to write. - is standard output.")] = Path("-"),
 ) -> None:
-    """Write a checkpoint's model card, from the manifest and evaluation reports."""
+    """Write the model card of a checkpoint, from the manifest and evaluation reports."""
     text = row_card(_manifest_row(model), [path.read_text("utf-8") for path in report or ()])
     with files.replacing(out) as temporary:
         temporary.write_text(text, "utf-8")
@@ -202,17 +204,19 @@ def card(
 @app.command("publish")
 def publish_command(
     model: Annotated[str, typer.Argument(help="A manifest id, such as HIH_T/300w.")],
-    repo: Annotated[str, typer.Option(help="user/repo on the Hub, made if need be.")],
+    repo: Annotated[str, typer.Option(help="user/repo on the Hub. It is made if it does not exist.")],
     report: Reports = None,
-    tag: Annotated[list[str] | None, typer.Option(help="A name for the commit, such as v0.1.0. Repeatable.")] = None,
-    private: Annotated[bool | None, typer.Option("--private/--public", help="Of a new repository.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="A tag for the commit, such as v0.1.0. Repeatable.")] = None,
+    private: Annotated[
+        bool | None, typer.Option("--private/--public", help="Whether a new repository is private.")
+    ] = None,
 ) -> None:
-    """Push a checkpoint to the Hub: weights, config, card, terms and tags; the manifest then says where it is."""
+    """Upload a checkpoint to the Hub: weights, config, card, terms and tags. Then the manifest names the repository."""
     row = _manifest_row(model)
     reports = [path.read_text("utf-8") for path in report or ()]
     revision = publish(row, repo, reports=reports, tags=tag or (), private=private)
     path = manifest.record(row.id, repo_id=repo, revision=revision)
-    typer.echo(f"{row.id} is at {repo}, revision {revision}; noted in {path}")
+    typer.echo(f"{row.id} is at {repo}, revision {revision}; wrote {path}")
 
 
 def _manifest_row(model: str) -> ManifestRow:

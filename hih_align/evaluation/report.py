@@ -124,7 +124,7 @@ def markdown(report: Report) -> str:
     if s.backend != "torch":
         manner.append(s.backend)
     if s.keep is not None:
-        manner.append(f"faces with {s.keep}" if s.keep != "chosen by a function" else f"faces {s.keep}")
+        manner.append(f"faces {s.keep}" if s.keep == "chosen by a function" else f"faces chosen by {s.keep}")
     unit = normalizer_text(s.normalizer)
     lines = [
         f"## {report.model or 'model'} on {report.dataset}",

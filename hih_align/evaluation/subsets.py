@@ -1,9 +1,10 @@
-"""Which faces of a dataset are measured (`chosen_by`), and of which the errors are told apart (`subset_masks`)."""
+"""The choice of the faces that are measured (`chosen_by`), and the subsets of a report (`subset_masks`)."""
 
 from __future__ import annotations
 
 import operator
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,22 +28,32 @@ _CONDITION = re.compile(r"\s*(?:attributes\.)?([\w-]+)\s*(?:%\s*(\d+)\s*)?(==|!=
 
 @dataclass(frozen=True)
 class Where:
-    """Chooses faces by their attributes: ``Where("id%3!=0")(record)``.
+    """Chooses faces by their attributes: ``Where("pose==1")(record)``.
 
     Attributes:
-        text: ``NAME [% DIVISOR] OPERATOR VALUE``, the operator one of ``== != < <= > >=``, or several of these, all
-            to hold, with ``and`` between: "id%3!=0", "pose==1 and blur==0", "subset==lfpw", "age>=18". Values that
-            are not both numbers are compared as text.
+        text: ``NAME OPERATOR VALUE``, where the operator is one of ``== != < <= > >=``, such as "subset==lfpw" or
+            "age>=18". Several conditions with ``and`` between them must all hold: "pose==1 and blur==0". If one of the
+            two values is not a number, both are compared as text. ``NAME % DIVISOR OPERATOR VALUE`` ("id%3!=0") is
+            deprecated; write a split file instead (`chosen_by`).
 
     Raises:
-        ValueError: text of another form; when called, a record that lacks the attribute, or text where a number is
-            needed.
+        ValueError: the text has another form. A call raises it if the record lacks the attribute, or if the attribute
+            is text and a number is needed.
+
+    Warns:
+        FutureWarning: the text holds ``%``.
     """
 
     text: str
 
     def __post_init__(self) -> None:
-        self._conditions()
+        if any(divisor for _, divisor, _, _ in self._conditions()):
+            warnings.warn(
+                f"where is {self.text!r}: a condition with % is deprecated and will be removed in version 0.3; write a "
+                "split file with one image name per line",
+                FutureWarning,
+                stacklevel=3,
+            )
 
     def __call__(self, record: Record) -> bool:
         return all(self._holds(record, *condition) for condition in self._conditions())
@@ -53,7 +64,7 @@ class Where:
             match = _CONDITION.fullmatch(part)
             if match is None or (match[2] is not None and int(match[2]) == 0):
                 raise ValueError(
-                    f"where is {self.text!r}, expected a split file, or such as 'pose==1' or 'subset==lfpw'"
+                    f"where is {self.text!r}, expected a split file, or a condition such as 'pose==1' or 'subset==lfpw'"
                 )
             found.append((match[1], None if match[2] is None else int(match[2]), match[3], match[4]))
         return found
@@ -66,7 +77,7 @@ class Where:
         if left is not None and right is not None:
             return _COMPARE[compare](left % divisor if divisor else left, right)
         if divisor or compare not in ("==", "!="):
-            raise ValueError(f"where is {self.text!r}, but {name} of {record.key} is {value!r}, which is no number")
+            raise ValueError(f"where is {self.text!r}, but {name} of {record.key} is {value!r}, expected a number")
         return _COMPARE[compare](str(value), wanted)
 
 
@@ -79,7 +90,7 @@ def _number(value: Attribute) -> float | None:
 
 @dataclass(frozen=True)
 class Chosen:
-    """Chooses the faces for which all parts hold; ``text`` names them in reports and runs."""
+    """Chooses the faces for which all parts hold. ``text`` names the choice in reports and runs."""
 
     text: str
     parts: tuple[Callable[[Record], bool], ...]
@@ -89,17 +100,17 @@ class Chosen:
 
 
 def chosen_by(texts: Sequence[str], dataset: Dataset) -> Chosen:
-    """What chooses faces of a dataset, for `evaluate` and `Dataset.where`.
+    """A condition that chooses faces of a data set, for `evaluate` and `Dataset.where`.
 
     Args:
-        texts: all of them hold for a chosen face. Each is the path of a split file, or a condition of `Where`. A split
-            file is UTF-8 text with an image file a line: its name, or the last parts of its path
-            ("indoor/0001.png"); all faces of these images are chosen.
-        dataset: whose faces are chosen.
+        texts: paths of split files, or conditions of `Where`. All of them must hold for a chosen face. A split file is
+            UTF-8 text with one image per line: the name of the image file, or the last parts of its path
+            ("indoor/0001.png"). It chooses all faces of these images.
+        dataset: the data set.
 
     Raises:
-        ValueError: a split file with a line that names none of the dataset's images, or that holds no line; text that
-            is neither a file nor a condition.
+        ValueError: a split file is empty, or has a line that names no image of the data set; or a text is neither a
+            file nor a condition.
     """
     parts: list[Callable[[Record], bool]] = []
     for text in texts:
@@ -111,7 +122,7 @@ def _split(path: Path, dataset: Dataset) -> Callable[[Record], bool]:
     lines = [line.strip().replace("\\", "/") for line in path.read_text("utf-8-sig").splitlines()]
     wanted = {line for line in lines if line}
     if not wanted:
-        raise ValueError(f"where is the file {path}, which is empty, expected an image file a line")
+        raise ValueError(f"where is the file {path}, which is empty, expected one image file per line")
     names = {record.image: _names(record.image) & wanted for record in dataset.records}
     if unknown := sorted(wanted.difference(*names.values())):
         raise ValueError(f"where is the file {path}, whose line {unknown[0]!r} names no image of {dataset.name!r}")
@@ -119,16 +130,16 @@ def _split(path: Path, dataset: Dataset) -> Callable[[Record], bool]:
 
 
 def _names(image: Path) -> set[str]:
-    """A file's name, and every longer end of its path."""
+    """The name of a file, and every longer last part of its path."""
     parts = image.as_posix().split("/")
     return {"/".join(parts[i:]) for i in range(len(parts))}
 
 
 def subset_masks(records: Sequence[Record], subsets: Iterable[str]) -> dict[str, NDArray[np.bool_]]:
-    """(N,) bool by name; see `evaluate` for what ``subsets`` may name.
+    """Masks (N,) bool by the name of the subset. `evaluate` says what ``subsets`` may name.
 
     Raises:
-        ValueError: an attribute that no record has, or one of more than 20 values.
+        ValueError: no record has the attribute, or it has more than 20 values.
     """
     masks: dict[str, NDArray[np.bool_]] = {}
     for subset in subsets:
@@ -157,5 +168,5 @@ def _flags(records: Sequence[Record]) -> list[str]:
 
 
 def is_set(value: Attribute) -> bool:
-    """Whether an attribute of 0 and 1 is 1."""
+    """Whether an attribute is 1."""
     return value == 1

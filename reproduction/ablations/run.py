@@ -1,11 +1,12 @@
-"""The paper's competitors and ablations, each under one short, equal budget.
+"""Train and compare the paper's competitors and ablations, each with the same short training.
 
     python -m reproduction.ablations.run --data ../shared/data/300w_train/annotations.json \
         --val ../shared/data/300w_val/annotations.json --out ../runs/ablations
 
-trains what is not trained yet, measures it on the validation faces and writes ``tables.md``. Interrupted, it goes on
-where it was. The trunk is trained once (``trunk.yaml``) and starts the runs that differ in their subpixel part alone
-(``subpixel.yaml``): as their first parts would be equal step by step, that changes nothing but the time.
+The command trains what is not trained yet, measures it on the validation faces and writes ``tables.md``. After an
+interruption the same command continues. The trunk is trained once (``trunk.yaml``). It starts all runs that differ only
+in their subpixel part (``subpixel.yaml``). The first part of these runs would be identical step by step, so this saves
+time and changes nothing else.
 """
 
 from __future__ import annotations
@@ -54,10 +55,10 @@ class Run:
     """A training run.
 
     Attributes:
-        name: of its folder.
-        what: what it is called in a table.
-        options: what differs in it, as ``key=value`` pairs of the recipe; ``size=S`` and ``learner=wov`` too.
-        recipe: file beside this one.
+        name: name of its folder.
+        what: its name in a table.
+        options: its differences, as ``key=value`` pairs of the recipe, also ``size=S`` and ``learner=wov``.
+        recipe: the recipe file beside this file.
         init: the run that it starts from.
         weight: share of the training faces that an epoch shows.
     """
@@ -71,24 +72,24 @@ class Run:
 
     @property
     def learner(self) -> str:
-        """What is trained: "hih" or a rival's name."""
+        """The trained network: "hih" or the name of a rival."""
         return self._special("learner") or "hih"
 
     @property
     def size(self) -> str | None:
-        """Of the network, where it is not the recipe's."""
+        """The size of the network, if it is not the recipe's."""
         return self._special("size")
 
     @property
     def overrides(self) -> list[str]:
-        """The recipe's keys that differ."""
+        """The keys of the recipe that differ."""
         return [pair for pair in self.options.split() if not pair.startswith(("learner=", "size="))]
 
     def _special(self, key: str) -> str | None:
         return next((pair.partition("=")[2] for pair in self.options.split() if pair.startswith(f"{key}=")), None)
 
 
-#: What a trunk of 256 channels starts.
+#: The learners that a trunk of 256 channels can start.
 HIH_TRUNK = ("hih", "wov", "wom")
 
 
@@ -96,7 +97,7 @@ TRUNKS = [
     Run("trunk", "256 channels", recipe="trunk", init=None, weight=1),
     Run("trunk-280", "280 channels", "learner=baseline", "trunk", None, 1),
 ]
-# a smooth L1 at CSC's weight, whose mean over 64 cells is small, drowns the integer loss: NME 16 and 17
+# with CSC's weight a smooth L1 would drown the integer loss (NME 16 and 17), because CSC is a small mean over 64 cells
 VARIANTS = [
     Run("baseline", "baseline (280 channels)", "learner=baseline", init="trunk-280"),
     Run("wov", "WOV (offset value, fully connected)", "learner=wov losses.alpha=0.001"),
@@ -131,13 +132,13 @@ ARGMAX, EXPECTATION = Decoder("argmax"), Decoder()
 
 
 def command(run: Run, data: str, val: str, out: str) -> list[str]:
-    """What trains it, as one would type it."""
+    """The command that trains the run, as a user would type it."""
     parts = ["python", "-m", "reproduction.ablations.run", "--only", run.name]
     return [*parts, "--data", data, "--val", val, "--out", out]
 
 
 def train_here(run: Run, data: str, val: str, out: Path) -> None:
-    """Train it in this process, or go on with it."""
+    """Train the run in this process, or continue it."""
     recipe = load_recipe(str(HERE / f"{run.recipe}.yaml"), run.size, parse_overrides(run.overrides))
     init = None if run.init is None else start_of(out / run.init / "best", run.learner)
     source = Source(read_dataset(data, "300w"), run.weight)
@@ -148,12 +149,12 @@ def train_here(run: Run, data: str, val: str, out: Path) -> None:
 
 
 def start_of(folder: Path, learner: str) -> Start:
-    """Start weights of a run: HIH's, or a rival's."""
+    """The start weights of a run: of HIH, or of a rival."""
     return load_start(folder) if learner in HIH_TRUNK else load_rival(folder, learner)
 
 
 def train(run: Run, data: str, val: str, out: str, threads: int) -> None:
-    """Train it in a process of its own, unless that is done; its output goes to a log beside its folder."""
+    """Train the run in its own process, unless it is done. Its output goes to a log file beside its folder."""
     folder = Path(out) / run.name
     if (folder / "last").is_dir():
         return
@@ -165,7 +166,7 @@ def train(run: Run, data: str, val: str, out: str, threads: int) -> None:
 
 
 def measure(folder: Path, learner: str) -> Errors:
-    """Validation errors by decoding, (N,) percent each, of a finished run."""
+    """Validation errors (N,) in percent, by decoding, of a finished run."""
     stored = json.loads((folder / RUN_FILE).read_text("utf-8"))
     recipe, scheme = recipe_from_dict(stored["recipe"]), scheme_from_dict(stored["scheme"])
     data = [Source(read_dataset(source["path"], scheme), source["weight"]) for source in stored["data"]]
@@ -206,7 +207,7 @@ def measure(folder: Path, learner: str) -> Errors:
 
 
 def measured(folder: Path, learner: str = "hih") -> Errors:
-    """`measure`, kept in the run's folder."""
+    """`measure`, stored in the folder of the run."""
     path = folder / "errors.json"
     if not path.is_file():
         errors = {name: values.tolist() for name, values in measure(folder, learner).items()}
@@ -216,7 +217,7 @@ def measured(folder: Path, learner: str = "hih") -> Errors:
 
 
 def cell(errors: NDArray[np.float64] | None, reference: NDArray[np.float64] | None = None) -> str:
-    """The mean, and by how much it differs from the reference face by face, with its standard error."""
+    """The mean, and its difference from the reference over the same faces, with its standard error."""
     if errors is None:
         return "-"
     text = f"{errors.mean():.2f}"
@@ -227,13 +228,13 @@ def cell(errors: NDArray[np.float64] | None, reference: NDArray[np.float64] | No
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
-    """In Markdown."""
+    """A table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def tables(out: Path) -> str:
-    """All of them."""
+    """All tables."""
     base, hih, last = measured(out / "baseline", "baseline"), measured(out / "hih"), measured(out / "last")
     own, best = hih["nested argmax"], hih["nested expectation"]
     options = VARIANTS[0].options
@@ -281,11 +282,11 @@ def main(
     data: Annotated[str, typer.Option(help="Training faces.")],
     val: Annotated[str, typer.Option(help="Validation faces.")],
     out: Annotated[Path, typer.Option(help="Folder of the runs.")],
-    jobs: Annotated[int, typer.Option(help="Runs at a time; the processor's cores are shared out among them.")] = 2,
+    jobs: Annotated[int, typer.Option(help="Number of runs at a time. They share the cores of the processor.")] = 2,
     show: Annotated[bool, typer.Option("--show", help="Only print the commands.")] = False,
-    only: Annotated[str | None, typer.Option(help="Train this run alone, in this process.")] = None,
+    only: Annotated[str | None, typer.Option(help="Train only this run, in this process.")] = None,
 ) -> None:
-    """Train, measure, and write tables.md."""
+    """Train all runs, measure them, and write tables.md."""
     groups = [TRUNKS, [*VARIANTS, *ABLATIONS[2:], *SUPERVISION, *RATES]]
     if show:
         for run in (run for group in groups for run in group):
