@@ -4,11 +4,11 @@ One command writes Markdown, JSON and a plot:
 
     python benchmarks/speed.py --out benchmarks/results --python mediapipe=/path/python --python dlib=/path/python
 
-A contender is a size with a runtime, a precision and a number of threads, or another program. Each contender has its own
-process, so that thread pools do not disturb each other and memory can be measured. `--python` names another interpreter
-for a program that cannot be installed beside hih-align. The contenders take turns: each round times every contender
-once, so that drift of the machine affects all of them equally. Times are of `align` on an array of 1920 x 1080 pixels,
-with crop, network, decoder and everything else.
+A contender is a size with a runtime, a precision and a number of threads, or another program. Each contender has its
+own process, so that thread pools do not disturb each other and memory can be measured. `--python` names another
+interpreter for a program that cannot be installed beside hih-align. The contenders take turns: each round times every
+contender once, so that drift of the machine affects all of them equally. Times are of `align` on an array of 1920 x
+1080 pixels, with crop, network, decoder and everything else.
 
 The plain design is the released network, run through the same `align`: float32, eager, contiguous, batch norm not
 folded, all faces at once, the paper's decoder, no refining. A size without weights, and FAN-4, is timed with random

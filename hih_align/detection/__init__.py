@@ -1,7 +1,7 @@
-"""Where faces are: YuNet by OpenCV in as many sizes and turns as an image needs, or any detector of the user's.
+"""Face detection: YuNet, run by OpenCV in as many sizes and rotations as an image needs, or a detector of the user.
 
-`detector` is what users hold; `scan` cuts an image into what the network looks at, and merges what it finds; `yunet`
-finds the network's file and runs it; `given` takes what any other detector returns.
+`detector` holds the class for users, `FaceDetector`. `scan` cuts an image into the parts that the network sees, and
+merges the results. `yunet` finds and runs the network's file. `given` converts the results of any other detector.
 """
 
 from .detector import Detections, FaceDetector

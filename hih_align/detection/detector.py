@@ -1,4 +1,4 @@
-"""The detector that users hold: an image in, boxes as the networks of this library want them out."""
+"""`FaceDetector`: from an image to the bounding boxes that the networks of this package expect."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from ..images import Image, read_image
 from ..roll import roll_of, turn
 from . import scan, yunet
 
-#: Longer sides of what is looked at, pixels. The first two share a square.
+#: Longer sides, in pixels, in which an image is searched. The first two share a square.
 SCAN_SIZES = (120, 504, 1536)
 
-#: Least score of a face.
+#: Lowest score of a face.
 THRESHOLD = 0.6
 
-#: Scores of faces that are upright and large enough: with one of them in an image, it is not turned.
+#: An upright and large enough face has at least this score. If an image has such a face, it is not rotated.
 SURE = 0.9
 
-#: Turns in which the image is looked at where no face is surely found, degrees clockwise.
+#: Rotations in which the image is searched if no face is certain, in degrees clockwise.
 ROTATIONS = (90, 180, 270)
 
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """Faces that were found in an image, largest first; N may be 0.
+    """The faces that were found in an image, the largest first. N may be 0.
 
     Attributes:
-        boxes: (N, 4) float32 x1, y1, x2, y2 in pixels of the image: brow to chin and jaw to jaw of the upright face,
-            about its centre. For a face that is turned, this box is turned by `rolls`.
-        scores: (N,) float32 in [0, 1], the detector's.
-        points: (N, 5, 2) float32 left and right eye, nose tip, left and right mouth corner; left in the picture of the
-            face upright.
+        boxes: (N, 4) float32 x1, y1, x2, y2 in pixels of the image: from brows to chin and from jaw to jaw, of the face
+            turned upright about the centre of the box. `rolls` says by how much the face is turned.
+        scores: (N,) float32 in [0, 1], the scores of the detector.
+        points: (N, 5, 2) float32 left and right eye, nose tip, left and right mouth corner. Left is left in the picture
+            of the upright face.
     """
 
     boxes: NDArray[np.float32]
@@ -47,7 +47,7 @@ class Detections:
 
     @property
     def rolls(self) -> NDArray[np.float64]:
-        """(N,) degrees clockwise by which the faces are turned, from their points."""
+        """(N,) rotation of each face in degrees clockwise, computed from its points."""
         return roll_of(self.points)
 
     def __len__(self) -> int:
@@ -63,15 +63,15 @@ class Detections:
         return Detections(self.boxes[key], self.scores[key], self.points[key])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        """(N, 5) boxes and scores, as other detectors give them."""
+        """(N, 5) boxes and scores, as other detectors return them."""
         return np.concatenate((self.boxes, self.scores[:, None]), 1).astype(dtype or np.float32, copy=False)
 
 
 class FaceDetector:
-    """Finds faces of any size and roll; thread-safe.
+    """Finds faces of any size and roll. Thread-safe.
 
-    The image is shrunk and looked at in several sizes, because the network sees faces of about 10 to 300 pixels; a face
-    that is found in more than one is given once. Where no face is surely found, the image is turned, too.
+    The image is searched in several reduced sizes, because the network finds faces of about 10 to 300 pixels. A face
+    that is found in several sizes is returned once. If no face is certain, the image is also searched in rotations.
 
     Attributes:
         threshold, sizes, rotations: as in `from_pretrained`.
@@ -86,19 +86,19 @@ class FaceDetector:
         rotations: Iterable[int] = ROTATIONS,
         hub: dict[str, Any] | None = None,
     ) -> None:
-        """Take the network's file; None looks for it when it is first needed.
+        """Make a detector from the network's file.
 
         Args:
-            path: the file, ``face_detection_yunet_2023mar.onnx``.
+            path: the file ``face_detection_yunet_2023mar.onnx``; None: the file is searched when it is first needed.
             threshold, sizes, rotations: as in `from_pretrained`.
-            hub: cache_dir, revision, token and local_files_only, with which the file is looked for.
+            hub: cache_dir, revision, token and local_files_only for the search of the file.
         """
         self.threshold = float(threshold)
         if not 0 < self.threshold < 1:
             raise ValueError(f"threshold is {threshold}, expected a score between 0 and 1")
         self.sizes = _whole("sizes", sizes, range(16, 1 << 15))
         if not self.sizes:
-            raise ValueError("sizes is empty, expected one longer side in pixels at least")
+            raise ValueError("sizes is empty, expected at least one longer side in pixels")
         self.rotations = _whole("rotations", rotations, (90, 180, 270))
         if path is not None and not Path(path).is_file():
             raise FileNotFoundError(f"path: no such file: {path}")
@@ -130,22 +130,23 @@ class FaceDetector:
         token: str | bool | None = None,
         local_files_only: bool = False,
     ) -> FaceDetector:
-        """Find the network's file, and where needed download it.
+        """Find the network's file, and download it if this is necessary.
 
         Args:
             name: "yunet".
-            threshold: least score of a face, in (0, 1).
-            sizes: longer sides in pixels in which the image is looked at; it is never enlarged. A smaller largest one
-                is faster and finds no small faces: a face has to be about 12 pixels in one of them.
-            rotations: turns to look in where no face is surely found, of 90, 180 and 270 degrees; () for none.
+            threshold: lowest score of a face, in (0, 1).
+            sizes: longer sides, in pixels, in which the image is searched. The image is never enlarged. With a smaller
+                largest size the search is faster but misses small faces: a face must have about 12 pixels in one size.
+            rotations: rotations in which the image is searched if no face is certain, out of 90, 180 and 270 degrees;
+                () for none.
             cache_dir, revision, token, local_files_only: as in `huggingface_hub.hf_hub_download`.
 
-        The file ``face_detection_yunet_2023mar.onnx`` is looked for in the folder that ``HIH_ALIGN_WEIGHTS`` names, in
-        the Hub's cache, then in the Hub's repository opencv/face_detection_yunet; its SHA-256 is verified.
+        The file ``face_detection_yunet_2023mar.onnx`` is searched in the folder that ``HIH_ALIGN_WEIGHTS`` names, in
+        the Hub's cache, and in the Hub's repository opencv/face_detection_yunet. Its SHA-256 is verified.
 
         Raises:
-            ValueError: an unknown name or setting; a damaged file (`CheckpointError`).
-            WeightsUnavailableError: the file cannot be had (an `OSError`).
+            ValueError: the name or a setting is unknown, or the file is damaged (`CheckpointError`).
+            WeightsUnavailableError: the file is not here and cannot be downloaded (an `OSError`).
         """
         if name != "yunet":
             raise ValueError(f"detector is {name!r}, expected 'yunet' or a function: image -> boxes (N, 4) or (N, 5)")
@@ -155,19 +156,19 @@ class FaceDetector:
         return detector
 
     def detect(self, image: Image) -> Detections:
-        """The faces of an image, largest first; none is an empty result.
+        """Find the faces of an image. The largest face comes first. Without a face the result is empty.
 
         Args:
-            image: a path, a PIL image, an RGB array or tensor; see `images.read_image`.
+            image: a path, an encoded picture, a PIL image, an RGB array or tensor; see `images.read_image`.
 
         Raises:
-            ValueError, TypeError, FileNotFoundError: a bad image.
-            WeightsUnavailableError, CheckpointError: the network's file, where it was not looked for yet.
+            ValueError, TypeError, FileNotFoundError: the image is bad.
+            WeightsUnavailableError, CheckpointError: the network's file cannot be obtained, or is damaged.
         """
         pixels = read_image(image)
         found = self._look(pixels, self.sizes)
         if found[1].max(initial=0) < SURE and self.rotations:
-            # where there are faces that may be seen better when turned, not all small ones are looked for again
+            # if some faces may be seen better when turned, small faces are not searched again
             sizes = sorted(self.sizes)[:2] if len(found[0]) else self.sizes
             turned = [self._turned(pixels, degrees, sizes) for degrees in self.rotations]
             found = _best(*(np.concatenate(parts) for parts in zip(found, *turned, strict=True)))
@@ -205,12 +206,12 @@ class FaceDetector:
     def _turned(
         self, pixels: NDArray[np.uint8], degrees: int, sizes: Sequence[int]
     ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """`_look` at the image turned, so that faces of roll ``degrees`` are upright."""
+        """`_look` in the rotated image, in which faces of roll ``degrees`` are upright."""
         quarters = degrees // 90
         height, width = pixels.shape[:2]
         boxes, scores, points = self._look(np.ascontiguousarray(np.rot90(pixels, quarters)), sizes)
         corners = np.concatenate((boxes.reshape(-1, 2, 2), points), 1)
-        # about the middle of the picture, whose sides may have changed places
+        # about the centre of the picture; its width and height may be exchanged
         size = np.array((height, width) if quarters % 2 else (width, height))
         back = turn(corners - (size - 1) / 2, degrees) + (np.array((width, height)) - 1) / 2
         ends = back[:, :2]
@@ -224,20 +225,20 @@ def _best(
     return boxes[kept], scores[kept], points[kept]
 
 
-#: Where the tight box of a face's landmarks lies, in shares of the longer side of YuNet's box: its centre by this much
-#: towards the chin, and its width and height. On 300w_val, `benchmarks/detection.py --fit`.
+#: The tight box of a face's landmarks in YuNet's box, in shares of its longer side: the centre lies this far towards
+#: the chin, and width and height are these. Fitted on 300w_val by `benchmarks/detection.py --fit`.
 DOWN, WIDE, HIGH = 0.127, 0.784, 0.757
 
 
 def mapped(boxes: NDArray[Any], points: NDArray[Any]) -> NDArray[np.float64]:
-    """YuNet's boxes -> boxes as the networks were trained on.
+    """Convert YuNet's boxes to boxes like those that the networks were trained on.
 
     Args:
         boxes: (N, 4) x1, y1, x2, y2.
-        points: (N, 5, 2), which say where the chin is.
+        points: (N, 5, 2), which show where the chin is.
 
     Returns:
-        (N, 4), of the upright face.
+        (N, 4) boxes of the upright faces.
     """
     centre, longer = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).max(1, initial=0, keepdims=True)
     down = turn(np.full((len(boxes), 1, 2), (0.0, DOWN)), roll_of(points))[:, 0]

@@ -1,7 +1,7 @@
-"""An image in several sizes: cut into tiles, packed into the squares that a network looks at, and merged again.
+"""Searching an image in several sizes: cut it into tiles, pack the tiles into squares, and merge the results.
 
-A network for faces of about 10 to 300 pixels sees faces of any size when it is shown the image in several sizes. Its
-input is always a square of the same side: some engines take no other.
+A network for faces of about 10 to 300 pixels finds faces of any size if it sees the image in several sizes. Its input
+is always a square of the same side, because some engines accept no other.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-#: Side of the squares that the network looks at, pixels.
+#: Side of the squares that the network sees, in pixels.
 CANVAS = 640
 
-#: Tiles of one size overlap by this much, pixels: a smaller face lies wholly in one of them.
+#: Overlap of the tiles of one size, in pixels. A smaller face lies completely in one of them.
 OVERLAP = 128
 
-#: A box that comes closer to a tile's edge than this, pixels, is cut off by it.
+#: A box closer to the edge of a tile than this, in pixels, is cut off by the edge.
 CUT = 2
 
-#: Black pixels between two tiles of a square.
+#: Number of black pixels between two tiles of a square.
 GAP = 16
 
-#: Two sizes of an image that differ by a smaller factor are one: nothing is seen in the second that the first lacks.
+#: Two sizes that differ by a smaller factor count as one: the second would show nothing new.
 STEP = 1.5
 
-#: Boxes that share more than this of their union, or cover more than this of the smaller, are of one face.
+#: Two boxes are of the same face if they share more than this of their union, or of the smaller box.
 SAME_UNION, SAME_SMALLER = 0.3, 0.7
 
 
@@ -38,11 +38,11 @@ class Tile:
 
     Attributes:
         scale: pixels of this size per image pixel.
-        x, y: the part's corner, in pixels of this size.
-        width, height: of the part.
-        left, top: where it lies in the square.
-        inner: (4,) whether its left, top, right and bottom edge lie inside the image: what touches it is cut off, and
-            whole in a neighbour or in a smaller size.
+        x, y: the corner of the part, in pixels of this size.
+        width, height: size of the part.
+        left, top: its place in the square.
+        inner: (4,) whether its left, top, right and bottom edge lies inside the image. A face that touches such an edge
+            is cut off here; a neighbouring tile or a smaller size shows the whole face.
     """
 
     scale: float
@@ -56,14 +56,14 @@ class Tile:
 
 
 def plan(height: int, width: int, sizes: Sequence[int]) -> list[list[Tile]]:
-    """The squares to look at.
+    """The squares that the network must see.
 
     Args:
-        height, width: of the image.
-        sizes: longer sides in pixels of what is looked at; the image is never enlarged.
+        height, width: size of the image.
+        sizes: longer sides, in pixels, in which the image is searched. The image is never enlarged.
 
     Returns:
-        for each square its tiles.
+        For each square its tiles.
     """
     longer = max(height, width)
     scales: list[float] = []
@@ -92,7 +92,7 @@ def _tiles(height: int, width: int, scale: float) -> Iterator[Tile]:
 
 
 def _cuts(length: int) -> list[tuple[int, int]]:
-    """First and last + 1 pixel of the tiles along one side, evenly spread."""
+    """First and last + 1 pixel of the tiles along one side, evenly spaced."""
     count = 1 if length <= CANVAS else -(-(length - OVERLAP) // (CANVAS - OVERLAP))
     side = min(length, CANVAS)
     starts = np.linspace(0, length - side, count).round().astype(int)
@@ -100,7 +100,7 @@ def _cuts(length: int) -> list[tuple[int, int]]:
 
 
 def _beside(tile: Tile, square: Sequence[Tile]) -> Tile | None:
-    """The tile to the right of all that the square holds, or below it; None if there is no room."""
+    """The tile, placed to the right of the tiles in the square, or below them; None if there is no room."""
     right = max(t.left + t.width for t in square) + GAP
     bottom = max(t.top + t.height for t in square) + GAP
     if right + tile.width <= CANVAS:
@@ -111,7 +111,7 @@ def _beside(tile: Tile, square: Sequence[Tile]) -> Tile | None:
 
 
 def paint(image: NDArray[np.uint8], squares: Sequence[Sequence[Tile]]) -> Iterator[NDArray[np.uint8]]:
-    """(640, 640, 3) uint8 BGR of each square, from an RGB image; black where no tile lies."""
+    """Yield each square, (640, 640, 3) uint8 BGR, of an RGB image. It is black outside its tiles."""
     resized: dict[float, NDArray[np.uint8]] = {}
     for square in squares:
         canvas = np.zeros((CANVAS, CANVAS, 3), np.uint8)
@@ -133,13 +133,13 @@ def _shrunk(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
 def to_image(
     boxes: NDArray[np.float64], points: NDArray[np.float64], square: Sequence[Tile], keep: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What was found in a square, in image pixels.
+    """Map the results in a square to image pixels.
 
     Args:
         boxes: (N, 4) in pixels of the square.
-        points: (N, 5, 2) likewise.
+        points: (N, 5, 2) in pixels of the square.
         square: its tiles.
-        keep: (N,) set to False where a box lies in no tile, or is cut off by an edge inside the image.
+        keep: (N,); it is set to False for a box that lies in no tile, or that an edge inside the image cuts off.
     """
     boxes, points = boxes.copy(), points.copy()
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
@@ -153,7 +153,7 @@ def to_image(
         cut = (np.concatenate((low, high), 1) < CUT) & np.array(tile.inner)
         keep[here & cut.any(1)] = False
         shift = np.array((tile.x, tile.y)) - corner
-        # pixel edges keep their places when an image is resized
+        # resizing an image preserves the places of pixel edges
         boxes[here] = (boxes[here] + np.tile(shift, 2) + 0.5) / tile.scale - 0.5
         points[here] = (points[here] + shift + 0.5) / tile.scale - 0.5
     keep[home < 0] = False
@@ -161,7 +161,7 @@ def to_image(
 
 
 def merged(boxes: NDArray[np.float64], scores: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Indices of the boxes that remain when each face keeps the one of the best score, best first.
+    """Indices of the boxes that remain if each face keeps its box with the best score; the best first.
 
     Args:
         boxes: (N, 4) x1, y1, x2, y2.
@@ -178,7 +178,7 @@ def merged(boxes: NDArray[np.float64], scores: NDArray[np.float64]) -> NDArray[n
 
 
 def overlap(box: NDArray[np.float64], others: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(N,) shares that a box and each of N others have in common: of their union, and of the smaller of the two."""
+    """Overlap (N,) of a box with each of N others: as a share of the union, and as a share of the smaller box."""
     sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
     common = sides.clip(0).prod(1)
     area, areas = (box[2:] - box[:2]).prod(), (others[:, 2:] - others[:, :2]).prod(1)

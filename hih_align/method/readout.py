@@ -1,10 +1,9 @@
-"""From the points of a network's heads to the landmarks of another scheme, without training.
+"""Readouts: landmarks of another scheme as weighted sums of the points of a network's heads, without training.
 
-A head is what predicts one landmark: a row of the network's last layers. A readout makes each landmark of a sum of the
-heads' points. Points are complex numbers here, x + iy, and so are the weights: a weight of absolute value s and angle t
-scales by s and turns by t. The weights of a landmark sum to 1, so a face that is moved, turned or scaled in the crop
-moves, turns or scales its landmarks. "Head 3, and a tenth of the distance of the eyes below it, in the face's own
-frame" is such a sum.
+A head predicts one landmark; it is one row of the network's last layers. A readout computes each new landmark as a sum
+of the heads' points. Points and weights are complex numbers; a point is x + iy. A weight of absolute value s and angle
+t scales by s and turns by t. The weights of a landmark sum to 1, so the landmarks move, turn and scale with the face.
+An example of such a sum is "head 3, moved down by a tenth of the distance of the eyes, in the frame of the face".
 """
 
 from __future__ import annotations
@@ -18,20 +17,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-#: Weights below this move a point by less than a thousandth of a pixel.
+#: A weight below this moves a point by less than a thousandth of a pixel.
 NEGLIGIBLE = 1e-6
 
 
 @dataclass(frozen=True)
 class Readout:
-    """How K landmarks are read from H heads.
+    """How K landmarks are computed from H heads.
 
     Attributes:
-        heads: H, the landmarks that the network itself has.
-        terms: for each of the K landmarks its terms: (head, real part of the weight, imaginary part).
+        heads: H, the number of landmarks of the network itself.
+        terms: for each of the K landmarks its terms: (head, real part of the weight, imaginary part of the weight).
 
     Raises:
-        ValueError: no landmark, a landmark without terms, a head outside 0..H-1, or weights that do not sum to 1.
+        ValueError: there is no landmark, a landmark has no terms, a head is outside 0..H-1, or the weights of a
+            landmark do not sum to 1.
     """
 
     heads: int
@@ -39,7 +39,7 @@ class Readout:
 
     def __post_init__(self) -> None:
         if not self.terms:
-            raise ValueError("readout has no landmarks")
+            raise ValueError("readout has no landmarks, expected at least one")
         for landmark, terms in enumerate(self.terms):
             if bad := [head for head, _, _ in terms if not 0 <= head < self.heads]:
                 raise ValueError(f"readout: landmark {landmark} names head {bad[0]}, expected 0..{self.heads - 1}")
@@ -52,7 +52,7 @@ class Readout:
 
     @cached_property
     def weights(self) -> NDArray[np.complex128]:
-        """(K, H) weights."""
+        """(K, H) complex weights."""
         found = np.zeros((len(self), self.heads), np.complex128)
         for landmark, terms in enumerate(self.terms):
             for head, real, imaginary in terms:
@@ -61,41 +61,41 @@ class Readout:
 
     @cached_property
     def sources(self) -> NDArray[np.intp]:
-        """(K,) the head of each landmark's largest weight: its scores are the landmark's."""
+        """(K,) the head with the largest weight of each landmark; the landmark has the score of this head."""
         return np.abs(self.weights).argmax(-1)
 
     @cached_property
     def picks(self) -> bool:
-        """Whether each landmark is a head's point as it is."""
+        """Whether each landmark is the point of one head, unchanged."""
         return bool(np.array_equal(self.weights, np.eye(self.heads)[self.sources]))
 
     @cached_property
     def used(self) -> NDArray[np.intp]:
-        """(U,) the heads that have a weight, in ascending order."""
+        """(U,) the heads with a weight, in ascending order."""
         return np.flatnonzero((self.weights != 0).any(0))
 
     def points(self, heads: ArrayLike) -> NDArray[np.float64]:
-        """(..., H, 2) points of the heads, in any unit -> (..., K, 2) landmarks."""
+        """(..., K, 2) landmarks from the points (..., H, 2) of the heads, in any unit."""
         p = np.asarray(heads, np.float64)
         z = (p[..., 0] + 1j * p[..., 1]) @ self.weights.T
         return np.stack((z.real, z.imag), -1)
 
     def then(self, weights: NDArray[Any]) -> Readout:
-        """The readout of ``weights`` (K', K), whose rows sum to 1, of this one's landmarks."""
+        """The readout that applies ``weights`` (K', K), whose rows sum to 1, to the landmarks of this readout."""
         return from_weights(np.asarray(weights) @ self.weights)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, as `readout_from_dict` reads it."""
+        """The readout as a dictionary that `readout_from_dict` reads."""
         return {"heads": self.heads, "terms": [[list(term) for term in terms] for terms in self.terms]}
 
 
 def pick(heads: int, indices: Sequence[int]) -> Readout:
-    """The readout that takes the points of some of ``heads`` heads as they are."""
+    """The readout that takes the points of some of ``heads`` heads, unchanged."""
     return Readout(heads, tuple(((operator.index(index), 1.0, 0.0),) for index in indices))
 
 
 def from_weights(weights: NDArray[Any]) -> Readout:
-    """The readout of (K, H) weights, real or complex, whose rows sum to 1; those of no effect are left out."""
+    """The readout of weights (K, H), real or complex, whose rows sum to 1. Negligible weights are left out."""
     kept = np.asarray(weights, np.complex128).copy()
     kept[np.abs(kept) < NEGLIGIBLE] = 0
     kept = np.round(kept / kept.sum(-1, keepdims=True), 9)
@@ -106,10 +106,10 @@ def from_weights(weights: NDArray[Any]) -> Readout:
 
 
 def readout_from_dict(data: Mapping[str, Any]) -> Readout:
-    """A readout from plain data.
+    """Make a readout from a dictionary.
 
     Raises:
-        KeyError, TypeError, ValueError: it is of another form.
+        KeyError, TypeError, ValueError: the dictionary has another form.
     """
     terms = tuple(
         tuple((operator.index(head), float(real), float(imaginary)) for head, real, imaginary in row)

@@ -1,4 +1,4 @@
-"""How the process keeps memory."""
+"""Settings of the process's memory allocator (glibc)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what it frees, for the next layer, instead of giving it back to the kernel page by page.
+    """Let glibc keep freed memory for the next layer, instead of returning it to the kernel page by page.
 
-    For programs, not for libraries: the effect is permanent and process-wide. Without it, asking the kernel for memory
-    takes a large part of a training step, or of a batch of faces, on the CPU. Does nothing without glibc.
+    This is for programs and not for libraries, because the effect is permanent and process-wide. Without it, requests
+    for memory take a large part of a training step, or of a batch of faces, on the CPU. Without glibc the function does
+    nothing.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
@@ -21,9 +22,9 @@ def keep_freed_memory() -> None:
 
 
 def raise_trim_threshold() -> None:
-    """Have glibc keep up to some 60 MB of what it frees: the activations of one face.
+    """Let glibc keep up to about 60 MB of freed memory, which is enough for the activations of one face.
 
-    What a library may do: by default glibc's thresholds follow the largest block that was freed so far, up to 32 MB,
-    and this frees such a block. Does nothing elsewhere.
+    A library may do this: glibc's thresholds follow the largest block that was freed so far, up to 32 MB, and this
+    function frees such a block. Without glibc it has no effect.
     """
     bytearray(31 << 20)

@@ -1,6 +1,6 @@
-"""Faces followed through a video: found once, followed by their own points, and steady.
+"""Following faces through a video: a face is found once, followed by its own points, and smoothed.
 
-`tracker` is what users hold; `smoothing` is the filter of a face's points.
+`tracker` holds the class for users, `FaceTracker`. `smoothing` holds the filter of a face's points.
 """
 
 from .smoothing import OneEuro, Steady

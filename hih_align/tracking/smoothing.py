@@ -1,9 +1,9 @@
-"""Steady points without lag: filters of a face's frame, and of its points within it.
+"""Smoothing without lag: filters of a face's frame, and of its points within the frame.
 
-The points are filtered in the face's own frame, so that a head that moves does not set them free to shake. Their filter
-is a One-Euro filter (Casiez, Roussel and Vogel, CHI 2012): a low-pass filter whose cut-off grows with speed. The frame
-itself moves, and a One-Euro filter of it either lags or shakes. Its filter goes on at the speed it had, and its cut-off
-grows with what it did not expect.
+The frame of a face is its centre, size and roll. The points are filtered within the frame, so that they do not shake
+when the head moves. Their filter is a One-Euro filter (Casiez, Roussel and Vogel, CHI 2012): a low-pass filter whose
+cut-off grows with speed. For the frame, which moves, a One-Euro filter either lags or shakes. Its filter predicts the
+motion from its speed, and its cut-off grows with the difference from the prediction.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class OneEuro:
-    """How strongly values are smoothed.
+    """Settings of a One-Euro filter.
 
     Attributes:
-        cutoff: of values that rest, Hz: lower is steadier.
-        speed: how much the cut-off grows with speed, Hz per unit a second: higher lags less.
-        speed_cutoff: of the speed itself, Hz.
+        cutoff: cut-off for values at rest, in Hz. A lower value smooths more.
+        speed: growth of the cut-off with speed, in Hz per unit per second. A higher value lags less.
+        speed_cutoff: cut-off for the speed itself, in Hz.
 
     Raises:
-        ValueError: a cut-off that is not positive, or a negative ``speed``.
+        ValueError: a cut-off is not positive, or ``speed`` is negative.
     """
 
     cutoff: float = 1.0
@@ -41,15 +41,15 @@ class OneEuro:
 
 @dataclass(frozen=True)
 class Steady:
-    """How strongly a motion is smoothed.
+    """Settings of the filter of a motion.
 
     Attributes:
-        cutoff: of a motion at an even speed, Hz: lower is steadier.
-        surprise: how much the cut-off grows with the distance from where the motion was expected, Hz per unit a second.
-        speed_cutoff: of the speed, Hz; it grows likewise.
+        cutoff: cut-off for a motion at constant speed, in Hz. A lower value smooths more.
+        surprise: growth of the cut-off with the distance from the predicted place, in Hz per unit per second.
+        speed_cutoff: cut-off for the speed, in Hz; it grows in the same way.
 
     Raises:
-        ValueError: a cut-off that is not positive, or a negative ``surprise``.
+        ValueError: a cut-off is not positive, or ``surprise`` is negative.
     """
 
     cutoff: float = 3.0
@@ -64,18 +64,18 @@ class Steady:
             raise ValueError(f"surprise is {self.surprise}, expected 0 or more")
 
 
-#: Of a face's frame: centre in shares of the face's size, logarithm of the size, roll in radians.
+#: For the frame: the centre in shares of the face's size, the logarithm of the size, and the roll in radians.
 FRAME = Steady()
 
-#: Of its points within the frame, in shares of the face's size.
+#: For the points within the frame, in shares of the face's size.
 POINTS = OneEuro(cutoff=1.0, speed=3.0, speed_cutoff=1.0)
 
 
 class Filter:
-    """A One-Euro filter of an array of values, each by itself.
+    """A One-Euro filter of an array of values.
 
     Args:
-        settings: how strongly.
+        settings: the settings of the filter.
     """
 
     def __init__(self, settings: OneEuro) -> None:
@@ -87,13 +87,15 @@ class Filter:
     def __call__(
         self, value: NDArray[np.float64], seconds: float, sure: NDArray[np.float64] | float = 1.0
     ) -> NDArray[np.float64]:
-        """The smoothed values.
+        """Filter the next values.
 
         Args:
-            value: (..., D), of the shape of the first call. Speed is that of the whole last axis.
-            seconds: since the last call, positive.
-            sure: (..., 1) or one for all, in [0, 1]: the cut-off is multiplied by it, so that what is unsure does not
-                shake.
+            value: (..., D), of the shape of the first call. The speed is that of the vector along the last axis.
+            seconds: time since the last call, positive.
+            sure: (..., 1), or one number, in [0, 1]. It multiplies the cut-off, so that uncertain values do not shake.
+
+        Returns:
+            The smoothed values.
         """
         if self._value is None:
             self._value, self._raw, self._speed = value.copy(), value.copy(), np.zeros_like(value)
@@ -108,10 +110,10 @@ class Filter:
 
 
 class MotionFilter:
-    """A filter of a motion, (D,) values that move together.
+    """A filter of a motion: (D,) values that move together.
 
     Args:
-        settings: how strongly.
+        settings: the settings of the filter.
     """
 
     def __init__(self, settings: Steady) -> None:
@@ -120,7 +122,7 @@ class MotionFilter:
         self._speed: NDArray[np.float64] = np.zeros(0)
 
     def __call__(self, value: NDArray[np.float64], seconds: float) -> NDArray[np.float64]:
-        """The smoothed values; ``seconds`` since the last call, positive."""
+        """The smoothed values. ``seconds`` is the time since the last call, positive."""
         if self._value is None:
             self._value, self._speed = value.copy(), np.zeros_like(value)
             return value.copy()
@@ -134,19 +136,19 @@ class MotionFilter:
 
 
 def _share(cutoff: NDArray[np.float64] | float, seconds: float) -> NDArray[np.float64]:
-    """How much of a new value is taken by a first-order low-pass filter."""
+    """The share of a new value that a first-order low-pass filter takes."""
     turns = 2 * np.pi * np.asarray(cutoff) * seconds
     return turns / (1 + turns)
 
 
 class FaceFilter:
-    """The filter of one face's points.
+    """The filter of the points of one face.
 
-    Points are taken apart into a frame, the similarity (centre, size, roll) that maps the first shape onto them best,
-    and what is left over within it. Both are filtered, and put together again.
+    Points are split into a frame (the similarity of centre, size and roll that maps the first shape onto them best) and
+    the remaining differences within the frame. Both are filtered and combined again.
 
     Args:
-        frame, points: settings of either.
+        frame, points: settings of the two filters.
     """
 
     def __init__(self, frame: Steady = FRAME, points: OneEuro = POINTS) -> None:
@@ -156,12 +158,15 @@ class FaceFilter:
         self._angle = 0.0
 
     def __call__(self, points: NDArray[np.float64], scores: NDArray[np.float64], seconds: float) -> NDArray[np.float64]:
-        """(K, 2) points, smoothed; the first are given back as they are.
+        """Filter the next points. The first points are returned unchanged.
 
         Args:
             points: (K, 2) in pixels.
             scores: (K,) in [0, 1].
-            seconds: since the last call, positive.
+            seconds: time since the last call, positive.
+
+        Returns:
+            (K, 2) the smoothed points.
         """
         z = points @ (1, 1j)
         if not len(self._shape):
@@ -172,7 +177,7 @@ class FaceFilter:
         turn = (z - centre) @ self._shape.conj() / max(float((abs(self._shape) ** 2).sum()), 1e-12)
         if not abs(turn) > 1e-6 or not np.isfinite(turn):
             return points
-        # rolls go on past 180 degrees
+        # let the roll continue past 180 degrees
         self._angle += float((np.angle(turn) - self._angle + np.pi) % (2 * np.pi) - np.pi)
         place = self._place(np.array([centre.real, centre.imag]) / self._size, seconds) * self._size
         log_size, angle = self._turn(np.array([np.log(abs(turn)), self._angle]), seconds)

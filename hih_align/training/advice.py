@@ -1,7 +1,7 @@
-"""What may be wrong with labelled faces or a network's result, said in sentences.
+"""Advice: sentences about likely mistakes in labelled faces, or in the result of a network.
 
-Most faults of a first try show in the errors, in the boxes, or where the landmarks lie to those of a network that knows
-faces.
+Most mistakes of a first attempt show in the errors, in the boxes, or in how the labels lie relative to the landmarks of
+a network that knows faces.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from ..evaluation.results import Report
     from .matching import Matching
 
-#: An NME above this, percent, is no good result.
+#: An NME above this, in percent, is not a good result.
 HIGH = 10.0
 
-#: A face is listed when its error is this many times the median.
+#: A face is listed if its error is more than this many times the median.
 TIMES = 10.0
 
-#: A pair is doubted when the one lies further than this from the other's mirror image, in shares of the face.
+#: A mirror pair is doubtful if a landmark lies further than this from the mirror image of the other; share of the face.
 MIRROR = 0.12
 
-#: Shares of a box by which those of training and validation may differ.
+#: Allowed difference between the boxes of training and validation, in shares of a box.
 TIGHTNESS = 0.15
 
-#: A curve still falls steeply when its last fifth is lower than what came before by this share.
+#: A curve still falls steeply if its last fifth is lower than the part before by this share.
 STEEP = 0.05
 
-#: So many names in one sentence.
+#: Largest number of names in a sentence.
 NAMED = 5
 
 
@@ -45,12 +45,12 @@ def advice(
     found: NDArray[np.float64] | None = None,
     source: Scheme | None = None,
 ) -> tuple[str, ...]:
-    """Sentences about a result.
+    """Sentences about likely mistakes in a result.
 
     Args:
         report: the errors.
-        matching: how the landmarks were matched to a network's, if they were.
-        found: (N, H, 2) points of that network on the report's faces.
+        matching: the matching of the landmarks with those of a network, if there is one.
+        found: (N, H, 2) points of that network on the faces of the report.
         source: scheme of the H landmarks.
     """
     said = [*high_error(report), *odd_faces(report), *outside_box(report)]
@@ -62,20 +62,20 @@ def advice(
 
 
 def high_error(report: Report) -> list[str]:
-    """An NME above `HIGH`."""
+    """A sentence if the NME is above `HIGH`."""
     nme = report.overall.nme
     if not nme > HIGH:
         return []
     return [
         f"the NME is {nme:.1f} %, above {HIGH:g} %: look at the faces with their points (hih-align data "
-        "check --sheet); "
-        "usual reasons are labels in another order than the scheme's names, boxes that are not the faces', too few "
-        "faces or steps"
+        "check --sheet). "
+        "Common reasons: the labels are not in the order of the scheme's names, the boxes are not those of the faces, "
+        "or there are too few faces or steps"
     ]
 
 
 def odd_faces(report: Report) -> list[str]:
-    """Faces whose error is `TIMES` the median."""
+    """A sentence about faces whose error is more than `TIMES` the median."""
     errors = report.nme
     if not (known := errors[~np.isnan(errors)]).size:
         return []
@@ -88,7 +88,7 @@ def odd_faces(report: Report) -> list[str]:
 
 
 def outside_box(report: Report) -> list[str]:
-    """Landmarks that lie outside their faces' boxes, by more than the crop takes in."""
+    """A sentence about landmarks that lie outside the boxes of their faces, further than the crop reaches."""
     boxes, target = report.boxes, report.target
     side = (boxes[:, 2:] - boxes[:, :2]).max(-1)[:, None]
     beyond = np.maximum(boxes[:, None, :2] - target, target - boxes[:, None, 2:]).max(-1) / side
@@ -103,23 +103,25 @@ def outside_box(report: Report) -> list[str]:
 
 
 def scratch(matching: Matching) -> list[str]:
-    """Landmarks that nothing follows."""
+    """A sentence about landmarks without a related landmark in the start network."""
     lost = [m for m in matching.matches if m.how == "from scratch"]
     if not lost:
         return []
     names = ", ".join(f"{m.landmark!r} (spread {m.spread:.0f} %)" for m in lost[:NAMED])
     more = "" if len(lost) <= NAMED else f" and {len(lost) - NAMED} more"
     return [
-        f"no landmark of the start network follows {names}{more}: what is read there without training is a guess, "
-        "and training needs more steps (min_steps). Are they labelled on the same place of every face?"
+        f"no landmark of the start network follows {names}{more}: without training the result there is a guess, and "
+        "training needs more steps (min_steps). Are they labelled at the same place of every face?"
     ]
 
 
 def doubtful_mirror(
     found: NDArray[np.float64], target: NDArray[np.float64], source: Scheme, scheme: Scheme
 ) -> list[str]:
-    """Mirror pairs of ``scheme`` that are not mirror images in the frame of the faces found (N, H, 2); ``target``
-    (N, K, 2) holds NaN where not labelled."""
+    """A sentence about mirror pairs of ``scheme`` that are not mirror images on these faces.
+
+    ``found`` (N, H, 2) gives the frame of each face. ``target`` (N, K, 2) holds NaN for a landmark without a label.
+    """
     order = scheme.permutation
     places = places_in_frame(found, target, source)
     if order is None or places is None:
@@ -132,22 +134,25 @@ def doubtful_mirror(
     more = "" if len(wrong) <= NAMED else f" and {len(wrong) - NAMED} more"
     return [
         f"the mirror table of scheme {scheme.id!r} exchanges {pairs}{more}, which are not mirror images on these "
-        "faces (a landmark in no pair stands for its own)"
+        "faces (a landmark in no pair is its own mirror image)"
     ]
 
 
 def places_in_frame(
     found: NDArray[np.float64], target: NDArray[np.float64], source: Scheme
 ) -> NDArray[np.complex128] | None:
-    """(K,) median places of labels in the upright frame of the network's faces, in shares of a face's longer side, 0 on
-    the line that halves it; None where the network's scheme has no mirror pairs. NaN where never labelled."""
+    """(K,) median places of the labels in the upright frame of the network's faces, in shares of a face's longer side.
+
+    Real part 0 is the symmetry line of the face. NaN for a landmark that is never labelled. None if the network's
+    scheme has no mirror pairs.
+    """
     order = source.permutation
     if order is None:
         return None
     z = np.asarray(found, np.float64) @ (1, 1j)
-    centre = ((z + z[:, order]) / 2).mean(-1)  # on the line
+    centre = ((z + z[:, order]) / 2).mean(-1)  # a point of the symmetry line
     left = np.arange(len(order)) < order
-    across = (z[:, order] - z)[:, left].mean(-1)  # to the right
+    across = (z[:, order] - z)[:, left].mean(-1)  # the direction to the right
     turn = across.conj() / np.maximum(abs(across), 1e-9)
     own = (z - centre[:, None]) * turn[:, None]
     side = np.maximum(np.ptp(own.real, axis=-1), np.ptp(own.imag, axis=-1))
@@ -162,7 +167,7 @@ def places_in_frame(
 
 
 def guessed_mirror(places: NDArray[np.complex128], tolerance: float = MIRROR) -> tuple[tuple[int, int], ...]:
-    """Pairs of landmarks that are each other's nearest mirror images, by places as of `places_in_frame`."""
+    """Pairs of landmarks that are the nearest mirror images of each other, from the places of `places_in_frame`."""
     apart = np.nan_to_num(abs(-places.conj()[:, None] - places[None]), nan=np.inf)
     nearest = apart.argmin(-1)
     return tuple(
@@ -173,7 +178,7 @@ def guessed_mirror(places: NDArray[np.complex128], tolerance: float = MIRROR) ->
 
 
 def other_boxes(train: Sequence[Record], val: Sequence[Record]) -> list[str]:
-    """Boxes of validation faces that lie to the points otherwise than those of training faces."""
+    """A sentence if the boxes of validation faces lie differently around the points than those of training faces."""
     reaches = []
     for records in (train, val):
         known = [r for r in records if "landmarks" in r.boxes]
@@ -185,13 +190,14 @@ def other_boxes(train: Sequence[Record], val: Sequence[Record]) -> list[str]:
         return []
     texts = [", ".join(f"{100 * share:.0f} %" for share in reach) for reach in reaches]
     return [
-        "the boxes of training and validation faces differ: beyond the points' own they reach (left, top, right, "
-        f"bottom) {texts[0]} in training and {texts[1]} in validation. A network learns where points lie in the box"
+        "the boxes of training and validation faces differ. Beyond the tight box of the points they reach (left, top, "
+        f"right, bottom) {texts[0]} in training and {texts[1]} in validation. A network learns where points lie in "
+        "the box"
     ]
 
 
 def falling(curve: Sequence[float]) -> list[str]:
-    """A validation curve that still falls steeply at its end."""
+    """A sentence if a validation curve still falls steeply at its end."""
     if len(curve) < 5:
         return []
     last = max(len(curve) // 5, 1)

@@ -1,4 +1,4 @@
-"""Fine-tuning in one call."""
+"""`fine_tune`: fine-tuning in one call."""
 
 from __future__ import annotations
 
@@ -42,33 +42,34 @@ def fine_tune(
     """Train a network further on other faces or other landmarks.
 
     Args:
-        init: start weights: "HIH_T/300w", a checkpoint folder, a released ``.pth``, a Hub repository. What fits of
-            them is kept, see `warmstart.warm_start`; the network's size is the start weights' unless ``size`` is given.
-        train_data: a data set, or a path that `read_dataset` takes; several in a list, or as a mapping to how many
-            times an epoch shows each.
-        val: faces that choose the epoch that is returned, and on which its decoder, refining passes and scores are
-            calibrated at the end; without them it is the last epoch, and its scores are not calibrated.
-        scheme: the landmarks of the data: a built-in scheme's id, a scheme file or a `Scheme`; by default those of a
-            data set given as such, else the start weights'.
+        init: start weights: "HIH_T/300w", a checkpoint folder, a released ``.pth``, or a Hub repository. Every tensor
+            whose shape matches is copied, see `warmstart.warm_start`. The network has the size of the start weights
+            unless ``size`` is given.
+        train_data: a data set, or a path that `read_dataset` accepts; a list of several; or a mapping of each to the
+            number of times that an epoch shows it.
+        val: validation faces. They choose the epoch that is returned, and calibrate its decoder, refining passes and
+            scores. Without them the last epoch is returned, and its scores are not calibrated.
+        scheme: the scheme of the data: a built-in id, a scheme file or a `Scheme`. None: the scheme of a given
+            `Dataset`, else of the start weights.
         recipe: see `load_recipe`.
-        out: folder of the run, kept; by default a temporary one, which is removed once the run is complete. It stays,
-            and a warning names it, when the run ends early.
-        resume: go on with the run in ``out``.
+        out: folder of the run, which is kept. None: a temporary folder, which is removed when the run is complete. If
+            the run ends early, the folder is kept and a warning names it.
+        resume: continue the run in ``out``.
         progress: draw progress bars on stderr.
-        **overrides: the recipe's keys: ``epochs=5``, ``lr=1e-4``, ``batch=8``, ``losses={"alpha": 0.05}``,
+        **overrides: keys of the recipe: ``epochs=5``, ``lr=1e-4``, ``batch=8``, ``losses={"alpha": 0.05}``,
             ``precision="no"``, ...
 
     Returns:
-        an aligner on the network of the lowest validation error.
+        An aligner with the network of the lowest validation error.
 
     Raises:
-        TrainingInterrupted: SIGINT (Ctrl-C) or SIGTERM stopped the run. It is a `KeyboardInterrupt`; its ``out`` is the
-            folder, and ``fine_tune(..., out=folder, resume=True)`` goes on with it.
-        TypeError, ValueError, FileNotFoundError, OSError: as `trainer.train` and `read_dataset` do, and for a key
-            that recipes do not have.
+        TrainingInterrupted: SIGINT (Ctrl-C) or SIGTERM stopped the run. It is a `KeyboardInterrupt`. Its ``out`` is the
+            folder, and ``fine_tune(..., out=folder, resume=True)`` continues the run.
+        TypeError, ValueError, FileNotFoundError, OSError: as `trainer.train` and `read_dataset` raise them; also for a
+            key that recipes do not have.
     """
     if resume and out is None:
-        raise ValueError("resume is True and out is None, expected the folder of the run to go on with")
+        raise ValueError("resume is True and out is None, expected the folder of the run to continue")
     named = [*train_data] if isinstance(train_data, (Mapping, list, tuple)) else [train_data]
     weights = list(train_data.values()) if isinstance(train_data, Mapping) else [1.0] * len(named)
     given = next((data.scheme for data in named if isinstance(data, Dataset)), None)
@@ -76,7 +77,7 @@ def fine_tune(
     start = load_start(init, target)
     target = target or start.scheme
     if target is None:
-        raise ValueError(f"scheme is None, and {start.source} does not say which landmarks it holds")
+        raise ValueError(f"scheme is None, but {start.source} does not name its landmarks: pass scheme")
 
     def dataset(data: Any) -> Dataset:
         return data if isinstance(data, Dataset) else read_dataset(data, target)
@@ -90,7 +91,7 @@ def fine_tune(
         if not result.completed:
             raise TrainingInterrupted(
                 f"stopped in epoch {result.epochs + 1}, after {result.steps} steps: "
-                f"fine_tune(..., out={os.fspath(folder)!r}, resume=True) goes on",
+                f"fine_tune(..., out={os.fspath(folder)!r}, resume=True) continues the run",
                 folder,
             )
         return FaceAligner.from_pretrained(os.fspath(folder))
@@ -98,7 +99,7 @@ def fine_tune(
 
 @contextmanager
 def _folder(out: str | os.PathLike[str] | None) -> Iterator[Path]:
-    """The folder of a run. A temporary one is removed, unless the run in it ends early and left something."""
+    """The folder of a run. A temporary folder is removed, unless the run ended early and left a state in it."""
     if out is not None:
         yield Path(out)
         return
@@ -106,7 +107,7 @@ def _folder(out: str | os.PathLike[str] | None) -> Iterator[Path]:
     try:
         yield folder
     except BaseException:
-        if any(folder.glob("*.pt")):  # a state to resume, or the batch of a loss that diverged
+        if any(folder.glob("*.pt")):  # a state to resume, or the batch of a diverged loss
             warnings.warn(f"fine_tune ended early; its run is kept in {folder}", stacklevel=4)
         else:
             shutil.rmtree(folder, ignore_errors=True)
@@ -115,7 +116,7 @@ def _folder(out: str | os.PathLike[str] | None) -> Iterator[Path]:
 
 
 def _flat(key: str, value: Any) -> list[tuple[str, Any]]:
-    """Nested mappings as dotted keys, so that what they leave out stays the recipe's."""
+    """Turn nested mappings into dotted keys, so that keys that they leave out keep the recipe's values."""
     if not isinstance(value, Mapping):
         return [(key, value)]
     return [pair for k, v in value.items() for pair in _flat(f"{key}.{k}", v)]

@@ -1,9 +1,10 @@
-"""Which landmark of a trained network follows each landmark of another scheme, by where they lie on labelled faces.
+"""Matching: which landmark of a trained network is related to each landmark of another scheme, by their places.
 
-The network is run on the faces. In each face's own frame (moved, turned and scaled like the network's points of it) the
-way from an old landmark to a new one is about constant where the old one follows the new one: the spread of that way
-says how well. A new landmark is read from the old one of least spread, plus the median way, plus what the other old
-landmarks explain of the rest (ridge regression). All of it is a `Readout`: it needs no training.
+The network runs on labelled faces. Each face has its own frame, in which the network's points are moved, turned and
+scaled to a mean shape. In this frame the offset from an old landmark to a new one is nearly constant if the new
+landmark moves with the old one. The spread of the offset measures this. A new landmark is computed from the old
+landmark of least spread, plus the median offset, plus a part of the rest that the other old landmarks explain (ridge
+regression). The result is a `Readout`, which needs no training.
 """
 
 from __future__ import annotations
@@ -20,22 +21,22 @@ from ..schemes import Scheme
 
 _Complex = NDArray[np.complex128]
 
-#: A way is carried where it is longer than this many times its standard error; else it may be chance.
+#: An offset is used if it is longer than this many times its standard error; otherwise it may be chance.
 CARRIED = 3.0
 
-#: The ridge regression holds on to the constant way as if so many faces said so.
+#: The ridge regression prefers a constant offset as strongly as this many faces would.
 RIDGE_FACES = 12.0
 
-#: Of more spread, in shares of the face's longer side, the landmark follows no old one.
+#: With more spread than this, in shares of the face's longer side, no old landmark is related.
 UNRELATED = 0.1
 
-#: A landmark of the same name is taken unless another one's spread is smaller by this factor.
+#: An old landmark of the same name is taken, unless another one has a spread that is smaller by this factor.
 NAMED = 0.8
 
-#: The nearest landmark is taken where its distance is at most this many times the least spread: the simplest will do.
+#: The nearest old landmark is taken if its spread is at most this many times the least spread, because it is simplest.
 NEAREST = 1.2
 
-#: Steps towards least absolute distances, which faces that the network got wrong do not bend.
+#: Number of steps towards least absolute distances, which faces with a wrong result do not distort.
 STEPS = 8
 
 How = Literal["same", "near", "from scratch"]
@@ -43,16 +44,16 @@ How = Literal["same", "near", "from scratch"]
 
 @dataclass(frozen=True)
 class Match:
-    """What a new landmark is read from.
+    """How a new landmark is computed.
 
     Attributes:
-        landmark, source: names of the new landmark, and of the old one that follows it best.
-        index: of the old one.
-        distance: mean distance of the two, percent of the longer side of the face's box.
-        spread: mean deviation of the way between them from the median way in the face's frame, in the same unit.
-        faces: on which the new landmark is labelled.
-        how: "same": the old point as it is; "near": with the way between them; "from scratch": nothing follows it,
-            and what is read from the old one is a guess.
+        landmark, source: names of the new landmark, and of the old landmark that is related best.
+        index: index of the old landmark.
+        distance: mean distance of the two, in percent of the longer side of the face's box.
+        spread: mean deviation of the offset between them from the median offset in the face's frame, in the same unit.
+        faces: number of faces on which the new landmark is labelled.
+        how: "same": the point of the old landmark, unchanged; "near": the old point plus the offset; "from scratch": no
+            old landmark is related, and the computed place is a guess.
     """
 
     landmark: str
@@ -66,11 +67,11 @@ class Match:
 
 @dataclass(frozen=True)
 class Matching:
-    """How a scheme's landmarks are read from a network's.
+    """How the landmarks of a scheme are computed from those of a network.
 
     Attributes:
-        matches: one for each landmark.
-        readout: of the landmarks.
+        matches: one match per landmark.
+        readout: the readout of the landmarks.
     """
 
     matches: tuple[Match, ...]
@@ -82,7 +83,7 @@ class Matching:
         return np.array([match.index for match in self.matches], np.intp)
 
     def text(self) -> str:
-        """The table, for people."""
+        """The matches as a table of text."""
         rows = [("new point", "old point", "distance", "spread", "faces", "")]
         rows += [
             (m.landmark, m.source, f"{m.distance:.2f}", f"{m.spread:.2f}", str(m.faces), m.how) for m in self.matches
@@ -105,17 +106,17 @@ def match(
     source: Scheme,
     target: Scheme,
 ) -> Matching:
-    """How a scheme's landmarks lie to a network's.
+    """Match the landmarks of a scheme with those of a network.
 
     Args:
-        found: (N, H, 2) what the network finds on N faces.
+        found: (N, H, 2) the points of the network on N faces.
         points: (N, K, 2) the labels, in the same pixels.
         labelled: (N, K).
-        source, target: of the H and the K landmarks. Where both know their mirror pairs, both sides agree: each face
-            counts as its mirror image too.
+        source, target: schemes of the H and of the K landmarks. If both have mirror pairs, each face also counts as its
+            mirror image, so that both sides of the face get the same result.
 
     Raises:
-        ValueError: a landmark that is labelled on no face; its message names it.
+        ValueError: a landmark is labelled on no face; the message names it.
     """
     if missing := [target.names[k] for k in np.flatnonzero(~labelled.any(0))]:
         raise ValueError(f"data: landmark {missing[0]!r} of scheme {target.id!r} is labelled on no face")
@@ -126,12 +127,12 @@ def match(
         new = np.concatenate((new, -new.conj()[:, target.permutation]))
         known = np.concatenate((known, known[:, target.permutation]))
     mean = _mean_shape(old)
-    frame = mean.conj() / (abs(mean) ** 2).sum()  # a face's scale and turn is this sum of its points
+    frame = mean.conj() / (abs(mean) ** 2).sum()  # this sum of a face's points is its scale and rotation
     scale = old @ frame - old.mean(-1) * frame.sum()
     size = max(float(np.ptp(mean.real)), float(np.ptp(mean.imag)))
     rest = (old - old.mean(-1, keepdims=True)) / scale[:, None] - mean
-    turned = frame - frame.sum() / len(frame)  # the same sum, of points that are not centred
-    own = np.eye(len(mean)) - 1 / len(mean) - np.outer(mean, turned)  # rest times scale, as a sum of points
+    turned = frame - frame.sum() / len(frame)  # the same sum for points that are not centred
+    own = np.eye(len(mean)) - 1 / len(mean) - np.outer(mean, turned)  # rest times scale, as a sum of the points
     names = {name: index for index, name in enumerate(source.names)}
     weights = np.zeros((len(target), len(source)), np.complex128)
     matches = []
@@ -168,14 +169,14 @@ def cross_validated(
     groups: Sequence[object],
     folds: int = 5,
 ) -> NDArray[np.float64]:
-    """(N, K, 2) points of each face by a `match` that has not seen it, nor others of its group.
+    """(N, K, 2) points of each face by a `match` that has seen neither this face nor others of its group.
 
     Args:
         found, points, labelled, source, target: as in `match`.
-        groups: (N,) what faces may not be told apart by, such as their photographs.
-        folds: parts that are left out in turn; fewer where there are fewer groups.
+        groups: (N,) the group of each face, such as its photograph. A group is never split.
+        folds: number of parts that are left out in turn; fewer if there are fewer groups.
 
-    NaN where a landmark is labelled in no other part, or there is one group alone.
+    NaN for a landmark that is labelled in no other part, and if there is only one group.
     """
     number = {group: i for i, group in enumerate(dict.fromkeys(groups))}
     fold = np.random.default_rng(0).permutation(len(number))[[number[group] for group in groups]] % max(
@@ -198,7 +199,7 @@ def _complex(points: NDArray[np.floating]) -> _Complex:
 
 
 def _mean_shape(faces: _Complex, rounds: int = 10) -> _Complex:
-    """(N, H) faces -> (H,) their mean in one frame, centred, of root mean square radius 1; all points are known."""
+    """(H,) mean of faces (N, H) in one frame, centred, of root mean square radius 1. All points must be known."""
     centred = faces - faces.mean(-1, keepdims=True)
     centred = centred / np.maximum(np.sqrt((abs(centred) ** 2).mean(-1, keepdims=True)), 1e-9)
     mean: _Complex = centred[0]
@@ -206,12 +207,12 @@ def _mean_shape(faces: _Complex, rounds: int = 10) -> _Complex:
         turn = centred @ mean.conj()
         mean = (centred * (turn.conj() / np.maximum(abs(turn), 1e-9))[:, None]).mean(0)
         mean = mean / max(float(np.sqrt((abs(mean) ** 2).mean())), 1e-9)
-    upright = np.sqrt((mean**2).sum())  # real where mean is symmetric about an axis: its sign does not matter
+    upright = np.sqrt((mean**2).sum())  # real if the mean is symmetric about an axis; its sign does not matter
     return mean * (abs(upright) / upright if abs(upright) > 1e-9 else 1)
 
 
 def _median(ways: _Complex, steps: int = 30) -> _Complex:
-    """(N, H) -> (H,) geometric medians (Weiszfeld)."""
+    """Geometric medians (H,) of offsets (N, H), by Weiszfeld's algorithm."""
     middle: _Complex = ways.mean(0)
     for _ in range(steps):
         trust = 1 / np.maximum(abs(ways - middle), 1e-4)
@@ -220,12 +221,12 @@ def _median(ways: _Complex, steps: int = 30) -> _Complex:
 
 
 def _ridge(ways: _Complex, rest: _Complex, faces: int) -> tuple[complex, _Complex]:
-    """The way as a constant and a sum of the other landmarks' deviations, by least absolute distances.
+    """The offset as a constant plus a sum of the other landmarks' deviations, by least absolute distances.
 
     Args:
-        ways: (N,) in the frame's units.
-        rest: (N, H) how far the old landmarks are from the mean shape.
-        faces: of which these are, and their mirror images.
+        ways: (N,) offsets in the units of the frame.
+        rest: (N, H) deviations of the old landmarks from the mean shape.
+        faces: number of faces, whose mirror images may be among the N.
     """
     constant, others = complex(ways.mean()), np.zeros(rest.shape[1], np.complex128)
     ridge = RIDGE_FACES / max(faces, 1) * len(ways) * np.eye(rest.shape[1])
