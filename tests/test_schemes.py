@@ -371,7 +371,7 @@ def own(**changes: Any) -> dict[str, Any]:
         (own(parts={"tail": "12"}), "parts is not of the expected form"),
         (own(parts={"tail": [0.5]}), "parts is not of the expected form"),
         (own(parts={"tail": None}), "parts is not of the expected form"),
-        (own(parts=[[0, 1]]), "parts is not of the expected form: list"),
+        (own(parts=[[0, 1]]), "parts is not of the expected form: got list"),
         (own(mirror=[[0, 1], [1, 2]]), "mirror is not an involution"),
         (own(mirror=[[0, 1], [0, 1]]), "mirror is not an involution"),
         (own(mirror=[[0, 7]]), "mirror names landmark 7"),

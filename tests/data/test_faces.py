@@ -139,7 +139,7 @@ def test_says_when_a_data_set_does_not_fit(photograph: Path) -> None:
 @pytest.mark.parametrize("box", [[5.0, 5.0, 5.0, 5.0], [np.nan, 0.0, 1.0, 1.0]])
 def test_a_box_without_a_side_is_an_error(photograph: Path, box: list[float]) -> None:
     bad = Record(photograph, Labels(POINTS, np.ones(4)), {"annotated": np.array(box)}, {}, "flat")
-    with pytest.raises(ValueError, match="flat: its box"):
+    with pytest.raises(ValueError, match="flat: the longer side of its box"):
         build(bad)
 
 
