@@ -1,13 +1,18 @@
-"""Draw the pictures of the README and of the documentation.
+"""Draw the pictures of the README and of the documentation; `scripts/gallery` runs it in an environment of its own.
 
     python examples/draw_faces.py [FOLDER]          (needs the extra [examples]; FOLDER is docs/images by default)
 
 * faces.jpg: 68 points on scikit-image's astronaut, 98 points on matplotlib's Grace Hopper.
 * scores.jpg: the scores of a box with a face and of boxes without a face.
+* covered.jpg: the scores of landmarks that are covered.
+* turned.jpg: faces at several rolls; small.jpg: faces of few pixels; profile.jpg: a face from the side. Faces are found
+  without boxes there, which needs the detector's file.
+* strip.jpg: frames of a made video, in which a face is followed.
 * 300w.jpg, wflw.jpg, cofw.jpg: the index of each landmark of these schemes.
 * own-landmarks.jpg: five own landmarks on both faces, as in `docs/fine-tune.md`.
 
-Both photographs are in the public domain: Eileen Collins (NASA), Grace Hopper (US Navy).
+The photographs are in the public domain: Eileen Collins (NASA) and the man with the camera (Lav Varshney, CC0) of
+scikit-image, Grace Hopper (US Navy) of matplotlib.
 """
 
 import sys
@@ -16,10 +21,10 @@ from pathlib import Path
 import cv2
 import matplotlib.cbook
 import numpy as np
-from skimage.data import astronaut
+from skimage.data import astronaut, camera
 
-from hih_align import FaceAligner, load_scheme
-from hih_align.drawing import Style, draw_face
+from hih_align import FaceAligner, FaceTracker, load_scheme
+from hih_align.drawing import Style, draw_face, sheet
 from hih_align.images import read_image, write_image
 
 HEIGHT = 640
@@ -84,6 +89,66 @@ def own_landmarks(collins: np.ndarray, hopper: np.ndarray, side: int = 400) -> n
     return np.hstack(pictures)
 
 
+def covered(image: np.ndarray, box: tuple[int, int, int, int], side: int = 420) -> np.ndarray:
+    """The face as it is, and with its mouth covered: points that are not seen have low scores."""
+    hidden = image.copy()
+    x1, y1, x2, y2 = box
+    hidden[round(y1 + 0.55 * (y2 - y1)) : y2 + 12, x1 - 8 : x2 + 8] = (70, 90, 120)
+    aligner, scale = FaceAligner.from_pretrained("HIH_T"), side / (1.5 * (y2 - y1))
+    drawn = [aligner.align(one, box).draw(one, scale=scale) for one in (image, hidden)]
+    return np.hstack([cut(one, box, scale, side) for one in drawn])
+
+
+def turned(image: np.ndarray, side: int = 260) -> np.ndarray:
+    """The astronaut's face at four rolls, found without boxes."""
+    aligner, tiles = FaceAligner.from_pretrained("HIH_T"), []
+    for degrees in (0, 60, 130, 220):
+        matrix = cv2.getRotationMatrix2D((226, 140), -degrees, 1.4)
+        matrix[:, 2] += (256 - 226, 256 - 140)
+        picture = cv2.warpAffine(image, matrix, (512, 512), borderMode=cv2.BORDER_REFLECT)
+        tiles.append(aligner.align(picture)[:1].draw(picture)[126:386, 126:386])
+    return sheet([cv2.resize(tile, (side, side), interpolation=cv2.INTER_CUBIC) for tile in tiles])
+
+
+def small(collins: np.ndarray, hopper: np.ndarray) -> np.ndarray:
+    """A large picture with small faces, found without boxes, and each of them enlarged."""
+    picture = np.full((900, 1600, 3), 96, np.uint8)
+    sides = (60, 90, 120, 160, 220, 300)
+    for n, side in enumerate(sides):
+        source = cv2.resize((collins, hopper[:512])[n % 2], (side, side), interpolation=cv2.INTER_AREA)
+        left, top = 40 + n * 240, 60 + (n * 190) % 500
+        picture[top : top + side, left : left + side] = source
+    faces = FaceAligner.from_pretrained("HIH_T").align(picture)
+    drawn, tiles = faces.draw(picture, boxes=True), []
+    for face in sorted(faces, key=lambda one: float(one.bbox[2] - one.bbox[0]))[:6]:
+        scale = 180 / (1.5 * float(face.bbox[3] - face.bbox[1]))
+        tiles.append(cut(face.draw(picture, scale=scale), tuple(face.bbox), scale, 180))
+    below = cv2.resize(sheet(tiles, 6), (1600, round(1600 * 180 / (6 * 184 - 4))), interpolation=cv2.INTER_CUBIC)
+    return cv2.resize(np.vstack((drawn, below)), None, fx=0.7, fy=0.7, interpolation=cv2.INTER_AREA)
+
+
+def profile(side: int = 420) -> np.ndarray:
+    """The man with the camera, whose face is seen from the side: many of its points are not seen at all."""
+    image = cv2.cvtColor(camera(), cv2.COLOR_GRAY2RGB)
+    face = FaceAligner.from_pretrained("HIH_T").align(image)[0]
+    scale = side / (2.2 * float(face.bbox[3] - face.bbox[1]))
+    return cut(face.draw(image, scale=scale, scores=True), tuple(face.bbox), scale, side)
+
+
+def strip(image: np.ndarray, frames: int = 48, shown: int = 5, side: int = 220) -> np.ndarray:
+    """Frames of a made video: the head moves, turns and comes nearer; its face is found once and followed."""
+    tracker, tiles = FaceTracker(FaceAligner.from_pretrained("HIH_T")), []
+    for n in range(frames):
+        phase = n / frames * 2 * np.pi
+        matrix = cv2.getRotationMatrix2D((226, 140), 25 * np.sin(phase), 1.1 + 0.5 * n / frames)
+        matrix[:, 2] += (160 - 226 + 45 * np.sin(phase), 150 - 140)
+        picture = cv2.warpAffine(image, matrix, (320, 320), borderMode=cv2.BORDER_REFLECT)
+        faces = tracker.update(picture, time=n / 25)
+        if n % (frames // shown) == 0 and len(tiles) < shown:
+            tiles.append(cv2.resize(faces.draw(picture, boxes=True), (side, side), interpolation=cv2.INTER_AREA))
+    return sheet(tiles, shown)
+
+
 def main(folder: str = str(IMAGES)) -> None:
     collins = astronaut()
     hopper = read_image(matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))
@@ -93,6 +158,11 @@ def main(folder: str = str(IMAGES)) -> None:
     for scheme in ("300w", "wflw", "cofw"):
         write_image(Path(folder, f"{scheme}.jpg"), numbered(collins, scheme, FACE))
     write_image(Path(folder, "own-landmarks.jpg"), own_landmarks(collins, hopper))
+    write_image(Path(folder, "covered.jpg"), covered(hopper, HOPPER))
+    write_image(Path(folder, "turned.jpg"), turned(collins))
+    write_image(Path(folder, "small.jpg"), small(collins, hopper))
+    write_image(Path(folder, "profile.jpg"), profile())
+    write_image(Path(folder, "strip.jpg"), strip(collins))
 
 
 if __name__ == "__main__":
