@@ -30,8 +30,8 @@ from worker import flops
 
 from hih_align import FaceAligner, HIHNet, WeightsUnavailableError
 from hih_align.hub.manifest import read_manifest
-from hih_align.method.network import SIZES
-from hih_align.runtime import CudaBackend
+from hih_align.method.sizes import SIZES
+from hih_align.runtime.cuda import CudaBackend
 
 DEVICE = "cuda"
 

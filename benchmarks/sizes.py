@@ -2,7 +2,7 @@
 
     python benchmarks/sizes.py --out benchmarks/results
 
-Candidates differ in the values of `hih_align.method.network.Size`. HIH_N is the one that is shipped. Times are of
+Candidates differ in the values of `hih_align.method.sizes.Size`. HIH_N is the one that is shipped. Times are of
 `FaceAligner.align` for one face with a given box and one pass, on a 1920 x 1080 array. The weights are random, because
 the time does not depend on them. Each round times every candidate once, so that drift of the machine affects all of
 them equally, and the fastest round counts. "outside" is the time of `align` minus the time of the runtime's own call on
@@ -30,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hih_align import Config, FaceAligner, HIHNet, Scheme
 from hih_align.files import replacing
 from hih_align.hub.checkpoints import save_checkpoint
-from hih_align.method.network import SIZES, Size
+from hih_align.method.sizes import SIZES, Size
 from hih_align.runtime import AUTO, choose
 
 #: Number of landmarks of the timed networks.
@@ -129,9 +129,7 @@ def main() -> None:
     for name, size in CANDIDATES.items():
         gmac, parameters = work(size)
         networks[name] = {**size._asdict(), "gmac": gmac, "parameters": parameters}
-    runtimes = {
-        choose(name, torch.device("cpu")): measure(name, CANDIDATES, arguments.rounds) for name in arguments.runtimes
-    }
+    runtimes = {choose(name, "cpu"): measure(name, CANDIDATES, arguments.rounds) for name in arguments.runtimes}
     results = {
         "date": date.today().isoformat(),
         "processor": machine()["cpu"],

@@ -82,7 +82,7 @@ class Ours:
     def load(self, contender: Contender) -> Any:
         from hih_align import FaceAligner, HIHNet, WeightsUnavailableError
         from hih_align.hub.manifest import read_manifest
-        from hih_align.method.network import SIZES
+        from hih_align.method.sizes import SIZES
 
         plainly = contender.backend == PLAIN
         kind = plain_aligner() if plainly else FaceAligner
@@ -201,22 +201,26 @@ def plain_aligner() -> Any:
 
     from hih_align import FaceAligner
     from hih_align.method import heatmaps
+    from hih_align.method.decoder import STRIDE
     from hih_align.method.network import MEAN, STD
+    from hih_align.runtime.backend import Backend
 
     class Plain(FaceAligner):
         def _make(self) -> Any:
             network = self.network
             mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
 
-            def run(crops: Any) -> tuple[Any, Any]:
-                with torch.no_grad():
-                    images = torch.from_numpy(crops).permute(0, 3, 1, 2).contiguous().float() / 255
-                    integer, decimal = network((images - mean) / std)
-                    points = heatmaps.decode(integer[:, -1], decimal) * heatmaps.STRIDE
-                    return points.numpy(), integer[:, -1].amax((-2, -1)).clamp(0, 1).numpy()
+            class Run(Backend):
+                name, dtype = "torch", "float32"
 
-            run.dtype = torch.float32  # type: ignore[attr-defined]  # backends have this attribute
-            return [], run
+                def __call__(self, crops: Any) -> tuple[Any, Any]:
+                    with torch.no_grad():
+                        images = torch.from_numpy(crops).permute(0, 3, 1, 2).contiguous().float() / 255
+                        integer, decimal = network((images - mean) / std)
+                        points = heatmaps.decode(integer[:, -1], decimal) * STRIDE
+                        return points.numpy(), integer[:, -1].amax((-2, -1)).clamp(0, 1).numpy()
+
+            return None, Run()
 
         def _runtime(self) -> Any:
             return self._copy[1]

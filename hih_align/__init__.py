@@ -8,8 +8,7 @@ from .detection import Detections, FaceDetector
 from .hub.config import CheckpointError, Config
 from .hub.download import WeightsUnavailableError
 from .landmarks import Landmarks
-from .method.heatmaps import Decoder
-from .method.network import HIHNet
+from .method.decoder import Decoder
 from .schemes import SCHEMES, Scheme, load_scheme
 from .tracking import FaceTracker
 
@@ -37,6 +36,7 @@ _moved.install()
 
 if TYPE_CHECKING:
     from .evaluation import metrics
+    from .method.network import HIHNet
 
 
 def __getattr__(name: str) -> Any:
@@ -44,6 +44,10 @@ def __getattr__(name: str) -> Any:
         from .evaluation import metrics
 
         return metrics
+    if name == "HIHNet":  # and who runs an exported file needs no PyTorch
+        from .method.network import HIHNet
+
+        return HIHNet
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -15,14 +15,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
-from . import crops
-from . import runtime as backends
+from . import crops, runtime
 from .boxes import check_boxes, check_rolls
 from .detection.detector import FaceDetector
 from .detection.given import Detector, detections
@@ -30,17 +28,21 @@ from .hub import checkpoints
 from .hub.config import Config
 from .images import Image, read_image
 from .landmarks import Landmarks
-from .method.heatmaps import STRIDE, Decoder
-from .method.network import HIHNet
+from .method.decoder import STRIDE, Decoder
 from .method.readout import pick
-from .method.watch import Watch
 from .passes import NOTHING, TURN, Face, Rules, align_faces
-from .runtime import Backend, CudaBackend, TorchBackend, fork
-from .runtime.device_crops import Photograph
+from .runtime import Backend, Photograph, fork
 from .runtime.placement import choose_device, choose_dtype
 from .runtime.precision import warn_if_emulated
 from .schemes import SCHEMES, Scheme, conversion, get_scheme
 from .stream import pairs, reading
+
+if TYPE_CHECKING:
+    import torch
+
+    from .method.network import HIHNet
+    from .method.watch import Watch
+    from .runtime.pytorch import TorchBackend
 
 #: Most faces that go through the network together.
 BATCH_SIZE = 32
@@ -80,6 +82,9 @@ class Heatmaps:
 class FaceAligner:
     """Aligns faces. Thread-safe.
 
+    PyTorch is imported where it is needed: by an exported folder (`hih-align export`) that another backend runs it is
+    not, unless `network`, `device` or `dtype` is asked for.
+
     A private copy of the network, made for speed, does the work. The next call makes a new copy where weights were
     written by PyTorch's operations (training, ``load_state_dict``, in-place arithmetic, moves), where parameters,
     buffers or submodules were replaced, and where another network was assigned. What PyTorch keeps no count of is not
@@ -92,7 +97,6 @@ class FaceAligner:
         config: what the checkpoint says of it.
         scheme: of the landmarks that come out.
         backend: the runtime: "torch", "onnxruntime" or "openvino".
-        device, dtype: where and in which precision the copy runs; int8 where it is an exported int8 file.
         decoder: how its heatmaps are read.
         detector: finds the faces of images that come without boxes.
     """
@@ -123,25 +127,39 @@ class FaceAligner:
                 f"detector is {type(detector).__name__}, expected a function: RGB image -> boxes (N, 4) or (N, 5)"
             )
         self.config = config
-        self.device = choose_device(device, backend)
-        self.backend = backends.choose(backend, self.device)
+        self._device = choose_device(device, backend)
+        self.backend = runtime.choose(backend, self._device)
         self.decoder = _decoder(decode, config)
         self._network = None if network is None else self._fitting(network)
         self._watched = True  # whether anybody else can change it: the check takes a tenth of a millisecond
         self.scheme = config.scheme if config.output is None else SCHEMES[config.output]
         self.detector: Detector = FaceDetector() if detector is None else detector
         self._exported = None if exported is None else Path(exported)
-        self._asked = choose_dtype(dtype, self.device, self.backend)
+        self._asked = choose_dtype(dtype, self._device, self.backend)
         self._start()
 
     def __repr__(self) -> str:
         stacks = self.config.stacks
-        precision = str(self.dtype).removeprefix("torch.")
         return (
             f"FaceAligner({self.config.name or 'unnamed'!r}: {len(self.scheme)} points of {self.scheme.id}, "
-            f"{stacks} stack{'s' * (stacks != 1)}, {self.backend} {precision} on {self.device}, "
+            f"{stacks} stack{'s' * (stacks != 1)}, {self.backend} {self._copy[1].dtype} on {self._device}, "
             f"decode {self.decoder.method!r}, refine {self.config.refine})"
         )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the copy runs."""
+        import torch
+
+        return torch.device(self._device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision in which the copy runs; int8 where it is an exported int8 file."""
+        import torch
+
+        dtype: torch.dtype = getattr(torch, self._copy[1].dtype)
+        return dtype
 
     @property
     def network(self) -> HIHNet:
@@ -176,6 +194,8 @@ class FaceAligner:
             self._copy = self._make()
 
     def _fitting(self, network: Any) -> HIHNet:
+        from .method.network import HIHNet
+
         while not isinstance(network, HIHNet):
             inner = getattr(network, "_orig_mod", None) or getattr(network, "module", None)
             if inner is None:
@@ -186,43 +206,49 @@ class FaceAligner:
         wanted = {"landmarks": config.heads, **config.size._asdict()}
         if has != wanted:
             raise ValueError(f"network has {has}, expected {wanted} as its config says")
-        return network.to(self.device).eval()
+        return network.to(self._device).eval()
 
     def _start(self) -> None:
         self._lock = threading.Lock()
         self._copy = self._make()
-        self.dtype = self._copy[1].dtype
-        warn_if_emulated(
-            self.dtype, self.device, f"dtype is {str(self.dtype).removeprefix('torch.')!r}", "take dtype='auto'", 5
-        )
+        dtype = self._copy[1].dtype
+        warn_if_emulated(dtype, self._device, f"dtype is {dtype!r}", "take dtype='auto'", 5, self.backend)
 
     def _make(self) -> tuple[Watch | None, Backend]:
         """A copy that runs, and what tells when the network is no longer the one that it is of."""
-        watch = None if self._network is None else Watch(self._network)
+        watch = None
+        if self._network is not None:
+            from .method.watch import Watch
+
+            watch = Watch(self._network)
         self._shown: TorchBackend | None = None  # for `heatmaps`, where another runtime runs
         config = replace(self.config, decoder=self.decoder)
-        made = fork.run(backends.make, self.backend, self._network, config, self.device, self._asked, self._exported)
-        return watch, made
+        return watch, runtime.make(self.backend, self._network, config, self._device, self._asked, self._exported)
 
     def _runtime(self) -> Backend:
         """The copy that runs, of the network as it is now."""
-        watch, runtime = self._copy
+        watch, running = self._copy
         if self._watched and watch is not None and watch.changed():
             with self._lock:
                 watch = self._copy[0]
                 if watch is not None and watch.changed():  # no other thread was faster
                     self._copy = self._make()
-                runtime = self._copy[1]
-        return runtime
+                running = self._copy[1]
+        return running
 
     def _torch(self) -> TorchBackend:
         """The copy that runs, if PyTorch runs it, else one that PyTorch runs, kept while the network stays."""
-        runtime = self._runtime()
-        if isinstance(runtime, TorchBackend):
-            return runtime
+        network = self._held()
+        import torch
+
+        from .runtime.pytorch import TorchBackend
+
+        running = self._runtime()
+        if isinstance(running, TorchBackend):
+            return running
         with self._lock:
             if self._shown is None:
-                self._shown = fork.run(TorchBackend, self._held(), self.config, self.device, torch.float32)
+                self._shown = fork.run(TorchBackend, network, self.config, self.device, torch.float32)
             return self._shown
 
     def __getstate__(self) -> dict[str, Any]:
@@ -281,15 +307,15 @@ class FaceAligner:
             ImportError: a backend that is not installed.
         """
         place = choose_device(device, backend)
-        choose_dtype(dtype, place, backends.choose(backend, place))  # before a download, not after
+        choose_dtype(dtype, place, runtime.choose(backend, place))  # before a download, not after
         hub: dict[str, Any] = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
         found = checkpoints.find_checkpoint(model, scheme, revision=revision, **hub)
         folder = found.weights.parent
         network = None
-        if found.weights.is_file() or backends.choose(backend, place, folder) not in checkpoints.exported_for(folder):
+        if found.weights.is_file() or runtime.choose(backend, place, folder) not in checkpoints.exported_for(folder):
             network = fork.run(checkpoints.load_network, found)
         else:
-            backend = backends.choose(backend, place, folder)
+            backend = runtime.choose(backend, place, folder)
         aligner = cls(
             network,
             found.config,
@@ -439,7 +465,10 @@ class FaceAligner:
 
         The config names the decoder in use. Each file is replaced atomically.
         """
-        checkpoints.save_checkpoint(folder, self.network, replace(self.config, decoder=self.decoder), torch.float32)
+        network = self.network
+        import torch
+
+        checkpoints.save_checkpoint(folder, network, replace(self.config, decoder=self.decoder), torch.float32)
 
     def select(
         self, landmarks: Sequence[int | str], scheme: str | os.PathLike[str] | Scheme | None = None
@@ -537,11 +566,13 @@ class FaceAligner:
                 f"refine is {refine}, but {self.config.name or 'the model'} does not say how its boxes lie to its "
                 "points (Config.box): its refine can only be 0"
             )
+        scheme = self.config.scheme
         return Rules(
             self.config.crop_ratio,
             self.config.refine if refine is None else _whole("refine", refine, 0, 8),
             self.config.refine_above if refine is None else None,
-            self.config.scheme.five if self.calibrated else None,  # other scores do not say whether a face was seen
+            # other scores do not say whether a face was seen
+            scheme.five_points if self.calibrated and scheme.five is not None else None,
             self.config.input_size,
             self.config.box,
             self.config.refits,
@@ -565,7 +596,7 @@ class FaceAligner:
     def _together(self, batch_size: int | None) -> tuple[int, int]:
         """Most faces, and most images that they are of, that go through the network together."""
         if batch_size is None:
-            return GPU_BATCH_SIZE if self.device.type == "cuda" else BATCH_SIZE, BATCH_IMAGES
+            return GPU_BATCH_SIZE if self._device.startswith("cuda") else BATCH_SIZE, BATCH_IMAGES
         most = _whole("batch_size", batch_size, 1)
         return most, most
 
@@ -577,24 +608,14 @@ class FaceAligner:
         self, images: Sequence[Photograph], transforms: Sequence[crops.Crop], mirror: bool
     ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         """One pass over B faces: points (B, K, 2) in pixels of each one's image, scores (B, K)."""
-        side = self.config.input_size
         order = self.config.scheme.permutation if mirror else None
         if mirror and order is None:
             raise ValueError(f"mirror is True, but scheme {self.config.scheme.id!r} has no mirror pairs")
-        run = self._runtime()
-        if isinstance(run, CudaBackend):
-            points, sure = run.align(images, transforms, mirror)
-            flipped, flipped_sure = points[len(transforms) :], sure[len(transforms) :]
-            points, sure = points[: len(transforms)], sure[: len(transforms)]
-        else:
-            pixels = np.empty((len(transforms), side, side, 3), np.uint8)
-            for image, transform, crop in zip(images, transforms, pixels, strict=True):
-                crops.warp(image.pixels, transform.matrix, transform.size, out=crop)
-            points, sure = run(pixels)
-            if mirror:
-                flipped, flipped_sure = run(np.ascontiguousarray(pixels[:, :, ::-1]))
+        points, sure = self._runtime().align(images, transforms, mirror)
         if mirror:
-            there = crops.unmirrored(flipped[:, order], side, self.decoder.shift[0] * STRIDE)
+            points, flipped = np.split(points, 2)
+            sure, flipped_sure = np.split(sure, 2)
+            there = crops.unmirrored(flipped[:, order], self.config.input_size, self.decoder.shift[0] * STRIDE)
             points, sure = np.mean((points, there), 0), np.mean((sure, flipped_sure[:, order]), 0)
         return np.stack([t.to_image(p) for t, p in zip(transforms, points, strict=True)]), sure
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
 from .crops import tight_box
 from .roll import upright_box
+from .tensors import is_tensor
 
 
 def read_boxes(path: str | os.PathLike[str]) -> dict[str, NDArray[np.float64]]:
@@ -101,24 +101,26 @@ def check_boxes(bbox: ArrayLike, image: NDArray[np.uint8]) -> tuple[NDArray[np.f
     single = boxes.ndim == 1
     boxes = boxes.reshape(-1, 4).astype(np.float64)
     for index, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
+        side = max(x2 - x1, y2 - y1)
+        if x1 < x2 and y1 < y2 and 1 <= side <= 1e7 and _touches((x1, y1, x2, y2), width, height):
+            continue
         name = "bbox" if single else f"bbox {index}"
         values = f"({x1:g}, {y1:g}, {x2:g}, {y2:g})"
         if not np.isfinite([x1, y1, x2, y2]).all():
             raise ValueError(f"{name} is {values}, expected finite x1, y1, x2, y2")
         if x2 <= x1 or y2 <= y1:
             raise ValueError(f"{name} is {values}, expected x1 < x2 and y1 < y2 (not x, y, width, height)")
-        if not 1 <= (side := max(x2 - x1, y2 - y1)) <= 1e7:
+        if not 1 <= side <= 1e7:
             raise ValueError(
                 f"{name} is {values} with a longer side of {side:g}, expected 1 to 1e7 pixels (no fractions)"
             )
-        if not _touches((x1, y1, x2, y2), width, height):
-            raise ValueError(f"{name} is {values}, which lies outside the image of {width} x {height} pixels")
+        raise ValueError(f"{name} is {values}, which lies outside the image of {width} x {height} pixels")
     return boxes, single
 
 
 def _numbers(bbox: Any) -> Any:
     """``bbox`` with its tensors, also those in lists, on the CPU: NumPy takes no tensor with gradient or on a GPU."""
-    if isinstance(bbox, Tensor):
+    if is_tensor(bbox):
         if bbox.is_meta:
             raise TypeError("bbox is a tensor on the meta device, which holds no values")
         bbox = bbox.detach().cpu()

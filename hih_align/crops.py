@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, floor
+from math import ceil, cos, floor, radians, sin
 from typing import Any
 
 import cv2
@@ -50,15 +50,21 @@ class Crop:
     @property
     def turn(self) -> NDArray[np.float64]:
         """(2, 2) R(-roll): maps directions in the image to directions in the crop."""
-        c, s = np.cos(np.radians(self.roll)), np.sin(np.radians(self.roll))
+        c, s = self._direction
         return np.array([[c, s], [-s, c]])
+
+    @property
+    def _direction(self) -> tuple[float, float]:
+        """Cosine and sine of the roll."""
+        return cos(radians(self.roll)), sin(radians(self.roll))
 
     @property
     def matrix(self) -> NDArray[np.float64]:
         """(2, 3) affine from image pixels to crop pixels."""
-        linear = self.scale * self.turn
-        shift = (self.size - 1) / 2 - linear @ (self.x, self.y)
-        return np.concatenate((linear, shift[:, None]), 1)
+        # by numbers, as in `warp`
+        c, s = (self.scale * value for value in self._direction)
+        half = (self.size - 1) / 2
+        return np.array([[c, s, half - c * self.x - s * self.y], [-s, c, half + s * self.x - c * self.y]])
 
     def to_crop(self, points: ArrayLike) -> NDArray[np.float64]:
         """Map points (..., 2) from image pixels to crop pixels."""
@@ -67,8 +73,8 @@ class Crop:
 
     def to_image(self, points: ArrayLike) -> NDArray[np.float64]:
         """Map points (..., 2) from crop pixels to image pixels; the inverse of `to_crop`."""
-        centre = np.array([self.x, self.y])
-        return (np.asarray(points, np.float64) - (self.size - 1) / 2) / self.scale @ self.turn + centre
+        half = (self.size - 1) / 2
+        return (np.asarray(points, np.float64) - half) @ (self.turn / self.scale) + (self.x, self.y)
 
 
 def square_crop(bbox: ArrayLike, ratio: float = 1.25, size: int = CROP_SIZE, roll: float = 0.0) -> Crop:

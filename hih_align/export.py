@@ -22,7 +22,8 @@ from .aligner import FaceAligner
 from .hub.checkpoints import save_checkpoint
 from .hub.config import write_config
 from .images import read_image
-from .runtime.inference import InferenceNet, Runtime, program
+from .runtime.backend import Runtime
+from .runtime.inference import InferenceNet, program
 from .runtime.metadata import DTYPES, FILES, INPUT, KEY, describe
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def export(
         raise ValueError(f"format is {format!r}, expected one of {list(get_args(Format))}")
     if precision not in PRECISIONS[format]:
         raise ValueError(f"precision is {precision!r}, expected one of {list(PRECISIONS[format])} for {format}")
-    runtime.choose(_RUNTIMES[format], torch.device("cpu"))
+    runtime.choose(_RUNTIMES[format], "cpu")
     target = Path(out)
     if not target.absolute().parent.is_dir():
         raise FileNotFoundError(f"out: {target} is in a folder that does not exist")
@@ -107,7 +108,8 @@ def export(
     if precision == "int8" and (calibration is None or validation is None):
         raise ValueError("precision is 'int8', which needs calibration and validation faces")
     config = replace(aligner.config, decoder=aligner.decoder)
-    dtype = DTYPES[precision] if precision in ("bf16", "fp16") and format != "openvino" else torch.float32
+    half = precision in ("bf16", "fp16") and format != "openvino"
+    dtype: torch.dtype = getattr(torch, DTYPES[precision]) if half else torch.float32
     model = InferenceNet(aligner.network, config, dtype).cpu()
     about = describe(aligner.network, config, precision)
     with files.making(target) as temporary:
@@ -160,9 +162,9 @@ def _nme(aligner: FaceAligner, dataset: Dataset) -> tuple[float, str]:
 def _write_onnx(model: InferenceNet, path: Path, precision: str, about: str, faces: NDArray[np.uint8] | None) -> None:
     import onnx
 
-    from .runtime.onnxruntime import convert
+    from .runtime.convert import to_onnx
 
-    graph = convert(model)
+    graph = to_onnx(model)
     if faces is not None:
         graph = _quantize_onnx(graph, path, faces)
     onnx.helper.set_model_props(graph, {KEY: about})
@@ -202,9 +204,9 @@ def _write_openvino(
 ) -> None:
     import openvino as ov
 
-    from .runtime.openvino import convert
+    from .runtime.convert import to_openvino
 
-    graph = convert(model)
+    graph = to_openvino(model)
     if faces is not None:
         graph = _quantize_openvino(graph, faces)
     graph.set_rt_info(about, KEY)

@@ -10,19 +10,22 @@ import os
 import re
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import PIL
 import PIL.Image
-import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, ImageOps
 
 from .files import is_stream, replacing
+from .tensors import is_tensor
+
+if TYPE_CHECKING:
+    import torch
 
 #: The kinds of image that `read_image` accepts.
-Image: TypeAlias = str | os.PathLike[str] | bytes | IO[bytes] | PIL.Image.Image | NDArray[Any] | torch.Tensor
+Image: TypeAlias = "str | os.PathLike[str] | bytes | IO[bytes] | PIL.Image.Image | NDArray[Any] | torch.Tensor"
 
 _ARRAY = "an RGB array (H, W, 3), (H, W), (H, W, 1) or (H, W, 4)"
 _TENSOR = "an RGB tensor (3, H, W) or (1, H, W)"
@@ -68,7 +71,7 @@ def read_image(image: Image) -> NDArray[np.uint8]:
         if np.ma.is_masked(image):
             raise ValueError("image is a masked array with masked pixels: fill them first, such as image.filled(0)")
         return _from_array(np.asarray(image), "image")
-    if isinstance(image, torch.Tensor):
+    if is_tensor(image):
         return _from_tensor(image)
     if isinstance(image, PIL.Image.Image):
         return _from_array(_decode(image, "image"), "image")

@@ -123,9 +123,7 @@ class Landmarks:
         Raises:
             ValueError: the scheme does not define them (`Scheme.five`).
         """
-        if self.scheme.five is None:
-            raise ValueError(f"scheme {self.scheme.id!r} does not define its five points (`Scheme.five`)")
-        return np.stack([self.points[..., list(group), :].mean(-2) for group in self.scheme.five], -2)
+        return self.scheme.five_points(self.points).astype(np.float32)
 
     @property
     def roll(self) -> Any:

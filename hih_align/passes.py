@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from .boxes import next_box
 from .crops import CROP_SIZE, Crop, square_crop
 from .roll import roll_of
-from .runtime.device_crops import Photograph
+from .runtime.backend import Photograph
 
 #: Faces that are turned by more than this, degrees, are looked at again upright.
 TURN = 15.0
@@ -44,7 +44,7 @@ class Rules:
         ratio: crop side over the box's longer side.
         refine: most passes on the box of the points found before.
         above: of the faces only those whose points lie off the box by more than this, see `off`; None: all.
-        five: the scheme's groups of landmarks for the five points; None: rolls are not looked for.
+        five: points (K, 2) -> the five points (5, 2), as `Scheme.five_points`; None: rolls are not looked for.
         size: side of the crops in pixels.
         reach: how far boxes reach beyond the points' own, see `Config.box`.
         refit: whether boxes can be made of the points (`Config.refits`); else a further pass is on the same box.
@@ -53,7 +53,7 @@ class Rules:
     ratio: float
     refine: int
     above: float | None = None
-    five: Sequence[Sequence[int]] | None = None
+    five: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None
     size: int = CROP_SIZE
     reach: Sequence[float] | None = None
     refit: bool = True
@@ -123,8 +123,7 @@ class Face:
             return 0.0
         if self.scores.mean() < NOTHING:
             return 0.0
-        found = roll_of(np.stack([self.points[list(group)].mean(0) for group in rules.five]))
-        return float((found - self.roll + 180) % 360 - 180)
+        return (float(roll_of(rules.five(self.points))) - self.roll + 180) % 360 - 180
 
 
 def off(
@@ -161,7 +160,8 @@ def _quarters(
     faces: Sequence[Face], points: NDArray[np.float64], scores: NDArray[np.float32], look: Look, rules: Rules
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     """The first pass, in the quarter turn of the best score where the upright one's is low."""
-    unsure = [n for n, face in enumerate(faces) if face.find_roll and rules.five is not None and scores[n].mean() < LOW]
+    low = np.flatnonzero(scores.mean(-1) < LOW) if rules.five is not None else ()
+    unsure = [int(n) for n in low if faces[n].find_roll]
     best: dict[int, float] = {}
     for quarter in (90.0, 180.0, 270.0) if unsure else ():
         tried = [faces[n] for n in unsure]

@@ -16,6 +16,12 @@ from .crops import extended, tight_box
 #: insightface's template, made symmetric).
 UPRIGHT = np.array([[-17.6, -20.7], [17.6, -20.7], [0.0, -0.6], [-14.6, 20.0], [14.6, 20.0]])
 
+#: x + iy of a point is its product with this.
+_COMPLEX = np.array((1, 1j))
+
+#: The conjugates of `UPRIGHT` about its mean.
+_CONJUGATE = ((UPRIGHT - UPRIGHT.mean(0)) @ _COMPLEX).conj()
+
 
 def roll_of(five: ArrayLike) -> NDArray[np.float64]:
     """Roll of faces, from the rotation in the least-squares similarity that maps an upright face onto five points.
@@ -31,10 +37,9 @@ def roll_of(five: ArrayLike) -> NDArray[np.float64]:
         (...) degrees in (-180, 180]; 0 where the points have collapsed or are not finite.
     """
     points = np.asarray(five, np.float64)
-    upright = UPRIGHT @ (1, 1j)
     with np.errstate(invalid="ignore"):
-        z = (points - points.mean(-2, keepdims=True)) @ (1, 1j)
-        turned = (z * (upright - upright.mean()).conj()).sum(-1)
+        z = (points - points.sum(-2, keepdims=True) / 5) @ _COMPLEX
+        turned = z @ _CONJUGATE
     angle = np.degrees(np.angle(np.where(np.isfinite(turned), turned, 1.0)))
     return np.where(angle <= -180, 180.0, angle)
 

@@ -9,8 +9,10 @@ were tried too. In addition to the height they had no effect.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: A landmark counts as found if its error is below this share of the longer side of the box.
 TOLERANCE = 0.05

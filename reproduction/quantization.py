@@ -25,7 +25,8 @@ from hih_align.data.records import Dataset, stack_labels
 from hih_align.evaluation.metrics import nme
 from hih_align.evaluation.normalizers import normalizer_text
 from hih_align.files import replacing
-from hih_align.method.heatmaps import ARGMAX, STRIDE, decode, encode
+from hih_align.method.decoder import ARGMAX, STRIDE
+from hih_align.method.heatmaps import decode, encode
 
 from .paper import FIGURE_4, IDEAL
 
@@ -99,7 +100,7 @@ def quantization_error(
         normalizer: a normalizer of the scheme, or "box" for the longer side of the tight box. None:
             `Scheme.default_normalizer`.
 
-    Heatmap pixels are crop pixels divided by `heatmaps.STRIDE`. Integer heatmaps alone give the nearest pixel. Nested
+    Heatmap pixels are crop pixels divided by `decoder.STRIDE`. Integer heatmaps alone give the nearest pixel. Nested
     heatmaps go through `heatmaps.encode` and `heatmaps.decode` (integer floored, decimal rounded).
 
     Raises:

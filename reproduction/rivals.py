@@ -23,9 +23,10 @@ from torch import Tensor, nn
 
 from hih_align.hub.checkpoints import WEIGHTS_FILE
 from hih_align.method import heatmaps
-from hih_align.method.heatmaps import Decoder
+from hih_align.method.decoder import Decoder
 from hih_align.method.losses import Loss, LossSettings, hih_loss, integer_parts, weighted_mean
-from hih_align.method.network import DownBlock, Size, StackedHourglass, Unit
+from hih_align.method.network import DownBlock, StackedHourglass, Unit
+from hih_align.method.sizes import Size
 from hih_align.schemes import scheme_from_dict
 from hih_align.training.learner import Learner, Output, build_hih
 from hih_align.training.run_folder import RUN_FILE, stored_size

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from hih_align import SCHEMES, Config, Decoder, FaceAligner, HIHNet, Landmarks, Scheme
 from hih_align.crops import tight_box
-from hih_align.method.heatmaps import Rounding
+from hih_align.method.decoder import Rounding
 from hih_align.method.network import MEAN, STD, DecimalHead, Residual, StackedHourglass, Unit
 
 #: The astronaut's face, brow to chin and jaw to jaw.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from hih_align import CheckpointError, FaceAligner, export
-from hih_align import runtime as backends
+from hih_align import runtime as runtimes
 from hih_align.cli.app import app
 from hih_align.crops import square_crop, warp
 from hih_align.data.annotations import Dataset, read_dataset
@@ -34,7 +34,7 @@ def w300() -> FaceAligner:
 
 @pytest.fixture(scope="module", params=RUNTIMES)
 def exported(request: pytest.FixtureRequest, w300: FaceAligner, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    for module in backends._NEEDS[RUNTIMES[request.param]]:
+    for module in runtimes._NEEDS[RUNTIMES[request.param]]:
         pytest.importorskip(module)
     folder = tmp_path_factory.mktemp("exported") / request.param
     made = export.export(w300, folder, request.param)
@@ -52,7 +52,7 @@ def test_a_folder_is_a_checkpoint_and_its_file_is_run(
     w300: FaceAligner, exported: Path, astronaut: Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime = RUNTIMES[exported.name]
-    monkeypatch.setattr(backends, "InferenceNet", None)  # nothing is converted
+    monkeypatch.setattr(runtimes, "_of_network", None)  # nothing is converted
     aligner = FaceAligner.from_pretrained(exported, backend=runtime, device="cpu")
     monkeypatch.undo()
     expected = w300.align(astronaut, BOX)
@@ -218,7 +218,7 @@ def few(dataset: Dataset, count: int) -> Dataset:
 @pytest.mark.slow
 @pytest.mark.parametrize("format", RUNTIMES)
 def test_int8(w300: FaceAligner, shared: Path, tmp_path: Path, format: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (*backends._NEEDS[RUNTIMES[format]], *(["nncf"] if format == "openvino" else [])):
+    for module in (*runtimes._NEEDS[RUNTIMES[format]], *(["nncf"] if format == "openvino" else [])):
         pytest.importorskip(module)
     data = shared / "data"
     train, val = (

@@ -19,7 +19,7 @@ PACKAGE = Path(hih_align.__file__).parent
 
 #: Rooms and modules from the bottom to the top: each knows those on lines above its own, and those on its own line.
 STOREYS = (
-    ("files", "progress", "_moved", "_pyinstaller"),
+    ("files", "progress", "tensors", "_moved", "_pyinstaller"),
     ("schemes", "crops"),
     ("method", "images", "boxes", "roll", "scores"),
     ("hub", "landmarks", "interchange", "drawing", "stream"),
@@ -82,17 +82,39 @@ def test_a_file_above_400_lines_says_why() -> None:
     assert silent == [], "split the file, or say in its docstring why it has more than 400 lines"
 
 
-def loaded(code: str) -> set[str]:
-    """Modules below the package that a fresh process has after ``code``."""
-    script = f"import json, sys\n{code}\nprint(json.dumps([m for m in sys.modules if m.startswith('hih_align')]))"
+def loaded(code: str) -> tuple[set[str], set[str]]:
+    """What a fresh process has after ``code``: rooms and modules of the package, and other packages."""
+    script = f"import json, sys\n{code}\nprint(json.dumps(list(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
-    return {name.removeprefix("hih_align.") for name in json.loads(done.stdout.splitlines()[-1])}
+    names = json.loads(done.stdout.splitlines()[-1])
+    own = {name.split(".")[1] for name in names if name.startswith("hih_align.")}
+    return own, {name.split(".")[0] for name in names}
 
 
 def test_an_import_loads_nothing_that_aligning_does_not_need() -> None:
-    rooms = {name.split(".")[0] for name in loaded("import hih_align")}
+    rooms, packages = loaded("import hih_align")
     assert not rooms & {"data", "evaluation", "export", "training", "demo", "cli"}
-    assert "evaluation" in {name.split(".")[0] for name in loaded("import hih_align; hih_align.metrics.nme")}
+    # PyTorch is for networks: an exported file runs without (tests/runtime/test_without_torch.py)
+    assert not packages & {"torch", "safetensors", "huggingface_hub", "onnxruntime", "openvino", "matplotlib", "scipy"}
+    rooms, _ = loaded("import hih_align; hih_align.metrics.nme")
+    assert "evaluation" in rooms
+
+
+@pytest.mark.parametrize(
+    "code", ["import hih_align.cli.align", "import hih_align.runtime.onnxruntime", "import hih_align.runtime.openvino"]
+)
+def test_the_command_and_the_runtimes_load_no_pytorch(code: str) -> None:
+    if "runtime" in code:
+        pytest.importorskip(code.rpartition(".")[2])
+    _, packages = loaded(code)
+    assert "torch" not in packages
+
+
+def test_pytorch_alone_does_not_bring_its_compiler() -> None:
+    """Which takes as long to import as PyTorch itself."""
+    _, packages = loaded("import hih_align.runtime.pytorch")
+    assert "torch" in packages
+    assert "sympy" not in packages
 
 
 @pytest.mark.parametrize("old", MOVED)

@@ -12,8 +12,9 @@ import torch
 from hih_align import FaceAligner, crops
 from hih_align.boxes import next_box
 from hih_align.hub.config import Config
-from hih_align.method.network import SIZES, HIHNet
+from hih_align.method.network import HIHNet
 from hih_align.method.readout import from_weights
+from hih_align.method.sizes import SIZES
 from hih_align.schemes import W300, Scheme
 
 CHOSEN = [36, 45, 30, 8]

@@ -28,9 +28,9 @@ def convert(
 
     from ..hub.checkpoints import save_checkpoint
     from ..hub.config import Config
-    from ..method.heatmaps import Decoder
-    from ..method.network import SIZES
+    from ..method.decoder import Decoder
     from ..method.released import load_released
+    from ..method.sizes import SIZES
     from ..schemes import get_scheme
 
     found = load_released(checkpoint)

@@ -15,7 +15,7 @@ from ..data.boxes import Box
 from ..evaluation.evaluate import evaluate as run
 from ..evaluation.report import markdown, write_report
 from ..evaluation.subsets import chosen_by
-from ..method.network import SIZES
+from ..method.sizes import SIZES
 from .options import Backend, DataFormat, Decode, Device, Dtype, Mirror, Model, Refine, commands
 
 app = commands()

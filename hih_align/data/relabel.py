@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..aligner import READ_AHEAD, FaceAligner
 from ..crops import square_crop, tight_box, unmirrored
 from ..images import read_image
-from ..method.heatmaps import STRIDE
+from ..method.decoder import STRIDE
 from ..progress import progress_bar
 from .boxes import jitter
 from .conventions import Frame, moved, offset

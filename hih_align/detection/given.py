@@ -7,9 +7,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ..boxes import check_boxes
+from ..tensors import is_tensor
 from .detector import Detections
 
 #: An RGB image (H, W, 3) uint8 -> boxes (N, 4) x1, y1, x2, y2, or (N, 5) with scores, in pixels of the image.
@@ -37,7 +37,7 @@ def detections(detector: Detector, image: NDArray[np.uint8]) -> Detections:
     if found is None:
         raise TypeError(expected.format("None") + "; no face is an empty array")
     try:
-        rows = np.asarray(found.detach().cpu() if isinstance(found, Tensor) else found, np.float64)
+        rows = np.asarray(found.detach().cpu() if is_tensor(found) else found, np.float64)
     except (TypeError, ValueError) as error:
         raise TypeError(expected.format(f"{type(found).__name__} ({error})")) from error
     if rows.size == 0:

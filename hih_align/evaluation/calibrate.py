@@ -16,7 +16,7 @@ from ..data.records import Dataset, Record, stack_labels
 from ..hub.config import Config
 from ..images import read_image
 from ..method import heatmaps
-from ..method.heatmaps import ARGMAX, Decoder
+from ..method.decoder import ARGMAX, STRIDE, Decoder
 from ..progress import progress_bar
 from ..schemes import Scheme
 from ..scores import TOLERANCE, Calibration
@@ -186,11 +186,11 @@ def _look(
         integer, decimal = torch.from_numpy(found.integer), torch.from_numpy(found.decimal)
         height = found.integer.max((-2, -1))
         heights.append(height if readout is None else height[readout.sources])
-        pixels.append(heatmaps.STRIDE / found.transform.scale)
+        pixels.append(STRIDE / found.transform.scale)
         for decoder in decoders:
             own = heatmaps.decode(integer, decimal, decoder).numpy()
             own = own if readout is None else readout.points(own)
-            points[decoder].append(found.transform.to_image(own * heatmaps.STRIDE))
+            points[decoder].append(found.transform.to_image(own * STRIDE))
     found_points = {decoder: np.stack(p) for decoder, p in points.items()}
     return _Seen(found_points, np.stack(heights).astype(np.float64), np.array(pixels))
 

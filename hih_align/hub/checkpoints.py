@@ -2,7 +2,7 @@
 
 A checkpoint is a file of weights (safetensors) and a `Config`. The published checkpoints are rows of
 ``weights_manifest.json``. A user's checkpoint is a folder, or a Hub repository, with ``config.json`` and
-``model.safetensors``.
+``model.safetensors``. Only reading and writing weights imports PyTorch: an exported folder is found without it.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import safetensors.torch
-import torch
-from safetensors import SafetensorError
+from typing import TYPE_CHECKING, Any
 
 from .. import files
-from ..method.network import SIZES, HIHNet, check_finite, plain_name
-from ..method.settings import built
+from ..method.sizes import SIZES
 from ..schemes import Scheme, get_scheme
 from .config import CONFIG_FILE, CheckpointError, Config, own_folder, read_config, write_config
 from .download import WeightsUnavailableError, download, download_verified, verified
 from .manifest import WEIGHTS_FOLDER, ManifestRow, _edit, known_names, local_weights, read_manifest, weight_folders
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..method.network import HIHNet
 
 WEIGHTS_FILE = "model.safetensors"
 #: The files that `hih-align export` writes, by the backend that runs them. A folder with such a file needs no weights.
@@ -158,6 +158,13 @@ def load_network(checkpoint: Checkpoint) -> HIHNet:
         CheckpointError: the file is damaged, holds NaN or infinity, or its tensors are not those of the config.
         FileNotFoundError: the folder was exported and holds no weights. The message says which backend to pass.
     """
+    import safetensors.torch
+    import torch
+    from safetensors import SafetensorError
+
+    from ..method.network import HIHNet, check_finite
+    from ..method.settings import built
+
     config, path = checkpoint.config, checkpoint.weights
     if not path.is_file() and (backends := exported_for(path.parent)):
         held = " and ".join(f"{EXPORTED_FILES[backend]} for backend {backend!r}" for backend in backends)
@@ -194,6 +201,10 @@ def load_network(checkpoint: Checkpoint) -> HIHNet:
 
 def save_weights(network: HIHNet, path: Path, dtype: torch.dtype | None = None) -> None:
     """Write weights as safetensors, atomically. Floating-point tensors get ``dtype``; None keeps their dtypes."""
+    import safetensors.torch
+
+    from ..method.network import plain_name
+
     state = {
         plain_name(name): (value.to(dtype) if dtype and value.is_floating_point() else value).cpu().contiguous()
         for name, value in network.state_dict().items()

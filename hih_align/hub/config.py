@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from .. import files
-from ..method.heatmaps import Decoder, Rounding
-from ..method.network import Size
+from ..method.decoder import Decoder, Rounding
 from ..method.readout import Readout, readout_from_dict
+from ..method.sizes import Size
 from ..schemes import SCHEMES, Scheme, conversion, get_scheme, scheme_from_dict
 from ..scores import Calibration
 

@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ..method.network import SIZES
+from ..method.sizes import SIZES
 from .config import CONFIG_FILE, Config, config_from_dict, own_folder, write_json
 
 MANIFEST = "weights_manifest.json"

@@ -9,18 +9,13 @@ Everything is batched torch on the device of its input; leading dimensions are f
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-Rounding = Literal["round", "floor"]
-Method = Literal["argmax", "expectation"]
-
-#: Network input pixels per heatmap pixel: crop = STRIDE * heatmap (the authors' convention, no half-pixel shift).
-STRIDE = 4
+from .decoder import ARGMAX, Decoder, Rounding
+from .decoder import STRIDE as STRIDE  # the old path `hih_align.heatmaps` has it, until version 0.3
 
 
 class Encoded(NamedTuple):
@@ -63,7 +58,7 @@ def encode(
     """Landmarks to nested heatmaps (Eq. 1-3).
 
     Args:
-        points: (..., K, 2) landmarks (x, y) in heatmap pixels: crop pixels / `STRIDE`.
+        points: (..., K, 2) landmarks (x, y) in heatmap pixels: crop pixels / `decoder.STRIDE`.
         size: (height, width) of the integer heatmaps.
         decimal_size: side n of the decimal heatmaps: 4, 8 or 16.
         integer_sigma: Gaussian of Eq. 1 in heatmap pixels; 1.5, for 300W 1.0 (Sec. IV-A.3).
@@ -104,43 +99,6 @@ def _gaussian(centre: Tensor, exact: Tensor, size: tuple[int, int], sigma: float
 
     value = torch.exp(squared_distance(centre) / (-2 * sigma**2))
     return value * (squared_distance(exact) <= (3 * sigma) ** 2)
-
-
-@dataclass(frozen=True)
-class Decoder:
-    """How heatmaps become landmarks; stored in a checkpoint's config.
-
-    Attributes:
-        method: "argmax" is the paper's Eq. 4. "expectation" is ours: the centroid of the integer heatmap around its
-            maximum plus the expected value of the decimal heatmap's softmax.
-        radius: the centroid is taken over (2 radius + 1)^2 heatmap pixels around the maximum; None: over the map.
-        power: of the clamped response, as weight in the centroid.
-        temperature: of the decimal heatmap's softmax.
-        bin_offset: where in its cell a decimal label stands, in cells: 0 for labels that were rounded, 0.5 (the
-            cell's centre) for labels that were floored.
-        shift: (x, y) heatmap pixels, a constant offset that is added to every landmark. It corrects the label bias of a
-            data set, which a network that also learns from mirrored faces cannot learn. `calibrate` chooses it.
-    """
-
-    method: Method = "expectation"
-    radius: int | None = None
-    power: float = 3.0
-    temperature: float = 0.35
-    bin_offset: float = 0.0
-    shift: tuple[float, float] = (0.0, 0.0)
-
-    def __post_init__(self) -> None:
-        if self.method not in ("argmax", "expectation"):
-            raise ValueError(f"decode is {self.method!r}, expected 'argmax' or 'expectation'")
-        if not (isinstance(self.shift, (tuple, list)) and len(self.shift) == 2 and all(map(math.isfinite, self.shift))):
-            raise ValueError(f"shift is {self.shift!r}, expected finite x, y in heatmap pixels")
-        object.__setattr__(self, "shift", tuple(map(float, self.shift)))  # JSON has lists
-        if (self.radius or 0) < 0 or self.power <= 0 or self.temperature <= 0:
-            raise ValueError(f"radius, power, temperature out of range in {self}")
-
-
-#: The paper's decoder (Eq. 4).
-ARGMAX = Decoder("argmax")
 
 
 def decode(integer: Tensor, decimal: Tensor, decoder: Decoder = ARGMAX) -> Tensor:

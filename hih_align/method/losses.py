@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import heatmaps
-from .heatmaps import Decoder, Encoded, Rounding
+from .decoder import Decoder, Rounding
+from .heatmaps import Encoded
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ def hih_loss(
     Args:
         integer: (B, stacks, K, h, w) integer heatmaps of `HIHNet`.
         decimal: (B, K, n, n) decimal heatmaps, n is 4, 8 or 16; None leaves out their terms.
-        points: (B, K, 2) float landmarks in heatmap pixels (crop pixels / `heatmaps.STRIDE`).
+        points: (B, K, 2) float landmarks in heatmap pixels (crop pixels / `decoder.STRIDE`).
         weights: (B, K) float in [0, 1]; 0 for a landmark without a label.
         settings: see `LossSettings`.
         count: see `weighted_mean`.

@@ -1,7 +1,7 @@
 """Where the network runs: a module per runtime, and all of them take crops and give points and scores.
 
-`inference` is what they run; `pytorch` (on a CUDA GPU `cuda`), `onnxruntime` and `openvino` run it. The last two are
-extras, imported when they are asked for.
+`inference` is what they run; `pytorch` (on a CUDA GPU `cuda`), `onnxruntime` and `openvino` run it. Each is imported
+when it is asked for. The last two are extras; an exported file runs in them without PyTorch.
 """
 
 from __future__ import annotations
@@ -9,26 +9,18 @@ from __future__ import annotations
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, get_args
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, get_args
 
 from ..hub.checkpoints import exported_for
 from ..hub.config import Config
-from ..method.network import HIHNet
 from . import fork
-from .cuda import CudaBackend
-from .inference import InferenceNet, Runtime
+from .backend import Backend, Photograph, Runtime
 from .metadata import FILES, check
-from .pytorch import TorchBackend
 
 if TYPE_CHECKING:
-    from .onnxruntime import OnnxRuntimeBackend
-    from .openvino import OpenVINOBackend
+    from ..method.network import HIHNet
 
-__all__ = ["AUTO", "Backend", "CudaBackend", "Runtime", "TorchBackend", "choose", "make"]
+__all__ = ["AUTO", "Backend", "Photograph", "Runtime", "choose", "make"]
 
 #: What ``backend="auto"`` looks for on a CPU, the first that is installed; elsewhere it is "torch". Never timed.
 AUTO: tuple[Runtime, ...] = ("openvino", "onnxruntime", "torch")
@@ -38,30 +30,7 @@ _NEEDS: dict[str, tuple[str, ...]] = {"openvino": ("openvino",), "onnxruntime": 
 _EXTRA = {"openvino": "openvino", "onnxruntime": "onnx"}
 
 
-class Backend(Protocol):
-    """A network that is ready to run, with its decoder; thread-safe.
-
-    Attributes:
-        name: of the runtime.
-        dtype: in which the network runs.
-    """
-
-    name: Runtime
-    dtype: torch.dtype
-
-    def __call__(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Points and scores of faces.
-
-        Args:
-            crops: (B, S, S, 3) uint8 RGB, B at least 1, S the network's ``input_size``.
-
-        Returns:
-            points (B, K, 2), (x, y) in crop pixels, and scores (B, K).
-        """
-        ...
-
-
-def choose(backend: str, device: torch.device, exported: Path | None = None) -> Runtime:
+def choose(backend: str, device: str, exported: Path | None = None) -> Runtime:
     """The runtime's name; what "auto" stands for, of a folder ``exported`` first those for which it holds a file.
 
     Raises:
@@ -69,7 +38,7 @@ def choose(backend: str, device: torch.device, exported: Path | None = None) -> 
         ImportError: it is not installed; the message names the extra.
     """
     if backend == "auto":
-        possible: list[Runtime] = [name for name in AUTO if _installed(name)] if device.type == "cpu" else ["torch"]
+        possible: list[Runtime] = [name for name in AUTO if _installed(name)] if device == "cpu" else ["torch"]
         held = [] if exported is None else exported_for(exported)
         return next((name for name in possible if name in held), possible[0])
     known = get_args(Runtime)
@@ -86,7 +55,7 @@ def choose(backend: str, device: torch.device, exported: Path | None = None) -> 
         raise ImportError(
             f"backend is {name!r}, which needs {', '.join(missing)}: pip install 'hih-align[{_EXTRA[name]}]'"
         )
-    if name != "torch" and device.type != "cpu":
+    if name != "torch" and device != "cpu":
         raise ValueError(f"device is '{device}', but backend {name!r} runs on the CPU: take backend 'torch'")
     return name
 
@@ -101,15 +70,15 @@ def make(
     name: Runtime,
     network: HIHNet | None,
     config: Config,
-    device: torch.device,
-    dtype: torch.dtype | None,
+    device: str,
+    dtype: str | None,
     folder: Path | None = None,
 ) -> Backend:
     """A private copy of the network, ready to run.
 
     Args:
         name: see `choose`.
-        network: stays as it is; None runs an exported file whose weights are not here.
+        network: stays as it is; None runs an exported file whose weights are not here, and PyTorch is not imported.
         config: whose decoder and calibration are used.
         device: where it runs.
         dtype: in which precision; None is float32, or that of the exported file.
@@ -121,27 +90,40 @@ def make(
     """
     fork.prepare()
     path = None if folder is None or name == "torch" or not (folder / FILES[name]).is_file() else folder / FILES[name]
-    if network is None and path is None:
-        raise ValueError(f"network is None, and {folder} holds no exported file for backend {name!r}")
-    if name == "torch":
-        assert network is not None
-        kind = CudaBackend if device.type == "cuda" else TorchBackend
-        return kind(network, config, device, dtype or torch.float32)
-    model: Path | InferenceNet
     if path is not None:
-        model = path
-    else:
-        assert network is not None
-        model = InferenceNet(network, config)
-    backend: OpenVINOBackend | OnnxRuntimeBackend
-    if name == "openvino":
-        from .openvino import OpenVINOBackend
+        backend = _openvino(path, dtype) if name == "openvino" else _onnxruntime(path, dtype)
+        if backend.description is not None:
+            check(backend.description, path, network, config)
+        return backend
+    if network is None:
+        raise ValueError(f"network is None, and {folder} holds no exported file for backend {name!r}")
+    return fork.run(_of_network, name, network, config, device, dtype)
 
-        backend = OpenVINOBackend(model, dtype)
-    else:
-        from .onnxruntime import OnnxRuntimeBackend
 
-        backend = OnnxRuntimeBackend(model, dtype)
-    if path is not None and backend.description is not None:
-        check(backend.description, path, network, config)
-    return backend
+def _of_network(name: Runtime, network: HIHNet, config: Config, device: str, dtype: str | None) -> Backend:
+    import torch
+
+    if name == "torch":
+        from .cuda import CudaBackend
+        from .pytorch import TorchBackend
+
+        place = torch.device(device)
+        kind = CudaBackend if place.type == "cuda" else TorchBackend
+        return kind(network, config, place, getattr(torch, dtype or "float32"))
+    from .convert import to_onnx, to_openvino
+    from .inference import InferenceNet
+
+    model = InferenceNet(network, config)
+    return _openvino(to_openvino(model), dtype) if name == "openvino" else _onnxruntime(to_onnx(model), dtype)
+
+
+def _openvino(model: Any, dtype: str | None) -> Backend:
+    from .openvino import OpenVINOBackend
+
+    return OpenVINOBackend(model, dtype)
+
+
+def _onnxruntime(model: Any, dtype: str | None) -> Backend:
+    from .onnxruntime import OnnxRuntimeBackend
+
+    return OnnxRuntimeBackend(model, dtype)

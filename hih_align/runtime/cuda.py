@@ -21,7 +21,8 @@ from ..crops import Crop
 from ..hub.config import Config
 from ..method.network import HIHNet
 from ..method.settings import plain_torch
-from .device_crops import Photograph, warp
+from .backend import Found, Photograph
+from .device_crops import warp
 from .pytorch import TorchBackend
 from .transfer import upload
 
@@ -153,23 +154,13 @@ class CudaBackend(TorchBackend):
         self._device = self._model.get_buffer("scale").device  # with its number
         self._graphs = CudaGraphs(self._find, recorder or GraphRecorder(self._device))
 
-    def __call__(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def __call__(self, crops: NDArray[np.uint8]) -> Found:
         """See `Backend`."""
         with torch.inference_mode(), plain_torch(self._device.type):
             return self._read(self._graphs(upload(crops, self._device)))
 
-    def align(
-        self, photographs: Sequence[Photograph], transforms: Sequence[Crop], mirror: bool = False
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Points and scores of B faces that are cut out on the device.
-
-        Args:
-            photographs, transforms: of each face, B at least 1.
-            mirror: also of their crops flipped from left to right, which follow as B further faces.
-
-        Returns:
-            as `Backend`, of B or 2 B faces.
-        """
+    def align(self, photographs: Sequence[Photograph], transforms: Sequence[Crop], mirror: bool = False) -> Found:
+        """See `Backend`; the faces are cut out on the device."""
         with torch.inference_mode(), plain_torch(self._device.type):
             crops = warp(photographs, transforms, self._device)
             if mirror:

@@ -11,39 +11,24 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..crops import REDUCE_ABOVE, Crop
+from .backend import Photograph
 from .transfer import upload
 
 #: Faces that are cut out together: what they need meanwhile is 2 MB each.
 TOGETHER = 64
 
 
-class Photograph:
-    """An image of which faces are cut out on a device.
-
-    Not thread-safe: each call of an aligner has its own.
-
-    Attributes:
-        pixels: (H, W, 3) uint8 RGB, with any strides; not to be changed.
-        stays: whether it is sent as a whole, and stays on the device as long as this object lives: worth it where one
-            call after the other cuts faces out of it. Else what is read is sent, and is gone once the faces are cut.
-    """
-
-    def __init__(self, pixels: NDArray[np.uint8], stays: bool = False) -> None:
-        self.pixels, self.stays = pixels, stays
-        self._sent: Tensor | None = None
-
-    def on(self, device: torch.device) -> Tensor:
-        """(H, W, 3) uint8 on ``device``."""
-        if self._sent is not None and self._sent.device == device:
-            return self._sent
-        sent = upload(self.pixels, device)
-        if self.stays:
-            self._sent = sent
-        return sent
+def sent(photograph: Photograph, device: torch.device) -> Tensor:
+    """(H, W, 3) uint8 on ``device``, kept there by a photograph that `stays`."""
+    if photograph.sent is not None and photograph.sent.device == device:
+        return photograph.sent
+    tensor = upload(photograph.pixels, device)
+    if photograph.stays:
+        photograph.sent = tensor
+    return tensor
 
 
 def warp(photographs: Sequence[Photograph], transforms: Sequence[Crop], device: torch.device) -> Tensor:
@@ -72,7 +57,7 @@ def warp(photographs: Sequence[Photograph], transforms: Sequence[Crop], device: 
             continue
         more = last < len(photographs) and photographs[last] is photograph
         if whole is None and (photograph.stays or more):
-            whole = photograph.on(device)
+            whole = sent(photograph, device)
         window = slice(low[1], high[1]), slice(low[0], high[0])
         part = upload(photograph.pixels[window], device) if whole is None else whole[window]
         _cut(part, plan.small[first].tolist() if plan.reduced[first] else None, grids[first:last], crops[first:last])

@@ -1,4 +1,4 @@
-"""PyTorch in a forked child process.
+"""PyTorch in a forked child process. It is not imported here: where it was not before a fork, nothing is to be done.
 
 PyTorch spreads an operation over the cores with OpenMP. OpenMP keeps a team of threads for each thread that calls it. A
 fork copies the calling thread, but not its team: in the child, that thread would wait without end for a team that does
@@ -8,12 +8,11 @@ not exist. An operation on one core needs no team, and a new thread in the child
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
-
-import torch
 
 T = TypeVar("T")
 
@@ -39,8 +38,9 @@ def prepare() -> None:
 def _in_child() -> None:
     global _forked, _executor, _lock
     _lock = threading.Lock()  # another thread may have held it
-    _forked, _executor = True, None  # the executor's thread was not copied
-    torch.set_num_threads(1)
+    if (torch := sys.modules.get("torch")) is not None:
+        _forked, _executor = True, None  # the executor's thread was not copied
+        torch.set_num_threads(1)
 
 
 def run(function: Callable[..., T], *arguments: Any) -> T:
@@ -49,7 +49,7 @@ def run(function: Callable[..., T], *arguments: Any) -> T:
     That is the calling thread, except in a forked child that has set more than one thread: there the thread that the
     fork copied hands the call to a new one.
     """
-    threads = torch.get_num_threads() if _forked else 1
+    threads = sys.modules["torch"].get_num_threads() if _forked else 1
     if threads == 1 or threading.current_thread() is not threading.main_thread():  # after a fork, main is the copy
         return function(*arguments)
     return _helper().submit(_with_threads, threads, function, arguments).result()
@@ -64,6 +64,7 @@ def _helper() -> ThreadPoolExecutor:
 
 
 def _with_threads(threads: int, function: Callable[..., T], arguments: tuple[Any, ...]) -> T:
+    torch = sys.modules["torch"]
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
     return function(*arguments)

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import copy
 import threading
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch._dynamo.eval_frame import OptimizedModule
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .. import scores
 from ..hub.config import Config
 from ..method import heatmaps
+from ..method.decoder import STRIDE
 from ..method.network import MEAN, STD, HIHNet, Unit, check_finite
 from ..method.settings import plain_torch
 
 #: Held while a network is converted: `torch.export` and the tracer serve one thread of a process at a time.
 CONVERTING = threading.RLock()
-
-Runtime = Literal["torch", "onnxruntime", "openvino"]
 
 
 class InferenceNet(nn.Module):
@@ -86,7 +84,7 @@ class InferenceNet(nn.Module):
         return mixed.sum(2) + middle, sure
 
     def _points(self, integer: Tensor, decimal: Tensor) -> Tensor:
-        return heatmaps.decode(integer, decimal, self.decoder) * heatmaps.STRIDE
+        return heatmaps.decode(integer, decimal, self.decoder) * STRIDE
 
     def heatmaps(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         """(B, S, S, 3) uint8 crops -> float32 integer (B, H, S/4, S/4) and decimal (B, H, n, n) heatmaps of the
@@ -123,8 +121,8 @@ def folded(network: HIHNet) -> HIHNet:
 
 def _unwrapped(module: nn.Module) -> Any:
     """A module without `torch.compile` around it or what it holds, in place: a copy is compiled by none."""
-    while isinstance(module, OptimizedModule):
-        module = module._orig_mod
+    while (inner := getattr(module, "_orig_mod", None)) is not None:  # told without its class, seconds to import
+        module = inner
     for name, child in module.named_children():
         if (plain := _unwrapped(child)) is not child:
             setattr(module, name, plain)

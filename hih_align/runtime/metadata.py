@@ -6,15 +6,15 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from ..hub.checkpoints import EXPORTED_FILES
 from ..hub.config import CheckpointError, Config
-from ..method.heatmaps import Decoder
-from ..method.network import HIHNet, plain_name
-from .inference import Runtime
+from ..method.decoder import Decoder
+from .backend import Runtime
+
+if TYPE_CHECKING:
+    from ..method.network import HIHNet
 
 #: Key of the description in a file's own metadata.
 KEY = "hih_align"
@@ -28,8 +28,8 @@ FILES: dict[Runtime, str] = {
     "onnxruntime": EXPORTED_FILES["onnxruntime"],
 }
 
-#: Precisions by their name in files and on the command line.
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
+#: Names of dtypes by those of precisions in files and on the command line.
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "int8": "int8"}
 
 
 def describe(network: HIHNet, config: Config, precision: str) -> str:
@@ -61,6 +61,8 @@ def describe(network: HIHNet, config: Config, precision: str) -> str:
 
 def fingerprint(network: HIHNet) -> str:
     """SHA-256 of the weights in float32."""
+    from ..method.network import plain_name
+
     digest = hashlib.sha256()
     for name, value in network.state_dict().items():
         digest.update(plain_name(name).encode())

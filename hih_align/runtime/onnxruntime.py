@@ -1,42 +1,29 @@
-"""ONNX Runtime, on the CPU."""
+"""ONNX Runtime, on the CPU. It runs a file or a graph, and needs no PyTorch."""
 
 from __future__ import annotations
 
-import logging
-import threading
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime as ort
-import torch
 from numpy.typing import NDArray
 
 from ..hub.config import CheckpointError
-from ..method.settings import plain_torch
-from .inference import CONVERTING, InferenceNet, Runtime, program
+from .backend import Backend, Found, Runtime
 from .metadata import DTYPES, INPUT, KEY, OUTPUTS, parse
+from .threads import thread_count
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 
-# torch's exporter to torch
-warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
-
-
-class OnnxRuntimeBackend:
+class OnnxRuntimeBackend(Backend):
     """See `Backend`. Faces go through a CPU one by one, as they do in `pytorch`.
 
     Args:
-        model: what to run: a network, or a file that `export.export` wrote.
-        dtype: None, or float32 of a network; a file has its own.
-
-    Attributes:
-        description: what a file says of itself; None of a network.
+        model: what to run: a graph (`convert.to_onnx`), or a file that `export.export` wrote.
+        dtype: None, or "float32" of a graph; a file has its own.
 
     Raises:
         ValueError: another dtype.
@@ -45,51 +32,25 @@ class OnnxRuntimeBackend:
 
     name: Runtime = "onnxruntime"
 
-    def __init__(self, model: InferenceNet | Path, dtype: torch.dtype | None) -> None:
+    def __init__(self, model: ModelProto | Path, dtype: str | None) -> None:
         options = ort.SessionOptions()
         # without it: every core, whatever the program was told
-        options.intra_op_num_threads = torch.get_num_threads()
-        source = model if isinstance(model, Path) else convert(model).SerializeToString()
+        options.intra_op_num_threads = thread_count()
+        source = model if isinstance(model, Path) else model.SerializeToString()
         try:
             self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its errors have no common base
-            raise CheckpointError(f"{model} cannot be read: {error}") from error
-        self.description: Mapping[str, Any] | None = None
-        self.dtype = torch.float32
+            what = model if isinstance(model, Path) else "the graph"
+            raise CheckpointError(f"{what} cannot be read: {error}") from error
+        self.dtype = "float32"
         if isinstance(model, Path):
             self.description = parse(self._session.get_modelmeta().custom_metadata_map.get(KEY, ""), model)
             self.dtype = DTYPES[self.description["precision"]]
         if dtype not in (None, self.dtype):
-            raise ValueError(f"dtype is {dtype}, expected {self.dtype} with backend 'onnxruntime'")
+            raise ValueError(f"dtype is {dtype!r}, expected {self.dtype!r} with backend 'onnxruntime'")
 
-    def __call__(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def __call__(self, crops: NDArray[np.uint8]) -> Found:
         """See `Backend`."""
         found = [self._session.run(OUTPUTS, {INPUT: crop[None]}) for crop in crops]
         points, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
         return points, scores
-
-
-def convert(model: InferenceNet) -> ModelProto:
-    """The network as an ONNX graph, with a batch of any size."""
-    with CONVERTING, plain_torch(), _quiet():
-        exported = torch.onnx.export(
-            program(model), input_names=[INPUT], output_names=list(OUTPUTS), dynamo=True, optimize=True, verbose=False
-        )
-    if exported is None:
-        raise RuntimeError("torch.onnx.export gave nothing")
-    return exported.model_proto
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what the exporter logs about packages that it could use; of this thread alone."""
-    logger, thread = logging.getLogger("torch.onnx._internal.exporter._registration"), threading.get_ident()
-
-    def of_others(record: logging.LogRecord) -> bool:
-        return record.thread != thread
-
-    logger.addFilter(of_others)
-    try:
-        yield
-    finally:
-        logger.removeFilter(of_others)

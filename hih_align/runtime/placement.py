@@ -1,15 +1,31 @@
-"""Where a network runs and in which precision."""
+"""Where a network runs and in which precision, by name: "cuda:0", "float32". PyTorch is asked only where it must be."""
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING, Any
 
 from .precision import fastest_dtype
 
+if TYPE_CHECKING:
+    import torch
 
-def choose_device(device: str | torch.device | None, backend: str = "torch") -> torch.device:
+_DTYPES = ("float32", "bfloat16", "float16")
+
+
+def choose_device(device: str | torch.device | None, backend: str = "torch") -> str:
+    """The device's name; None is CUDA where ``backend`` can use it and there is one, else the CPU.
+
+    Raises:
+        ValueError: a device that PyTorch does not know or cannot use.
+    """
+    if device is None and backend not in ("torch", "auto"):
+        return "cpu"
+    if device is not None and str(device) == "cpu":
+        return "cpu"
+    import torch
+
     if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() and backend in ("torch", "auto") else "cpu")
+        return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         place = torch.device(device)
         torch.zeros(1, device=place).item()  # which the meta device cannot
@@ -17,17 +33,21 @@ def choose_device(device: str | torch.device | None, backend: str = "torch") -> 
         raise ValueError(
             f"device is {device!r}, which this PyTorch cannot use: {str(error).splitlines()[0]}"
         ) from error
-    return place
+    return str(place)
 
 
-def choose_dtype(dtype: str | torch.dtype | None, device: torch.device, runtime: str) -> torch.dtype | None:
-    """None: what the checkpoint, or the exported file, has."""
+def choose_dtype(dtype: str | torch.dtype | None, device: str, runtime: str) -> str | None:
+    """The dtype's name; None: what the checkpoint, or the exported file, has.
+
+    Raises:
+        ValueError: no dtype that a network can run in.
+    """
     if dtype is None or (dtype == "auto" and runtime == "onnxruntime"):  # which has but one
         return None
     if dtype == "auto":
-        preferred = [torch.bfloat16] if runtime == "openvino" or device.type == "cpu" else [torch.float16]
-        return fastest_dtype(device, preferred)
-    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if found not in (torch.float32, torch.bfloat16, torch.float16):
+        on_cpu = device.partition(":")[0] == "cpu"
+        return fastest_dtype(device, ["bfloat16"] if on_cpu else ["float16"], runtime)
+    name: Any = dtype if isinstance(dtype, str) else str(dtype).removeprefix("torch.")
+    if name not in _DTYPES:
         raise ValueError(f"dtype is {dtype!r}, expected 'auto', 'float32', 'bfloat16', 'float16' or such a torch.dtype")
-    return found
+    return str(name)

@@ -11,7 +11,8 @@ from ..hub.config import Config
 from ..method.network import HIHNet
 from ..method.settings import plain_torch
 from . import fork
-from .inference import InferenceNet, Runtime
+from .backend import Backend, Found, Runtime
+from .inference import InferenceNet
 from .memory import raise_trim_threshold
 from .transfer import upload
 
@@ -20,20 +21,20 @@ from .transfer import upload
 CPU_FACES = 1
 
 
-class TorchBackend:
+class TorchBackend(Backend):
     """See `Backend`."""
 
     name: Runtime = "torch"
 
     def __init__(self, network: HIHNet, config: Config, device: torch.device, dtype: torch.dtype) -> None:
-        self.dtype = dtype
+        self.dtype = str(dtype).removeprefix("torch.")
         self._device = device
         self._model = InferenceNet(network, config, dtype).to(device)
         if device.type == "cpu":
             raise_trim_threshold()
         self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
 
-    def __call__(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def __call__(self, crops: NDArray[np.uint8]) -> Found:
         """See `Backend`."""
         return fork.run(self._points, crops)
 
@@ -41,7 +42,7 @@ class TorchBackend:
         """Integer (B, K, S/4, S/4) and decimal (B, K, n, n) heatmaps."""
         return fork.run(self._heatmaps, crops)
 
-    def _points(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _points(self, crops: NDArray[np.uint8]) -> Found:
         with torch.inference_mode(), plain_torch(self._device.type):
             return self._read(torch.cat([self._find(part) for part in self._parts(crops)]))
 
@@ -55,7 +56,7 @@ class TorchBackend:
         points, scores = self._model(crops)
         return torch.cat((points, scores[..., None]), -1)
 
-    def _read(self, found: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _read(self, found: Tensor) -> Found:
         together = found.cpu().numpy()  # the one wait for the device
         return together[..., :2], together[..., 2]
 

@@ -10,6 +10,7 @@ import operator
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -118,6 +119,27 @@ class Scheme:
         the face's bounding box.
         """
         return next((name for name in ("inter-ocular", *self.normalizers) if name in self.normalizers), "box")
+
+    @cached_property
+    def _five_groups(self) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
+        """The landmarks of `five` in a row, where each group begins, and (5, 1) how many it has."""
+        if self.five is None:
+            raise ValueError(f"scheme {self.id!r} does not define its five points (`Scheme.five`)")
+        counts = [len(group) for group in self.five]
+        begins = np.cumsum([0, *counts[:-1]])
+        return np.concatenate([list(group) for group in self.five]), begins, np.array(counts, np.float64)[:, None]
+
+    def five_points(self, points: ArrayLike) -> NDArray[np.float64]:
+        """(..., K, 2) landmarks -> (..., 5, 2) left eye, right eye, nose tip, left and right mouth corner.
+
+        Raises:
+            ValueError: the scheme does not define them.
+        """
+        indices, begins, counts = self._five_groups
+        five: NDArray[np.float64] = (
+            np.add.reduceat(np.asarray(points, np.float64)[..., indices, :], begins, -2) / counts
+        )
+        return five
 
     def distance(self, points: ArrayLike, normalizer: str | None = None) -> NDArray[np.float64]:
         """The distance that normalises the errors of faces.

@@ -17,7 +17,9 @@ def make_accelerator(recipe: Recipe, rival: bool) -> Accelerator:
     from accelerate.state import AcceleratorState
     from accelerate.utils import parse_flag_from_env
 
-    precision = autocast_precision(recipe.precision, PartialState(parse_flag_from_env("ACCELERATE_USE_CPU")).device)
+    precision = autocast_precision(
+        recipe.precision, str(PartialState(parse_flag_from_env("ACCELERATE_USE_CPU")).device)
+    )
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
         # set by an earlier run of this process, or by the program: accelerators that exist keep the old state
         AcceleratorState._shared_state = {}

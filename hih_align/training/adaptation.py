@@ -19,7 +19,7 @@ from ..evaluation.calibrate import fit_curve
 from ..evaluation.normalizers import choose_normalizer, normalizer_text
 from ..evaluation.results import Report, Settings
 from ..hub.config import Config
-from ..method.heatmaps import Decoder
+from ..method.decoder import Decoder
 from ..passes import off
 from ..progress import progress_bar
 from ..schemes import Scheme, get_scheme

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from .. import scores
 from ..method import heatmaps
-from ..method.heatmaps import Decoder
+from ..method.decoder import Decoder
 from ..method.losses import Loss, LossSettings, hih_loss
-from ..method.network import SIZES, HIHNet, Size
+from ..method.network import HIHNet
+from ..method.sizes import SIZES, Size
 
 
 class Output(NamedTuple):

@@ -16,7 +16,7 @@ from ..aligner import FaceAligner
 from ..crops import reach_of, tight_box
 from ..data.records import Dataset, Record, stack_labels
 from ..hub.config import Config
-from ..method.heatmaps import Decoder
+from ..method.decoder import Decoder
 from ..method.network import HIHNet
 from ..method.readout import Readout
 from ..schemes import Scheme

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..method.network import HIHNet, Size, scaled
+from ..method.network import HIHNet, scaled
+from ..method.sizes import Size
 from .augmentation import Augmentation, augment
 from .recipe import Recipe
 from .supply import Supply

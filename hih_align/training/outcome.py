@@ -18,8 +18,9 @@ from ..evaluation.calibrate import calibrate, markdown
 from ..evaluation.results import Report
 from ..hub.checkpoints import WEIGHTS_FILE, save_checkpoint, save_weights
 from ..hub.config import BEST, Config, write_config
-from ..method.heatmaps import Decoder
-from ..method.network import SIZES, HIHNet, Size
+from ..method.decoder import Decoder
+from ..method.network import HIHNet
+from ..method.sizes import SIZES, Size
 from ..progress import say
 from ..schemes import Scheme
 from .advice import advice, falling

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..drawing import Pen, sheet
-from ..method.heatmaps import STRIDE, Rounding, encode
+from ..method.decoder import STRIDE, Rounding
+from ..method.heatmaps import encode
 from ..method.network import MEAN, STD
 from ..schemes import Scheme
 from .augmentation import Batch

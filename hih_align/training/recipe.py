@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ..method.heatmaps import Decoder
+from ..method.decoder import Decoder
 from ..method.losses import LossSettings
-from ..method.network import SIZES, Size
+from ..method.sizes import SIZES, Size
 from ..schemes import SCHEMES
 from . import plain
 from .augmentation import PRESETS, Augmentation
@@ -84,9 +84,9 @@ class Recipe:
     Attributes:
         stages: the stages, in order.
         scheme: id of the default landmark scheme.
-        size: "N", "T", "S" or "B", see `network.SIZES`; None: the size of the start weights.
+        size: "N", "T", "S" or "B", see `sizes.SIZES`; None: the size of the start weights.
         decimal_size: 4, 8 or 16 (Tab. IX).
-        width, head_channels, input_size: replace those of the size, see `network.Size`.
+        width, head_channels, input_size: replace those of the size, see `sizes.Size`.
         losses: see `LossSettings`.
         augmentation: see `Augmentation`. In a file: a name ("none", "paper", "modern", "wild"), or a mapping of its
             attributes, in which ``preset`` names the preset that the other keys change.

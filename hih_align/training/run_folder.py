@@ -26,7 +26,7 @@ from torch import nn
 
 from .. import files
 from ..data.annotations import Dataset
-from ..method.network import Size
+from ..method.sizes import Size
 from .ema import EMA
 from .optimizer import unscaled
 from .recipe import Recipe, recipe_from_dict

@@ -26,7 +26,7 @@ from ..data.faces import LIMIT
 from ..evaluation.normalizers import normalizer_text
 from ..evaluation.results import Report
 from ..hub.config import BEST, Config
-from ..method import heatmaps
+from ..method.decoder import STRIDE
 from ..progress import say
 from .accelerator import make_accelerator, pieces
 from .advice import other_boxes
@@ -329,7 +329,7 @@ class Trainer:
             ends = piece + 1 == recipe.accumulate
             with nullcontext() if ends else accelerator.no_sync(self.net):
                 output = self.net(batch.images, stage.subpixel)
-                loss = self.model.loss(output, batch.points / heatmaps.STRIDE, batch.weights, recipe.losses, count)
+                loss = self.model.loss(output, batch.points / STRIDE, batch.weights, recipe.losses, count)
                 accelerator.backward(loss.total / recipe.accumulate)
             names = ["loss", *loss.parts]
             values.append(torch.stack([loss.total.detach(), *loss.parts.values()]))

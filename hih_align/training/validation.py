@@ -20,8 +20,7 @@ from ..data.annotations import Dataset
 from ..data.boxes import face_boxes
 from ..evaluation.normalizers import choose_normalizer
 from ..evaluation.results import Report, Settings
-from ..method import heatmaps
-from ..method.heatmaps import Decoder
+from ..method.decoder import STRIDE, Decoder
 from ..method.network import MEAN, STD
 from .learner import Learner, Output
 from .preview import compare
@@ -107,7 +106,7 @@ class Validator:
         rows = [mine[i : i + BATCH_SIZE] for i in range(0, len(mine), BATCH_SIZE)]
         found = torch.zeros(count, len(self.dataset.scheme), 3)
         for row, output in zip(rows, self.outputs(model, rows, size, subpixel), strict=True):
-            points = heatmaps.STRIDE * model.decode(output, decoder)
+            points = STRIDE * model.decode(output, decoder)
             height = model.heights(output)
             found[torch.from_numpy(row)] = torch.cat((points.float(), height[..., None]), -1).cpu()
         if accelerator.num_processes > 1:

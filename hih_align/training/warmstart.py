@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from ..hub import checkpoints
 from ..hub.config import Config
 from ..hub.manifest import read_manifest
-from ..method.network import SIZES, HIHNet, Size, StackedHourglass
+from ..method.network import HIHNet, StackedHourglass
 from ..method.released import load_released
+from ..method.sizes import SIZES, Size
 from ..schemes import COFW, W300, WFLW, Scheme, conversion
 from .learner import Learner
 

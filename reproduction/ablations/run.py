@@ -31,8 +31,7 @@ from tqdm import tqdm
 
 from hih_align import files
 from hih_align.data.annotations import read_dataset
-from hih_align.method import heatmaps
-from hih_align.method.heatmaps import Decoder
+from hih_align.method.decoder import STRIDE, Decoder
 from hih_align.schemes import scheme_from_dict
 from hih_align.training.journal import METRICS_FILE
 from hih_align.training.learner import Output
@@ -188,7 +187,7 @@ def measure(folder: Path, learner: str) -> Errors:
     outputs = list(trainer.val.outputs(model, rows, last.size, last.subpixel))
 
     def errors(output: Callable[[Output], Output], decoder: Decoder) -> NDArray[np.float64]:
-        points = torch.cat([heatmaps.STRIDE * model.decode(output(given), decoder) for given in outputs])
+        points = torch.cat([STRIDE * model.decode(output(given), decoder) for given in outputs])
         assert trainer.val is not None
         heights = np.zeros(points.shape[:2], np.float32)
         return trainer.val.report(points.numpy(), heights, decoder, last.size).nme

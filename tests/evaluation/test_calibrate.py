@@ -16,7 +16,7 @@ from hih_align.evaluation.calibrate import BOXES, WORTH, Chosen, calibrate, fit_
 from hih_align.evaluation.evaluate import evaluate
 from hih_align.hub.checkpoints import save_config
 from hih_align.hub.config import read_config
-from hih_align.method.heatmaps import Decoder
+from hih_align.method.decoder import Decoder
 from hih_align.roll import roll_of
 from hih_align.schemes import W300
 

@@ -23,7 +23,7 @@ from hih_align import SCHEMES, CheckpointError, Config, Decoder, FaceAligner, HI
 from hih_align.hub.checkpoints import Checkpoint, find_checkpoint, load_network, save_checkpoint, save_config
 from hih_align.hub.config import config_from_dict, read_config, write_config
 from hih_align.hub.manifest import ManifestRow, check_writable, local_weights, manifest_path, read_manifest, record
-from hih_align.method.network import SIZES, Size
+from hih_align.method.sizes import SIZES, Size
 from hih_align.scores import Calibration
 
 WEIGHTS = b"stand-in for weights"

@@ -15,18 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hih_align.method.heatmaps import (
-    ARGMAX,
-    STRIDE,
-    Decoder,
-    Rounding,
-    centroid,
-    decode,
-    encode,
-    expectation,
-    peak,
-    split,
-)
+from hih_align.method.decoder import ARGMAX, STRIDE, Decoder, Rounding
+from hih_align.method.heatmaps import centroid, decode, encode, expectation, peak, split
 
 SIGMAS = [(1.5, 1.0), (1.0, 1.0)]  # WFLW's and 300W's
 FLOORED = Decoder("argmax", bin_offset=0.5)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from hih_align.method.network import SIZES, HIHNet, Size, down_steps
+from hih_align.method.network import HIHNet, down_steps
+from hih_align.method.sizes import SIZES, Size
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

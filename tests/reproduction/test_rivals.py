@@ -7,9 +7,10 @@ import torch
 from made_faces import lines, small
 
 from hih_align.method import heatmaps
-from hih_align.method.heatmaps import ARGMAX, Decoder
+from hih_align.method.decoder import ARGMAX, Decoder
 from hih_align.method.losses import LossSettings
-from hih_align.method.network import HIHNet, Size
+from hih_align.method.network import HIHNet
+from hih_align.method.sizes import Size
 from hih_align.schemes import W300
 from hih_align.training.learner import HIH, Output
 from hih_align.training.sampling import Source

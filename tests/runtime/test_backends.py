@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hih_align import Config, FaceAligner, HIHNet, Scheme, export
-from hih_align import runtime as backends
+from hih_align import runtime as runtimes
 from hih_align.crops import square_crop, warp
 from hih_align.method import heatmaps
-from hih_align.method.network import MEAN, SIZES, STD
+from hih_align.method.decoder import STRIDE
+from hih_align.method.network import MEAN, STD
+from hih_align.method.sizes import SIZES
 from hih_align.runtime.inference import InferenceNet, folded
 
 Array = NDArray[Any]
@@ -28,7 +30,7 @@ RUNTIMES = ["openvino", "onnxruntime"]
 
 
 def needs(runtime: str) -> None:
-    for module in backends._NEEDS.get(runtime, ()):
+    for module in runtimes._NEEDS.get(runtime, ()):
         pytest.importorskip(module)
 
 
@@ -66,7 +68,7 @@ def test_a_network_of_another_input_size(runtime: str, astronaut: Array, tmp_pat
     mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
     with torch.inference_mode():
         integer, decimal = network.predict(((pixels - mean) / std)[None])
-        expected = transform.to_image(heatmaps.STRIDE * heatmaps.decode(integer, decimal, aligner.decoder)[0])
+        expected = transform.to_image(STRIDE * heatmaps.decode(integer, decimal, aligner.decoder)[0])
     np.testing.assert_allclose(aligner.align(astronaut, BOXES[1]).points, expected, atol=0.02)
     # and mirrored there and back
     flipped = np.ascontiguousarray(astronaut[:, ::-1])
@@ -91,7 +93,7 @@ def test_the_copy_computes_what_the_network_does(w300: FaceAligner, crop: Array)
     with torch.inference_mode():
         integer, decimal = w300.network.predict(((pixels - mean) / std)[None])
         points, scores = InferenceNet(w300.network, w300.config)(torch.from_numpy(crop)[None])
-        expected = heatmaps.STRIDE * heatmaps.decode(integer, decimal, w300.decoder)
+        expected = STRIDE * heatmaps.decode(integer, decimal, w300.decoder)
     np.testing.assert_allclose(points, expected, atol=2e-3)
     curve = w300.config.calibration["expectation"]
     height = integer.amax((-2, -1)).numpy()
@@ -307,21 +309,20 @@ def test_bfloat16_of_openvino(w300: FaceAligner, astronaut: Array) -> None:
 
 
 def test_auto_is_the_first_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu = torch.device("cpu")
     here = {"openvino", "onnxruntime", "torch"}
-    monkeypatch.setattr(backends, "_installed", lambda name: name in here)
+    monkeypatch.setattr(runtimes, "_installed", lambda name: name in here)
     for expected in ("openvino", "onnxruntime", "torch"):
-        assert backends.choose("auto", cpu) == expected
+        assert runtimes.choose("auto", "cpu") == expected
         here.discard(expected)
     here |= {"openvino", "onnxruntime", "torch"}
-    assert backends.choose("auto", torch.device("cuda")) == "torch"
+    assert runtimes.choose("auto", "cuda") == "torch"
     with pytest.raises(ValueError, match="device is 'cuda', but backend 'openvino' runs on the CPU"):
-        backends.choose("openvino", torch.device("cuda"))
+        runtimes.choose("openvino", "cuda")
 
 
 @pytest.mark.parametrize(("runtime", "extra"), [("openvino", "openvino"), ("onnxruntime", "onnx")])
 def test_a_runtime_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, runtime: str, extra: str) -> None:
-    monkeypatch.setattr(backends, "find_spec", lambda name: None)
+    monkeypatch.setattr(runtimes, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=rf"{runtime}.*pip install 'hih-align\[{extra}\]'"):
         FaceAligner.from_pretrained("HIH_T", backend=runtime)
     assert FaceAligner.from_pretrained("HIH_T", backend="auto", device="cpu").backend == "torch"

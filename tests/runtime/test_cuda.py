@@ -23,13 +23,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hih_align import SCHEMES, Config, FaceAligner, HIHNet
-from hih_align import runtime as backends
+from hih_align import SCHEMES, Config, FaceAligner, HIHNet, runtime
 from hih_align.crops import Crop, square_crop, warp
 from hih_align.method.network import DecimalHead, Residual, StackedHourglass, Unit
 from hih_align.runtime import device_crops
+from hih_align.runtime.backend import Photograph
 from hih_align.runtime.cuda import GRAPH_SIZES, CudaBackend, CudaGraphs
-from hih_align.runtime.device_crops import Photograph
 
 Array = NDArray[Any]
 
@@ -251,8 +250,8 @@ def test_crops_and_heatmaps_of_one_s_own(plain: FaceAligner, astronaut: Array) -
 def test_only_cuda_has_it(plain: FaceAligner, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not isinstance(plain._runtime(), CudaBackend)
     made = []
-    monkeypatch.setattr(backends, "CudaBackend", lambda *given: made.append(given))
-    backends.make("torch", plain.network, plain.config, torch.device("cuda"), None)
+    monkeypatch.setattr("hih_align.runtime.cuda.CudaBackend", lambda *given: made.append(given))
+    runtime.make("torch", plain.network, plain.config, "cuda", None)
     assert made[0][2:] == (torch.device("cuda"), torch.float32)
 
 

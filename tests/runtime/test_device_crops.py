@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from hih_align import crops
 from hih_align.crops import Crop, square_crop
 from hih_align.runtime import device_crops
-from hih_align.runtime.device_crops import Photograph, warp
+from hih_align.runtime.backend import Photograph
+from hih_align.runtime.device_crops import sent, warp
 
 Array = NDArray[Any]
 
@@ -149,10 +150,10 @@ def test_photographs_are_gone_once_their_faces_are_cut(astronaut: Array, monkeyp
 
 
 def test_a_photograph_that_stays_is_sent_once(astronaut: Array, monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: list[tuple[int, ...]] = []
+    shapes: list[tuple[int, ...]] = []
 
     def counting(array: Any, device: torch.device) -> torch.Tensor:
-        sent.append(array.shape)
+        shapes.append(array.shape)
         return upload(array, device)
 
     upload = device_crops.upload
@@ -160,6 +161,6 @@ def test_a_photograph_that_stays_is_sent_once(astronaut: Array, monkeypatch: pyt
     photograph = Photograph(astronaut, stays=True)
     for _ in range(3):
         warp([photograph] * 2, [Crop(200, 150, 100), Crop(250, 150, 450)], CPU)
-    assert sent.count(astronaut.shape) == 1
-    assert len(sent) == 4  # and the places, each time
-    assert not np.shares_memory(photograph.on(CPU).numpy(), astronaut)
+    assert shapes.count(astronaut.shape) == 1
+    assert len(shapes) == 4  # and the places, each time
+    assert not np.shares_memory(sent(photograph, CPU).numpy(), astronaut)

@@ -17,8 +17,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from hih_align import CheckpointError, FaceAligner, HIHNet
-from hih_align import runtime as backends
+from hih_align import CheckpointError, FaceAligner, HIHNet, runtime
 from hih_align.method.network import plain_name
 from hih_align.method.watch import Watch
 from hih_align.runtime import inference
@@ -122,7 +121,7 @@ def test_three_threads_load_a_runtime(runtime: str) -> None:
 
 def test_conversion_leaves_output_and_loggers_of_others_alone(w300: FaceAligner, monkeypatch: Any) -> None:
     pytest.importorskip("onnxruntime")
-    from hih_align.runtime import onnxruntime
+    from hih_align.runtime.convert import to_onnx
 
     export, seen = torch.onnx.export, []
 
@@ -134,7 +133,7 @@ def test_conversion_leaves_output_and_loggers_of_others_alone(w300: FaceAligner,
     stream = io.StringIO()
     with contextlib.redirect_stdout(stream):
         before = (sys.stdout, logging.getLogger("torch.onnx").level, warnings.filters[:])
-        onnxruntime.convert(inference.InferenceNet(w300.network, w300.config))
+        to_onnx(inference.InferenceNet(w300.network, w300.config))
     assert seen == [before]
     assert stream.getvalue() == ""
     assert logging.getLogger("torch.onnx").level == before[1]
@@ -142,10 +141,10 @@ def test_conversion_leaves_output_and_loggers_of_others_alone(w300: FaceAligner,
 
 def test_openvino_without_docstrings(monkeypatch: Any) -> None:
     pytest.importorskip("openvino")
-    monkeypatch.setattr(backends, "sys", SimpleNamespace(flags=SimpleNamespace(optimize=2)))
+    monkeypatch.setattr(runtime, "sys", SimpleNamespace(flags=SimpleNamespace(optimize=2)))
     with pytest.raises(ImportError, match=r"backend is .openvino.*python -OO"):
-        backends.choose("openvino", torch.device("cpu"))
-    assert backends.choose("auto", torch.device("cpu")) != "openvino"
+        runtime.choose("openvino", "cpu")
+    assert runtime.choose("auto", "cpu") != "openvino"
 
 
 # damaged weights
@@ -165,7 +164,7 @@ def test_weights_that_are_not_finite(own: FaceAligner, tmp_path: Path, value: fl
     for module in ("onnxruntime", "openvino"):
         pytest.importorskip(module)
         with pytest.raises(ValueError, match=f"holds {kind}"):
-            backends.make(module, own.network, own.config, own.device, None)  # type: ignore[arg-type]
+            runtime.make(module, own.network, own.config, "cpu", None)  # type: ignore[arg-type]
 
 
 # changed networks

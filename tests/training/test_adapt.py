@@ -15,7 +15,8 @@ from hih_align import FaceAligner
 from hih_align.cli.app import app
 from hih_align.hub.config import Config
 from hih_align.images import read_image
-from hih_align.method.network import SIZES, HIHNet
+from hih_align.method.network import HIHNet
+from hih_align.method.sizes import SIZES
 from hih_align.schemes import scheme_from_dict
 from hih_align.training.adaptation import adapt, look, open_dataset
 

@@ -13,7 +13,8 @@ from hih_align import FaceAligner
 from hih_align.data.annotations import Dataset
 from hih_align.evaluation.evaluate import evaluate
 from hih_align.hub.config import Config, read_config
-from hih_align.method.network import SIZES, HIHNet
+from hih_align.method.network import HIHNet
+from hih_align.method.sizes import SIZES
 from hih_align.schemes import scheme_from_dict
 from hih_align.training.recipe import load_recipe
 from hih_align.training.trainer import Source, train

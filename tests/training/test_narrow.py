@@ -12,7 +12,8 @@ from torch import nn
 from hih_align.data.annotations import Dataset
 from hih_align.hub.checkpoints import save_checkpoint
 from hih_align.hub.config import Config
-from hih_align.method.network import HIHNet, Size
+from hih_align.method.network import HIHNet
+from hih_align.method.sizes import Size
 from hih_align.training import narrow
 from hih_align.training.sampling import Source
 from hih_align.training.trainer import Trainer

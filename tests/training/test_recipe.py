@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("yaml")
 
 from hih_align.method.losses import LossSettings
-from hih_align.method.network import SIZES, Size
+from hih_align.method.sizes import SIZES, Size
 from hih_align.training.augmentation import Augmentation
 from hih_align.training.recipe import (
     Stage,

@@ -29,7 +29,8 @@ from hih_align.evaluation.evaluate import evaluate
 from hih_align.evaluation.report import markdown
 from hih_align.hub.checkpoints import find_checkpoint, load_network, save_checkpoint
 from hih_align.hub.config import Config
-from hih_align.method.network import SIZES, HIHNet
+from hih_align.method.network import HIHNet
+from hih_align.method.sizes import SIZES
 from hih_align.runtime.memory import keep_freed_memory
 from hih_align.schemes import COFW, W300, WFLW, scheme_from_dict
 from hih_align.training import trainer as trainer_module
@@ -275,9 +276,9 @@ def test_a_run_of_version_0_1_goes_on(uninterrupted, faces, tmp_path):
 def test_precision_is_the_hardwares(faces, tmp_path, monkeypatch):
     """It is written into the run; and a run goes on where the hardware has another."""
     recipe = small(precision="auto", stages=[{"epochs": 1, "size": 64, "batch": 2}])
-    found = (((torch.float32,), "no"), ((torch.float32, torch.bfloat16), "bf16"))
+    found = ((("float32",), "no"), (("float32", "bfloat16"), "bf16"))
     for step, (native, taken) in enumerate(found):
-        monkeypatch.setattr("hih_align.runtime.precision.native_dtypes", lambda device, native=native: native)
+        monkeypatch.setattr("hih_align.runtime.precision.native_dtypes", lambda device, runtime, native=native: native)
         run = Stopped(recipe, [Source(faces[0])], tmp_path, resume=True, progress=False)
         run.at = (step, signal.SIGTERM)
         run.run()

@@ -1,0 +1,50 @@
+"""How heatmaps are read, as data: what a checkpoint's config says. `heatmaps.decode` does it, by PyTorch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Rounding = Literal["round", "floor"]
+Method = Literal["argmax", "expectation"]
+
+#: Network input pixels per heatmap pixel: crop = STRIDE * heatmap (the authors' convention, no half-pixel shift).
+STRIDE = 4
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """How heatmaps become landmarks; stored in a checkpoint's config.
+
+    Attributes:
+        method: "argmax" is the paper's Eq. 4. "expectation" is ours: the centroid of the integer heatmap around its
+            maximum plus the expected value of the decimal heatmap's softmax.
+        radius: the centroid is taken over (2 radius + 1)^2 heatmap pixels around the maximum; None: over the map.
+        power: of the clamped response, as weight in the centroid.
+        temperature: of the decimal heatmap's softmax.
+        bin_offset: where in its cell a decimal label stands, in cells: 0 for labels that were rounded, 0.5 (the
+            cell's centre) for labels that were floored.
+        shift: (x, y) heatmap pixels, a constant offset that is added to every landmark. It corrects the label bias of a
+            data set, which a network that also learns from mirrored faces cannot learn. `calibrate` chooses it.
+    """
+
+    method: Method = "expectation"
+    radius: int | None = None
+    power: float = 3.0
+    temperature: float = 0.35
+    bin_offset: float = 0.0
+    shift: tuple[float, float] = (0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        if self.method not in ("argmax", "expectation"):
+            raise ValueError(f"decode is {self.method!r}, expected 'argmax' or 'expectation'")
+        if not (isinstance(self.shift, (tuple, list)) and len(self.shift) == 2 and all(map(math.isfinite, self.shift))):
+            raise ValueError(f"shift is {self.shift!r}, expected finite x, y in heatmap pixels")
+        object.__setattr__(self, "shift", tuple(map(float, self.shift)))  # JSON has lists
+        if (self.radius or 0) < 0 or self.power <= 0 or self.temperature <= 0:
+            raise ValueError(f"radius, power, temperature out of range in {self}")
+
+
+#: The paper's decoder (Eq. 4).
+ARGMAX = Decoder("argmax")

@@ -1,0 +1,16 @@
+"""PyTorch's tensors among arguments, told without importing PyTorch: who has a tensor has imported it."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from typing_extensions import TypeIs
+
+
+def is_tensor(value: Any) -> TypeIs[Tensor]:
+    """Whether ``value`` is a `torch.Tensor`."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)

@@ -1,0 +1,122 @@
+"""An exported folder runs without PyTorch being imported, and finds what PyTorch finds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import hih_align
+from hih_align import FaceAligner, export
+from hih_align.runtime import threads
+
+BOX = (177.0, 80, 275, 200)
+
+#: Everything that an aligner does with an exported folder, in one process; its last line is what it found.
+SCRIPT = """
+import json, pickle, sys
+import hih_align
+from hih_align import FaceAligner
+
+def alone(step):
+    assert "torch" not in sys.modules, f"{step} imported torch"
+
+alone("import hih_align")
+folder, backend, box = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+image = __import__("skimage.data").data.astronaut()
+alone("skimage")
+aligner = FaceAligner.from_pretrained(folder, backend=backend)
+alone("from_pretrained")
+found = {}
+found["box"] = aligner.align(image, box)
+found["one pass"] = aligner.align(image, box, refine=0)
+found["mirrored"] = aligner.align(image, box, mirror=True)
+found["rolled"] = aligner.align(image, box, roll=20)
+found["found"] = aligner.align(image)[0]
+found["batch"] = aligner.align_batch([image, image], [box, [box]])[0]
+found["pickled"] = pickle.loads(pickle.dumps(aligner)).align(image, box)
+alone("align")
+assert len(hih_align.FaceTracker(aligner).update(image)) == 1
+repr(aligner), found["box"].draw(image), found["box"].to("300w")
+try:
+    aligner.heatmaps(image, box)
+except ValueError as error:
+    assert "network is not here" in str(error), error
+else:
+    raise AssertionError("heatmaps without a network")
+alone("the rest")
+print(json.dumps({name: [face.points.tolist(), face.scores.tolist()] for name, face in found.items()}))
+assert aligner.dtype is __import__("torch").float32  # asked for, it is torch's own
+"""
+
+
+@pytest.fixture(scope="module")
+def network() -> FaceAligner:
+    return FaceAligner.from_pretrained("HIH_N/300w", device="cpu")
+
+
+@pytest.mark.parametrize(("format", "backend"), [("onnx", "onnxruntime"), ("openvino", "openvino")])
+def test_an_exported_folder_runs_without_torch(
+    network: FaceAligner,
+    astronaut: NDArray[np.uint8],
+    shared: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    format: Any,
+    backend: str,
+) -> None:
+    pytest.importorskip(backend)
+    monkeypatch.setenv("HIH_ALIGN_WEIGHTS", str(shared / "weights"))  # the detector's
+    folder = export.export(network, tmp_path / format, format).folder
+    environment = os.environ | {"PYTHONPATH": str(Path(hih_align.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(folder), backend, json.dumps(BOX)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    expected = {
+        "box": network.align(astronaut, BOX),
+        "one pass": network.align(astronaut, BOX, refine=0),
+        "mirrored": network.align(astronaut, BOX, mirror=True),
+        "rolled": network.align(astronaut, BOX, roll=20),
+        "found": network.align(astronaut)[0],
+    }
+    expected |= {"batch": expected["box"], "pickled": expected["box"]}
+    assert set(expected) == set(found)
+    for name, face in expected.items():
+        points, scores = found[name]
+        # a second pass is of another crop: its pixels are whole numbers, and a millionth may round one up
+        within = 1e-3 if name in ("one pass", "found") else 5e-3
+        np.testing.assert_allclose(points, face.points, atol=within, rtol=0, err_msg=name)
+        np.testing.assert_allclose(scores, face.scores, atol=1e-4, rtol=0, err_msg=name)
+
+
+def test_threads_are_as_many_as_the_program_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    assert threads.thread_count() == torch.get_num_threads()
+    monkeypatch.delitem(sys.modules, "torch")
+    for told, expected in (("3", 3), (" 2,1", 2), ("", threads.usable_cores()), ("many", threads.usable_cores())):
+        monkeypatch.setenv("OMP_NUM_THREADS", told)
+        assert threads.thread_count() == expected
+
+
+def test_two_threads_of_a_core_count_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for cpu, siblings in enumerate(("0,2", "1,3", "0,2", "1,3")):
+        (tmp_path / str(cpu)).write_text(siblings + "\n")
+    monkeypatch.setattr(threads, "_SIBLINGS", str(tmp_path / "{}"))
+    for usable, expected in (({0, 1, 2, 3}, 2), ({0, 2}, 1), ({0, 1, 7}, 3)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid, usable=usable: usable, raising=False)
+        assert threads.usable_cores() == expected
