@@ -104,7 +104,7 @@ def measure(
     for size in sizes:
         for dtype in dtypes:
             aligner, random = load(size, dtype)
-            operations = aligner_flops(aligner)
+            operations = flops(aligner.config)
             for batch in batches:
                 row = {"size": size, "dtype": dtype, "batch": batch, "random_weights": random, "flop": operations}
                 rows.append(row)
@@ -129,12 +129,6 @@ def measure(
                 "share_of_peak": row["batch"] / median * row["flop"] / fastest,
             }
     return rows, fastest
-
-
-def aligner_flops(aligner: FaceAligner) -> float:
-    """Operations of the network for one face, counted on a copy on the CPU."""
-    copy = HIHNet(aligner.network.landmarks, *aligner.network.size).eval()
-    return flops(argparse.Namespace(network=copy))
 
 
 def machine() -> dict[str, Any]:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from speed import machine
-from torch.utils.flop_counter import FlopCounterMode
+from worker import flops
 
 from hih_align import Config, FaceAligner, HIHNet, Scheme
 from hih_align.files import replacing
@@ -54,20 +54,20 @@ _IMAGE, _BOX = (1080, 1920, 3), (800.0, 400.0, 1000.0, 640.0)
 def work(size: Size) -> tuple[float, float]:
     """Work per face in GMAC (one multiplication and one addition), and parameters in millions."""
     with torch.device("meta"):
-        network = HIHNet(POINTS, *size).eval()
-        images = torch.empty(1, 3, size.input_size, size.input_size)
-    with FlopCounterMode(display=False) as counter:
-        network.predict(images)
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    return counter.get_total_flops() / 2e9, parameters / 1e6
+        parameters = sum(parameter.numel() for parameter in HIHNet(POINTS, *size).parameters())
+    return flops(_config(size)) / 2e9, parameters / 1e6
+
+
+def _config(size: Size) -> Config:
+    scheme = Scheme(id="points", names=tuple(map(str, range(POINTS))))
+    return Config(scheme, **size._asdict())
 
 
 def loaded(size: Size, backend: str) -> FaceAligner:
     """An aligner with random weights, loaded from a folder as a user does it."""
-    scheme = Scheme(id="points", names=tuple(map(str, range(POINTS))))
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
-        save_checkpoint(folder, HIHNet(POINTS, *size), Config(scheme, **size._asdict()))
+        save_checkpoint(folder, HIHNet(POINTS, *size), _config(size))
         return FaceAligner.from_pretrained(folder, device="cpu", backend=backend)
 
 

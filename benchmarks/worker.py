@@ -54,14 +54,16 @@ class Ours:
 
     def __init__(self, contender: Contender, photograph: Path) -> None:
         begun = time.perf_counter()
-        import torch
+        torch_there, exported = begun, Path(contender.model).is_dir()
+        if not exported:  # which needs no torch, and takes its number of threads from the environment
+            import torch
 
-        torch_there = time.perf_counter()
+            torch_there = time.perf_counter()
+            torch.set_num_threads(contender.threads)
         import hih_align
 
         there = time.perf_counter()
         assert hih_align.__version__
-        torch.set_num_threads(contender.threads)
         self.random = False
         self.aligner = self.load(contender)
         loaded = time.perf_counter()
@@ -75,7 +77,7 @@ class Ours:
             "import_torch_s": torch_there - begun,
             "load_s": loaded - there,
             "first_result_s": loaded - begun + first,
-            "gflop_per_face": flops(self.aligner) / 1e9,
+            "gflop_per_face": None if exported else flops(self.aligner.config) / 1e9,
             "random_weights": self.random,
         }
 
@@ -104,28 +106,29 @@ class Ours:
             seconds.append(time.perf_counter() - begun)
         return seconds
 
-    def outside(self, times: int) -> float:
-        """The share of `align`'s time, for one face and one pass, that is spent outside the network.
+    def outside(self, times: int) -> dict[str, float]:
+        """What of `align`'s time, one face and one pass, is not the network's: milliseconds and a share, the medians of
+        so many calls. Of PyTorch it is the crop, normalisation, decoder and the result; the other runtimes have
+        normalisation and decoder in their graph, so it is the crop and the result."""
+        runtime = self.aligner._runtime()
+        holder, name = (runtime._model.network, "predict") if runtime.name == "torch" else (runtime, "face")
+        function, inside = getattr(holder, name), []
 
-        That is crop, normalisation, decoder and result. It is measured with PyTorch, where the network can be timed
-        alone. The result is the median of ``times`` calls.
-        """
-        network = self.aligner._runtime()._model.network
-        predict, inside = network.predict, []
-
-        def timed(images: Any) -> Any:
+        def timed(given: Any) -> Any:
             begun = time.perf_counter()
-            heatmaps = predict(images)
+            found = function(given)
             inside.append(time.perf_counter() - begun)
-            return heatmaps
+            return found
 
-        network.predict = timed
+        setattr(holder, name, timed)
         try:
             whole = self.time(1, 0, times)
         finally:
-            del network.predict
+            delattr(holder, name)
         assert len(inside) == times
-        return sorted(1 - part / call for part, call in zip(inside, whole, strict=True))[times // 2]
+        left = [(call - part, 1 - part / call) for part, call in zip(inside, whole, strict=True)]
+        ms, share = (sorted(values)[times // 2] for values in zip(*left, strict=True))
+        return {"ms": 1e3 * ms, "share": share}
 
     def measure(self, data: str, refine: int | None) -> dict[str, float]:
         """NME in percent of the inter-ocular distance, with annotated boxes."""
@@ -228,14 +231,18 @@ def plain_aligner() -> Any:
     return Plain
 
 
-def flops(aligner: Any) -> float:
-    """Operations of the network; a multiplication and an addition count as two."""
+def flops(config: Any) -> float:
+    """Operations of a config's network for one face; a multiplication and an addition count as two."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        side = aligner.config.input_size
-        aligner.network.predict(torch.zeros(1, 3, side, side))
+    from hih_align import HIHNet
+
+    with torch.device("meta"):
+        network = HIHNet(config.heads, *config.size).eval()
+        images = torch.empty(1, 3, config.input_size, config.input_size)
+    with FlopCounterMode(display=False) as counter:
+        network.predict(images)
     return float(counter.get_total_flops())
 
 

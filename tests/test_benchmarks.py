@@ -110,7 +110,9 @@ def test_speed(data: Path, found: NDArray[np.float32], tmp_path: Path) -> None:
     for row in (plain, ours, dlib):
         assert all(m["ms_per_face"] > 0 and m["calls"] >= 1 for m in row["measured"].values())
     assert ours["share_of_matmul"] > 0
-    assert f"outside the network, one face, refine 0: {ours['name']} {ours['outside_network']:.1%}." in printed
+    outside = ours["outside_network"]
+    assert 0 < outside["share"] < 1
+    assert f": {ours['name']} {outside['ms']:.2f} ms ({outside['share']:.1%})." in printed
     assert "outside_network" not in plain
     # the annotations are what ours finds at its default settings
     assert ours["accuracy"] == {"nme": pytest.approx(0, abs=0.01), "found": 1, "faces": 1}

@@ -10,7 +10,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from ..hub.config import CheckpointError
-from .backend import Backend, Found, Runtime
+from .backend import FaceByFace, Found, Runtime
 from .metadata import DTYPES, INPUT, KEY, OUTPUTS, parse
 from .threads import thread_count
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 
-class OnnxRuntimeBackend(Backend):
-    """See `Backend`. Faces go through a CPU one by one, as they do in `pytorch`.
+class OnnxRuntimeBackend(FaceByFace):
+    """See `FaceByFace`.
 
     Args:
         model: what to run: a graph (`convert.to_onnx`), or a file that `export.export` wrote.
@@ -49,8 +49,7 @@ class OnnxRuntimeBackend(Backend):
         if dtype not in (None, self.dtype):
             raise ValueError(f"dtype is {dtype!r}, expected {self.dtype!r} with backend 'onnxruntime'")
 
-    def __call__(self, crops: NDArray[np.uint8]) -> Found:
-        """See `Backend`."""
-        found = [self._session.run(OUTPUTS, {INPUT: crop[None]}) for crop in crops]
-        points, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    def face(self, crop: NDArray[np.uint8]) -> Found:
+        """See `FaceByFace`."""
+        points, scores = self._session.run(OUTPUTS, {INPUT: crop})
         return points, scores

@@ -10,15 +10,15 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from ..hub.config import CheckpointError
-from .backend import Backend, Found, Runtime
+from .backend import FaceByFace, Found, Runtime
 from .metadata import DTYPES, KEY, parse
 from .threads import thread_count
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 
-class OpenVINOBackend(Backend):
-    """See `Backend`. It compiles for one face: faces go through a CPU one by one, as they do in `pytorch`.
+class OpenVINOBackend(FaceByFace):
+    """See `FaceByFace`.
 
     Args:
         model: what to run: a graph (`convert.to_openvino`), or a file that `export.export` wrote.
@@ -58,14 +58,10 @@ class OpenVINOBackend(Backend):
         self._compiled = ov.Core().compile_model(graph, "CPU", options)
         self._local = threading.local()  # a request serves one thread
 
-    def __call__(self, crops: NDArray[np.uint8]) -> Found:
-        """See `Backend`."""
+    def face(self, crop: NDArray[np.uint8]) -> Found:
+        """See `FaceByFace`."""
         request = getattr(self._local, "request", None)
         if request is None:
             request = self._local.request = self._compiled.create_infer_request()
-        points, scores = [], []
-        for crop in crops:
-            found = request.infer({0: crop[None]}, share_inputs=True)  # copies what comes out, not what goes in
-            points.append(found[0])
-            scores.append(found[1])
-        return np.concatenate(points), np.concatenate(scores)
+        found = request.infer({0: crop}, share_inputs=True)  # copies what comes out, not what goes in
+        return found[0], found[1]

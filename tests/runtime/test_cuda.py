@@ -275,7 +275,7 @@ def test_the_benchmark_counts_and_writes(
     monkeypatch.setattr(benchmark, "DEVICE", "cpu")
     monkeypatch.setattr(benchmark, "MATRICES", (64,))
     monkeypatch.setattr(benchmark, "load", lambda size, dtype: (pretending(small_aligner(), Called()), True))
-    monkeypatch.setattr(benchmark, "aligner_flops", lambda aligner: 1e6)
+    monkeypatch.setattr(benchmark, "flops", lambda config: 1e6)
     about = {"gpu": "none", "memory_gb": 1, "cuda": "13", "torch": "2", "date": "today", "command": "python"}
     monkeypatch.setattr(benchmark, "machine", lambda: about)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
