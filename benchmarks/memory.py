@@ -1,5 +1,4 @@
-"""How long a process takes from its start to the first face, and how much memory: of exported folders, which run without
-PyTorch, and of PyTorch.
+"""What a process takes until its first face, in time and memory: an exported folder, without PyTorch, and a network.
 
     python benchmarks/memory.py HIH_N/300w --out benchmarks/results
 

@@ -307,9 +307,8 @@ def _time(rows: list[Any], row: dict[str, Any], setting: str) -> str:
 def _notes(report: dict[str, Any]) -> list[str]:
     rows = report["results"]
     lines = []
-    imports = [
-        (row["import_torch_s"], row["import_s"] - row["import_torch_s"]) for row in rows if row.get("import_torch_s")
-    ]
+    with_torch = [row for row in rows if row.get("import_torch_s")]
+    imports = [(row["import_torch_s"], row["import_s"] - row["import_torch_s"]) for row in with_torch]
     if imports:
         torch_s, ours_s = (sorted(values)[len(values) // 2] for values in zip(*imports, strict=True))
         lines.append(

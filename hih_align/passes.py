@@ -160,8 +160,8 @@ def _quarters(
     faces: Sequence[Face], points: NDArray[np.float64], scores: NDArray[np.float32], look: Look, rules: Rules
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     """The first pass, in the quarter turn of the best score where the upright one's is low."""
-    low = np.flatnonzero(scores.mean(-1) < LOW) if rules.five is not None else ()
-    unsure = [int(n) for n in low if faces[n].find_roll]
+    low = np.flatnonzero(scores.mean(-1) < LOW).tolist() if rules.five is not None else []
+    unsure = [n for n in low if faces[n].find_roll]
     best: dict[int, float] = {}
     for quarter in (90.0, 180.0, 270.0) if unsure else ():
         tried = [faces[n] for n in unsure]

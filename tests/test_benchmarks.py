@@ -326,3 +326,20 @@ def test_sizes_counts_what_the_network_multiplies(monkeypatch: pytest.MonkeyPatc
     gmac, parameters = sizes.work(sizes.SIZES["HIH_T"])
     assert gmac == pytest.approx(6.855, abs=0.001)
     assert parameters == pytest.approx(9.397, abs=0.001)
+
+
+def test_memory_tells_processes_apart(part: Any) -> None:
+    """The fastest times and the largest memory of several, a row each; tests/runtime/test_without_torch.py runs one."""
+    memory = part("memory")
+    names = ("import_s", "load_s", "face_s", "first_face_s", "process_s")
+    runs = [
+        dict.fromkeys(names, seconds) | {"peak_mb": peak, "torch": False, "score": 1.0}
+        for seconds, peak in ((0.5, 120.0), (0.25, 110.4), (0.75, 112.0))
+    ]
+    found = memory.summary(runs)
+    assert found == dict.fromkeys(names, 0.25) | {"peak_mb": 120.0, "torch": False}
+    about = {"cpu": "a CPU", "cores": 2, "date": "today", "load_before": 0.0, "command": "python memory.py"}
+    report = {"model": "HIH_N", "machine": about, "results": {"onnxruntime": found, "torch": found | {"torch": True}}}
+    lines = memory.markdown(report).splitlines()
+    assert "| onnxruntime | no | 0.25 | 0.25 | 0.25 | 0.25 | 0.25 | 120 |" in lines
+    assert "| torch | yes | 0.25 | 0.25 | 0.25 | 0.25 | 0.25 | 120 |" in lines

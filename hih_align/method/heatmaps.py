@@ -134,9 +134,12 @@ def decode(integer: Tensor, decimal: Tensor, decoder: Decoder = ARGMAX) -> Tenso
 
 def peak(maps: Tensor) -> Tensor:
     """(..., h, w) -> (..., 2) float: (x, y) of each map's largest value, the first of several."""
-    index = maps.flatten(-2).argmax(-1)
-    width = maps.shape[-1]
-    return torch.stack((index % width, index.div(width, rounding_mode="floor")), -1).to(maps.dtype)
+    flat, width = maps.flatten(-2), maps.shape[-1]
+    places = torch.arange(flat.shape[-1], device=maps.device, dtype=torch.float32)
+    # not argmax: OpenVINO sorts for it, which takes it longer than all else in a decoder
+    index = torch.where(flat == flat.amax(-1, keepdim=True), places, flat.shape[-1] - 1).amin(-1)
+    row = (index / width).floor()
+    return torch.stack((index - row * width, row), -1).to(maps.dtype)
 
 
 def centroid(maps: Tensor, radius: int | None, power: float) -> Tensor:

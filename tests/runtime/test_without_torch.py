@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -74,11 +75,14 @@ def test_an_exported_folder_runs_without_torch(
 ) -> None:
     pytest.importorskip(backend)
     monkeypatch.setenv("HIH_ALIGN_WEIGHTS", str(shared / "weights"))  # the detector's
+    monkeypatch.setenv("PYTHONPATH", str(Path(hih_align.__file__).parents[1]))
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+    memory = importlib.import_module("memory")
+    photograph = tmp_path / "photograph.png"
+    assert memory.photograph(photograph) == list(BOX)
     folder = export.export(network, tmp_path / format, format).folder
-    environment = os.environ | {"PYTHONPATH": str(Path(hih_align.__file__).parents[1])}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(folder), backend, json.dumps(BOX)],
-        env=environment,
         capture_output=True,
         text=True,
         timeout=300,
@@ -95,6 +99,10 @@ def test_an_exported_folder_runs_without_torch(
     }
     expected |= {"batch": expected["box"], "pickled": expected["box"]}
     assert set(expected) == set(found)
+    first = memory.first_face(str(folder), backend, photograph, list(BOX))
+    assert not first["torch"]
+    assert first["score"] == pytest.approx(expected["box"].score, abs=1e-3)
+    assert first["peak_mb"] < 200
     for name, face in expected.items():
         points, scores = found[name]
         # a second pass is of another crop: its pixels are whole numbers, and a millionth may round one up
