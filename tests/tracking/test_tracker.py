@@ -158,5 +158,5 @@ def test_bad_settings(aligner: FaceAligner, options: dict[str, Any], message: st
 
 
 def test_a_scheme_without_five_points() -> None:
-    with pytest.raises(ValueError, match="does not say where its five points are"):
+    with pytest.raises(ValueError, match="does not define its five points"):
         FaceTracker(small_aligner(replace(DOT_SCHEME, five=None)))
