@@ -111,7 +111,7 @@ class Ours:
         so many calls. Of PyTorch it is the crop, normalisation, decoder and the result; the other runtimes have
         normalisation and decoder in their graph, so it is the crop and the result."""
         runtime = self.aligner._runtime()
-        holder, name = (runtime._model.network, "predict") if runtime.name == "torch" else (runtime, "face")
+        holder, name = (runtime._model.network, "predict") if runtime.name == "torch" else (runtime, "run")
         function, inside = getattr(holder, name), []
 
         def timed(given: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from ..hub.checkpoints import exported_for
 from ..hub.config import Config
 from . import fork
-from .backend import Backend, Photograph, Runtime
+from .backend import Backend, Photograph, Runtime, faces_at_once
 from .metadata import FILES, check
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def make(
     fork.prepare()
     path = None if folder is None or name == "torch" or not (folder / FILES[name]).is_file() else folder / FILES[name]
     if path is not None:
-        backend = _openvino(path, dtype) if name == "openvino" else _onnxruntime(path, dtype)
+        backend = _loaded(name, path, config, dtype)
         if backend.description is not None:
             check(backend.description, path, network, config)
         return backend
@@ -113,17 +113,17 @@ def _of_network(name: Runtime, network: HIHNet, config: Config, device: str, dty
     from .convert import to_onnx, to_openvino
     from .inference import InferenceNet
 
-    model = InferenceNet(network, config)
-    return _openvino(to_openvino(model), dtype) if name == "openvino" else _onnxruntime(to_onnx(model), dtype)
+    convert: Any = to_openvino if name == "openvino" else to_onnx
+    return _loaded(name, convert(InferenceNet(network, config)), config, dtype)
 
 
-def _openvino(model: Any, dtype: str | None) -> Backend:
-    from .openvino import OpenVINOBackend
+def _loaded(name: Runtime, model: Any, config: Config, dtype: str | None) -> Backend:
+    """A backend other than PyTorch, of an exported file or a graph."""
+    group = faces_at_once(config.size)
+    if name == "openvino":
+        from .openvino import OpenVINOBackend
 
-    return OpenVINOBackend(model, dtype)
-
-
-def _onnxruntime(model: Any, dtype: str | None) -> Backend:
+        return OpenVINOBackend(model, dtype, group)
     from .onnxruntime import OnnxRuntimeBackend
 
-    return OnnxRuntimeBackend(model, dtype)
+    return OnnxRuntimeBackend(model, dtype, group)

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import crops
+from ..crops import CROP_SIZE
+from ..method.sizes import Size
 
 Runtime = Literal["torch", "onnxruntime", "openvino"]
 
@@ -72,20 +74,36 @@ class Backend(ABC):
         return self(pixels)
 
 
-class FaceByFace(Backend):
-    """A backend whose graph takes one face.
+def faces_at_once(size: Size) -> int:
+    """How many faces go through a network of that size together on a CPU.
 
-    On a CPU the activations of more faces at once only leave its caches, and each face takes longer. And a face's
-    points do not depend on its neighbours.
+    One, but for small networks. The activations of several faces would leave the CPU's caches, and each face would take
+    longer. A small network's activations stay there, and its layers are so short that the threads would wait for each
+    other more often than they compute.
+    """
+    activations = size.width * (size.input_size / CROP_SIZE) ** 2  # of a face, in those of the paper's networks
+    return max(1, int(0.5 / activations))
+
+
+class Grouped(Backend):
+    """A backend on a CPU, whose faces go through the network in groups, and what is left one by one.
+
+    Attributes:
+        group: faces of a group, see `faces_at_once`.
     """
 
+    group: int
+
     @abstractmethod
-    def face(self, crop: NDArray[np.uint8]) -> Found:
-        """Points (1, K, 2) and scores (1, K) of a crop (1, S, S, 3); nothing else writes into them."""
+    def run(self, crops: NDArray[np.uint8]) -> Found:
+        """Points and scores of one crop, or of a group; nothing else writes into them."""
 
     def __call__(self, crops: NDArray[np.uint8]) -> Found:
         """See `Backend`."""
-        if len(crops) == 1:
-            return self.face(crops)
-        points, scores = zip(*(self.face(crop[None]) for crop in crops), strict=True)
+        if len(crops) in (1, self.group):
+            return self.run(crops)
+        whole = len(crops) - len(crops) % self.group
+        parts = [crops[start : start + self.group] for start in range(0, whole, self.group)]
+        parts += [crops[index : index + 1] for index in range(whole, len(crops))]
+        points, scores = zip(*(self.run(part) for part in parts), strict=True)
         return np.concatenate(points), np.concatenate(scores)

@@ -10,7 +10,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from ..hub.config import CheckpointError
-from .backend import FaceByFace, Found, Runtime
+from .backend import Found, Grouped, Runtime
 from .metadata import DTYPES, INPUT, KEY, OUTPUTS, parse
 from .threads import thread_count
 
@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 
-class OnnxRuntimeBackend(FaceByFace):
-    """See `FaceByFace`.
+class OnnxRuntimeBackend(Grouped):
+    """See `Grouped`.
 
     Args:
         model: what to run: a graph (`convert.to_onnx`), or a file that `export.export` wrote.
         dtype: None, or "float32" of a graph; a file has its own.
+        group: see `Grouped`.
 
     Raises:
         ValueError: another dtype.
@@ -32,7 +33,8 @@ class OnnxRuntimeBackend(FaceByFace):
 
     name: Runtime = "onnxruntime"
 
-    def __init__(self, model: ModelProto | Path, dtype: str | None) -> None:
+    def __init__(self, model: ModelProto | Path, dtype: str | None, group: int) -> None:
+        self.group = group
         options = ort.SessionOptions()
         # without it: every core, whatever the program was told
         options.intra_op_num_threads = thread_count()
@@ -49,7 +51,7 @@ class OnnxRuntimeBackend(FaceByFace):
         if dtype not in (None, self.dtype):
             raise ValueError(f"dtype is {dtype!r}, expected {self.dtype!r} with backend 'onnxruntime'")
 
-    def face(self, crop: NDArray[np.uint8]) -> Found:
-        """See `FaceByFace`."""
-        points, scores = self._session.run(OUTPUTS, {INPUT: crop})
+    def run(self, crops: NDArray[np.uint8]) -> Found:
+        """See `Grouped`."""
+        points, scores = self._session.run(OUTPUTS, {INPUT: crops})
         return points, scores

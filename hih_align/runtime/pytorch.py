@@ -11,14 +11,10 @@ from ..hub.config import Config
 from ..method.network import HIHNet
 from ..method.settings import plain_torch
 from . import fork
-from .backend import Backend, Found, Runtime
+from .backend import Backend, Found, Runtime, faces_at_once
 from .inference import InferenceNet
 from .memory import raise_trim_threshold
 from .transfer import upload
-
-#: On a CPU the activations of more faces at once only leave its caches, and each face takes longer. And a face's points
-#: do not depend on its neighbours.
-CPU_FACES = 1
 
 
 class TorchBackend(Backend):
@@ -29,6 +25,7 @@ class TorchBackend(Backend):
     def __init__(self, network: HIHNet, config: Config, device: torch.device, dtype: torch.dtype) -> None:
         self.dtype = str(dtype).removeprefix("torch.")
         self._device = device
+        self._group = faces_at_once(config.size)
         self._model = InferenceNet(network, config, dtype).to(device)
         if device.type == "cpu":
             raise_trim_threshold()
@@ -62,5 +59,5 @@ class TorchBackend(Backend):
 
     def _parts(self, crops: NDArray[np.uint8]) -> tuple[Tensor, ...]:
         if self._device.type == "cpu":
-            return torch.split(torch.from_numpy(crops), CPU_FACES)
+            return torch.split(torch.from_numpy(crops), self._group)
         return (upload(crops, self._device),)
