@@ -612,7 +612,7 @@ def test_align_and_align_batch_have_one_rule(
         for face in faces:
             face.points, face.scores = np.zeros((6, 2)), np.zeros(6, np.float32)
 
-    monkeypatch.setattr(small, "device", torch.device(device))
+    monkeypatch.setattr(small, "_device", device)
     monkeypatch.setattr(small, "_run", run)
     boxes = np.tile(np.array((40.0, 50, 140, 150)), (600, 1))
     expected = [most] * (600 // most) + [600 % most]
