@@ -172,7 +172,7 @@ def test_a_loaded_network_is_followed_once_somebody_has_it(
     own.save_pretrained(tmp_path)
     loaded = FaceAligner.from_pretrained(tmp_path, device="cpu")
     with monkeypatch.context() as patch:
-        patch.setattr("hih_align.aligner.Watch.changed", None)
+        patch.setattr("hih_align.method.watch.Watch.changed", None)
         before = loaded.align(astronaut, BOXES[0]).points
     change(loaded.network)
     after = loaded.align(astronaut, BOXES[0])
