@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from ..aligner import FaceAligner, Heatmaps
 from ..landmarks import Landmarks
-from ..method.heatmaps import STRIDE, centroid, expectation, peak
+from ..method.decoder import STRIDE
+from ..method.heatmaps import centroid, expectation, peak
 from . import choices, uploads, view
 from .photo import Result
 

@@ -9,7 +9,7 @@ from typing import Any
 from ..aligner import FaceAligner
 from ..detection import FaceDetector
 from ..hub.manifest import local_weights, read_manifest
-from ..method.network import SIZES
+from ..method.sizes import SIZES
 
 #: Loaded models that are kept.
 KEPT = 4
