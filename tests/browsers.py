@@ -19,7 +19,7 @@ import pytest
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 #: Seconds that a page may take; a shared machine is slow.
-PATIENCE = 60
+PATIENCE = float(os.environ.get("HIH_ALIGN_PATIENCE", 60))
 
 
 def lacking(reason: str) -> None:
