@@ -1,0 +1,213 @@
+// The page: a photograph or the camera comes in, landmarks are drawn over it.
+import { Aligner } from "./aligner.js";
+import { Detector } from "./detector.js";
+import { loadRuntime } from "./runtime.js";
+
+const [SURE, UNSURE] = [[80, 255, 80], [255, 40, 40]];
+// A camera's face is lost below this mean score, and found again by the detector.
+const LOST = 0.5;
+// Largest photograph, pixels.
+const MOST = 50e6;
+
+const $ = (id) => document.getElementById(id);
+const canvas = $("picture");
+const context = canvas.getContext("2d", { willReadFrequently: true });
+const state = { source: null, picture: null, faces: [], stream: null, drag: null };
+window.hih = state; // for tests, and for the curious
+
+const wanted = new URLSearchParams(location.search).get("runtime") ?? "auto";
+const ready = load();
+
+async function load() {
+  say("The models are loading ...");
+  try {
+    const runtime = await loadRuntime(wanted);
+    state.aligner = await Aligner.load(runtime, "models");
+    state.detector = await Detector.load(runtime, "models").catch(() => null);
+    state.kind = runtime.kind;
+    const finds = state.detector ? "" : " The detector's file is missing: draw boxes with the mouse.";
+    say(`Drop a photograph here, or open the camera. ${state.aligner.about.name} runs on ${runtime.kind}.${finds}`);
+  } catch (error) {
+    say(error.message);
+    throw error;
+  }
+}
+
+function say(text) {
+  $("status").textContent = text;
+}
+
+/** A photograph as a picture of ImageData, upright, its colours as they are. */
+export async function decode(blob) {
+  const options = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
+  const bitmap = await createImageBitmap(blob, options).catch(() => {
+    throw new Error(`${blob.name ?? "This file"} is no picture that this browser can read`);
+  });
+  if (bitmap.width * bitmap.height > MOST) {
+    const megapixels = ((bitmap.width * bitmap.height) / 1e6).toFixed(1);
+    throw new Error(`${blob.name ?? "The picture"} has ${megapixels} megapixels: this page takes at most ${MOST / 1e6}`);
+  }
+  return bitmap;
+}
+
+/** Show a photograph and find its faces. */
+async function photograph(blob) {
+  stopCamera();
+  await ready;
+  try {
+    state.source = await decode(blob);
+  } catch (error) {
+    say(error.message);
+    return;
+  }
+  [canvas.width, canvas.height] = [state.source.width, state.source.height];
+  context.drawImage(state.source, 0, 0);
+  state.picture = context.getImageData(0, 0, canvas.width, canvas.height);
+  if (!state.detector) {
+    show([]);
+    return;
+  }
+  say("Faces are being found ...");
+  const found = await state.detector.find(state.source, canvas.width, canvas.height);
+  await align(found);
+}
+
+async function align(boxes) {
+  const begun = performance.now();
+  const faces = [];
+  for (const { box, roll } of boxes) faces.push(await state.aligner.align(state.picture, box, roll));
+  show(faces.filter((face) => state.aligner.score(face) > 0.25 || face.given));
+  const each = boxes.length ? `, ${Math.round((performance.now() - begun) / boxes.length)} ms each` : "";
+  const count = state.faces.length === 1 ? "1 face" : `${state.faces.length} faces`;
+  say(`${count}${each}, on ${state.kind}. A box around a face can be drawn with the mouse.`);
+}
+
+function show(faces) {
+  state.faces = faces;
+  context.drawImage(state.source, 0, 0, canvas.width, canvas.height);
+  for (const face of faces) draw(face);
+  $("save").disabled = !faces.length;
+}
+
+function draw(face) {
+  const xs = face.points.map((p) => p[0]);
+  const ys = face.points.map((p) => p[1]);
+  const side = Math.max(Math.max(...xs) - Math.min(...xs), Math.max(...ys) - Math.min(...ys));
+  context.lineWidth = Math.max(side / 300, 0.5);
+  context.strokeStyle = "rgb(255 255 255 / 75%)";
+  for (const contour of state.aligner.about.contours) {
+    context.beginPath();
+    for (const index of contour) context.lineTo(face.points[index][0] + 0.5, face.points[index][1] + 0.5);
+    context.stroke();
+  }
+  face.points.forEach(([x, y], index) => {
+    const share = face.scores[index];
+    context.fillStyle = `rgb(${SURE.map((value, k) => Math.round(share * value + (1 - share) * UNSURE[k])).join(" ")})`;
+    context.beginPath();
+    context.arc(x + 0.5, y + 0.5, Math.max(side / 110, 0.7), 0, 2 * Math.PI);
+    context.fill();
+  });
+}
+
+async function camera() {
+  if (state.stream) {
+    stopCamera();
+    return;
+  }
+  await ready;
+  try {
+    state.stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 640 } }, audio: false });
+  } catch (error) {
+    say(`The camera cannot be opened: ${error.message}`);
+    return;
+  }
+  $("camera").textContent = "Stop the camera";
+  const video = $("video");
+  video.srcObject = state.stream;
+  await video.play();
+  [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
+  state.source = video;
+  state.faces = [];
+  follow(video, 0, performance.now());
+}
+
+function stopCamera() {
+  state.stream?.getTracks().forEach((track) => track.stop());
+  state.stream = null;
+  $("camera").textContent = "Open the camera";
+}
+
+/** Frame after frame: faces are followed by their own points, and looked for where none is. */
+async function follow(video, rate, last) {
+  if (!state.stream) return;
+  context.drawImage(video, 0, 0, canvas.width, canvas.height);
+  state.picture = context.getImageData(0, 0, canvas.width, canvas.height);
+  let places = state.faces.map((face) => state.aligner.follow(face));
+  if (!places.length && state.detector) places = await state.detector.find(canvas, canvas.width, canvas.height);
+  const faces = [];
+  for (const { box, roll } of places) faces.push(await state.aligner.once(state.picture, box, roll));
+  if (!state.stream) return;
+  state.faces = faces.filter((face) => state.aligner.score(face) >= LOST);
+  state.faces.forEach(draw);
+  const now = performance.now();
+  const newest = 1000 / Math.max(now - last, 1);
+  const smooth = rate ? rate + 0.2 * (newest - rate) : newest;
+  const count = state.faces.length === 1 ? "1 face" : `${state.faces.length} faces`;
+  say(`${count}, ${smooth.toFixed(1)} frames a second, on ${state.kind}`);
+  requestAnimationFrame(() => follow(video, smooth, now));
+}
+
+function save() {
+  const { scheme, name } = state.aligner.about;
+  const listed = state.faces.map(({ points, scores, box }) => ({ bbox: box, scheme, points, scores, model: name }));
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([JSON.stringify(listed, null, 1)], { type: "application/json" }));
+  link.download = "landmarks.json";
+  link.click();
+  URL.revokeObjectURL(link.href);
+}
+
+function place(event) {
+  const box = canvas.getBoundingClientRect();
+  return [
+    ((event.clientX - box.x) / box.width) * canvas.width - 0.5,
+    ((event.clientY - box.y) / box.height) * canvas.height - 0.5,
+  ];
+}
+
+canvas.addEventListener("pointerdown", (event) => {
+  if (!state.picture || state.stream) return;
+  event.preventDefault();
+  canvas.setPointerCapture(event.pointerId);
+  state.drag = place(event);
+});
+canvas.addEventListener("pointermove", (event) => {
+  if (!state.drag) return;
+  const [x, y] = place(event);
+  show(state.faces);
+  context.lineWidth = Math.max(canvas.width / 400, 1);
+  context.strokeStyle = "#ffd54a";
+  context.strokeRect(state.drag[0], state.drag[1], x - state.drag[0], y - state.drag[1]);
+});
+canvas.addEventListener("pointerup", async (event) => {
+  if (!state.drag) return;
+  const [[x, y], [u, v]] = [state.drag, place(event)];
+  state.drag = null;
+  const box = [Math.min(x, u), Math.min(y, v), Math.max(x, u), Math.max(y, v)];
+  if (box[2] - box[0] < canvas.width / 100 || box[3] - box[1] < canvas.height / 100) return;
+  const face = await state.aligner.align(state.picture, box);
+  face.given = true;
+  show([...state.faces, face]);
+});
+
+$("file").addEventListener("change", (event) => event.target.files[0] && photograph(event.target.files[0]));
+$("camera").addEventListener("click", camera);
+$("save").addEventListener("click", save);
+document.addEventListener("dragover", (event) => event.preventDefault());
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  if (event.dataTransfer.files[0]) photograph(event.dataTransfer.files[0]);
+});
+document.addEventListener("paste", (event) => {
+  if (event.clipboardData.files[0]) photograph(event.clipboardData.files[0]);
+});

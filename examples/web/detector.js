@@ -1,0 +1,114 @@
+// YuNet, which finds faces: its ONNX file, decoded as OpenCV's FaceDetectorYN does, and its boxes as the network wants them.
+import { rollOf, turn } from "./geometry.js";
+import { session } from "./runtime.js";
+
+const SIDE = 640;
+// Longer sides in which a picture is looked at, both in one square: small faces and large ones.
+const SIZES = [504, 120];
+const THRESHOLD = 0.6;
+const SAME = 0.3;
+// Where the tight box of landmarks lies in YuNet's box, in shares of its longer side: down, width, height.
+const [DOWN, WIDE, HIGH] = [0.127, 0.784, 0.757];
+
+export class Detector {
+  static async load(runtime, folder) {
+    return new Detector(runtime.ort, await session(runtime, `${folder}/face_detection_yunet_2023mar.onnx`));
+  }
+
+  constructor(ort, network) {
+    Object.assign(this, { ort, network });
+    this.canvas = new OffscreenCanvas(SIDE, SIDE);
+    this.context = this.canvas.getContext("2d", { willReadFrequently: true });
+  }
+
+  /** Boxes, rolls and scores of the faces in a picture (anything that a canvas draws), best first. */
+  async find(source, width, height) {
+    const tiles = this.paint(source, width, height);
+    const { data } = this.context.getImageData(0, 0, SIDE, SIDE);
+    const input = new Float32Array(3 * SIDE * SIDE);
+    for (let i = 0; i < SIDE * SIDE; i += 1) {
+      for (let k = 0; k < 3; k += 1) input[k * SIDE * SIDE + i] = data[4 * i + 2 - k]; // blue, green, red
+    }
+    const name = this.network.inputNames[0];
+    const found = await this.network.run({ [name]: new this.ort.Tensor("float32", input, [1, 3, SIDE, SIDE]) });
+    const faces = tiles.flatMap((tile) => inTile(candidates(found), tile));
+    return merged(faces).map(({ box, five, score }) => ({ ...mapped(box, five), score }));
+  }
+
+  paint(source, width, height) {
+    this.context.fillStyle = "black";
+    this.context.fillRect(0, 0, SIDE, SIDE);
+    this.context.imageSmoothingQuality = "high";
+    const tall = height > width;
+    let at = 0;
+    return SIZES.map((size) => {
+      const scale = Math.min(1, size / Math.max(width, height));
+      const tile = { scale, left: tall ? at : 0, top: tall ? 0 : at, width: width * scale, height: height * scale };
+      this.context.drawImage(source, tile.left, tile.top, tile.width, tile.height);
+      at += Math.ceil(tall ? tile.width : tile.height) + 16;
+      return tile;
+    });
+  }
+}
+
+function candidates(found) {
+  const faces = [];
+  for (const stride of [8, 16, 32]) {
+    const columns = SIDE / stride;
+    const [cls, obj, box, kps] = ["cls", "obj", "bbox", "kps"].map((name) => found[`${name}_${stride}`].data);
+    for (let i = 0; i < cls.length; i += 1) {
+      const unit = (value) => Math.min(Math.max(value, 0), 1);
+      const score = Math.sqrt(unit(cls[i]) * unit(obj[i]));
+      if (score < THRESHOLD) continue;
+      const [column, row] = [i % columns, Math.floor(i / columns)];
+      const [x, y] = [(column + box[4 * i]) * stride, (row + box[4 * i + 1]) * stride];
+      const [w, h] = [Math.exp(box[4 * i + 2]) * stride, Math.exp(box[4 * i + 3]) * stride];
+      const five = [0, 1, 2, 3, 4].map((n) => [
+        (kps[10 * i + 2 * n] + column) * stride,
+        (kps[10 * i + 2 * n + 1] + row) * stride,
+      ]);
+      faces.push({ box: [x - w / 2, y - h / 2, x + w / 2, y + h / 2], five, score });
+    }
+  }
+  return faces;
+}
+
+/** The faces whose centre lies in a tile, in pixels of the picture. */
+function inTile(faces, { scale, left, top, width, height }) {
+  const here = ({ box }) => {
+    const [x, y] = [(box[0] + box[2]) / 2 - left, (box[1] + box[3]) / 2 - top];
+    return x >= 0 && y >= 0 && x < width && y < height;
+  };
+  const back = ([x, y]) => [(x - left + 0.5) / scale - 0.5, (y - top + 0.5) / scale - 0.5];
+  return faces.filter(here).map(({ box, five, score }) => ({
+    box: [...back(box.slice(0, 2)), ...back(box.slice(2))],
+    five: five.map(back),
+    score,
+  }));
+}
+
+function merged(faces) {
+  const kept = [];
+  for (const face of [...faces].sort((a, b) => b.score - a.score)) {
+    if (kept.every((other) => overlap(face.box, other.box) <= SAME)) kept.push(face);
+  }
+  return kept;
+}
+
+function overlap(a, b) {
+  const width = Math.min(a[2], b[2]) - Math.max(a[0], b[0]);
+  const height = Math.min(a[3], b[3]) - Math.max(a[1], b[1]);
+  if (width <= 0 || height <= 0) return 0;
+  const area = (box) => (box[2] - box[0]) * (box[3] - box[1]);
+  return (width * height) / (area(a) + area(b) - width * height);
+}
+
+/** YuNet's box as the network was trained on: brow to chin and jaw to jaw. */
+function mapped(box, five) {
+  const longer = Math.max(box[2] - box[0], box[3] - box[1]);
+  const roll = rollOf(five);
+  const [dx, dy] = turn([0, DOWN * longer], roll);
+  const [x, y] = [(box[0] + box[2]) / 2 + dx, (box[1] + box[3]) / 2 + dy];
+  const [w, h] = [(WIDE * longer) / 2, (HIGH * longer) / 2];
+  return { box: [x - w, y - h, x + w, y + h], roll };
+}

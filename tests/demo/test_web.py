@@ -1,0 +1,175 @@
+"""The static page of examples/web, as a file server gives it to Chromium: it computes what Python computes."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from browsers import PATIENCE, lacking
+
+from hih_align import FaceAligner
+from hih_align.crops import square_crop
+from hih_align.data.annotations import read_dataset
+
+pytestmark = pytest.mark.browser
+
+SOURCE = Path(__file__).resolve().parents[2] / "examples" / "web"
+
+#: What a page is asked: the crop's and the picture's points of a box, and how long each pass takes.
+ONCE = """async ([name, box, times]) => {
+  const { decode } = await import("./app.js");
+  const bitmap = await decode(await (await fetch(name)).blob());
+  const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d");
+  context.drawImage(bitmap, 0, 0);
+  const picture = context.getImageData(0, 0, bitmap.width, bitmap.height);
+  const face = await window.hih.aligner.once(picture, box);
+  const begun = performance.now();
+  for (let i = 0; i < times; i += 1) await window.hih.aligner.once(picture, box);
+  return { ...face, ms: (performance.now() - begun) / Math.max(times, 1) };
+}"""
+
+
+@pytest.fixture(scope="module")
+def site(
+    detector_file: Path,
+    photograph: Path,
+    other_photograph: Path,
+    shared: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[str, Path, list[tuple[str, list[float]]]]]:
+    """The page's address, its folder, and ten photographs in it with a box each."""
+    if not (SOURCE / "node_modules" / "onnxruntime-web").is_dir():
+        lacking("needs ONNX Runtime Web (npm ci --prefix examples/web), which is not here")
+    for name in ("onnx", "onnxscript"):
+        if find_spec(name) is None:
+            lacking(f"needs {name} (pip install 'hih-align[onnx]'), which is not here")
+    folder = tmp_path_factory.mktemp("web")
+    for path in SOURCE.iterdir():
+        if path.name != "models":
+            (folder / path.name).symlink_to(path)
+    spec = importlib.util.spec_from_file_location("prepare", SOURCE / "prepare.py")
+    assert spec is not None
+    assert spec.loader is not None
+    prepare = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(prepare)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HIH_ALIGN_WEIGHTS", str(detector_file.parent))
+        prepare.main("HIH_N", "fp32", folder / "models")
+    faces = [("astronaut.png", [177.0, 80.0, 275.0, 200.0]), ("grace_hopper.jpg", [168.0, 157.0, 354.0, 332.0])]
+    shutil.copy(photograph, folder / "astronaut.png")
+    shutil.copy(other_photograph, folder / "grace_hopper.jpg")
+    dataset = read_dataset(shared / "data" / "300w_val" / "annotations.json", "300w")
+    for number in np.linspace(0, len(dataset) - 1, 8).round().astype(int):
+        record = dataset.records[number]
+        shutil.copy(str(record.image), folder / f"{number}{Path(str(record.image)).suffix}")
+        faces.append((f"{number}{Path(str(record.image)).suffix}", np.asarray(record.box, float).tolist()))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/", folder, faces
+    server.shutdown()
+    server.server_close()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """What `python -m http.server` serves by, without its lines."""
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def opened(visits: Any, address: str, **options: Any) -> Any:
+    page = visits(address, **options).page
+    page.wait_for_function("window.hih && window.hih.aligner && window.hih.detector")
+    return page
+
+
+def test_ten_faces_as_python_has_them(visits: Any, site: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    address, folder, faces = site
+    page = opened(visits, address)
+    aligner = FaceAligner.from_pretrained("HIH_N", device="cpu")
+    assert len(faces) == 10
+    apart = []
+    for name, box in faces:
+        found = page.evaluate(ONCE, [name, box, 0])
+        expected = aligner.align(folder / name, box, refine=0, roll=0.0)
+        crop = square_crop(box, aligner.config.crop_ratio, aligner.config.input_size)
+        in_crop = np.linalg.norm(found["inCrop"] - crop.to_crop(expected.points), axis=1)
+        back = np.linalg.norm(found["points"] - expected.points, axis=1) * crop.scale
+        apart.append((float(in_crop.max()), float(back.max())))
+        np.testing.assert_allclose(found["scores"], expected.scores, atol=0.01)
+    with capsys.disabled():
+        print(f"\nlargest distance of ten faces: {np.max(apart):.4f} crop pixels")
+    assert np.max(apart) <= 0.05
+
+
+def test_speed_beside_python(visits: Any, site: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """States both; times of a shared machine are no test."""
+    address, folder, faces = site
+    page = opened(visits, address)
+    name, box = faces[0]
+    page.evaluate(ONCE, [name, box, 3])
+    browser = page.evaluate(ONCE, [name, box, 20])["ms"]
+    from hih_align.images import read_image
+
+    aligner, pixels = FaceAligner.from_pretrained("HIH_N", device="cpu"), read_image(folder / name)
+    aligner.align(pixels, box, refine=0, roll=0.0)
+    begun = time.perf_counter()
+    for _ in range(20):
+        aligner.align(pixels, box, refine=0, roll=0.0)
+    python = (time.perf_counter() - begun) / 20 * 1000
+    kind = page.evaluate("window.hih.kind")
+    with capsys.disabled():
+        print(
+            f"\nHIH_N, one pass of one face: {browser:.1f} ms in Chromium ({kind}), {python:.1f} ms in Python (PyTorch)"
+        )
+    assert browser > 0
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (400, True)])
+def test_a_photograph_and_a_drawn_box(visits: Any, site: Any, photograph: Path, width: int, dark: bool) -> None:
+    page = opened(visits, site[0], width=width, dark=dark)
+    page.set_input_files("#file", photograph)
+    page.wait_for_function("window.hih.faces.length === 1")
+    with page.expect_download() as waiting:
+        page.click("#save")
+    (face,) = json.loads(Path(waiting.value.path()).read_text("utf-8"))
+    aligner = FaceAligner.from_pretrained("HIH_N", device="cpu")
+    expected = aligner.align(photograph, [177, 80, 275, 200])
+    assert np.linalg.norm(face["points"] - expected.points, axis=1).mean() < 2  # another box
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    where = page.locator("#picture").bounding_box()
+    scale = where["width"] / 512
+    page.mouse.move(where["x"] + 177 * scale, where["y"] + 80 * scale)
+    page.mouse.down()
+    page.mouse.move(where["x"] + 275 * scale, where["y"] + 200 * scale)
+    page.mouse.up()
+    page.wait_for_function("window.hih.faces.length === 2")
+    drawn = np.array(page.evaluate("window.hih.faces[1].points"))
+    assert np.linalg.norm(drawn - expected.points, axis=1).mean() < 1
+
+
+def test_what_is_no_picture_is_said(visits: Any, site: Any, tmp_path: Path) -> None:
+    page = opened(visits, site[0])
+    (tmp_path / "letter.png").write_text("Dear reader")
+    page.set_input_files("#file", tmp_path / "letter.png")
+    page.wait_for_selector("#status:has-text('letter.png is no picture')", timeout=PATIENCE * 1000)
+
+
+def test_a_camera(visits: Any, site: Any) -> None:
+    page = opened(visits, site[0])
+    page.click("#camera")
+    page.wait_for_selector("#status:has-text('1 face, ')")
+    page.wait_for_selector("#status:has-text('frames a second')")
+    page.click("#camera")
+    assert page.evaluate("window.hih.stream") is None
