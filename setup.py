@@ -1,4 +1,4 @@
-"""A wheel needs a copy of weights_manifest.json, which pyproject.toml cannot ask for. All else stands there."""
+"""Copies weights_manifest.json into the wheel, which pyproject.toml cannot do. All other settings are there."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ MANIFEST = "weights_manifest.json"
 
 class BuildPy(build_py):
     def _manifest(self) -> list[tuple[str, str]]:
-        # an editable install reads the manifest of the checkout
+        # an editable install uses the manifest of the checkout
         return [] if self.editable_mode else [(MANIFEST, str(Path(self.build_lib, "hih_align", MANIFEST)))]
 
     def run(self) -> None:

@@ -2,13 +2,15 @@
 
     python tests/docs/pages.py docs/boxes.md        (runs one page, in a new temporary folder)
 
-What a fenced block's title means:
+Marks of a fenced block:
 
-* no title: the block is run. Python blocks of a page share one namespace; of bash blocks the `hih-align` commands run.
-* ``title="NAME.py"``: the block is written to that file, and the file is run by Python.
+* no mark: the block is run. Python blocks of a page share one namespace; of bash blocks the `hih-align` commands run.
+* ``title="NAME.py"``: the block is written to that file, and Python runs the file.
 * ``title="NAME.EXT"``: the block is written to that file.
-* ``title="needs THING, ..."``: the block is run where these modules can be imported and these files can be had.
-* ``title="not run: WHY"``: Python is compiled, and bash is checked for commands and options that do not exist.
+* ``needs THING, ...``: the block is run if these modules can be imported and these files are on the machine.
+* ``not run: WHY``: Python is compiled, and bash is checked for commands and options that do not exist.
+
+The last two are a title, which readers see, or a comment ``<!-- ... -->`` before the block, which they do not see.
 """
 
 from __future__ import annotations
@@ -35,7 +37,10 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Where files lie that pages name and the project does not hold.
 FILES = (ROOT.parent / "shared" / "weights", Path(os.environ.get("HIH_ALIGN_WEIGHTS") or os.devnull))
 
-_BLOCK = re.compile(r'^```(\w+)(?: title="([^"]*)")?[^\n]*\n(.*?)^```$', re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(
+    r'(?:^<!-- ((?:needs|not run:) [^\n]*) -->\n+)?^```(\w+)(?: title="([^"]*)")?[^\n]*\n(.*?)^```$',
+    re.MULTILINE | re.DOTALL,
+)
 _ASSIGNMENT = re.compile(r"[A-Z_]+=")
 
 #: Programs that pages may name, whose options are not ours to check.
@@ -44,7 +49,7 @@ _OTHERS = {"git", "mypy", "python", "python3", "pytest", "ruff", "zensical", "pr
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its page and first line, its language, its title ("" for none) and its text."""
+    """A fenced block: its page and first line, its language, its mark ("" for none) and its text."""
 
     page: Path
     line: int
@@ -74,7 +79,7 @@ def pages() -> list[Path]:
 def blocks(page: Path) -> list[Block]:
     text = page.read_text("utf-8")
     return [
-        Block(page, text.count("\n", 0, match.start(3)) + 1, match[1], match[2] or "", match[3])
+        Block(page, text.count("\n", 0, match.start(4)) + 1, match[2], match[1] or match[3] or "", match[4])
         for match in _BLOCK.finditer(text)
     ]
 

@@ -185,7 +185,7 @@ def test_an_unpublished_row_says_what_it_wanted(install: Install, monkeypatch: p
     install.manifest()
     monkeypatch.setenv("HIH_ALIGN_WEIGHTS", "/my/weights")
     with pytest.raises(
-        WeightsUnavailableError, match=r"HIH_T/300w is not published: wanted HIH_T_300w\.safetensors"
+        WeightsUnavailableError, match=r"HIH_T/300w is not published: expected the file HIH_T_300w\.safetensors"
     ) as e:
         FaceAligner.from_pretrained("HIH_T")
     assert isinstance(e.value, OSError)
@@ -220,7 +220,7 @@ def test_names_of_rows_and_schemes(install: Install) -> None:
         assert find_checkpoint(name, scheme).config.name == "HIH_T/300w"
     for name, scheme, message in (
         ("HIH_T/300w", "wflw", "scheme is 'wflw', but HIH_T/300w was trained for '300w'"),
-        ("HIH_T", MINE, r"scheme is 'mine', HIH_T has \['300w', 'cofw', 'wflw'\]"),
+        ("HIH_T", MINE, r"scheme is 'mine', expected one of \['300w', 'cofw', 'wflw'\] for HIH_T"),
         ("HIH_Q", None, "model is 'HIH_Q', expected one of"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -409,7 +409,7 @@ PREDICT = "trunk.stacks.0.predict.weight"
         (lambda b: edited(b, lambda h: h[PREDICT].update(dtype="F99")), "damaged or not a safetensors file"),
         (lambda b: edited(b, lambda h: h[PREDICT].update(shape=[68, 999, 1, 1])), "damaged or not a safetensors file"),
         (lambda b: edited(b, lambda h: h[PREDICT].update(data_offsets=[0, 1 << 40])), "damaged or not a safetensors"),
-        (lambda b: edited(b, lambda h: h.update(other=h.pop(PREDICT))), f"lacks {PREDICT}"),
+        (lambda b: edited(b, lambda h: h.update(other=h.pop(PREDICT))), f"lacks the tensor {PREDICT}"),
         (lambda b: edited(b, lambda h: h[PREDICT].update(shape=[256, 68, 1, 1])), rf"{PREDICT} has shape \(256, 68"),
     ],
 )
@@ -432,9 +432,9 @@ def test_repacked_weights_still_load(tmp_path: Path, stored: bytes, row: Manifes
     ("config", "message"),
     [
         (Config(SCHEMES["wflw"], 1), r"has shape \(68, .*\), expected \(98, "),
-        (Config(SCHEMES["300w"], 2), r"lacks trunk\.stacks\.1\."),
-        (Config(SCHEMES["300w"], 1, decimal_size=4), r"lacks decimal_head\.down\.2\."),
-        (Config(SCHEMES["300w"], 1, decimal_size=16), r"holds decimal_head\.down\.1\..* does not have"),
+        (Config(SCHEMES["300w"], 2), r"lacks the tensor trunk\.stacks\.1\."),
+        (Config(SCHEMES["300w"], 1, decimal_size=4), r"lacks the tensor decimal_head\.down\.2\."),
+        (Config(SCHEMES["300w"], 1, decimal_size=16), r"holds the tensor decimal_head\.down\.1\..* does not have"),
     ],
 )
 def test_weights_of_another_config(config: Config, message: str, row: ManifestRow) -> None:

@@ -277,7 +277,7 @@ def test_not_found(hub: LoopbackHub, row: ManifestRow) -> None:
     for name, options, message in (
         ("user/other", {}, "model is 'user/other': no such folder here, and no such repository on the Hub"),
         (REPO, {"revision": "v9"}, "revision is 'v9', which 'user/name' does not have on the Hub"),
-        ("user/readme", {}, r"'user/readme' on the Hub has no config\.json; not a hih-align repository"),
+        ("user/readme", {}, r"'user/readme' on the Hub has no config\.json: it is not a hih-align repository"),
         ("user/half", {}, r"'user/half' on the Hub has no model\.safetensors"),
         ("user/a--b", {}, "model is 'user/a--b'"),
     ):
