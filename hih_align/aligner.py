@@ -1,6 +1,6 @@
-"""From a photograph and a box to landmarks: read, crop, network, decode, map back.
+"""`FaceAligner`: from a photograph and a box to landmarks. The steps are: read, crop, network, decode, map back.
 
-More than 400 lines, for `FaceAligner` is one class and half of the lines are what its users read: docstrings.
+The file has more than 400 lines because `FaceAligner` is one class, and half of the lines are docstrings for users.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ if TYPE_CHECKING:
     from .method.watch import Watch
     from .runtime.pytorch import TorchBackend
 
-#: Most faces that go through the network together.
+#: Largest number of faces that go through the network together.
 BATCH_SIZE = 32
 
-#: Most of them on a GPU: it has more to do before the points are waited for.
+#: The same on a GPU, which needs more work at once.
 GPU_BATCH_SIZE = 512
 
-#: Most images whose faces go through the network together: they are held until then.
+#: Largest number of images whose faces go through the network together. They are held in memory until then.
 BATCH_IMAGES = 32
 
-#: Images that are being read while the network runs.
+#: Number of images that threads read ahead while the network runs.
 READ_AHEAD = 8
 
 Decode = Literal["argmax", "expectation"]
@@ -65,9 +65,9 @@ class Heatmaps:
 
     Attributes:
         integer: (K, S/4, S/4) float32 integer heatmaps of the network's K heads (`Config.heads`).
-        decimal: (K, n, n) float32 decimal heatmaps, logits.
-        crop: (S, S, 3) uint8 RGB, what the network saw; S is its ``input_size``.
-        transform: between image and crop; crop pixels are 4 times heatmap pixels.
+        decimal: (K, n, n) float32 decimal heatmaps (logits).
+        crop: (S, S, 3) uint8 RGB, the input of the network; S is its ``input_size``.
+        transform: the map between image and crop. Crop pixels are 4 times heatmap pixels.
     """
 
     integer: NDArray[np.float32]
@@ -82,23 +82,23 @@ class Heatmaps:
 class FaceAligner:
     """Aligns faces. Thread-safe.
 
-    PyTorch is imported where it is needed: by an exported folder (`hih-align export`) that another backend runs it is
-    not, unless `network`, `device` or `dtype` is asked for.
+    PyTorch is imported only if it is needed. A folder of `hih-align export` that another backend runs needs PyTorch
+    only for `network`, `device` and `dtype`.
 
-    A private copy of the network, made for speed, does the work. The next call makes a new copy where weights were
-    written by PyTorch's operations (training, ``load_state_dict``, in-place arithmetic, moves), where parameters,
-    buffers or submodules were replaced, and where another network was assigned. What PyTorch keeps no count of is not
-    seen: writes through ``.data`` or NumPy, and plain attributes of modules. After those, call `refresh`. Do not change
-    the network while another thread aligns.
+    The aligner runs a private copy of the network, which is made for speed. The next call makes a new copy if weights
+    were changed by PyTorch operations (training, ``load_state_dict``, in-place arithmetic, moves), if parameters,
+    buffers or submodules were replaced, or if another network was assigned. Changes that PyTorch does not count are not
+    noticed: writes through ``.data`` or NumPy, and plain attributes of modules. Call `refresh` after them. Do not
+    change the network while another thread aligns.
 
     Attributes:
-        network: the trainable `HIHNet`, float32, in eval mode on `device`: what `save_pretrained` writes. An exported
-            folder holds none: then it is a ValueError to ask for it.
-        config: what the checkpoint says of it.
-        scheme: of the landmarks that come out.
+        network: the trainable `HIHNet`, float32, in eval mode on `device`. `save_pretrained` writes it. An exported
+            folder has no network, and asking for it raises ValueError.
+        config: the config of the checkpoint.
+        scheme: the scheme of the resulting landmarks.
         backend: the runtime: "torch", "onnxruntime" or "openvino".
-        decoder: how its heatmaps are read.
-        detector: finds the faces of images that come without boxes.
+        decoder: the decoder of the heatmaps.
+        detector: finds the faces of images without boxes.
     """
 
     def __init__(
@@ -113,13 +113,14 @@ class FaceAligner:
         exported: str | os.PathLike[str] | None = None,
         detector: Detector | None = None,
     ) -> None:
-        """Take a network.
+        """Make an aligner from a network.
 
         Args:
-            network: moved to ``device``, and put in eval mode. None where ``exported`` holds all that is run.
-            config: of the network.
+            network: the network. It is moved to ``device`` and put into eval mode. None if ``exported`` holds the file
+                that is run.
+            config: the config of the network.
             device, dtype, decode, backend: as in `from_pretrained`.
-            exported: a folder that `hih-align export` wrote; its file for ``backend``, if it has one, is what runs.
+            exported: a folder of `hih-align export`. If it has a file for ``backend``, this file is run.
             detector: as in `from_pretrained`.
         """
         if detector is not None and not callable(detector):
@@ -131,7 +132,7 @@ class FaceAligner:
         self.backend = runtime.choose(backend, self._device)
         self.decoder = _decoder(decode, config)
         self._network = None if network is None else self._fitting(network)
-        self._watched = True  # whether anybody else can change it: the check takes a tenth of a millisecond
+        self._watched = True  # whether others can change the network: the check takes 0.1 ms
         self.scheme = config.scheme if config.output is None else SCHEMES[config.output]
         self.detector: Detector = FaceDetector() if detector is None else detector
         self._exported = None if exported is None else Path(exported)
@@ -148,14 +149,14 @@ class FaceAligner:
 
     @property
     def device(self) -> torch.device:
-        """Where the copy runs."""
+        """The device of the private copy."""
         import torch
 
         return torch.device(self._device)
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision in which the copy runs; int8 where it is an exported int8 file."""
+        """The precision of the private copy; int8 for an exported int8 file."""
         import torch
 
         dtype: torch.dtype = getattr(torch, self._copy[1].dtype)
@@ -163,13 +164,14 @@ class FaceAligner:
 
     @property
     def network(self) -> HIHNet:
-        """The trainable network; another one that is set is the one that is run. Of a compiled one, or one wrapped
-        for data parallelism, the network inside is kept.
+        """The trainable network. If you assign another network, that one is run.
+
+        Of a compiled network, or one wrapped for data parallelism, the inner network is kept.
 
         Raises:
-            ValueError: what runs is an exported file, whose weights are not here; or a network that is set has another
-                size or number of landmarks than `config` says.
-            TypeError: what is set is no `HIHNet`.
+            ValueError: an exported file is run, whose weights are not here; or the assigned network has another size or
+                number of landmarks than `config`.
+            TypeError: the assigned object is no `HIHNet`.
         """
         self._watched = True
         return self._held()
@@ -189,7 +191,7 @@ class FaceAligner:
         return self._network
 
     def refresh(self) -> None:
-        """Make a new copy of the network at once, whether or not a change was noticed."""
+        """Make a new private copy of the network now, whether or not a change was noticed."""
         with self._lock:
             self._copy = self._make()
 
@@ -215,29 +217,29 @@ class FaceAligner:
         warn_if_emulated(dtype, self._device, f"dtype is {dtype!r}", "take dtype='auto'", 5, self.backend)
 
     def _make(self) -> tuple[Watch | None, Backend]:
-        """A copy that runs, and what tells when the network is no longer the one that it is of."""
+        """A private copy that runs, and the `Watch` of the network that it was made from."""
         watch = None
         if self._network is not None:
             from .method.watch import Watch
 
             watch = Watch(self._network)
-        self._shown: TorchBackend | None = None  # for `heatmaps`, where another runtime runs
+        self._shown: TorchBackend | None = None  # for `heatmaps`, if another runtime runs
         config = replace(self.config, decoder=self.decoder)
         return watch, runtime.make(self.backend, self._network, config, self._device, self._asked, self._exported)
 
     def _runtime(self) -> Backend:
-        """The copy that runs, of the network as it is now."""
+        """The private copy of the network in its present state."""
         watch, running = self._copy
         if self._watched and watch is not None and watch.changed():
             with self._lock:
                 watch = self._copy[0]
-                if watch is not None and watch.changed():  # no other thread was faster
+                if watch is not None and watch.changed():  # no other thread has made the copy meanwhile
                     self._copy = self._make()
                 running = self._copy[1]
         return running
 
     def _torch(self) -> TorchBackend:
-        """The copy that runs, if PyTorch runs it, else one that PyTorch runs, kept while the network stays."""
+        """The private copy if PyTorch runs it; otherwise another copy for PyTorch, kept until the network changes."""
         network = self._held()
         import torch
 
@@ -252,7 +254,7 @@ class FaceAligner:
             return self._shown
 
     def __getstate__(self) -> dict[str, Any]:
-        # other runtimes' sessions cannot be pickled: the copy is made again where the aligner arrives
+        # sessions of other runtimes cannot be pickled: the receiver makes a new copy
         return {name: value for name, value in vars(self).items() if name not in ("_lock", "_copy", "_shown")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -277,37 +279,37 @@ class FaceAligner:
         """Load a pretrained model.
 
         Args:
-            model: a size ("HIH_T"), a manifest id ("HIH_T/wflw"; `hih-align models` lists them), a folder written by
-                `save_pretrained` or by training, or a Hub repository ("user/repo").
-            scheme: "300w" (68 points; what a bare size means), "wflw" (98) or "cofw" (29, derived from the 98 by
-                conversion); for anything but a bare size it must be what the checkpoint was trained for, or "cofw"
-                for a WFLW checkpoint.
-            device: any torch device; None is CUDA where there is one, else the CPU.
-            dtype: None is float32, or that of an exported file; "auto" takes bfloat16 on CPUs and float16 on GPUs
-                that have instructions for it, else float32; or a name, or a torch.dtype, with a warning where the
-                hardware has to emulate it. OpenVINO has float32 and bfloat16, ONNX Runtime float32.
-            backend: "torch", "onnxruntime" or "openvino" (extras ``[onnx]`` and ``[openvino]``; on the CPU), or "auto":
-                on a CPU the first that is installed of openvino, onnxruntime, torch, elsewhere torch. The network is
-                converted as it is loaded, which takes seconds; a folder that `hih-align export` wrote for that runtime
-                is not, and runs in the precision that it was exported in.
-            decode: None means the checkpoint's decoder; "argmax" (the paper's Eq. 4) or "expectation" (ours) also the
-                checkpoint's, where it has that method; a `Decoder` is taken as it is, without the checkpoint's shift,
-                power and so on: to change one of them, `dataclasses.replace` it in ``config.decoder``. A Decoder that
-                says no more than such a method warns.
+            model: a size ("HIH_T"), a manifest id ("HIH_T/wflw"; `hih-align models` lists them), a folder that
+                `save_pretrained` or a training wrote, or a Hub repository ("user/repo").
+            scheme: "300w" (68 points; the default of a size), "wflw" (98 points) or "cofw" (29 points, converted from
+                98). If ``model`` is not a size, it must be the scheme of the checkpoint, or "cofw" for a WFLW
+                checkpoint.
+            device: a torch device. None: CUDA if there is a GPU, else the CPU.
+            dtype: None: float32, or the precision of an exported file. "auto": bfloat16 on CPUs and float16 on GPUs
+                that have instructions for it, else float32. Or a name or a torch.dtype; a precision that the hardware
+                must emulate warns. OpenVINO has float32 and bfloat16, ONNX Runtime has float32.
+            backend: "torch", or on the CPU "onnxruntime" or "openvino" (extras ``[onnx]`` and ``[openvino]``), or
+                "auto": on a CPU the first that is installed of openvino, onnxruntime and torch, elsewhere torch. The
+                network is converted when it is loaded, which takes seconds. A folder that `hih-align export` wrote for
+                this runtime is not converted; it runs in the precision of the export.
+            decode: None: the decoder of the checkpoint. "argmax" (the paper's Eq. 4) or "expectation" (this package's
+                default): this method, with the checkpoint's settings if it has this method. A `Decoder` is used
+                unchanged, without the checkpoint's shift, power and so on; to change one value, use
+                `dataclasses.replace` on ``config.decoder``. A Decoder that only names a method warns.
             cache_dir, revision, token, local_files_only: as in `huggingface_hub.hf_hub_download`.
-            detector: finds the faces of images that come without boxes: any function of an RGB image (H, W, 3) uint8
-                that returns their boxes, (N, 4) x1, y1, x2, y2, or (N, 5) with scores. None is `FaceDetector`, whose
-                file is looked for when it is first needed.
+            detector: finds the faces of images without boxes. It is a function that gets an RGB image (H, W, 3) uint8
+                and returns boxes (N, 4) x1, y1, x2, y2, or (N, 5) with scores. None: `FaceDetector`, whose file is
+                searched at the first use.
 
         Raises:
-            ValueError: unknown model, scheme, device, dtype, backend or decoder; a scheme that disagrees with the
-                checkpoint; a damaged checkpoint (`CheckpointError`).
-            FileNotFoundError: a folder that does not exist or lacks a file.
-            WeightsUnavailableError: weights that cannot be had (an `OSError`).
-            ImportError: a backend that is not installed.
+            ValueError: model, scheme, device, dtype, backend or decoder is unknown; the checkpoint has another scheme;
+                or the checkpoint is damaged (`CheckpointError`).
+            FileNotFoundError: the folder does not exist, or lacks a file.
+            WeightsUnavailableError: the weights are not here and cannot be downloaded (an `OSError`).
+            ImportError: the backend is not installed.
         """
         place = choose_device(device, backend)
-        choose_dtype(dtype, place, runtime.choose(backend, place))  # before a download, not after
+        choose_dtype(dtype, place, runtime.choose(backend, place))  # raise before a download
         hub: dict[str, Any] = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
         found = checkpoints.find_checkpoint(model, scheme, revision=revision, **hub)
         folder = found.weights.parent
@@ -329,8 +331,8 @@ class FaceAligner:
         own = found.config.decoder
         if isinstance(decode, Decoder) and decode != own and decode == Decoder(own.method):
             warnings.warn(
-                f"decode is Decoder({own.method!r}), which leaves out what the checkpoint's has, {own}: for that, pass "
-                f"decode={own.method!r}",
+                f"decode is Decoder({own.method!r}), without the other settings of the checkpoint's decoder {own}: to "
+                f"use those, pass decode={own.method!r}",
                 stacklevel=2,
             )
         aligner._watched = False  # nobody else has the network yet
@@ -349,28 +351,28 @@ class FaceAligner:
         mirror: bool = False,
         roll: ArrayLike | None = None,
     ) -> Landmarks:
-        """Landmarks of the faces in ``bbox``, or of all faces that the detector finds.
+        """Find the landmarks of the faces in ``bbox``, or of all faces that the detector finds.
 
         Args:
             image: a path, an encoded picture (bytes or an open file), a PIL image, an RGB array or tensor; see
                 `images.read_image`.
-            bbox: (4,) x1, y1, x2, y2 in pixels of ``image``, or (N, 4), N may be 0. The tighter around brow, chin
-                and jaw, the better; a detector's box will do. None finds the faces first.
-            refine: further passes, each on the box of the points found before. None means the checkpoint's, and only
-                for faces whose points lie off their box.
-            mirror: average with the mirrored face: twice the time, a little more accurate.
-            roll: by how much the faces are turned clockwise in the picture, degrees, one or (N,); the box is that of
-                the upright face, about its centre. None finds it, for any roll: faces that are upright need no further
-                pass for it.
+            bbox: (4,) x1, y1, x2, y2 in pixels of ``image``, or (N, 4); N may be 0. A tight box, from brows to chin and
+                from jaw to jaw, is best. The box of a detector is possible, too. None: the faces are found first.
+            refine: number of further passes, each on the box of the points of the pass before. None: the default of the
+                checkpoint, only for faces whose points lie off their box.
+            mirror: average with the result of the mirrored face. This doubles the time and lowers the error slightly.
+            roll: clockwise rotation of the faces in the picture, in degrees; one number or (N,). The box is then that
+                of the face turned upright about the centre of the box. None: any roll is found; an upright face needs
+                no further pass for it.
 
         Returns:
-            One face for a (4,) box; several for (N, 4). Without boxes several, N may be 0, largest first, with
-            `Landmarks.detection_scores`; what the detector took for a face and the landmarks' scores do not
-            (`passes.NOTHING`) is left out.
+            One face for a (4,) box, several for (N, 4). Without boxes several, with `Landmarks.detection_scores`, the
+            largest face first; N may be 0. A detection whose landmarks have very low scores (`passes.NOTHING`) is left
+            out.
 
         Raises:
-            ValueError, TypeError, FileNotFoundError: bad input; the message names the argument.
-            WeightsUnavailableError: without boxes, when the detector's file cannot be had.
+            ValueError, TypeError, FileNotFoundError: an argument is bad; the message names it.
+            WeightsUnavailableError: without boxes, if the detector's file cannot be obtained.
         """
         pixels = read_image(image)
         job = self._job(pixels, bbox, roll)
@@ -390,20 +392,20 @@ class FaceAligner:
         refine: int | None = None,
         mirror: bool = False,
     ) -> list[Landmarks]:
-        """`align` for many images, whose faces share batches.
+        """Find the landmarks of many images. Faces of several images share batches.
 
         Args:
-            images: each as in `align`; an iterable is read as it goes.
-            bboxes: for each image its boxes, as in `align`; None finds the faces of all images first.
-            batch_size: most faces that go through the network together; None is 32, on a GPU 512, of at most 32 images,
-                as in `align`.
+            images: images as in `align`. An iterable is read step by step.
+            bboxes: the boxes of each image, as in `align`. None: the faces of all images are found first.
+            batch_size: largest number of faces that go through the network together, from at most 32 images. None: 32,
+                on a GPU 512.
             refine, mirror: as in `align`.
 
         Returns:
-            for each image what `align` returns.
+            For each image the result of `align`.
 
         Raises:
-            ValueError: also if there are more images than boxes, or fewer.
+            ValueError: as `align`; also if the numbers of images and boxes differ.
         """
         return list(self.stream(images, bboxes, batch_size, refine, mirror, READ_AHEAD))
 
@@ -416,16 +418,16 @@ class FaceAligner:
         mirror: bool = False,
         read_ahead: int = 0,
     ) -> Iterator[Landmarks]:
-        """`align_batch` as an iterator, in the order of the images. An image is held only while it is needed.
+        """`align_batch` as an iterator, in the order of the images. An image is held only as long as it is needed.
 
-        ``read_ahead`` is how many of the next images other threads read while the network runs. ``images`` is then
-        consumed by that many earlier.
+        ``read_ahead`` is the number of following images that other threads read while the network runs. ``images`` is
+        then consumed that many images earlier.
         """
         most, most_images = self._together(batch_size)
         read_ahead = _whole("read_ahead", read_ahead, 0)
         rules = self._rules(refine)
-        waiting: list[Face] = []  # no batch has taken them yet
-        unfinished: deque[_Job] = deque()  # images in order, results not given yet
+        waiting: list[Face] = []  # faces that no batch has taken yet
+        unfinished: deque[_Job] = deque()  # images in order whose results are not returned yet
         for index, (image, bbox, read) in enumerate(reading(pairs(images, bboxes), read_ahead)):
             try:
                 job = self._job(read(), bbox)
@@ -444,12 +446,12 @@ class FaceAligner:
             yield self._result(job)
 
     def heatmaps(self, image: Image, bbox: ArrayLike) -> Heatmaps:
-        """The heatmaps behind one face's landmarks (first pass; of the network's own scheme).
+        """The heatmaps of one face (first pass, the network's own scheme).
 
-        By PyTorch: with another backend, or an int8 file, they are those of the network that it was made from.
+        PyTorch computes them. With another backend, or an int8 file, they are those of the original network.
 
         Args:
-            image, bbox: as in `align`, ``bbox`` (4,).
+            image, bbox: as in `align`; ``bbox`` is (4,).
         """
         pixels = read_image(image)
         boxes, single = check_boxes(bbox, pixels)
@@ -461,9 +463,9 @@ class FaceAligner:
         return Heatmaps(integer[0], decimal[0], crop, transform)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``config.json`` and ``model.safetensors`` (float32), which `from_pretrained` loads, into ``folder``.
+        """Write ``config.json`` and ``model.safetensors`` (float32) into ``folder``. `from_pretrained` loads it.
 
-        The config names the decoder in use. Each file is replaced atomically.
+        The config holds the decoder in use. Each file is replaced atomically.
         """
         network = self.network
         import torch
@@ -473,19 +475,18 @@ class FaceAligner:
     def select(
         self, landmarks: Sequence[int | str], scheme: str | os.PathLike[str] | Scheme | None = None
     ) -> FaceAligner:
-        """An aligner of some of the landmarks, in the order given: the same network, of whose heads fewer are read.
+        """An aligner for some of the landmarks, in the given order. It runs the same network and reads fewer heads.
 
         Args:
-            landmarks: indices or names in `scheme`, no two alike.
-            scheme: of the landmarks that come out, of as many, in the same order: their own names, parts, mirror pairs
-                and so on. By default what is left of the aligner's (`Scheme.select`).
+            landmarks: indices or names in `scheme`; each landmark at most once.
+            scheme: the scheme of the chosen landmarks, in the same order, with their own names, parts, mirror pairs and
+                so on. None: the remaining part of the aligner's scheme (`Scheme.select`).
 
-        The network is shared with this aligner, the device, precision and backend are the same. The result is saved,
-        exported and shared as any other. It does not refine: how faces' boxes lie to the points that are left is not
-        known.
+        The new aligner shares the network, and has the same device, precision and backend. It can be saved, exported
+        and shared like any other. It does not refine, because the relation of boxes to the remaining points is unknown.
 
         Raises:
-            ValueError, TypeError: landmarks that the scheme does not have; a scheme of another number; as
+            ValueError, TypeError: the scheme lacks a landmark; ``scheme`` has another number of landmarks; as
                 `schemes.get_scheme`; as `network`.
         """
         chosen = [self.scheme.index(landmark) for landmark in landmarks]
@@ -527,21 +528,23 @@ class FaceAligner:
         token: str | bool | None = None,
         commit_message: str = "Upload with hih-align",
     ) -> str:
-        """Upload what `save_pretrained` writes to a Hub repository, made if need be, and a model card if it has none.
+        """Upload the files of `save_pretrained` to a Hub repository, with a model card if the repository has none.
+
+        The repository is made if it does not exist.
 
         Args:
             repo_id: "user/repo".
-            private: for a new repository.
-            revision: branch; the main one by default.
-            token: as in huggingface_hub; None takes the one of `hf auth login`.
-            commit_message: of the upload.
+            private: whether a new repository is private.
+            revision: branch; None: the main branch.
+            token: as in huggingface_hub; None: the token of `hf auth login`.
+            commit_message: message of the commit.
 
         Returns:
-            the commit's address.
+            The address of the commit.
 
         Raises:
-            ValueError: a malformed repo_id.
-            OSError: if the Hub refuses or cannot be reached (huggingface_hub's own errors).
+            ValueError: ``repo_id`` is malformed.
+            OSError: the Hub refuses the upload or cannot be reached (huggingface_hub's own errors).
         """
         from .hub.publish import CARD_FILE, own_card, upload_folder
 
@@ -556,22 +559,22 @@ class FaceAligner:
                 revision=revision,
                 private=private,
                 token=token,
-                keep=True,  # a card that somebody wrote
+                keep=True,  # do not replace a card that a person wrote
             )
         return str(commit.commit_url)
 
     def _rules(self, refine: int | None) -> Rules:
         if refine and not self.config.refits:
             raise ValueError(
-                f"refine is {refine}, but {self.config.name or 'the model'} does not say how its boxes lie to its "
-                "points (Config.box): its refine can only be 0"
+                f"refine is {refine}, expected 0: {self.config.name or 'the model'} does not know how its boxes lie "
+                "relative to its points (Config.box)"
             )
         scheme = self.config.scheme
         return Rules(
             self.config.crop_ratio,
             self.config.refine if refine is None else _whole("refine", refine, 0, 8),
             self.config.refine_above if refine is None else None,
-            # other scores do not say whether a face was seen
+            # uncalibrated scores do not show whether there is a face
             scheme.five_points if self.calibrated and scheme.five is not None else None,
             self.config.input_size,
             self.config.box,
@@ -579,7 +582,7 @@ class FaceAligner:
         )
 
     def _job(self, pixels: NDArray[np.uint8], bbox: ArrayLike | None, roll: ArrayLike | None = None) -> _Job:
-        """The faces of an image that are to be aligned: those in the boxes given, or found without."""
+        """The faces of an image that must be aligned: those in the given boxes, or those that are found."""
         image = Photograph(pixels)
         if bbox is not None:
             boxes, single = check_boxes(bbox, pixels)
@@ -587,27 +590,27 @@ class FaceAligner:
             known = roll is not None
             return _Job([Face(image, box, float(r), not known) for box, r in zip(boxes, rolls, strict=True)], single)
         if roll is not None:
-            raise ValueError(f"roll is {roll!r} without bbox, expected both or none: the detector finds them")
+            raise ValueError(f"roll is {roll!r} without bbox, expected both or neither: the detector finds both")
         found = detections(self.detector, pixels)
         rolls = np.where(np.abs(found.rolls) > TURN, found.rolls, 0.0)
         boxes = found.boxes.astype(np.float64)
         return _Job([Face(image, box, float(r)) for box, r in zip(boxes, rolls, strict=True)], False, found.scores)
 
     def _together(self, batch_size: int | None) -> tuple[int, int]:
-        """Most faces, and most images that they are of, that go through the network together."""
+        """Largest numbers of faces, and of images, that go through the network together."""
         if batch_size is None:
             return GPU_BATCH_SIZE if self._device.startswith("cuda") else BATCH_SIZE, BATCH_IMAGES
         most = _whole("batch_size", batch_size, 1)
         return most, most
 
     def _run(self, faces: Sequence[Face], rules: Rules, mirror: bool) -> None:
-        """Align faces together, in place."""
+        """Align several faces together, in place."""
         align_faces(faces, partial(self._pass, mirror=mirror), rules)
 
     def _pass(
         self, images: Sequence[Photograph], transforms: Sequence[crops.Crop], mirror: bool
     ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-        """One pass over B faces: points (B, K, 2) in pixels of each one's image, scores (B, K)."""
+        """One pass of B faces: points (B, K, 2) in pixels of their images, and scores (B, K)."""
         order = self.config.scheme.permutation if mirror else None
         if mirror and order is None:
             raise ValueError(f"mirror is True, but scheme {self.config.scheme.id!r} has no mirror pairs")
@@ -638,7 +641,7 @@ class FaceAligner:
 
 @dataclass(frozen=True, eq=False)
 class _Job:
-    """An image's faces on their way; whether it is one face of a (4,) box; and the detector's scores."""
+    """The faces of an image between the passes; whether ``bbox`` was one box (4,); and the scores of the detector."""
 
     faces: list[Face]
     single: bool

@@ -1,7 +1,7 @@
-"""How often a face goes through the network: once, and again where its crop was off, or turned.
+"""Passes of a face through the network: one pass, and further passes if the crop was inaccurate or the face is turned.
 
-A pass finds points in a crop. They say where the face is, how large and how much it is turned, and so whether the crop
-was a good one. A face whose crop was good is done.
+A pass finds points in a crop. The points show the place, size and roll of the face, and so whether the crop was
+accurate. A face with an accurate crop needs no further pass.
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ from .crops import CROP_SIZE, Crop, square_crop
 from .roll import roll_of
 from .runtime.backend import Photograph
 
-#: Faces that are turned by more than this, degrees, are looked at again upright.
+#: A face that is turned by more than this, in degrees, gets another pass on an upright crop.
 TURN = 15.0
 
-#: With a lower mean score the face may be turned too far to be seen: the other quarter turns are tried.
+#: With a lower mean score the face may be turned too far for the network, so the other quarter turns are tried.
 LOW = 0.5
 
-#: With a lower one there is no face, and its points say nothing.
+#: With a lower mean score there is no face, and the points mean nothing.
 NOTHING = 0.25
 
-#: A quarter turn has to have a score higher by this much.
+#: A quarter turn is used only if its score is higher by this much.
 BETTER = 0.1
 
-#: Passes of a face because it is turned.
+#: Largest number of further passes of a face because it is turned.
 MOST_TURNS = 2
 
-#: B photographs and crops of them -> points (B, K, 2) in pixels of each photograph, scores (B, K).
+#: A pass: B photographs and crops -> points (B, K, 2) in pixels of each photograph, and scores (B, K).
 Look = Callable[[Sequence[Photograph], Sequence[Crop]], tuple[NDArray[np.float64], NDArray[np.float32]]]
 
 
 @dataclass(frozen=True)
 class Rules:
-    """When a face is looked at again.
+    """The rules for further passes.
 
     Attributes:
-        ratio: crop side over the box's longer side.
-        refine: most passes on the box of the points found before.
-        above: of the faces only those whose points lie off the box by more than this, see `off`; None: all.
-        five: points (K, 2) -> the five points (5, 2), as `Scheme.five_points`; None: rolls are not looked for.
+        ratio: side of the crop divided by the longer side of the box.
+        refine: largest number of passes on the box of the points of the pass before.
+        above: a face is refined only if its points lie off the box by more than this, see `off`; None: all faces.
+        five: computes the five points (5, 2) from points (K, 2), as `Scheme.five_points`; None: rolls are not searched.
         size: side of the crops in pixels.
-        reach: how far boxes reach beyond the points' own, see `Config.box`.
-        refit: whether boxes can be made of the points (`Config.refits`); else a further pass is on the same box.
+        reach: how far boxes reach beyond the tight box of the points, see `Config.box`.
+        refit: whether a box can be computed from the points (`Config.refits`). If not, further passes use the same box.
     """
 
     ratio: float
@@ -61,14 +61,14 @@ class Rules:
 
 @dataclass(eq=False)
 class Face:
-    """A face on its way through the network.
+    """A face and its state between the passes.
 
     Attributes:
         image: the photograph.
-        given: (4,) the box that the caller has.
-        roll: of its crop, degrees clockwise.
-        find_roll: whether its points may say that it is turned by another angle.
-        points: (K, 2) in pixels of the photograph, None before the first pass.
+        given: (4,) the box that the caller gave.
+        roll: roll of its crop, in degrees clockwise.
+        find_roll: whether the points may show another roll.
+        points: (K, 2) in pixels of the photograph; None before the first pass.
         scores: (K,).
     """
 
@@ -87,17 +87,17 @@ class Face:
 
     @property
     def done(self) -> bool:
-        """Whether it has points."""
+        """Whether the face has points."""
         return self.points is not None
 
     def crop(self, rules: Rules, quarter: float = 0.0) -> Crop:
-        """Its crop, turned further by ``quarter``."""
+        """The crop of the face, turned further by ``quarter`` degrees."""
         return square_crop(self._box, rules.ratio, rules.size, self.roll + quarter)
 
     def take(self, points: NDArray[np.float64], scores: NDArray[np.float32], rules: Rules) -> bool:
-        """Take what a pass has found; returns whether another one is due."""
+        """Store the result of a pass. Returns whether another pass is needed."""
         if self._turned and self.scores is not None and scores.mean() < self.scores.mean() - BETTER:
-            return False  # turned the wrong way: what was found before stays
+            return False  # turned the wrong way: keep the earlier result
         self.points, self.scores = points, scores
         by = self._by(rules)
         if abs(by) > TURN and self._turned < MOST_TURNS:
@@ -118,7 +118,7 @@ class Face:
         return True
 
     def _by(self, rules: Rules) -> float:
-        """Degrees by which the points are turned in the crop."""
+        """The rotation of the points in the crop, in degrees."""
         if not self.find_roll or rules.five is None or self.points is None or self.scores is None:
             return 0.0
         if self.scores.mean() < NOTHING:
@@ -133,10 +133,10 @@ def off(
     image: NDArray[np.uint8],
     reach: Sequence[float] | None = None,
 ) -> float:
-    """How far the square of a box is from that of its points.
+    """The difference between the square of a box and the square of its points.
 
-    The larger of two: the distance of their centres, in shares of the longer side of the points' box, and the logarithm
-    of the ratio of their longer sides.
+    It is the larger one of two values: the distance of the centres, in shares of the longer side of the points' box,
+    and the logarithm of the ratio of the longer sides.
     """
     own = next_box(box, points, image, roll, reach)
     side, given = float((own[2:] - own[:2]).max()), float((box[2:] - box[:2]).max())
@@ -145,7 +145,7 @@ def off(
 
 
 def align_faces(faces: Sequence[Face], look: Look, rules: Rules) -> None:
-    """Take faces through the network together, in place."""
+    """Run all passes of several faces together, in place."""
     due = list(faces)
     first = True
     while due:
@@ -159,7 +159,7 @@ def align_faces(faces: Sequence[Face], look: Look, rules: Rules) -> None:
 def _quarters(
     faces: Sequence[Face], points: NDArray[np.float64], scores: NDArray[np.float32], look: Look, rules: Rules
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """The first pass, in the quarter turn of the best score where the upright one's is low."""
+    """The first pass. If the score of a face is low, its quarter turn with the best score is used."""
     low = np.flatnonzero(scores.mean(-1) < LOW).tolist() if rules.five is not None else []
     unsure = [n for n in low if faces[n].find_roll]
     best: dict[int, float] = {}

@@ -1,6 +1,6 @@
-"""Roll: by how much a face is turned in the picture's plane, from its points; and its box in its own frame.
+"""Roll: the rotation of a face in the plane of the picture, computed from its points, and the box of a turned face.
 
-Roll is in degrees and clockwise in the picture: a face with roll 90 has its forehead at the right.
+Roll is in degrees, clockwise in the picture. The forehead of a face with roll 90 is on the right.
 """
 
 from __future__ import annotations
@@ -12,29 +12,28 @@ from numpy.typing import ArrayLike, NDArray
 
 from .crops import extended, tight_box
 
-#: Left eye, right eye, nose tip and mouth corners of an upright frontal face, left in the picture (ArcFace's chips,
-#: insightface's template, made symmetric).
+#: Left eye, right eye, nose tip and mouth corners of an upright frontal face; left is left in the picture. They are the
+#: points of ArcFace's chips (insightface's template), made symmetric.
 UPRIGHT = np.array([[-17.6, -20.7], [17.6, -20.7], [0.0, -0.6], [-14.6, 20.0], [14.6, 20.0]])
 
-#: x + iy of a point is its product with this.
+#: The product of a point with this is x + iy.
 _COMPLEX = np.array((1, 1j))
 
-#: The conjugates of `UPRIGHT` about its mean.
+#: The complex conjugates of `UPRIGHT`, relative to its mean.
 _CONJUGATE = ((UPRIGHT - UPRIGHT.mean(0)) @ _COMPLEX).conj()
 
 
 def roll_of(five: ArrayLike) -> NDArray[np.float64]:
-    """Roll of faces, from the rotation in the least-squares similarity that maps an upright face onto five points.
+    """The roll of faces: the rotation of the least-squares similarity from an upright face to the five points.
 
-    The eyes alone would not do: those of a face in profile lie beside each other, and the line through them says
-    nothing.
+    The eyes alone are not enough: in profile they lie close together, and the line through them means nothing.
 
     Args:
-        five: (..., 5, 2) left eye, right eye, nose tip, left and right mouth corner, left in the picture of the face
-            upright (`Landmarks.five_points`).
+        five: (..., 5, 2) left eye, right eye, nose tip, left and right mouth corner (`Landmarks.five_points`). Left is
+            left in the picture of the upright face.
 
     Returns:
-        (...) degrees in (-180, 180]; 0 where the points have collapsed or are not finite.
+        (...) degrees in (-180, 180]; 0 if the points have collapsed or are not finite.
     """
     points = np.asarray(five, np.float64)
     with np.errstate(invalid="ignore"):
@@ -45,12 +44,12 @@ def roll_of(five: ArrayLike) -> NDArray[np.float64]:
 
 
 def turn(points: ArrayLike, degrees: ArrayLike, centre: ArrayLike = (0.0, 0.0)) -> NDArray[np.float64]:
-    """Points turned clockwise about a centre.
+    """Rotate points clockwise about a centre.
 
     Args:
         points: (..., K, 2).
-        degrees: (...), or one for all.
-        centre: (..., 2), or one for all.
+        degrees: (...), or one number for all.
+        centre: (..., 2), or one point for all.
 
     Returns:
         (..., K, 2).
@@ -63,15 +62,15 @@ def turn(points: ArrayLike, degrees: ArrayLike, centre: ArrayLike = (0.0, 0.0)) 
 
 
 def upright_box(points: ArrayLike, roll: ArrayLike, reach: Sequence[float] | None = None) -> NDArray[np.float64]:
-    """The tight box of faces in their own frames, given where it lies when turned upright about its own centre.
+    """The tight boxes of turned faces, each in the frame of its face.
 
     Args:
         points: (..., K, 2).
         roll: (...) degrees.
-        reach: by how much the box is `crops.extended`; None: not at all.
+        reach: extends the box as `crops.extended` does; None: the box is tight.
 
     Returns:
-        (..., 4) x1, y1, x2, y2: turned by ``roll`` about its centre it is the smallest such rectangle around the
+        (..., 4) x1, y1, x2, y2. Turned by ``roll`` about its centre, the box is the smallest such rectangle around the
         points. For roll 0 it is the tight box.
     """
     roll = np.asarray(roll, np.float64)

@@ -1,4 +1,4 @@
-"""PyTorch's tensors among arguments, told without importing PyTorch: who has a tensor has imported it."""
+"""Recognising PyTorch tensors without importing PyTorch: a caller that passes a tensor has already imported it."""
 
 from __future__ import annotations
 

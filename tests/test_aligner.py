@@ -814,7 +814,7 @@ def test_a_bare_decoder_says_what_it_leaves_out() -> None:
     def load(decode: Any) -> FaceAligner:
         return FaceAligner.from_pretrained("HIH_T", decode=decode, device="cpu")
 
-    with pytest.warns(UserWarning, match=r"leaves out .*shift=.*pass decode='expectation'") as told:
+    with pytest.warns(UserWarning, match=r"without the other settings .*shift=.*pass decode='expectation'") as told:
         bare = load(Decoder("expectation"))
     assert told[0].filename == __file__
     assert bare.decoder == Decoder("expectation") != bare.config.decoder  # taken as it is all the same

@@ -1,4 +1,4 @@
-"""How heatmaps are read, as data: what a checkpoint's config says. `heatmaps.decode` does it, by PyTorch."""
+"""`Decoder`: the settings of decoding heatmaps, as stored in a checkpoint's config. `heatmaps.decode` applies them."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Literal
 Rounding = Literal["round", "floor"]
 Method = Literal["argmax", "expectation"]
 
-#: Network input pixels per heatmap pixel: crop = STRIDE * heatmap (the authors' convention, no half-pixel shift).
+#: Crop pixels per heatmap pixel: crop = STRIDE * heatmap (the authors' convention, without a half-pixel shift).
 STRIDE = 4
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """How heatmaps become landmarks; stored in a checkpoint's config.
+    """The settings of decoding, which a checkpoint's config stores.
 
     Attributes:
-        method: "argmax" is the paper's Eq. 4. "expectation" is ours: the centroid of the integer heatmap around its
-            maximum plus the expected value of the decimal heatmap's softmax.
-        radius: the centroid is taken over (2 radius + 1)^2 heatmap pixels around the maximum; None: over the map.
-        power: of the clamped response, as weight in the centroid.
-        temperature: of the decimal heatmap's softmax.
-        bin_offset: where in its cell a decimal label stands, in cells: 0 for labels that were rounded, 0.5 (the
-            cell's centre) for labels that were floored.
+        method: "argmax" is the paper's Eq. 4. "expectation" is the default of this package: the centroid of the integer
+            heatmap around its maximum, plus the expected value of the softmax of the decimal heatmap.
+        radius: the centroid is computed over (2 radius + 1)^2 heatmap pixels around the maximum; None: the whole map.
+        power: power of the clamped response that is the weight in the centroid.
+        temperature: temperature of the softmax of the decimal heatmap.
+        bin_offset: place of a decimal label in its cell, in cells: 0 for rounded labels, 0.5 (the centre of the cell)
+            for floored labels.
         shift: (x, y) heatmap pixels, a constant offset that is added to every landmark. It corrects the label bias of a
             data set, which a network that also learns from mirrored faces cannot learn. `calibrate` chooses it.
     """

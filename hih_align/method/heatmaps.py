@@ -1,10 +1,10 @@
-"""Nested heatmaps: landmarks to integer and decimal heatmaps and back (Sec. III-B, Eq. 1-4).
+"""Nested heatmaps: encoding landmarks as integer and decimal heatmaps, and decoding them (Sec. III-B, Eq. 1-4).
 
-A landmark p, in heatmap pixels, is split into the pixel it lies in, c = floor(p), and the place inside that pixel,
-f = p - c, on a grid of n x n cells. The *integer* heatmap is a Gaussian around c, the *decimal* heatmap one around
-the cell of f. Training encodes, inference decodes, both here and nowhere else.
+A landmark p, in heatmap pixels, is split into its pixel c = floor(p) and the place inside that pixel, f = p - c, on a
+grid of n x n cells. The *integer* heatmap is a Gaussian around c, the *decimal* heatmap is a Gaussian around the cell
+of f. Training encodes and inference decodes, both with this module.
 
-Everything is batched torch on the device of its input; leading dimensions are free.
+All functions are batched torch on the device of their input. Leading dimensions are free.
 """
 
 from __future__ import annotations
@@ -19,8 +19,11 @@ from .decoder import STRIDE as STRIDE  # the old path `hih_align.heatmaps` has i
 
 
 class Encoded(NamedTuple):
-    """Training targets of K landmarks: ``integer`` (..., K, h, w) and ``decimal`` (..., K, n, n) float32 in [0, 1],
-    ``mask`` (..., K) bool, False where the landmark lies outside the map (its heatmaps are then all zero)."""
+    """Training targets of K landmarks.
+
+    ``integer`` (..., K, h, w) and ``decimal`` (..., K, n, n) are float32 in [0, 1]. ``mask`` (..., K) is bool; it is
+    False for a landmark outside the map, whose heatmaps are all zero.
+    """
 
     integer: Tensor
     decimal: Tensor
@@ -31,13 +34,13 @@ def split(points: Tensor, decimal_size: int, rounding: Rounding = "round") -> tu
     """Integer pixel and decimal cell of each landmark (Eq. 2).
 
     Args:
-        points: (..., 2) float, heatmap pixels.
-        decimal_size: n, cells per heatmap pixel and axis.
-        rounding: how the fraction is put on the decimal grid. "round" takes the nearest cell, and n falls back to
-            n - 1: what the authors ran, as the "Ideal" column of Tab. IX shows. "floor" is Eq. 2 as printed.
+        points: (..., 2) float, in heatmap pixels.
+        decimal_size: n, the number of cells per heatmap pixel and axis.
+        rounding: how the fraction is put on the decimal grid. "round" takes the nearest cell (n becomes n - 1), as the
+            authors did: the "Ideal" column of Tab. IX shows it. "floor" is Eq. 2 as printed.
 
     Returns:
-        pixel and cell, (..., 2) each, float tensors holding integers; cell in [0, n - 1].
+        Pixel and cell, (..., 2) each, as float tensors of integers. The cell is in [0, n - 1].
     """
     if rounding not in ("round", "floor"):
         raise ValueError(f"rounding is {rounding!r}, expected 'round' or 'floor'")
@@ -55,20 +58,20 @@ def encode(
     decimal_sigma: float = 1.0,
     rounding: Rounding = "round",
 ) -> Encoded:
-    """Landmarks to nested heatmaps (Eq. 1-3).
+    """Encode landmarks as nested heatmaps (Eq. 1-3).
 
     Args:
         points: (..., K, 2) landmarks (x, y) in heatmap pixels: crop pixels / `decoder.STRIDE`.
         size: (height, width) of the integer heatmaps.
         decimal_size: side n of the decimal heatmaps: 4, 8 or 16.
-        integer_sigma: Gaussian of Eq. 1 in heatmap pixels; 1.5, for 300W 1.0 (Sec. IV-A.3).
-        decimal_sigma: Gaussian of Eq. 3 in decimal cells; 1.0.
+        integer_sigma: sigma of the Gaussian of Eq. 1, in heatmap pixels: 1.5, or 1.0 for 300W (Sec. IV-A.3).
+        decimal_sigma: sigma of the Gaussian of Eq. 3, in decimal cells: 1.0.
         rounding: see `split`.
 
-    Both Gaussians are cut off at 3 sigma, measured from the unrounded landmark, as d in Eq. 1 and 3 says.
+    Both Gaussians are cut off at 3 sigma, measured from the unrounded landmark, as d in Eq. 1 and 3.
 
     Raises:
-        ValueError: for points of another shape, another decimal size, or a sigma that is not positive.
+        ValueError: the points have another shape, the decimal size is another, or a sigma is not positive.
     """
     if points.ndim < 2 or points.shape[-1] != 2:
         raise ValueError(f"points has shape {tuple(points.shape)}, expected (..., K, 2)")
@@ -77,10 +80,10 @@ def encode(
     if integer_sigma <= 0 or decimal_sigma <= 0:
         raise ValueError(f"integer_sigma, decimal_sigma are {integer_sigma}, {decimal_sigma}, expected positive")
     height, width = size
-    if points.dtype != torch.float64:  # whose points just below the border or a pixel would be rounded across it
+    if points.dtype != torch.float64:  # float64 is kept: float32 could round a point across a border of pixels
         points = points.float()
     x, y = points.unbind(-1)
-    mask = (x >= 0) & (x < width) & (y >= 0) & (y < height)  # NaN compares False
+    mask = (x >= 0) & (x < width) & (y >= 0) & (y < height)  # NaN gives False
     points = torch.where(mask[..., None], points, torch.zeros_like(points))
     pixel, cell = split(points, decimal_size, rounding)
     integer = _gaussian(pixel, points, (height, width), integer_sigma)
@@ -102,18 +105,18 @@ def _gaussian(centre: Tensor, exact: Tensor, size: tuple[int, int], sigma: float
 
 
 def decode(integer: Tensor, decimal: Tensor, decoder: Decoder = ARGMAX) -> Tensor:
-    """Nested heatmaps to landmarks (Eq. 4, or the expectation in its place).
+    """Decode nested heatmaps to landmarks (Eq. 4, or the expectation).
 
     Args:
         integer: (..., K, h, w) integer heatmaps.
         decimal: (..., K, n, n) decimal heatmaps of the same leading dimensions.
-        decoder: which way, see `Decoder`.
+        decoder: the method of decoding, see `Decoder`.
 
     Returns:
         (..., K, 2) float32 landmarks (x, y) in heatmap pixels.
 
     Raises:
-        ValueError: if the two do not belong together.
+        ValueError: the shapes of the two do not fit.
     """
     if integer.ndim < 3 or decimal.ndim < 3 or integer.shape[:-2] != decimal.shape[:-2]:
         raise ValueError(
@@ -127,36 +130,37 @@ def decode(integer: Tensor, decimal: Tensor, decoder: Decoder = ARGMAX) -> Tenso
         pixel = centroid(integer, decoder.radius, decoder.power)
         cell = expectation(decimal, decoder.temperature)
     x, y = (cell + decoder.bin_offset).unbind(-1)
-    # by numbers, not by a tensor of them: that would make a GPU wait
+    # plain numbers and not a tensor: making a tensor on the GPU would wait for it
     right, down = decoder.shift
     return pixel + torch.stack((x / decimal.shape[-1] + right, y / decimal.shape[-2] + down), -1)
 
 
 def peak(maps: Tensor) -> Tensor:
-    """(..., h, w) -> (..., 2) float: (x, y) of each map's largest value, the first of several."""
+    """(..., 2) float: x, y of the largest value of each map (..., h, w); of several equal values the first."""
     flat, width = maps.flatten(-2), maps.shape[-1]
     places = torch.arange(flat.shape[-1], device=maps.device, dtype=torch.float32)
-    # not argmax: OpenVINO sorts for it, which takes it longer than all else in a decoder
+    # not argmax: OpenVINO sorts for it, which takes longer than the rest of the decoder
     index = torch.where(flat == flat.amax(-1, keepdim=True), places, flat.shape[-1] - 1).amin(-1)
     row = (index / width).floor()
     return torch.stack((index - row * width, row), -1).to(maps.dtype)
 
 
 def centroid(maps: Tensor, radius: int | None, power: float) -> Tensor:
-    """(..., h, w) -> (..., 2): centre of mass of ``clamp(map, 0) ** power``, within ``radius`` of the maximum if given.
+    """(..., 2): centre of mass of ``clamp(map, 0) ** power`` of each map (..., h, w).
 
-    A map without a positive value has no mass; its maximum is returned.
+    With ``radius`` only pixels within this distance of the maximum count, per axis. For a map without a positive value
+    the result is its maximum.
     """
     top = peak(maps)
     if radius is None:
-        # relative to the maximum: a low response does not underflow in its power
+        # relative to the maximum, so that the power of a low response does not underflow
         highest = maps.amax((-2, -1), keepdim=True)
         weights = _power((maps / torch.where(highest > 0, highest, 1.0)).clamp(min=0), power)
         columns, rows = weights.sum(-2), weights.sum(-1)
         total = rows.sum(-1, keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
         x = torch.arange(maps.shape[-1], device=maps.device, dtype=maps.dtype)
         y = torch.arange(maps.shape[-2], device=maps.device, dtype=maps.dtype)
-        # no matrix product: autocast would run it in bfloat16, which has no room for coordinates
+        # no matrix product: autocast would run it in bfloat16, which is too imprecise for coordinates
         mean = torch.stack(((columns * x).sum(-1), (rows * y).sum(-1)), -1) / total
         return torch.where((highest > 0)[..., 0], mean, top)
     shift, values = window(maps, top, radius)
@@ -167,9 +171,9 @@ def centroid(maps: Tensor, radius: int | None, power: float) -> Tensor:
 
 
 def _power(x: Tensor, power: float) -> Tensor:
-    """``x ** power`` of x >= 0, by products and a square root where they will do, which `Tensor.pow` is slower than."""
+    """``x ** power`` of x >= 0, if possible by products and a square root, which are faster than `Tensor.pow`."""
     whole = int(power)
-    if power - whole not in (0, 0.5) or whole > 8 or (power != whole and x.requires_grad):  # the root has no slope at 0
+    if power - whole not in (0, 0.5) or whole > 8 or (power != whole and x.requires_grad):  # sqrt has no gradient at 0
         return x.pow(power)
     result = x.sqrt() if power != whole else None
     while whole:
@@ -184,8 +188,7 @@ def _power(x: Tensor, power: float) -> Tensor:
 def window(maps: Tensor, centre: Tensor, radius: int) -> tuple[Tensor, Tensor]:
     """The m = (2 radius + 1)^2 pixels around ``centre`` (..., 2) of each map (..., h, w).
 
-    Returns:
-        their offsets (x, y) from the centre, (m, 2), and their values, (..., m), 0 outside the map.
+    Their offsets (x, y) from the centre, (m, 2), and their values, (..., m). Values outside the map are 0.
     """
     height, width = maps.shape[-2:]
     step = torch.arange(-radius, radius + 1, device=maps.device)
@@ -197,7 +200,7 @@ def window(maps: Tensor, centre: Tensor, radius: int) -> tuple[Tensor, Tensor]:
 
 
 def expectation(maps: Tensor, temperature: float = 1.0) -> Tensor:
-    """(..., h, w) -> (..., 2): expected (x, y) under the softmax of ``map / temperature``."""
+    """(..., 2): the expected (x, y) of each map (..., h, w) under the softmax of ``map / temperature``."""
     p = (maps.flatten(-2) / temperature).softmax(-1).view_as(maps)
     x = torch.arange(maps.shape[-1], device=maps.device, dtype=maps.dtype)
     y = torch.arange(maps.shape[-2], device=maps.device, dtype=maps.dtype)

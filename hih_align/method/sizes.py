@@ -1,4 +1,4 @@
-"""Sizes of the network, as data: what a checkpoint's config says, and the sizes that go by a name."""
+"""The sizes of networks: `Size`, which a checkpoint's config stores, and the sizes that have a name."""
 
 from __future__ import annotations
 
