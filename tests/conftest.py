@@ -38,6 +38,11 @@ def pytest_testnodedown(node: Any, error: object) -> None:
         print(f"\n{node.gateway.id} died: {how}", file=sys.stderr)
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA GPU")
+
+
 def shared_folder(checkout: Path) -> Path:
     """``shared`` beside a checkout. Without it a test skips; where HIH_ALIGN_REQUIRE_SHARED is set, it fails."""
     folder = checkout.parent / "shared"

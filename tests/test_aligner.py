@@ -782,7 +782,7 @@ def test_devices(w300: FaceAligner) -> None:
     assert FaceAligner.from_pretrained("HIH_T", device=torch.device("cpu")).device.type == "cpu"
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.cuda
 def test_cuda_finds_the_same(w300: FaceAligner, astronaut: Array) -> None:
     boxes = np.stack((BOX, BOX + 4, BOX - 4))
     expected = w300.align(astronaut, boxes)

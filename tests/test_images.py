@@ -503,7 +503,7 @@ def test_tensor_that_needs_grad() -> None:
     same(read_image(torch.full((3, 4, 5), 0.2, requires_grad=True)), np.full((4, 5, 3), 51))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.cuda
 def test_tensor_on_cuda() -> None:
     same(read_image(torch.from_numpy(RGB.transpose(2, 0, 1).copy()).cuda()), RGB)
 

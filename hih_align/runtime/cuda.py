@@ -22,8 +22,11 @@ from ..hub.config import Config
 from ..method.network import HIHNet
 from ..method.settings import plain_torch
 from .backend import Found, Photograph
-from .device_crops import warp
-from .pytorch import TorchBackend
+from .device_crops import packed, unpacked, warp
+from .fused import PLAIN, Kernels
+from .inference import InferenceNet
+from .probe import TOLERANCE, fastest, probe
+from .pytorch import TorchBackend, on_device
 from .transfer import upload
 
 #: Batches that graphs are captured for. Others are filled up to the next, or cut into several of the largest.
@@ -92,17 +95,22 @@ class CudaGraphs:
     Args:
         function: (B, ...) to (B, ...), without a wait for the device; its rows do not depend on each other.
         recorder: of the device that it runs on.
+        lock: held while a graph runs; functions that share a recorder share it.
     """
 
-    def __init__(self, function: Callable[[Tensor], Tensor], recorder: Recorder) -> None:
+    def __init__(
+        self, function: Callable[[Tensor], Tensor], recorder: Recorder, lock: threading.Lock | None = None
+    ) -> None:
         self._function = function
         self._recorder = recorder
         self._graphs: dict[int, tuple[Tensor, Callable[[], Tensor]]] = {}
         self._usable = True
-        self._lock = threading.Lock()  # they share their memory
+        self._lock = lock or threading.Lock()  # they share their memory
 
     def __call__(self, batch: Tensor) -> Tensor:
         """``function(batch)``, in parts of at most the largest of `GRAPH_SIZES`."""
+        if len(batch) <= GRAPH_SIZES[-1]:
+            return self._part(batch)
         return torch.cat([self._part(part) for part in torch.split(batch, GRAPH_SIZES[-1])])
 
     def _part(self, part: Tensor) -> Tensor:
@@ -140,6 +148,8 @@ class CudaBackend(TorchBackend):
     Args:
         network, config, device, dtype: as in `make`.
         recorder: None is the device's own.
+        kernels: how the network is run; None: on a GPU in half precision the fastest way, which is measured once in a
+            process (`probe`), else the plain one.
     """
 
     def __init__(
@@ -149,10 +159,23 @@ class CudaBackend(TorchBackend):
         device: torch.device,
         dtype: torch.dtype,
         recorder: Recorder | None = None,
+        kernels: Kernels | None = None,
     ) -> None:
         super().__init__(network, config, device, dtype)
         self._device = self._model.get_buffer("scale").device  # with its number
-        self._graphs = CudaGraphs(self._find, recorder or GraphRecorder(self._device))
+
+        def model(kernels: Kernels) -> InferenceNet:
+            return on_device(InferenceNet(network, config, dtype, kernels), self._device)
+
+        if kernels is None:
+            half = device.type == "cuda" and dtype in TOLERANCE
+            kernels = fastest(probe(self._model, model)) if half else PLAIN
+        self.kernels = kernels
+        if kernels != PLAIN:
+            self._model = model(kernels)
+        recorder, lock = recorder or GraphRecorder(self._device), threading.Lock()
+        self._graphs = CudaGraphs(self._find, recorder, lock)
+        self._single = CudaGraphs(self._find_packed, recorder, lock)
 
     def __call__(self, crops: NDArray[np.uint8]) -> Found:
         """See `Backend`."""
@@ -162,7 +185,15 @@ class CudaBackend(TorchBackend):
     def align(self, photographs: Sequence[Photograph], transforms: Sequence[Crop], mirror: bool = False) -> Found:
         """See `Backend`; the faces are cut out on the device."""
         with torch.inference_mode(), plain_torch(self._device.type):
+            if len(transforms) == 1 and not mirror:
+                row = packed(photographs[0], transforms[0], self._device)
+                if row is not None:
+                    return self._read(self._single(row))
             crops = warp(photographs, transforms, self._device)
             if mirror:
                 crops = torch.cat((crops, crops.flip(2)))
             return self._read(self._graphs(crops))
+
+    def _find_packed(self, rows: Tensor) -> Tensor:
+        """As `_find`, of rows of `packed`: cutting the face out is a part of the graph."""
+        return self._find(unpacked(rows, self._model.network.input_size))

@@ -15,10 +15,14 @@ from torch import Tensor
 
 from ..crops import REDUCE_ABOVE, Crop
 from .backend import Photograph
-from .transfer import upload
+from .transfer import send, staging, upload
 
 #: Faces that are cut out together: what they need meanwhile is 2 MB each.
 TOGETHER = 64
+
+#: Side of the window of a photograph that a face is sent with, see `packed`: a face that is not reduced, upright or
+#: turned by 10 degrees, is read out of less.
+WINDOW = 448
 
 
 def sent(photograph: Photograph, device: torch.device) -> Tensor:
@@ -65,28 +69,69 @@ def warp(photographs: Sequence[Photograph], transforms: Sequence[Crop], device: 
     return crops
 
 
+def packed(photograph: Photograph, transform: Crop, device: torch.device) -> Tensor | None:
+    """All that a face's crop is made of in one row of bytes, whose length depends on the crop's size alone.
+
+    So a face takes one transfer, and what is done with it afterwards is the same every time: a graph can hold it.
+
+    Returns:
+        (1, N) uint8 on ``device``, which `unpacked` reads: places first, then a window of `WINDOW` pixels a side,
+        filled as far as the face reaches. None for a face that is reduced first, or reaches beyond the photograph or a
+        window.
+    """
+    plan = _Plan([photograph], [transform], WINDOW)
+    low, high = plan.low[0], plan.high[0]
+    if plan.reduced[0] or not plan.inside[0] or (high - low).max() > WINDOW:
+        return None
+    places = plan.grids.view(np.uint8).reshape(-1)
+    staged = staging((1, len(places) + 3 * WINDOW**2), torch.uint8, device)
+    row = staged.numpy()[0]
+    row[: len(places)] = places
+    width, height = high - low
+    window = row[len(places) :].reshape(WINDOW, WINDOW, 3)
+    window[:height, :width] = photograph.pixels[low[1] : high[1], low[0] : high[0]]
+    return send(staged, device)
+
+
+def unpacked(rows: Tensor, size: int) -> Tensor:
+    """(B, N) uint8 rows of `packed` -> (B, size, size, 3) uint8 crops: the pixels that `warp` gives."""
+    split = rows.shape[1] - 3 * WINDOW**2
+    grids = rows[:, :split].contiguous().view(torch.float32).view(-1, 2, size, 2)
+    source = rows[:, split:].unflatten(1, (WINDOW, WINDOW, 3)).permute(0, 3, 1, 2).float()
+    return _sampled(source, grids).to(torch.uint8)
+
+
 def _cut(part: Tensor, small: list[int] | None, grids: Tensor, crops: Tensor) -> None:
     """Faces of a part of a photograph into ``crops``; the part is first reduced to the size ``small``."""
     source = part.permute(2, 0, 1).float() if small is None else _reduce(part, *small)
+    crops.copy_(_sampled(source.expand(len(grids), -1, -1, -1), grids))
+
+
+def _sampled(sources: Tensor, grids: Tensor) -> Tensor:
+    """(B, 3, h, w) and (B, 2, size, 2) -> (B, size, size, 3) float32 of whole numbers."""
     along, across = grids.unbind(1)
     grid = along[:, None] + across[:, :, None]
     # align_corners=False: -1 and 1 are the outer edges of the first and the last pixel
-    sampled = F.grid_sample(source.expand(len(grids), -1, -1, -1), grid, align_corners=False)
-    crops.copy_(sampled.round_().permute(0, 2, 3, 1))
+    return F.grid_sample(sources, grid, align_corners=False).round_().permute(0, 2, 3, 1)
 
 
 class _Plan:
     """Where each face's pixels come from, worked out for B faces at once, as `crops.warp` does for one.
 
+    Args:
+        photographs, transforms: as in `warp`.
+        room: side of the square whose first rows and columns a part takes; None: a part is no larger than itself.
+
     Attributes:
         reduced: (B,) bool: those that are reduced by area averaging first.
+        inside: (B,) bool: those that do not reach beyond the photograph.
         low, high: (B, 2) x, y: the part of the photograph that is read; faces of a group share it.
         small: (B, 2) width, height of that part when it is reduced.
         grids: (B, 2, size, 2) float32: pixel (row, column) is looked up in its part at ``grids[:, 0, column] +
             grids[:, 1, row]``, x and y from -1 to 1.
     """
 
-    def __init__(self, photographs: Sequence[Photograph], transforms: Sequence[Crop]) -> None:
+    def __init__(self, photographs: Sequence[Photograph], transforms: Sequence[Crop], room: int | None = None) -> None:
         self._photographs = photographs
         centre = np.array([(t.x, t.y) for t in transforms])
         pitch = np.array([t.side / t.size for t in transforms])[:, None]  # image pixels per crop pixel
@@ -101,8 +146,10 @@ class _Plan:
         shrink = np.where(pitch > REDUCE_ABOVE, pitch, 1.0)
         margin = 2 * shrink + 1
         self.reduced = shrink[:, 0] > 1
-        self.low = np.clip(np.floor(reach.min((1, 2)) - margin), 0, extent).astype(np.int64)
-        self.high = np.clip(np.ceil(reach.max((1, 2)) + margin) + 1, 0, extent).astype(np.int64)
+        low, high = np.floor(reach.min((1, 2)) - margin), np.ceil(reach.max((1, 2)) + margin) + 1
+        self.inside = ((low >= 0) & (high <= extent)).all(1)
+        self.low = np.clip(low, 0, extent).astype(np.int64)
+        self.high = np.clip(high, 0, extent).astype(np.int64)
         for first, last in self.groups():
             seen = (self.high[first:last] > self.low[first:last]).all(1)
             if last - first > 1 and seen.any():
@@ -111,7 +158,7 @@ class _Plan:
         count = np.maximum(self.high - self.low, 1)
         self.small = np.maximum(np.round(count / shrink), 1).astype(np.int64)
         # of the part, whether reduced or not: both have their outer edges at the same places
-        per_pixel = 2 / count[:, None]
+        per_pixel = 2 / (count[:, None] if room is None else np.full((1, 1, 1), room))
         edges = (along - self.low[:, None] + 0.5) * per_pixel - 1
         self.grids = np.stack((edges, across * per_pixel), 1).astype(np.float32)
 

@@ -17,6 +17,7 @@ from ..method import heatmaps
 from ..method.decoder import STRIDE
 from ..method.network import MEAN, STD, HIHNet, Unit, check_finite
 from ..method.settings import plain_torch
+from .fused import PLAIN, FusedNet, Kernels
 
 #: Held while a network is converted: `torch.export` and the tracer serve one thread of a process at a time.
 CONVERTING = threading.RLock()
@@ -30,11 +31,15 @@ class InferenceNet(nn.Module):
         network: copied; stays as it is.
         config: whose decoder and calibration are used.
         dtype: of the network's weights and activations; pixels are normalised and heatmaps decoded in float32.
+        kernels: how the network is run.
     """
 
-    def __init__(self, network: HIHNet, config: Config, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, network: HIHNet, config: Config, dtype: torch.dtype = torch.float32, kernels: Kernels = PLAIN
+    ) -> None:
         super().__init__()
-        self.network = folded(network).to(dtype)
+        plain = folded(network)
+        self.network: HIHNet | FusedNet = (plain if kernels == PLAIN else FusedNet(plain, kernels)).to(dtype)
         self.decoder = config.decoder
         self.readout = config.readout
         self.calibration = config.calibration.get(config.decoder.method)

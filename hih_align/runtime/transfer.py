@@ -13,7 +13,16 @@ from torch import Tensor
 def upload(array: NDArray[Any], device: torch.device) -> Tensor:
     """A copy of ``array``, with any strides, on ``device``; the CPU does not wait for a GPU."""
     dtype = torch.from_numpy(np.empty(0, array.dtype)).dtype
-    pinned = device.type == "cuda"
-    staged = torch.empty(array.shape, dtype=dtype, device="cpu", pin_memory=pinned)
+    staged = staging(array.shape, dtype, device)
     np.copyto(staged.numpy(), array)
-    return staged.to(device, non_blocking=pinned)  # torch keeps pinned memory until the copy is done
+    return send(staged, device)
+
+
+def staging(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Memory on the CPU, to be filled and sent to ``device``."""
+    return torch.empty(shape, dtype=dtype, device="cpu", pin_memory=device.type == "cuda")
+
+
+def send(staged: Tensor, device: torch.device) -> Tensor:
+    """A copy of what `staging` gave on ``device``; torch keeps pinned memory until the copy is done."""
+    return staged.to(device, non_blocking=device.type == "cuda")

@@ -26,13 +26,12 @@ from torch import Tensor, nn
 from hih_align import SCHEMES, Config, FaceAligner, HIHNet, runtime
 from hih_align.crops import Crop, square_crop, warp
 from hih_align.method.network import DecimalHead, Residual, StackedHourglass, Unit
+from hih_align.runtime import cuda as cuda_module
 from hih_align.runtime import device_crops
 from hih_align.runtime.backend import Photograph
 from hih_align.runtime.cuda import GRAPH_SIZES, CudaBackend, CudaGraphs
 
 Array = NDArray[Any]
-
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 #: The astronaut's face three times; and a box that is none, but large enough to be reduced first.
@@ -220,6 +219,49 @@ def test_a_large_face_by_way_of_the_device(w300: FaceAligner, astronaut: Array) 
     assert np.linalg.norm(found.points - expected.points, axis=-1).max() < 4 * 0.05
 
 
+def test_one_face_is_one_row_and_one_graph(
+    plain: FaceAligner, astronaut: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph of its own for one face, by which nothing is cut out beforehand; others take the way of several."""
+    recorder = Called()
+    aligner = pretending(small_aligner(), recorder)
+    cut: list[int] = []
+    monkeypatch.setattr(cuda_module, "warp", lambda *given: cut.append(len(given[0])) or device_crops.warp(*given))
+    for box in (FACES[0], FACES[2]):
+        expected, found = (a.align(astronaut, box, refine=1) for a in (plain, aligner))
+        assert np.linalg.norm(found.points - expected.points, axis=-1).max() < 0.05
+        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-3)
+    assert cut == []
+    assert recorder.recorded == [1]
+    assert recorder.replayed == [1] * 4  # two passes each
+    there = aligner.align(astronaut, BOXES[3], refine=0)  # is reduced first
+    assert cut == [1]
+    assert np.linalg.norm(there.points - plain.align(astronaut, BOXES[3], refine=0).points, axis=-1).max() < 0.5
+    aligner.align(astronaut, FACES[0], refine=0, mirror=True)
+    assert cut == [1, 1]
+    assert recorder.recorded == [1, 1, 2]  # of crops: one face, and one face both ways round
+
+
+def test_graphs_that_share_a_recorder_take_turns() -> None:
+    """They share its memory: neither runs while the other's result is being read."""
+    recorder, lock = Called(), threading.Lock()
+    both = CudaGraphs(double, recorder, lock), CudaGraphs(double, recorder, lock)
+    wrong: list[int] = []
+
+    def work(number: int) -> None:
+        for turn in range(50):
+            given = batch(1 + turn % 4) + number
+            if not torch.equal(both[number % 2](given), double(given)):
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
 def test_faces_of_many_images_share_batches(w300: FaceAligner, astronaut: Array) -> None:
     """Each in its own place; and an image without faces among them."""
     recorder = Called()
@@ -274,7 +316,7 @@ def test_the_benchmark_counts_and_writes(
     benchmark = importlib.import_module("gpu")
     monkeypatch.setattr(benchmark, "DEVICE", "cpu")
     monkeypatch.setattr(benchmark, "MATRICES", (64,))
-    monkeypatch.setattr(benchmark, "load", lambda size, dtype: (pretending(small_aligner(), Called()), True))
+    monkeypatch.setattr(benchmark, "load", lambda size, dtype, kernels: (pretending(small_aligner(), Called()), True))
     monkeypatch.setattr(benchmark, "flops", lambda config: 1e6)
     about = {"gpu": "none", "memory_gb": 1, "cuda": "13", "torch": "2", "date": "today", "command": "python"}
     monkeypatch.setattr(benchmark, "machine", lambda: about)
@@ -294,7 +336,7 @@ def test_the_benchmark_counts_and_writes(
             assert rate == pytest.approx(row["batch"] / row[name]["ms"] * 1e3)
             assert row[name]["share_of_peak"] == pytest.approx(rate * 1e6 / (report["peak_tflops"] * 1e12))
     text = (tmp_path / "gpu.md").read_text()
-    assert "| HIH_T float16 (random weights) | 3 |" in text
+    assert "| HIH_T float16 plain (random weights) | 3 |" in text
     assert text in capsys.readouterr().out
 
 
@@ -307,7 +349,7 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
-@needs_cuda
+@pytest.mark.cuda
 def test_graphs_compute_what_the_network_does(astronaut: Array, exact: None) -> None:
     backend = FaceAligner.from_pretrained("HIH_T", device="cuda")._runtime()
     assert isinstance(backend, CudaBackend)
@@ -321,7 +363,7 @@ def test_graphs_compute_what_the_network_does(astronaut: Array, exact: None) -> 
     assert backend._graphs._usable
 
 
-@needs_cuda
+@pytest.mark.cuda
 @pytest.mark.parametrize(("dtype", "limit"), [("float32", 0.05), ("float16", 1.0), ("bfloat16", 2.0)])
 def test_cuda_finds_what_the_cpu_does(astronaut: Array, exact: None, dtype: str, limit: float) -> None:
     """In float32 to 0.05 px; no graph was given up."""
@@ -339,7 +381,7 @@ def test_cuda_finds_what_the_cpu_does(astronaut: Array, exact: None, dtype: str,
         assert all(np.abs(each.points - first.points).max() < limit for each in many)
 
 
-@needs_cuda
+@pytest.mark.cuda
 def test_eight_threads_on_cuda(astronaut: Array, exact: None) -> None:
     """A new aligner: its graphs are captured while other threads send and read."""
     aligner = FaceAligner.from_pretrained("HIH_T", device="cuda")
@@ -364,7 +406,7 @@ def test_eight_threads_on_cuda(astronaut: Array, exact: None) -> None:
     assert aligner._runtime()._graphs._usable  # type: ignore[attr-defined]
 
 
-@needs_cuda
+@pytest.mark.cuda
 @pytest.mark.parametrize("side", [60, 250, 700])
 def test_crops_on_cuda(astronaut: Array, side: float) -> None:
     transform = Crop(200.3, 260.8, side)

@@ -18,7 +18,7 @@ from hih_align import crops
 from hih_align.crops import Crop, square_crop
 from hih_align.runtime import device_crops
 from hih_align.runtime.backend import Photograph
-from hih_align.runtime.device_crops import sent, warp
+from hih_align.runtime.device_crops import WINDOW, packed, sent, unpacked, warp
 
 Array = NDArray[Any]
 
@@ -164,3 +164,40 @@ def test_a_photograph_that_stays_is_sent_once(astronaut: Array, monkeypatch: pyt
     assert shapes.count(astronaut.shape) == 1
     assert len(shapes) == 4  # and the places, each time
     assert not np.shares_memory(sent(photograph, CPU).numpy(), astronaut)
+
+
+@pytest.mark.parametrize("size", [256, 128])
+@pytest.mark.parametrize(("side", "roll"), [(60, 0), (190.7, 0), (256, 0), (300, 7), (180, 33), (200, -120)])
+def test_a_face_in_one_row_is_the_same_face(astronaut: Array, size: int, side: float, roll: float) -> None:
+    """One transfer, then nothing that depends on the face: the pixels that `warp` gives."""
+    transform = Crop(230.4, 220.7, side * size / 256, size, roll)
+    photograph = Photograph(astronaut[:, ::-1])
+    row = packed(photograph, transform, CPU)
+    assert row is not None
+    assert (row.dtype, row.shape) == (torch.uint8, (1, 16 * size + 3 * WINDOW**2))
+    expected = warp([photograph], [transform], CPU)
+    off = (unpacked(row, size).int() - expected.int()).abs()
+    assert off.max() <= 1  # the places are in units of the window, and so are their rounding errors
+    assert off.float().mean() < 0.01
+
+
+def test_rows_of_several_faces(astronaut: Array) -> None:
+    transforms = [Crop(200, 150, 120), Crop(280, 260, 300)]
+    rows = [packed(Photograph(astronaut), transform, CPU) for transform in transforms]
+    found = unpacked(torch.cat([row for row in rows if row is not None]), 256)
+    expected = warp([Photograph(astronaut)] * 2, transforms, CPU)
+    assert (found.int() - expected.int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        Crop(60, 200, 150),  # reaches beyond the left edge
+        Crop(200, 500, 100),  # beyond the lower one
+        Crop(256, 256, 420),  # is reduced first
+        Crop(256, 256, 340, 256, 45),  # lies in the photograph, but not in a window
+        Crop(-500, 200, 100),
+    ],
+)
+def test_faces_that_take_the_longer_way(astronaut: Array, transform: Crop) -> None:
+    assert packed(Photograph(astronaut), transform, CPU) is None

@@ -456,7 +456,7 @@ def test_batches_are_made_ahead_in_order():
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.cuda
 def test_steps_do_not_wait_for_the_gpu(faces, tmp_path):
     """Nothing within a step stalls the GPU: neither the batch that is made, nor the loss that is looked at."""
 
