@@ -33,9 +33,12 @@ def pieces(recipe: Recipe, accelerator: Accelerator) -> int:
     """The number of pieces of a step's batch: processes times the recipe's accumulated pieces.
 
     Raises:
-        ValueError: the batch of a stage cannot be divided into so many equal pieces.
+        ValueError: the batch of a stage cannot be divided into so many equal pieces; or the recipe has ``seconds``, and
+            there are several processes.
     """
     world = accelerator.num_processes
+    if recipe.seconds is not None and world > 1:
+        raise ValueError(f"seconds is {recipe.seconds:g}, which takes one process, and there are {world}")
     count = world * recipe.accumulate
     for i, stage in enumerate(recipe.stages):
         if stage.batch % count:

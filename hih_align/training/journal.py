@@ -176,24 +176,26 @@ def epoch_record(
     return record
 
 
-def epoch_line(record: dict[str, Any], epochs: int) -> str:
-    """The result of `epoch_record` as a line of text."""
-    parts = [f"epoch {record['epoch']}/{epochs} {record['size']}px", f"loss {record['loss']:.2e}"]
+def epoch_line(record: dict[str, Any], epochs: int | None) -> str:
+    """The result of `epoch_record` as a line of text. ``epochs`` is None for a run that ends with its time."""
+    of = "" if epochs is None else f"/{epochs}"
+    parts = [f"epoch {record['epoch']}{of} {record['size']}px", f"loss {record['loss']:.2e}"]
     if "nme" in record:
         parts.append(f"nme {record['nme']:.3f} (best {record['best']:.3f})")
     parts.append(f"{record['images_per_second']:.1f} img/s, waiting {record['data_share']:.1%}")
     return ", ".join(parts)
 
 
-def tell_step(journal: Journal, at: Progress, epochs: int, stage: Stage, lr: float) -> None:
+def tell_step(journal: Journal, at: Progress, epochs: int | None, stage: Stage, lr: float, cost: float) -> None:
     """Advance the bar by one step. After every 20th step write scalars to TensorBoard.
 
     Args:
         journal: the journal.
         at: the state of the run after the step.
-        epochs: number of epochs of the run.
+        epochs: number of epochs of the run; None for a run that ends with its time.
         stage: the stage of the epoch.
         lr: learning rate of the step.
+        cost: of the step, in the unit of the journal's total.
     """
     count = max(at.sums.get("steps", 0.0), 1.0)
     parts = {name: value / count for name, value in at.sums.items() if name != "steps"}
@@ -203,7 +205,8 @@ def tell_step(journal: Journal, at: Progress, epochs: int, stage: Stage, lr: flo
     values |= {"img/s": f"{speed:.1f}", "wait": f"{share:.1%}"}
     if at.best is not None:
         values = {"nme": f"{at.best:.3f}"} | values
-    journal.advance(stage.batch * stage.size**2, f"epoch {at.epoch + 1}/{epochs} {stage.size}px ", values)
+    of = "" if epochs is None else f"/{epochs}"
+    journal.advance(cost, f"epoch {at.epoch + 1}{of} {stage.size}px ", values)
     if at.steps % 20 == 0:
         scalars = {f"step/{name}": value for name, value in parts.items()}
         journal.scalars(scalars | {"step/lr": lr, "step/images_per_second": speed, "step/wait": share}, at.steps)

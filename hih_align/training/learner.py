@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -99,6 +99,15 @@ Build = Callable[[int, Size], Learner]
 def build_hih(landmarks: int, size: Size) -> HIH:
     """A learner of `HIHNet` with random weights. Raises `ValueError` for dimensions that `HIHNet` refuses."""
     return HIH(HIHNet(landmarks, *size))
+
+
+def compiled(learner: Learner, how: bool | str) -> Learner:
+    """A learner by `torch.compile`, or itself; see `Recipe.compile`."""
+    if how is False:
+        return learner
+    if how == "cudagraphs":
+        return cast("Learner", torch.compile(learner, backend="cudagraphs"))
+    return cast("Learner", torch.compile(learner, mode=None if how is True else str(how)))
 
 
 def size_of(size: str) -> Size:

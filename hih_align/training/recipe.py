@@ -64,8 +64,9 @@ class Stage:
         if not self.lr > 0 or self.warmup < 0:
             raise ValueError(f"lr and warmup are {self.lr} and {self.warmup}, expected positive and at least 0")
 
-    def rate(self, step: int, epoch_steps: int) -> float:
-        """Learning rate of a step of the stage, counted from 0, if an epoch has ``epoch_steps`` steps."""
+    def rate(self, step: float, epoch_steps: int) -> float:
+        """Learning rate of a step of the stage, counted from 0, if an epoch has ``epoch_steps`` steps. A share of a
+        run's time may fall between two steps."""
         warm, total = self.warmup * epoch_steps, self.epochs * epoch_steps
         if step < warm:
             return self.lr * min(1.0, (step + 1) / warm)
@@ -101,7 +102,9 @@ class Recipe:
             average.
         precision: "auto" (the best that the hardware supports, see `autocast_precision`), "no" (float32), "bf16" or
             "fp16" autocast.
-        channels_last, compile: memory layout, and `torch.compile`.
+        channels_last: memory layout.
+        compile: `torch.compile`. True: its default. "cudagraphs": the steps are recorded on a GPU as they are, which
+            takes little time to compile. "reduce-overhead": they are compiled and recorded.
         accumulate: number of pieces in which each process computes its part of a step's batch.
         frozen_statistics: batch norms keep their statistics and run as in inference; for few faces or tiny batches.
         crop_ratio: side of the crop divided by the longer side of the box.
@@ -110,6 +113,10 @@ class Recipe:
             refining passes and score calibration; "scores": the decoder is kept; "no": nothing.
         match: match the landmarks of the start weights by place (`matching.match`), not by name. The matched network is
             measured before training. It stays in ``best/`` until an epoch is better.
+        seconds: time of the run, for training and validation together. It replaces the epochs: the run ends when the
+            time ends, and the learning rate follows the share of the time that is over. The epochs of the stage then
+            say only what share of the run ``warmup`` and ``milestones`` are. Only for a recipe with one stage, and for
+            one process.
         min_steps: least number of optimiser steps. If the epochs of the stages have fewer steps, the epochs of all
             stages, their warm-up and ``validate_every`` are multiplied by the same factor, and the moving average spans
             at most a tenth of the run.
@@ -135,7 +142,7 @@ class Recipe:
     ema: float = 0.998
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     channels_last: bool = True
-    compile: bool = False
+    compile: Literal[False, True, "cudagraphs", "reduce-overhead"] = False
     accumulate: int = 1
     frozen_statistics: bool = False
     crop_ratio: float = 1.25
@@ -143,6 +150,7 @@ class Recipe:
     store_margin: float = 2.0
     calibrate: Literal["all", "scores", "no"] = "all"
     match: bool = False
+    seconds: float | None = None
     min_steps: int = 0
     validate_every: int = 1
     seed: int = 0
@@ -158,6 +166,15 @@ class Recipe:
             raise ValueError(
                 f"accumulate and validate_every are {self.accumulate} and {self.validate_every}, expected at least 1"
             )
+        if isinstance(self.compile, str) and self.accumulate > 1:
+            raise ValueError(
+                f"accumulate is {self.accumulate} with compile {self.compile!r}, which records one step, expected 1"
+            )
+        if self.seconds is not None and not (0 < self.seconds < math.inf and len(self.stages) == 1):
+            raise ValueError(
+                f"seconds is {self.seconds:g} for {len(self.stages)} stages, expected a positive number, and one stage: "
+                "stages=[{size: 256, epochs: 8, batch: 16, lr: 4.0e-4}] for instance"
+            )
         if not self.eps > 0 or not (self.clip is None or self.clip > 0):
             raise ValueError(f"eps and clip are {self.eps} and {self.clip}, expected positive")
 
@@ -172,7 +189,10 @@ class Recipe:
         return size._replace(decimal_size=self.decimal_size, **own)
 
     def with_steps(self, faces: int) -> Recipe:
-        """The recipe for epochs of ``faces`` faces, with more epochs if this is necessary for ``min_steps``."""
+        """The recipe for epochs of ``faces`` faces, with more epochs if this is necessary for ``min_steps``. A recipe
+        with ``seconds`` stays as it is."""
+        if self.seconds is not None:
+            return self
         steps = sum(stage.epochs * -(-faces // stage.batch) for stage in self.stages)
         factor = math.ceil(self.min_steps / steps)
         if factor <= 1:

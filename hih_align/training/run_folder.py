@@ -43,7 +43,8 @@ class Progress:
     """The state of a run, except its tensors.
 
     ``step`` counts within the current ``epoch``. The fields from ``seconds`` on are for the epoch's line in
-    ``metrics.jsonl``.
+    ``metrics.jsonl``. ``spent``, ``opening`` (until the end of the first step), ``validating`` (the last validation) and
+    ``ended`` are for a run that ends with its time, see `clock.Clock`.
     """
 
     epoch: int = 0
@@ -58,6 +59,10 @@ class Progress:
     start: float | None = None
     curve: list[float] = field(default_factory=list)
     sums: dict[str, float] = field(default_factory=dict)
+    spent: float = 0.0
+    opening: float = 0.0
+    validating: float = 0.0
+    ended: bool = False
 
 
 def describe(recipe: Recipe, data: Sequence[Source], val: Dataset | None, init: object) -> dict[str, Any]:

@@ -46,6 +46,23 @@ class Shown(NamedTuple):
     pick: Indices | None
 
 
+class Stores:
+    """Decoded faces that several runs of a process share: the same data sets are decoded once for all of them."""
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[Sequence[Dataset], dict[str, Any], FaceStore]] = []
+
+    def build(self, datasets: Sequence[Dataset], *, device: torch.device, **how: Any) -> FaceStore:
+        """`FaceStore.build` on ``device``, or what it gave before for the very same data sets and arguments."""
+        key = {name: how.get(name) for name in ("side", "margin", "box", "skip_bad")} | {"device": device}
+        for known, same, store in self._kept:
+            if same == key and list(map(id, known)) == list(map(id, datasets)):
+                return store
+        store = FaceStore.build(datasets, **how).to(device)
+        self._kept.append((tuple(datasets), key, store))
+        return store
+
+
 class Supply:
     """Faces for the training loop.
 
@@ -56,6 +73,7 @@ class Supply:
         datasets, side, margin, workers, skip_bad, progress: as in `FaceStore.build`.
         device: the device of the batches.
         limit: largest number of bytes to keep on the device.
+        stores: where faces that fit are decoded. It may hold them already.
 
     Attributes:
         records, crops, sources: of the faces, as in `FaceStore`.
@@ -74,13 +92,14 @@ class Supply:
         workers: int = 2,
         skip_bad: bool = False,
         progress: bool = True,
+        stores: Stores | None = None,
     ) -> None:
         count = sum(record.labels is not None for data in datasets for record in data.records)
         fits = store_bytes(count, side) <= limit
         how: dict[str, Any] = {"side": side, "margin": margin, "workers": workers, "skip_bad": skip_bad}
         faces: FaceStore | StreamingFaces
         if fits:
-            faces = FaceStore.build(datasets, limit=limit, progress=progress, **how).to(device)
+            faces = (stores or Stores()).build(datasets, device=device, limit=limit, progress=progress, **how)
         else:
             faces = StreamingFaces(datasets, progress=progress, **how)
         self._faces, self._device, self._workers = faces, device, workers

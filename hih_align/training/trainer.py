@@ -32,9 +32,10 @@ from .accelerator import make_accelerator, pieces
 from .advice import other_boxes
 from .augmentation import Batch
 from .batches import Batches
+from .clock import Clock
 from .ema import EMA
 from .journal import Journal, epoch_line, epoch_record, tell_step
-from .learner import HIH, Build, Learner, build_hih
+from .learner import HIH, Build, Learner, build_hih, compiled
 from .matched_start import MatchedStart, matched_start, training_reach
 from .narrow import fitted
 from .optimizer import make_optimizer
@@ -45,7 +46,7 @@ from .run_folder import STATE_FILE, Progress, describe, load_state, read_run, sa
 from .sampling import Indices, Order, Source, common_scheme
 from .schedule import Schedule
 from .signals import StopRequest
-from .supply import Supply, Waits, ahead
+from .supply import Stores, Supply, Waits, ahead
 from .validation import Validator
 from .warmstart import Start, load_start, warm_start
 
@@ -66,6 +67,7 @@ def train(
     workers: int = 2,
     progress: bool = True,
     build: Build = build_hih,
+    stores: Stores | None = None,
 ) -> Result:
     """Train a network.
 
@@ -83,6 +85,7 @@ def train(
         workers: number of decoding threads or processes.
         progress: draw progress bars on stderr.
         build: builds the network; HIH by default.
+        stores: decoded faces that this run shares with other runs of the process.
 
     On SIGINT or SIGTERM (in the main thread) the current step is finished and the state is saved; then
     `Result.completed` is False. A second signal has its usual effect. ``torch.no_grad`` and ``torch.inference_mode`` of
@@ -108,6 +111,7 @@ def train(
         workers=workers,
         progress=progress,
         build=build,
+        stores=stores,
     ).run()
 
 
@@ -130,6 +134,7 @@ class Trainer:
         workers: int = 2,
         progress: bool = True,
         build: Build = build_hih,
+        stores: Stores | None = None,
     ) -> None:
         scheme = common_scheme(data, val)
         self.recipe, self.scheme, self.out = recipe, scheme, out
@@ -148,7 +153,7 @@ class Trainer:
             self.size = recipe.network(None if start is None else start.size)
         stages = tuple(replace(stage, size=stage.size or self.size.input_size) for stage in recipe.stages)
         recipe = replace(recipe, stages=stages)
-        how: dict[str, Any] = {"workers": workers, "skip_bad": skip_bad, "progress": self._show}
+        how: dict[str, Any] = {"workers": workers, "skip_bad": skip_bad, "progress": self._show, "stores": stores}
         device = self.accelerator.device
         self.faces = Supply(
             [source.dataset for source in data],
@@ -189,8 +194,8 @@ class Trainer:
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.model: Learner = model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
         self.ema = EMA(self.model, recipe.ema) if recipe.ema else None
-        compiled = cast("Learner", torch.compile(self.model)) if recipe.compile else self.model
-        self.net, self.optimizer = self.accelerator.prepare(compiled, make_optimizer(self.model, recipe))
+        ready = compiled(self.model, recipe.compile)
+        self.net, self.optimizer = self.accelerator.prepare(ready, make_optimizer(self.model, recipe))
         self.progress = Progress()
         self._stop, self._agreed = StopRequest(), False
         self._pending: Pending | None = None
@@ -199,6 +204,7 @@ class Trainer:
             scaler = self.accelerator.scaler
             self.progress = load_state(out, self.model, self.ema, self.optimizer, scaler, recipe.eps)
         taken = {"network": self.size._asdict(), "precision": self.precision}
+        self._clock = Clock(recipe.seconds, self.progress)
         # a run may continue on hardware with another precision
         changed = stored is None or not going_on or stored.get("precision") != self.precision
         if changed and self.accelerator.is_main_process:
@@ -211,12 +217,12 @@ class Trainer:
     @torch.enable_grad()
     def run(self) -> Result:
         """Run the rest of the recipe."""
-        at = self.progress
+        at, seconds = self.progress, self.recipe.seconds
         out = self.out if self.accelerator.is_main_process else None
         journal = Journal(
             out,
-            total=self._schedule.cost(self.recipe.epochs),
-            done=self._schedule.cost(at.epoch, at.step),
+            total=self._schedule.cost(self.recipe.epochs) if seconds is None else seconds,
+            done=self._schedule.cost(at.epoch, at.step) if seconds is None else at.spent,
             epoch=at.epoch,
             steps=at.steps,
             progress=self._show,
@@ -232,12 +238,13 @@ class Trainer:
                 journal.say(f"validation: {len(self.val.faces)} faces, NME in percent of the {unit}")
                 self._measure_start(journal)
             self._begun = time.perf_counter()
-            while at.epoch < self.recipe.epochs:
+            self._clock.start()
+            while not self._ended:
                 if not self._epoch(journal):
                     self._save()
                     break
             journal.curve()
-        if at.epoch >= self.recipe.epochs:
+        if self._ended:
             self._calibrate()
             if self.val is not None and self.accelerator.is_main_process:
                 if at.start is not None and self._show:
@@ -245,7 +252,7 @@ class Trainer:
                 conclude(at, self._best)
         return Result(
             out=self.out,
-            completed=at.epoch >= self.recipe.epochs,
+            completed=self._ended,
             epochs=at.epoch,
             steps=at.steps,
             nme=None if self.val is None else at.best if at.calibrated is None else at.calibrated,
@@ -267,6 +274,22 @@ class Trainer:
         if self.accelerator.is_main_process:
             keep_network(self.out / BEST, self.matched.learner, self.matched.config)
         self.accelerator.wait_for_everyone()
+
+    @property
+    def _ended(self) -> bool:
+        """Whether all epochs, or all of the time, are behind the run."""
+        at = self.progress
+        return at.epoch >= self.recipe.epochs if self.recipe.seconds is None else at.ended
+
+    @property
+    def _told_epochs(self) -> int | None:
+        return self.recipe.epochs if self.recipe.seconds is None else None
+
+    def _rate(self, stage: Stage, first: int, step: int, steps: int) -> float:
+        """Learning rate of a step of the epoch under way, which has ``steps``; the stage began with epoch ``first``."""
+        share = self._clock.share
+        along = (self.progress.epoch - first) * steps + step if share is None else share * stage.epochs * steps
+        return stage.rate(along, steps)
 
     def _estimate(self, journal: Journal, steps: int) -> None:
         """After the first steps, estimate the duration of the run and report it."""
@@ -294,25 +317,34 @@ class Trainer:
             batches = ahead(batches)
         with closing(batches):
             for step in range(at.step, len(rows)):
-                lr = stage.rate((at.epoch - first) * len(rows) + step, len(rows))
+                lr = self._rate(stage, first, step, len(rows))
                 self._step(stage, lr, rows[step], step, batches, waits)
                 at.step, at.steps = step + 1, at.steps + 1
                 now = time.perf_counter()
                 at.waited, at.worked, worked = at.waited + waits.take(), at.worked + now - worked, now
-                tell_step(journal, at, self.recipe.epochs, stage, lr)
-                if at.steps == TIMED:
+                spent = self._clock.tick()
+                timed = self.recipe.seconds is not None
+                tell_step(journal, at, self._told_epochs, stage, lr, spent if timed else stage.batch * stage.size**2)
+                if at.steps == TIMED and not timed:
                     self._estimate(journal, at.steps)
                 if self._stopping():
                     self._settle()
                     at.seconds += time.perf_counter() - begun
                     return False
+                if self._clock.over:
+                    break
         self._settle()
-        last = at.epoch + 1 == first + stage.epochs
+        at.ended = self._clock.over
+        last = at.ended or (self.recipe.seconds is None and at.epoch + 1 == first + stage.epochs)
         validated = None
         if self.val is not None and (last or (at.epoch + 1 - first) % self.recipe.validate_every == 0):
-            validated = self._validate(stage, journal)
+            with self._clock.validation():
+                validated = self._validate(stage, journal)
+        self._clock.tick()
+        if validated is not None:
+            at.ended = self._clock.over  # there may be no time for another one
         at.seconds += time.perf_counter() - begun
-        self._finish(journal, number, stage, len(rows), validated)
+        self._finish(journal, number, stage, self._rate(stage, first, len(rows) - 1, len(rows)), validated)
         return not self._stopping()
 
     def _step(self, stage: Stage, lr: float, rows: Indices, step: int, batches: Iterator[Batch], waits: Waits) -> None:
@@ -375,7 +407,7 @@ class Trainer:
 
     # -- the end of an epoch
 
-    def _finish(self, journal: Journal, number: int, stage: Stage, steps: int, validated: Report | None) -> None:
+    def _finish(self, journal: Journal, number: int, stage: Stage, lr: float, validated: Report | None) -> None:
         at = self.progress
         if at.best_stage != number:  # errors at another resolution cannot be compared
             at.best, at.best_stage = None, number
@@ -386,14 +418,13 @@ class Trainer:
             at.best, self._best = validated.overall.nme, validated
         if better or self.val is None:
             self._keep(BEST)
-        lr = stage.rate((at.epoch + 1 - self._schedule.at(at.epoch)[2]) * steps - 1, steps)
-        record = epoch_record(at, number, stage, steps, lr, validated)
+        record = epoch_record(at, number, stage, at.step, lr, validated)
         journal.epoch(record)
         journal.scalars({f"epoch/{k}": v for k, v in record.items() if isinstance(v, float)}, at.steps)
-        journal.say(epoch_line(record, self.recipe.epochs))
+        journal.say(epoch_line(record, self._told_epochs))
         at.epoch, at.step, at.sums = at.epoch + 1, 0, {}
         at.seconds = at.waited = at.worked = 0.0
-        if at.epoch == self.recipe.epochs:
+        if self._ended:
             self._keep("last")
         self._save()
 

@@ -25,7 +25,7 @@ from ..method.network import MEAN, STD
 from .learner import Learner, Output
 from .preview import compare
 from .sampling import Indices
-from .supply import Supply
+from .supply import Stores, Supply
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -45,7 +45,7 @@ class Validator:
         accelerator: the accelerator of the run. Each process measures a part of the faces.
         crop_ratio: as in `config.Config`.
         side: side of the network's crops in pixels.
-        limit, workers, skip_bad, progress: as in `trainer.train`.
+        limit, workers, skip_bad, progress, stores: as in `trainer.train`.
 
     Attributes:
         faces: the crops, of ``side`` pixels.
@@ -65,6 +65,7 @@ class Validator:
         workers: int,
         skip_bad: bool,
         progress: bool,
+        stores: Stores | None = None,
     ) -> None:
         self._accelerator = accelerator
         self.side = side
@@ -77,6 +78,7 @@ class Validator:
             workers=workers,
             skip_bad=skip_bad,
             progress=progress,
+            stores=stores,
         )
         self.dataset = replace(dataset, records=self.faces.records)
         self.normalizer = choose_normalizer(dataset.scheme, self.faces.records)

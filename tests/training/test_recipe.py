@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 pytest.importorskip("yaml")
 
 from hih_align.method.losses import LossSettings
+from hih_align.method.network import HIHNet
 from hih_align.method.sizes import SIZES, Size
 from hih_align.training.augmentation import Augmentation
+from hih_align.training.learner import HIH, compiled
 from hih_align.training.recipe import (
     Stage,
     load_recipe,
@@ -163,3 +166,20 @@ def test_a_recipes_network_is_its_sizes_else_the_start_weights() -> None:
     assert load_recipe("finetune").network(None) == SIZES["HIH_T"]
     own = load_recipe("finetune", overrides={"width": 0.5, "decimal_size": 4})
     assert own.network(start) == Size(2, 4, 0.5, 384, 128)
+
+
+def test_compile_is_one_of_torchs_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By `torch.compile`; what records a step cannot put it together from pieces."""
+    asked: list[dict[str, object]] = []
+    monkeypatch.setattr(torch, "compile", lambda module, **how: asked.append(how) or module)
+    learner = HIH(HIHNet(4, 1, width=0.25, head_channels=8, input_size=128))
+    for how in (False, True, "cudagraphs", "reduce-overhead"):
+        recipe = load_recipe("300w", overrides={"compile": how})
+        assert recipe.compile == how
+        assert compiled(learner, recipe.compile) is learner
+    assert asked == [{"mode": None}, {"backend": "cudagraphs"}, {"mode": "reduce-overhead"}]
+    with pytest.raises(ValueError, match=r"compile is 'fast', expected one of False, True, 'cudagraphs'"):
+        load_recipe("300w", overrides={"compile": "fast"})
+    with pytest.raises(ValueError, match="accumulate is 2 with compile 'cudagraphs'"):
+        load_recipe("300w", overrides={"compile": "cudagraphs", "accumulate": 2})
+    assert load_recipe("300w", overrides={"compile": True, "accumulate": 2}).accumulate == 2
