@@ -8,6 +8,11 @@ many boxes: the image is sent, crops, network and decoder are replayed as CUDA g
 take turns, so that drift of the clock affects all of them equally. The yardstick is the fastest bfloat16 matrix product
 on the same GPU in the same run. The shares of all precisions are of that product.
 
+With ``--training`` it times training steps instead, see `gpu_training`.
+
+In half precision the network runs in the fastest of several ways. A probe finds that way when the network is loaded. The
+results of the probe stand below the table. ``--kernels plain`` times the plain way.
+
 A size without weights is timed with random weights. (The file must not be called cuda.py, because torch would import it
 as the package of that name.)
 """
@@ -15,6 +20,7 @@ as the package of that name.)
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import platform
 import sys
@@ -31,7 +37,10 @@ from worker import flops
 from hih_align import FaceAligner, HIHNet, WeightsUnavailableError
 from hih_align.hub.manifest import read_manifest
 from hih_align.method.sizes import SIZES
+from hih_align.runtime import probe
 from hih_align.runtime.cuda import CudaBackend
+from hih_align.runtime.fused import PLAIN
+from hih_align.runtime.probe import FACES
 
 DEVICE = "cuda"
 
@@ -51,13 +60,19 @@ def seconds_of(work: Callable[[], object], seconds: float) -> list[float]:
     return times
 
 
-def load(size: str, dtype: str) -> tuple[FaceAligner, bool]:
+def load(size: str, dtype: str, kernels: str) -> tuple[FaceAligner, bool]:
     """An aligner, and whether its weights are random."""
+    random = False
     try:
-        return FaceAligner.from_pretrained(size, device=DEVICE, dtype=dtype), False
+        aligner = FaceAligner.from_pretrained(size, device=DEVICE, dtype=dtype)
     except WeightsUnavailableError:
-        config = read_manifest()[f"{size}/300w"].config
-        return FaceAligner(HIHNet(68, *SIZES[size]), config, device=DEVICE, dtype=dtype), True
+        config, random = read_manifest()[f"{size}/300w"].config, True
+        aligner = FaceAligner(HIHNet(68, *SIZES[size]), config, device=DEVICE, dtype=dtype)
+    if kernels == "plain":
+        watch, _ = aligner._copy
+        plain = CudaBackend(aligner.network, aligner.config, torch.device(DEVICE), getattr(torch, dtype), kernels=PLAIN)
+        aligner._copy = watch, plain
+    return aligner, random
 
 
 def peak(seconds: float) -> float:
@@ -96,17 +111,20 @@ def works(aligner: FaceAligner, faces: int) -> dict[str, Callable[[], object]]:
 
 
 def measure(
-    sizes: list[str], dtypes: list[str], batches: list[int], rounds: int, seconds: float
+    sizes: list[str], dtypes: list[str], batches: list[int], rounds: int, seconds: float, kernels: list[str]
 ) -> tuple[list[dict[str, Any]], float]:
     """A row for each size, precision and batch, and the yardstick."""
     rows: list[dict[str, Any]] = []
     jobs: list[tuple[dict[str, Any], dict[str, Callable[[], object]]]] = []
     for size in sizes:
-        for dtype in dtypes:
-            aligner, random = load(size, dtype)
+        for dtype, way in itertools.product(dtypes, kernels):
+            aligner, random = load(size, dtype, way)
             operations = flops(aligner.config)
+            backend = aligner._runtime()
+            assert isinstance(backend, CudaBackend)
             for batch in batches:
                 row = {"size": size, "dtype": dtype, "batch": batch, "random_weights": random, "flop": operations}
+                row["kernels"] = str(backend.kernels)
                 rows.append(row)
                 jobs.append((row, works(aligner, batch)))
     times: dict[tuple[int, str], list[float]] = {}
@@ -129,6 +147,15 @@ def measure(
                 "share_of_peak": row["batch"] / median * row["flop"] / fastest,
             }
     return rows, fastest
+
+
+def probed() -> list[str]:
+    """What the probes of this process measured, a line for each way."""
+    return [
+        f"{dtype} {size}: {one.kernels}: {f'{1e3 * one.seconds:.2f} ms' if one.seconds else one.reason}"
+        for (_, dtype, size, _), tried in probe._found.items()
+        for one in tried
+    ]
 
 
 def machine() -> dict[str, Any]:
@@ -159,13 +186,16 @@ def markdown(report: dict[str, Any]) -> str:
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in report["results"]:
-        cells = [f"{row['size']} {row['dtype']}" + (" (random weights)" if row["random_weights"] else ""), row["batch"]]
+        random = " (random weights)" if row["random_weights"] else ""
+        cells = [f"{row['size']} {row['dtype']} {row['kernels']}{random}", row["batch"]]
         for name in ("align", "network"):
             found = row[name]
             low, high = found["quartiles_ms"]
             cells += [f"{found['faces_per_second']:,.0f}", f"{found['ms']:.2f} ({low:.2f}-{high:.2f})"]
             cells.append(f"{found['share_of_peak']:.0%}")
         lines.append("| " + " | ".join(map(str, cells)) + " |")
+    if report["probes"]:
+        lines += ["", f"Ways of running the network, {FACES} faces:", "", *(f"- {line}" for line in report["probes"])]
     return "\n".join(lines) + "\n"
 
 
@@ -176,13 +206,23 @@ def main() -> None:
     parser.add_argument("--dtypes", nargs="+", default=["float16", "bfloat16"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 64, 512])
     parser.add_argument("--rounds", type=int, default=5, help="number of rounds")
-    parser.add_argument("--seconds", type=float, default=3.0, help="time for each row and column in all")
+    parser.add_argument(
+        "--seconds", type=float, default=3.0, help="time for each row and column, or for all --training"
+    )
+    parser.add_argument("--kernels", nargs="+", default=["probed"], choices=["probed", "plain"], help="how it runs")
+    parser.add_argument("--training", action="store_true", help="time training steps")
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("benchmarks/gpu.py needs a CUDA GPU, and PyTorch sees none here; benchmarks/speed.py is for CPUs")
     about = machine()
-    rows, fastest = measure(arguments.sizes, arguments.dtypes, arguments.batches, arguments.rounds, arguments.seconds)
-    report = {"machine": about, "peak_tflops": fastest / 1e12, "results": rows}
+    if arguments.training:
+        import gpu_training
+
+        gpu_training.main(arguments, about)
+        return
+    how = arguments.rounds, arguments.seconds, arguments.kernels
+    rows, fastest = measure(arguments.sizes, arguments.dtypes, arguments.batches, *how)
+    report = {"machine": about, "peak_tflops": fastest / 1e12, "results": rows, "probes": probed()}
     print(markdown(report))
     if arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)

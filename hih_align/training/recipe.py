@@ -172,7 +172,7 @@ class Recipe:
             )
         if self.seconds is not None and not (0 < self.seconds < math.inf and len(self.stages) == 1):
             raise ValueError(
-                f"seconds is {self.seconds:g} for {len(self.stages)} stages, expected a positive number, and one stage: "
+                f"seconds is {self.seconds:g} for {len(self.stages)} stages, expected a positive number and one stage: "
                 "stages=[{size: 256, epochs: 8, batch: 16, lr: 4.0e-4}] for instance"
             )
         if not self.eps > 0 or not (self.clip is None or self.clip > 0):

@@ -43,8 +43,8 @@ class Progress:
     """The state of a run, except its tensors.
 
     ``step`` counts within the current ``epoch``. The fields from ``seconds`` on are for the epoch's line in
-    ``metrics.jsonl``. ``spent``, ``opening`` (until the end of the first step), ``validating`` (the last validation) and
-    ``ended`` are for a run that ends with its time, see `clock.Clock`.
+    ``metrics.jsonl``. ``spent``, ``opening`` (until the end of the first step), ``validating`` (the last validation)
+    and ``ended`` are for a run that ends with its time, see `clock.Clock`.
     """
 
     epoch: int = 0

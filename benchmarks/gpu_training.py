@@ -1,0 +1,219 @@
+"""How many faces a second a CUDA GPU trains on, with each way of running a step: `gpu.py --training`.
+
+The steps are the trainer's own, on made pictures: batch made and augmented (recipe ``wild``), network, loss, gradients,
+optimiser, moving average. Ways that are likely to be the fastest come first, and none is begun that would not end in
+time. Beside the whole step stand its parts, run alone, and what the profiler says of the plain way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from hih_align.data.records import Dataset, Labels, Record
+from hih_align.schemes import WFLW
+from hih_align.training.recipe import load_recipe
+from hih_align.training.sampling import Source
+from hih_align.training.supply import Stores, Waits
+from hih_align.training.trainer import Trainer
+
+#: Size, faces a step, recipe's ``compile``.
+WAYS: tuple[tuple[str, int, bool | str], ...] = (
+    ("T", 64, False),
+    ("T", 64, "cudagraphs"),
+    ("T", 256, False),
+    ("B", 64, False),
+    ("B", 64, "cudagraphs"),
+    ("B", 256, False),
+    ("S", 64, False),
+    ("S", 64, "cudagraphs"),
+    ("T", 256, "cudagraphs"),
+    ("T", 64, "reduce-overhead"),
+    ("T", 64, True),
+    ("B", 64, True),
+)
+
+#: Seconds that a way takes at least: made, and measured. Compilers take longer.
+LEAST = {False: 3.0, "cudagraphs": 10.0, "reduce-overhead": 60.0, True: 60.0}
+
+FACES = 256
+
+
+def made_faces(folder: Path, side: int = 256) -> Dataset:
+    """Pictures of noise with points anywhere in a box."""
+    rng = np.random.default_rng(0)
+    paths = [folder / f"{number}.jpg" for number in range(16)]
+    for path in paths:
+        Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(path)
+    low, high = 0.3 * side, 0.7 * side
+    boxes = {"annotated": np.array([low, low, high, high])}
+    records = []
+    for number in range(FACES):
+        labels = Labels(rng.uniform(low, high, (len(WFLW), 2)), np.ones(len(WFLW)))
+        records.append(Record(paths[number % len(paths)], labels, boxes, key=str(number), size=(side, side)))
+    return Dataset("noise", WFLW, tuple(records), folder)
+
+
+class Steps:
+    """The steps of a trainer, outside its loop.
+
+    Args:
+        trainer: made, not run.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer, self.stage = trainer, trainer.recipe.stages[0]
+        self._waits = Waits(trainer.accelerator.device)
+        self._batches = self._endless()
+        trainer.net.train()
+
+    def _endless(self) -> Iterator[Any]:
+        for epoch in range(1 << 30):
+            self.rows = self.trainer.order.epoch(epoch, self.stage.batch)
+            yield from self.trainer._batches.steps(epoch, self.rows, self.stage, 0)
+
+    def step(self) -> None:
+        rows = self.trainer.order.epoch(0, self.stage.batch)[0]
+        self.trainer._step(self.stage, 1e-5, rows, 0, self._batches, self._waits)
+
+    def batch(self) -> None:
+        next(self._batches)
+
+    def forward(self) -> None:
+        """Network, loss and gradients of one and the same batch."""
+        trainer = self.trainer
+        batch = self._same = getattr(self, "_same", None) or next(self._batches)
+        output = trainer.net(batch.images, self.stage.subpixel)
+        loss = trainer.model.loss(output, batch.points / 4, batch.weights, trainer.recipe.losses, 1000.0)
+        trainer.accelerator.backward(loss.total)
+        trainer.optimizer.zero_grad()
+
+
+def wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def rate(work: Callable[[], None], faces: int, seconds: float) -> float:
+    """Faces a second, of about so many seconds; what warms up is not counted."""
+    wait()
+    began, count = time.perf_counter(), 0
+    while count < 3 or time.perf_counter() - began < seconds:
+        work()
+        count += 1
+        if count % 4 == 0:
+            wait()
+    wait()
+    return count * faces / (time.perf_counter() - began)
+
+
+def measure(dataset: Dataset, stores: Stores, way: tuple[str, int, bool | str], seconds: float) -> dict[str, Any]:
+    """A row for a way."""
+    size, batch, how = way
+    stage = {"size": 256, "epochs": 1, "batch": batch, "lr": 1e-5, "schedule": "constant"}
+    recipe = load_recipe("wild", size, {"stages": [stage], "compile": how, "calibrate": "no"})
+    row: dict[str, Any] = {"size": f"HIH_{size}", "batch": batch, "compile": how}
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            steps = Steps(Trainer(recipe, [Source(dataset)], Path(folder), progress=False, stores=stores))
+            for _ in range(4):
+                steps.step()
+            wait()
+            row["start_seconds"] = time.perf_counter() - began
+            row["step"] = rate(steps.step, batch, seconds)
+            if how is False:
+                row["batch_alone"] = rate(steps.batch, batch, seconds / 3)
+                row["network_alone"] = rate(steps.forward, batch, seconds / 3)
+                if batch == 64 and size == "T":
+                    row["profile"] = profile(steps)
+        except Exception as error:  # one way's failure says nothing of the next
+            row["error"] = (str(error).splitlines() or [type(error).__name__])[0]
+    if torch.cuda.is_available():
+        row["memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
+        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.empty_cache()
+    return row
+
+
+def profile(steps: Steps, count: int = 5) -> list[dict[str, Any]]:
+    """What takes the device's time, or without a GPU the CPU's: name, calls a step, share."""
+    on_gpu = torch.cuda.is_available()
+    kind = torch.profiler.ProfilerActivity.CUDA if on_gpu else torch.profiler.ProfilerActivity.CPU
+    with torch.profiler.profile(activities=[kind]) as profiler:
+        for _ in range(count):
+            steps.step()
+        wait()
+    name = "self_device_time_total" if on_gpu else "self_cpu_time_total"
+    times = {event.key: (event.count, getattr(event, name)) for event in profiler.key_averages()}
+    whole = sum(spent for _, spent in times.values()) or 1.0
+    first = sorted(times.items(), key=lambda item: -item[1][1])[:15]
+    return [{"name": name[:80], "calls": calls / count, "share": spent / whole} for name, (calls, spent) in first]
+
+
+def fastest(rows: list[dict[str, Any]], training_seconds: float = 120.0) -> dict[str, dict[str, Any]]:
+    """For each size the recipe keys that show most faces in so many seconds, at 64 faces a step: a larger step is
+    another training."""
+    found: dict[str, dict[str, Any]] = {}
+    best: dict[str, float] = {}
+    for row in rows:
+        if "step" not in row or row["batch"] != 64:
+            continue
+        shown = row["step"] * max(0.0, training_seconds - row["start_seconds"])
+        if shown > best.get(row["size"], 0.0):
+            best[row["size"]], found[row["size"]] = shown, {"compile": row["compile"]}
+    return found
+
+
+def markdown(rows: list[dict[str, Any]], about: str) -> str:
+    lines = [about, "", "| | batch | compile | faces/s | batch made alone | network alone | start, s | GB |"]
+    lines.append("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for row in rows:
+        cells = [row["size"], row["batch"], row["compile"]]
+        if "error" in row:
+            cells += [row["error"][:80]]
+        else:
+            cells += [f"{row['step']:,.0f}"]
+            cells += [f"{row[name]:,.0f}" if name in row else "" for name in ("batch_alone", "network_alone")]
+            cells += [f"{row['start_seconds']:.1f}", f"{row.get('memory_gb', 0):.1f}"]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    for row in rows:
+        if "profile" in row:
+            lines += ["", f"{row['size']}, {row['batch']} faces a step: share of the device's time, calls a step", ""]
+            lines += [f"- {one['share']:.1%}  {one['calls']:.0f}  `{one['name']}`" for one in row["profile"]]
+    return "\n".join(lines) + "\n"
+
+
+def run(out: Path | None, seconds: float, about: str, ways: tuple[tuple[str, int, bool | str], ...] = WAYS) -> None:
+    """Measure the ways for so many seconds in all; after each, ``gpu_training.json`` and ``.md`` in ``out`` are new."""
+    began = time.perf_counter()
+    rows: list[dict[str, Any]] = []
+    stores = Stores()
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = made_faces(Path(folder))
+        for way in ways:
+            if rows and seconds - (time.perf_counter() - began) < LEAST[way[2]]:
+                continue
+            rows.append(measure(dataset, stores, way, 1.5))
+            print({key: value for key, value in rows[-1].items() if key != "profile"}, file=sys.stderr, flush=True)
+            if out is not None:
+                out.mkdir(parents=True, exist_ok=True)
+                report = {"about": about, "rows": rows, "fastest": fastest(rows)}
+                (out / "gpu_training.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+                (out / "gpu_training.md").write_text(markdown(rows, about), "utf-8")
+    print(markdown(rows, about))
+
+
+def main(arguments: argparse.Namespace, about: dict[str, Any]) -> None:
+    head = f"{about['gpu']}, CUDA {about['cuda']}, PyTorch {about['torch']}, {about['date']}: `{about['command']}`"
+    run(arguments.out, arguments.seconds, head)
