@@ -10,8 +10,8 @@ on the same GPU in the same run. The shares of all precisions are of that produc
 
 With ``--training`` it times training steps instead, see `gpu_training`.
 
-In half precision the network runs in the fastest of several ways. A probe finds that way when the network is loaded. The
-results of the probe stand below the table. ``--kernels plain`` times the plain way.
+In half precision the network runs in the fastest of several ways. A probe finds that way when the network is loaded.
+The results of the probe stand below the table. ``--kernels plain`` times the plain way.
 
 A size without weights is timed with random weights. (The file must not be called cuda.py, because torch would import it
 as the package of that name.)

@@ -1,0 +1,210 @@
+"""A round on the GPU's machine: checks first, while faces are decoded, then training.
+
+Results are parcelled all the time. It uses the standard library alone until the packages that were taken along are
+installed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from . import cargo, parcel
+
+#: Seconds before the end at which training is asked to stop, and at which it is killed.
+STOP, KILL = 14.0, 6.0
+
+#: Seconds between two looks at what there is to parcel, and at least between two parcels.
+LOOK, PARCEL = 0.5, 10.0
+
+#: What is brought back, the most important first: `{networks}` are the folders of the networks.
+SMALL = ("*.txt", "*.log", "checks/*", "checks/*/*", "*/result.json", "*/metrics.jsonl", "*/run.json", "*/curve.png")
+
+
+@dataclass
+class Check:
+    """A command with a limit of seconds; its output goes to ``checks/NAME.log``."""
+
+    name: str
+    command: Sequence[str]
+    limit: float
+
+
+def checks(round_folder: Path) -> list[Check]:
+    """Those of a round: together under two minutes."""
+    tests = ["tests/runtime/test_cuda.py", "tests/runtime/test_fused.py", "tests/training/test_trainer.py"]
+    out = round_folder / "checks"
+    pytest = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "cuda", "--durations=5"]
+    speed = ["benchmarks/gpu.py", "--sizes", "HIH_T", "--dtypes", "float16", "--rounds", "3", "--seconds", "1.5"]
+    steps = ["benchmarks/gpu.py", "--training", "--seconds", "38"]
+    return [
+        Check("tests", [sys.executable, *pytest, *tests], 45),
+        Check("speed", [sys.executable, *speed, "--out", str(out / "speed")], 30),
+        Check("training", [sys.executable, *steps, "--out", str(out / "training")], 43),
+    ]
+
+
+@dataclass
+class Round:
+    """A round under way.
+
+    Attributes:
+        root: the checkout.
+        folder: where the cargo lies.
+        plan: what is trained.
+        out: where the parcel goes.
+        seconds: of the whole round.
+        checks: what is run first.
+        train: whether networks are trained.
+        workers: threads that decode.
+    """
+
+    root: Path
+    folder: Path
+    plan: Path
+    out: Path
+    seconds: float
+    checks: Sequence[Check]
+    train: bool = True
+    workers: int = 16
+    _stopped: bool = False
+    _parcelled: float = 0.0
+    _seen: dict[str, float] = field(default_factory=dict)
+
+    def run(self) -> int:
+        """Returns the exit status: 0, or 1 where a check or the training failed."""
+        self.end = time.time() + self.seconds
+        self.results = self.folder / "round"
+        (self.results / "checks").mkdir(parents=True, exist_ok=True)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        cargo.unstow(self.folder, self.root)
+        self._environment = environment(self.root, self.folder)
+        go, failed = self.results / "go", False
+        go.unlink(missing_ok=True)
+        training = self._training(go) if self.train else None
+        try:
+            for check in self.checks:
+                failed |= not self._check(check)
+            go.touch()
+            if training is not None:
+                failed |= self._wait(training) != 0
+        finally:
+            if training is not None and training.poll() is None:
+                training.kill()
+            self._parcel(always=True)
+        return int(failed or self._stopped)
+
+    def _stop(self, number: int, frame: object) -> None:
+        self._stopped = True
+
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        return self.end - time.time()
+
+    def _training(self, go: Path) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-u", "-m", "gpu_round.training", "--plan", self.plan, "--folder", self.folder]
+        command += ["--out", self.results, "--go", go, "--end", self.end - STOP - 1, "--workers", self.workers]
+        log = open(self.results / "training.log", "wb")  # noqa: SIM115  # the process has it
+        return subprocess.Popen(
+            [*map(str, command)], cwd=self.root, env=self._environment, stdout=log, stderr=subprocess.STDOUT
+        )
+
+    def _check(self, check: Check) -> bool:
+        """Run it; what it prints is kept, and its end is shown."""
+        limit = min(check.limit, self.left - STOP)
+        if self._stopped or limit <= 0:
+            return False
+        log, began = self.results / "checks" / f"{check.name}.log", time.time()
+        with open(log, "wb") as file:
+            process = subprocess.Popen(
+                check.command, cwd=self.root, env=self._environment, stdout=file, stderr=subprocess.STDOUT
+            )
+            while process.poll() is None and not self._stopped and time.time() - began < limit:
+                time.sleep(0.05)
+            over = process.poll() is None
+            if over:
+                process.kill()
+                process.wait()
+        status = "stopped at its limit" if over else f"exit status {process.returncode}"
+        print(f"== {check.name}: {status}, {time.time() - began:.1f} s", flush=True)
+        print("\n".join(log.read_text("utf-8", "replace").splitlines()[-30:]), flush=True)
+        self._parcel()
+        return not over and process.returncode == 0
+
+    def _wait(self, training: subprocess.Popen[bytes]) -> int:
+        asked = False
+        while training.poll() is None:
+            if not asked and (self._stopped or self.left < STOP):
+                training.terminate()
+                asked = True
+                if self._stopped:  # whoever stops a round does not wait for its end
+                    self.end = min(self.end, time.time() + STOP)
+            if self.left < KILL:
+                training.kill()
+            self._parcel()
+            time.sleep(LOOK)
+        log = self.results / "training.log"
+        print("== training: exit status", training.returncode, flush=True)
+        print("\n".join(log.read_text("utf-8", "replace").splitlines()[-30:]), flush=True)
+        return int(training.returncode)
+
+    def _parcel(self, always: bool = False) -> None:
+        """Parcel what there is, where something is new and the last parcel is not just made."""
+        if not always and time.time() - self._parcelled < PARCEL:
+            return
+        now = {str(path): path.stat().st_mtime for path in self.results.glob("*/best/model.safetensors")}
+        if not always and now == self._seen and time.time() - self._parcelled < 4 * PARCEL:
+            return
+        self._seen = now
+        left = send(self.results, self.out)
+        self._parcelled = time.time()
+        if always and left:
+            print(f"no room for {', '.join(left)}: `scripts/gpu_round send` brings them by another call", flush=True)
+
+
+def send(results: Path, out: Path, rest: bool = False) -> list[str]:
+    """Parcel a round's results, weights in float16; returns what there is no room for.
+
+    Args:
+        results: the round's folder.
+        out: where the parcel goes.
+        rest: weights of those networks alone that the parcel before this one had no room for.
+    """
+    from .halves import halve  # which needs more than the standard library
+
+    halves, note = results / "halves", results / "left.json"
+    halve(results, halves)
+    weights = parcel.gather(halves, ("*/best/*",))
+    if rest:
+        missing = json.loads(note.read_text("utf-8")) if note.is_file() else []
+        weights = {path: data for path, data in weights.items() if path in missing}
+    left = parcel.write(out, parcel.gather(results, SMALL) | weights)
+    note.write_text(json.dumps(left), "utf-8")
+    return left
+
+
+def environment(root: Path, folder: Path) -> dict[str, str]:
+    """What processes of a round run with: the checkout, and the packages that were taken along where they lack."""
+    paths = [str(root), str(root / "tools")]
+    wheels = sorted((folder / "wheels").glob("*.whl"))
+    if wheels and importlib.util.find_spec("pydantic") is None:
+        site = Path(tempfile.gettempdir()) / "gpu_round_site"
+        shutil.rmtree(site, ignore_errors=True)
+        options = ["-q", "--no-index", "--no-deps", "--no-compile", "--no-cache-dir", "--target", str(site)]
+        subprocess.run([sys.executable, "-m", "pip", "install", *options, *map(str, wheels)], check=True)
+        paths.append(str(site))
+    if before := os.environ.get("PYTHONPATH"):
+        paths.append(before)
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "4"}

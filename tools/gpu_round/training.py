@@ -1,0 +1,127 @@
+"""The training process of a round: faces are decoded at once, networks are trained when the GPU is free.
+
+It writes a folder for each network below the round's folder, and ends when its time ends or a signal asks it to.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import signal
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+#: Seconds that a network's start and end take beside its training.
+BESIDE = 4.0
+
+#: With less time for it a network is not begun.
+LEAST = 5.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--plan", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, required=True, help="of what was unpacked")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--end", type=float, required=True, help="time.time() at which all networks are trained")
+    parser.add_argument("--go", type=Path, required=True, help="file that says that the GPU is free")
+    parser.add_argument("--workers", type=int, default=16)
+    arguments = parser.parse_args()
+    train_all(**vars(arguments))
+
+
+def train_all(plan: Path, folder: Path, out: Path, end: float, go: Path, workers: int) -> None:
+    """Decode, wait for ``go``, train one network after the other until ``end``."""
+    stopped: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, frame: stopped.append(number))
+    import torch
+
+    from gpu_round.plan import read_plan
+    from hih_align.data.annotations import read_dataset
+    from hih_align.evaluation.subsets import chosen_by
+    from hih_align.training.recipe import load_recipe
+    from hih_align.training.sampling import Source
+    from hih_align.training.supply import Stores
+    from hih_align.training.trainer import Trainer
+
+    began = time.time()
+    read = read_plan(plan)
+    datasets = {name: read_dataset(folder / "packs" / name, pack.scheme) for name, pack in read.packs.items()}
+    val = datasets[read.val]
+    if read.val_where is not None:
+        val = val.where(chosen_by([read.val_where], val))
+    recipes, stores = {}, Stores()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for network in read.networks:
+        # the stage's epochs and rates are the plan's; the time is given when it is known
+        fixed = {"calibrate": "no", "seconds": 1.0, **network.set}
+        recipes[network.name] = recipe = load_recipe(network.recipe, network.size, fixed)
+        how: dict[str, Any] = {"device": device, "workers": workers, "skip_bad": False, "progress": False}
+        sides = {"side": recipe.store_side, "margin": recipe.store_margin}
+        stores.build([datasets[name] for name in network.data], **sides, **how)
+        if stopped:
+            return
+    print(f"decoded in {time.time() - began:.1f} s", flush=True)
+    while not go.exists():
+        if stopped:
+            return
+        time.sleep(0.1)
+    left = list(read.networks)
+    while left and not stopped:
+        network = left.pop(0)
+        share = network.share / (network.share + sum(other.share for other in left))
+        seconds = (end - time.time()) * share - BESIDE
+        if seconds < LEAST:
+            print(f"{network.name}: no time is left", flush=True)
+            continue
+        run, sources = out / network.name, [Source(datasets[name], weight) for name, weight in network.data.items()]
+        overrides = {"calibrate": "no", **_faster(out, network.size), **network.set, "seconds": max(seconds, 1.0)}
+        start = folder / "starts" / network.name
+        print(f"{network.name}: {seconds:.0f} s, {_set(overrides)}", flush=True)
+        try:
+            trainer = Trainer(
+                load_recipe(network.recipe, network.size, overrides),
+                sources,
+                run,
+                val=val,
+                init=start if start.is_dir() else None,
+                workers=workers,
+                stores=stores,
+                progress=False,
+            )
+            if stopped:  # before the trainer listens itself
+                break
+            result = trainer.run()
+            del trainer
+            note = {"nme": result.nme, "steps": result.steps, "completed": result.completed, "seconds": seconds}
+            (run / "result.json").write_text(json.dumps(note) + "\n", "utf-8")
+            print(f"{network.name}: {note}", flush=True)
+            if not result.completed:  # a signal
+                break
+        except Exception:  # the others shall have their time
+            (out / f"{network.name}-error.txt").write_text(traceback.format_exc(), "utf-8")
+            traceback.print_exc()
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _faster(out: Path, size: str | None) -> dict[str, Any]:
+    """What `benchmarks/gpu_training.py` found the fastest for this size, if it measured it."""
+    path = out / "checks" / "training" / "gpu_training.json"
+    if size is None or not path.is_file():
+        return {}
+    found: dict[str, Any] = json.loads(path.read_text("utf-8")).get("fastest", {}).get(f"HIH_{size}", {})
+    return found
+
+
+def _set(overrides: dict[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in overrides.items() if key not in ("seconds", "calibrate"))
+
+
+if __name__ == "__main__":
+    main()
