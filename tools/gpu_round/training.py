@@ -49,6 +49,7 @@ def train_all(plan: Path, folder: Path, out: Path, end: float, go: Path, workers
     from hih_align.training.trainer import Trainer
 
     began = time.time()
+    out.mkdir(parents=True, exist_ok=True)
     read = read_plan(plan)
     datasets = {name: read_dataset(folder / "packs" / name, pack.scheme) for name, pack in read.packs.items()}
     val = datasets[read.val]
