@@ -241,13 +241,15 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     scheme = folder / "scheme.json"
     scheme.write_text(json.dumps(SCHEME))
     sources = {"few": write_faces(folder / "few", 6, 0), "val": write_faces(folder / "val", 3, 1)}
+    (folder / "split.txt").write_text("0.png\n2.png\n5.png\n")
     small = {"width": 0.25, "head_channels": 64, "input_size": 128, "store_side": 96, "precision": "no", "ema": 0.9}
     stages = [{"epochs": 2, "size": 64, "batch": 2, "lr": 5e-4}]
     network = {"recipe": "modern/t", "data": {"few": 1.0}, "set": {**small, "stages": stages}}
     config = Config(scheme_from_dict(SCHEME), **Size(1, width=0.25, head_channels=64, input_size=128)._asdict())
     save_checkpoint(folder / "start", HIHNet(4, *config.size), config)
     plan = {
-        "packs": {name: {"data": str(path), "scheme": str(scheme), "side": 96} for name, path in sources.items()},
+        "packs": {name: {"data": str(path), "scheme": str(scheme), "side": 96} for name, path in sources.items()}
+        | {"two": {"data": str(sources["few"]), "scheme": str(scheme), "where": str(folder / "split.txt"), "faces": 2}},
         "networks": [
             network | {"name": "first", "init": str(folder / "start"), "share": 2},
             network | {"name": "second"},
@@ -273,6 +275,8 @@ def machine(packed: Path, folder: Path) -> Path:
 
 
 def test_packs_are_made_once(packed: Path) -> None:
+    assert len(json.loads((packed / "here" / "packs" / "few" / "annotations.json").read_text())["annotations"]) == 6
+    assert len(json.loads((packed / "here" / "packs" / "two" / "annotations.json").read_text())["annotations"]) == 2
     picture = packed / "here" / "packs" / "few" / "images" / "000000.jpg"
     before = picture.stat().st_mtime_ns
     read = read_plan(packed / "plan.yaml")

@@ -76,6 +76,7 @@ def make_packs(plan: object, root: Path, folder: Path, again: bool) -> None:
     from gpu_round.plan import Plan
     from hih_align.data.annotations import read_dataset
     from hih_align.data.pack import pack
+    from hih_align.evaluation.subsets import chosen_by
 
     assert isinstance(plan, Plan)
     for name, source in plan.packs.items():
@@ -87,6 +88,9 @@ def make_packs(plan: object, root: Path, folder: Path, again: bool) -> None:
             continue
         shutil.rmtree(out, ignore_errors=True)
         dataset = read_dataset(path, source.scheme)
+        if source.where is not None:
+            split = root / source.where
+            dataset = dataset.where(chosen_by([str(split) if split.is_file() else source.where], dataset))
         if source.faces is not None and source.faces < len(dataset.records):
             some = np.linspace(0, len(dataset.records) - 1, source.faces).round().astype(int)
             chosen = {id(dataset.records[i]) for i in some}

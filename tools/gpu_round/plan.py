@@ -18,7 +18,8 @@ class Pack:
         data: annotation file or folder, from the checkout's folder on.
         scheme: of the landmarks.
         side, margin, quality: of a face's picture, as in `hih-align data pack`.
-        faces: at most so many, evenly taken; None: all.
+        where: only the faces of a split file or condition, as in `hih-align evaluate --where`; None: all.
+        faces: at most so many of them, evenly taken; None: all.
     """
 
     data: str
@@ -26,6 +27,7 @@ class Pack:
     side: int = 256
     margin: float = 1.8
     quality: int = 84
+    where: str | None = None
     faces: int | None = None
 
 
@@ -60,14 +62,12 @@ class Plan:
         packs: by name.
         networks: in the order in which they are trained.
         val: pack that chooses each network's best epoch.
-        val_where: only its faces of a split file or condition, as in `hih-align train --val-where`.
         keep: files of weights in the checkout that are taken along, because checks need them.
     """
 
     packs: dict[str, Pack]
     networks: tuple[Network, ...]
     val: str
-    val_where: str | None = None
     keep: tuple[str, ...] = ("hih_align/weights/HIH_T_300w.safetensors",)
 
     def __post_init__(self) -> None:

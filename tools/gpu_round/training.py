@@ -42,7 +42,6 @@ def train_all(plan: Path, folder: Path, out: Path, end: float, go: Path, workers
 
     from gpu_round.plan import read_plan
     from hih_align.data.annotations import read_dataset
-    from hih_align.evaluation.subsets import chosen_by
     from hih_align.training.recipe import load_recipe
     from hih_align.training.sampling import Source
     from hih_align.training.supply import Stores
@@ -53,8 +52,6 @@ def train_all(plan: Path, folder: Path, out: Path, end: float, go: Path, workers
     read = read_plan(plan)
     datasets = {name: read_dataset(folder / "packs" / name, pack.scheme) for name, pack in read.packs.items()}
     val = datasets[read.val]
-    if read.val_where is not None:
-        val = val.where(chosen_by([read.val_where], val))
     recipes, stores = {}, Stores()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for network in read.networks:
