@@ -121,11 +121,11 @@ def measure(dataset: Dataset, stores: Stores, way: tuple[str, int, bool | str], 
     """A row for a way."""
     size, batch, how = way
     stage = {"size": 256, "epochs": 1, "batch": batch, "lr": 1e-5, "schedule": "constant"}
-    recipe = load_recipe("wild", size, {"stages": [stage], "compile": how, "calibrate": "no"})
     row: dict[str, Any] = {"size": f"HIH_{size}", "batch": batch, "compile": how}
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         try:
+            recipe = load_recipe("wild", size, {"stages": [stage], "compile": how, "calibrate": "no"})
             steps = Steps(Trainer(recipe, [Source(dataset)], Path(folder), progress=False, stores=stores))
             for _ in range(4):
                 steps.step()

@@ -97,7 +97,7 @@ def unpacked(rows: Tensor, size: int) -> Tensor:
     """(B, N) uint8 rows of `packed` -> (B, size, size, 3) uint8 crops: the pixels that `warp` gives."""
     split = rows.shape[1] - 3 * WINDOW**2
     grids = rows[:, :split].contiguous().view(torch.float32).view(-1, 2, size, 2)
-    source = rows[:, split:].unflatten(1, (WINDOW, WINDOW, 3)).permute(0, 3, 1, 2).float()
+    source = rows[:, split:].view(-1, WINDOW, WINDOW, 3).permute(0, 3, 1, 2).float()
     return _sampled(source, grids).to(torch.uint8)
 
 

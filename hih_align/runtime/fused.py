@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..method.network import DecimalHead, DownBlock, HIHNet, Hourglass, Level, Residual, Stack, Unit
+from ..method.network import DownBlock, HIHNet, Hourglass, Level, Residual, Stack, Unit
 
 #: Channels of half precision that a GPU's matrix units take at a time.
 CHANNELS = 8
@@ -112,7 +112,7 @@ class FusedNet(nn.Module):
         heatmaps = x
         for stack in cast("list[Stack]", list(self.trunk.stacks)):
             heatmaps, x = self._stack(stack, x)
-        head = cast("DecimalHead", self.decimal_head)
+        head = self.decimal_head
         x = F.max_pool2d(self._unit(head.expand, x), 3, stride=2)
         decimal = head.predict(self._unit(head.squeeze, self._run(head.down, x)))
         return heatmaps[:, : self.landmarks], decimal[:, : self.landmarks]
@@ -198,6 +198,7 @@ def _conv(x: Tensor, conv: nn.Conv2d) -> Tensor:
 def _product_relu(x: Tensor, conv: nn.Conv2d) -> Tensor:
     count, channels, height, width = x.shape
     rows = x.permute(0, 2, 3, 1).reshape(-1, channels)
+    assert conv.bias is not None
     found = torch._addmm_activation(conv.bias, rows, conv.weight.view(conv.out_channels, channels).t())
     return found.view(count, height, width, conv.out_channels).permute(0, 3, 1, 2)
 

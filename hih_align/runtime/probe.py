@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -123,7 +124,8 @@ def gpu_seconds(call: Callable[[], object], runs: int = 5) -> float:
     """Seconds of a call on the current GPU, by its own clock, after two that warm up."""
     for _ in range(2):
         call()
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    event: Any = torch.cuda.Event
+    begin, end = (event(enable_timing=True) for _ in range(2))
     begin.record()
     for _ in range(runs):
         call()

@@ -64,4 +64,4 @@ class TorchBackend(Backend):
 
 def on_device(model: InferenceNet, device: torch.device) -> InferenceNet:
     """The module on a device, its weights laid out as they are fastest there."""
-    return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
+    return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it

@@ -38,6 +38,7 @@ class Hours:
 
 class Told(Trainer):
     hours: Hours
+    rates: list[float]
     stop_at = -1
 
     def _step(self, stage, lr, *others):  # type: ignore[no-untyped-def]

@@ -25,7 +25,7 @@ def test_runs_share_decoded_faces(
 
     class Counted(FaceStore):
         @classmethod
-        def build(cls, datasets, *, side, **how):  # type: ignore[no-untyped-def]
+        def build(cls, datasets, *, side, **how):  # type: ignore[no-untyped-def, override]
             built.append(side)
             return FaceStore.build(datasets, side=side, **how)
 
