@@ -1,7 +1,7 @@
-"""Where the network runs: a module per runtime, and all of them take crops and give points and scores.
+"""Runtimes: one module per runtime. Each takes crops and gives points and scores.
 
-`inference` is what they run; `pytorch` (on a CUDA GPU `cuda`), `onnxruntime` and `openvino` run it. Each is imported
-when it is asked for. The last two are extras; an exported file runs in them without PyTorch.
+`inference` is the module that all of them run. `pytorch` (on a CUDA GPU `cuda`), `onnxruntime` and `openvino` run it.
+A runtime is imported when it is asked for. The last two are extras; they run an exported file without PyTorch.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 __all__ = ["AUTO", "Backend", "Photograph", "Runtime", "choose", "make"]
 
-#: What ``backend="auto"`` looks for on a CPU, the first that is installed; elsewhere it is "torch". Never timed.
+#: The order of ``backend="auto"`` on a CPU: the first that is installed is used. On other devices it is "torch".
 AUTO: tuple[Runtime, ...] = ("openvino", "onnxruntime", "torch")
 
-#: What each needs, to convert a network as well as to run it; the name of its extra.
+#: The packages that each runtime needs, also to convert a network; and the name of its extra.
 _NEEDS: dict[str, tuple[str, ...]] = {"openvino": ("openvino",), "onnxruntime": ("onnxruntime", "onnx", "onnxscript")}
 _EXTRA = {"openvino": "openvino", "onnxruntime": "onnx"}
 
 
 def choose(backend: str, device: str, exported: Path | None = None) -> Runtime:
-    """The runtime's name; what "auto" stands for, of a folder ``exported`` first those for which it holds a file.
+    """The name of the runtime. "auto" prefers a runtime whose file lies in the folder ``exported``.
 
     Raises:
-        ValueError: an unknown one, or a device that it does not run on.
-        ImportError: it is not installed; the message names the extra.
+        ValueError: the runtime is unknown, or does not run on the device.
+        ImportError: the runtime is not installed; the message names the extra.
     """
     if backend == "auto":
         possible: list[Runtime] = [name for name in AUTO if _installed(name)] if device == "cpu" else ["torch"]
@@ -48,7 +48,7 @@ def choose(backend: str, device: str, exported: Path | None = None) -> Runtime:
     if name == "openvino" and sys.flags.optimize > 1:
         raise ImportError(
             "backend is 'openvino', whose converter needs docstrings, which python -OO removes: run python -O, or "
-            "take another backend"
+            "choose another backend"
         )
     if not _installed(name):
         missing = [module for module in _NEEDS[name] if find_spec(module) is None]
@@ -56,7 +56,7 @@ def choose(backend: str, device: str, exported: Path | None = None) -> Runtime:
             f"backend is {name!r}, which needs {', '.join(missing)}: pip install 'hih-align[{_EXTRA[name]}]'"
         )
     if name != "torch" and device != "cpu":
-        raise ValueError(f"device is '{device}', but backend {name!r} runs on the CPU: take backend 'torch'")
+        raise ValueError(f"device is '{device}', but backend {name!r} runs only on the CPU: use backend 'torch'")
     return name
 
 
@@ -74,19 +74,19 @@ def make(
     dtype: str | None,
     folder: Path | None = None,
 ) -> Backend:
-    """A private copy of the network, ready to run.
+    """Make a private copy of the network that is ready to run.
 
     Args:
         name: see `choose`.
-        network: stays as it is; None runs an exported file whose weights are not here, and PyTorch is not imported.
-        config: whose decoder and calibration are used.
-        device: where it runs.
-        dtype: in which precision; None is float32, or that of the exported file.
-        folder: of the checkpoint, in which `export.export` may have left a file for this runtime.
+        network: the network; it is not changed. None: an exported file is run, and PyTorch is not imported.
+        config: the config, with decoder and calibration.
+        device: the device of the copy.
+        dtype: the precision; None: float32, or that of the exported file.
+        folder: the folder of the checkpoint, which may hold an exported file for this runtime.
 
     Raises:
-        ValueError: a precision that the runtime does not have; an exported file of other weights or another decoder;
-            no network, and no exported file for this runtime.
+        ValueError: the runtime does not have the precision; the exported file has other weights or another decoder; or
+            there is neither a network nor an exported file for this runtime.
     """
     fork.prepare()
     path = None if folder is None or name == "torch" or not (folder / FILES[name]).is_file() else folder / FILES[name]
@@ -118,7 +118,7 @@ def _of_network(name: Runtime, network: HIHNet, config: Config, device: str, dty
 
 
 def _loaded(name: Runtime, model: Any, config: Config, dtype: str | None) -> Backend:
-    """A backend other than PyTorch, of an exported file or a graph."""
+    """A backend other than PyTorch, for an exported file or a graph."""
     group = faces_at_once(config.size)
     if name == "openvino":
         from .openvino import OpenVINOBackend

@@ -1,4 +1,4 @@
-"""What the aligner knows of a runtime: photographs and crops of them in, points and scores out. Without PyTorch."""
+"""`Backend`, the interface of a runtime: photographs and crops in, points and scores out. It does not need PyTorch."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ Found: TypeAlias = "tuple[NDArray[np.float32], NDArray[np.float32]]"
 
 
 class Photograph:
-    """An image of which faces are cut out.
+    """An image from which faces are cut out.
 
-    Not thread-safe: each call of an aligner has its own.
+    Not thread-safe: each call of an aligner makes its own.
 
     Attributes:
-        pixels: (H, W, 3) uint8 RGB, with any strides; not to be changed.
-        stays: whether a backend that cuts faces out on a device sends it there as a whole and once, and keeps it there
-            as long as this object lives: worth it where one call after the other cuts faces out of it. Else what is
-            read is sent, and is gone once the faces are cut.
-        sent: the tensor on that device, once it was sent to stay.
+        pixels: (H, W, 3) uint8 RGB, with any strides. They must not be changed.
+        stays: whether a backend that cuts faces out on a device sends the whole image there once and keeps it as long
+            as this object exists. This is useful if several calls cut faces out of the image. If False, only the needed
+            part is sent, and it is freed afterwards.
+        sent: the tensor on the device, after it was sent to stay.
     """
 
     def __init__(self, pixels: NDArray[np.uint8], stays: bool = False) -> None:
@@ -38,12 +38,12 @@ class Photograph:
 
 
 class Backend(ABC):
-    """A network that is ready to run, with its decoder; thread-safe.
+    """A network with its decoder, ready to run. Thread-safe.
 
     Attributes:
-        name: of the runtime.
-        dtype: name of the precision in which the network runs, such as "float32" or "int8".
-        description: what an exported file says of itself (`metadata.describe`); None of a network.
+        name: name of the runtime.
+        dtype: name of the precision of the network, such as "float32" or "int8".
+        description: the description in an exported file (`metadata.describe`); None for a network.
     """
 
     name: Runtime
@@ -59,11 +59,11 @@ class Backend(ABC):
         """
 
     def align(self, photographs: Sequence[Photograph], transforms: Sequence[crops.Crop], mirror: bool = False) -> Found:
-        """Points and scores of B faces that are cut out of their photographs: by OpenCV, where this is not overridden.
+        """Points and scores of B faces, which are cut out of their photographs (by OpenCV unless overridden).
 
         Args:
-            photographs, transforms: of each face, B at least 1; all crops are of one size.
-            mirror: also of their crops flipped from left to right, which follow as B further faces.
+            photographs, transforms: of each face, B at least 1. All crops have the same size.
+            mirror: also run the crops flipped from left to right; they follow as B further faces.
         """
         count, side = len(transforms), transforms[0].size
         pixels = np.empty((count * (1 + mirror), side, side, 3), np.uint8)
@@ -75,28 +75,28 @@ class Backend(ABC):
 
 
 def faces_at_once(size: Size) -> int:
-    """How many faces go through a network of that size together on a CPU.
+    """Number of faces that go through a network of this size together on a CPU.
 
-    One, but for small networks. The activations of several faces would leave the CPU's caches, and each face would take
-    longer. A small network's activations stay there, and its layers are so short that the threads would wait for each
-    other more often than they compute.
+    It is 1, except for small networks. With large networks the activations of several faces do not fit into the CPU's
+    caches, and each face takes longer. The activations of a small network fit. Its layers are so short that threads
+    would wait for each other longer than they compute.
     """
-    activations = size.width * (size.input_size / CROP_SIZE) ** 2  # of a face, in those of the paper's networks
+    activations = size.width * (size.input_size / CROP_SIZE) ** 2  # of one face, relative to the paper's networks
     return max(1, int(0.5 / activations))
 
 
 class Grouped(Backend):
-    """A backend on a CPU, whose faces go through the network in groups, and what is left one by one.
+    """A backend on a CPU whose faces go through the network in groups. The remaining faces go one by one.
 
     Attributes:
-        group: faces of a group, see `faces_at_once`.
+        group: number of faces in a group, see `faces_at_once`.
     """
 
     group: int
 
     @abstractmethod
     def run(self, crops: NDArray[np.uint8]) -> Found:
-        """Points and scores of one crop, or of a group; nothing else writes into them."""
+        """Points and scores of one crop or of one group, in arrays that nothing else writes to."""
 
     def __call__(self, crops: NDArray[np.uint8]) -> Found:
         """See `Backend`."""

@@ -1,4 +1,4 @@
-"""The inference module as another runtime's graph, with a batch of any size."""
+"""Conversion of the inference module to the graph of another runtime, with a batch of any size."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     import openvino
     from onnx import ModelProto
 
-# torch's exporter to torch
+# a warning of torch's exporter to torch itself
 warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
-# shapes that torch's tracer takes for constants are constants here
+# torch's tracer warns of shapes that it takes for constants; here they are constants
 warnings.filterwarnings("ignore", category=torch.jit.TracerWarning, module=r"hih_align\.")  # type: ignore[attr-defined]
 
 
 def to_onnx(model: InferenceNet) -> ModelProto:
-    """For ONNX Runtime.
+    """Convert for ONNX Runtime.
 
     Raises:
-        ValueError: weights that are not finite.
+        ValueError: the weights are not finite.
     """
     with CONVERTING, plain_torch(), _quiet():
         exported = torch.onnx.export(
@@ -41,10 +41,10 @@ def to_onnx(model: InferenceNet) -> ModelProto:
 
 
 def to_openvino(model: InferenceNet) -> openvino.Model:
-    """For OpenVINO.
+    """Convert for OpenVINO.
 
     Raises:
-        ValueError: weights that are not finite.
+        ValueError: the weights are not finite.
     """
     import openvino
 
@@ -61,7 +61,7 @@ def to_openvino(model: InferenceNet) -> openvino.Model:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporter logs about packages that it could use; of this thread alone."""
+    """Suppress the exporter's log about packages that it could use, for this thread only."""
     logger, thread = logging.getLogger("torch.onnx._internal.exporter._registration"), threading.get_ident()
 
     def of_others(record: logging.LogRecord) -> bool:

@@ -1,4 +1,4 @@
-"""What an exported file says of itself, so that it can be run and trusted without its checkpoint."""
+"""The description inside an exported file, so that it can be run and verified without its checkpoint."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .backend import Runtime
 if TYPE_CHECKING:
     from ..method.network import HIHNet
 
-#: Key of the description in a file's own metadata.
+#: The key of the description in the metadata of a file.
 KEY = "hih_align"
 
 #: Names of an exported graph's input and outputs.
@@ -28,12 +28,12 @@ FILES: dict[Runtime, str] = {
     "onnxruntime": EXPORTED_FILES["onnxruntime"],
 }
 
-#: Names of dtypes by those of precisions in files and on the command line.
+#: The name of the dtype for each name of a precision in files and on the command line.
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "int8": "int8"}
 
 
 def describe(network: HIHNet, config: Config, precision: str) -> str:
-    """JSON: the checkpoint's config, what goes in and comes out, the precision, and a hash of the weights."""
+    """The description as JSON: config of the checkpoint, input and outputs, precision, and a hash of the weights."""
     points = len(config.scheme)
     return json.dumps(
         {
@@ -71,10 +71,10 @@ def fingerprint(network: HIHNet) -> str:
 
 
 def parse(text: str, source: Path) -> Mapping[str, Any]:
-    """The description that ``source`` holds.
+    """Read the description in ``source``.
 
     Raises:
-        CheckpointError: it is none.
+        CheckpointError: the text is no description.
     """
     try:
         data = json.loads(text)
@@ -86,10 +86,10 @@ def parse(text: str, source: Path) -> Mapping[str, Any]:
 
 
 def check(description: Mapping[str, Any], source: Path, network: HIHNet | None, config: Config) -> None:
-    """Refuse an exported file that would not do what is asked for; ``network`` is None where its weights are not here.
+    """Refuse an exported file that does not fit the request. ``network`` is None if its weights are not here.
 
     Raises:
-        ValueError: it holds other weights, another decoder or another calibration.
+        ValueError: the file has other weights, another decoder or another calibration.
     """
     method = config.decoder.method
     held = description["config"]
@@ -102,7 +102,7 @@ def check(description: Mapping[str, Any], source: Path, network: HIHNet | None, 
     }
     for name, value in wanted.items():
         if found[name] != value:
-            how = "another readout" if name == "readout" else f"{name} {found[name]}, wanted {value}"
+            how = "another readout" if name == "readout" else f"{name} {found[name]}, expected {value}"
             raise ValueError(f"{source} was exported with {how}: export it again")
     if network is not None and description["weights"] != fingerprint(network):
         raise ValueError(f"{source} was exported from other weights than those beside it: export it again")

@@ -1,4 +1,4 @@
-"""Where a network runs and in which precision, by name: "cuda:0", "float32". PyTorch is asked only where it must be."""
+"""The choice of device and precision, by name: "cuda:0", "float32". PyTorch is imported only if it is necessary."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _DTYPES = ("float32", "bfloat16", "float16")
 
 
 def choose_device(device: str | torch.device | None, backend: str = "torch") -> str:
-    """The device's name; None is CUDA where ``backend`` can use it and there is one, else the CPU.
+    """The name of the device. None: CUDA if ``backend`` can use it and there is a GPU, else the CPU.
 
     Raises:
-        ValueError: a device that PyTorch does not know or cannot use.
+        ValueError: PyTorch does not know the device, or cannot use it.
     """
     if device is None and backend not in ("torch", "auto"):
         return "cpu"
@@ -28,7 +28,7 @@ def choose_device(device: str | torch.device | None, backend: str = "torch") -> 
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         place = torch.device(device)
-        torch.zeros(1, device=place).item()  # which the meta device cannot
+        torch.zeros(1, device=place).item()  # fails on the meta device
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         raise ValueError(
             f"device is {device!r}, which this PyTorch cannot use: {str(error).splitlines()[0]}"
@@ -37,12 +37,12 @@ def choose_device(device: str | torch.device | None, backend: str = "torch") -> 
 
 
 def choose_dtype(dtype: str | torch.dtype | None, device: str, runtime: str) -> str | None:
-    """The dtype's name; None: what the checkpoint, or the exported file, has.
+    """The name of the dtype. None: that of the checkpoint or of the exported file.
 
     Raises:
-        ValueError: no dtype that a network can run in.
+        ValueError: a network cannot run in this dtype.
     """
-    if dtype is None or (dtype == "auto" and runtime == "onnxruntime"):  # which has but one
+    if dtype is None or (dtype == "auto" and runtime == "onnxruntime"):  # ONNX Runtime has only one
         return None
     if dtype == "auto":
         on_cpu = device.partition(":")[0] == "cpu"

@@ -1,7 +1,7 @@
-"""Which precisions the hardware computes in: the one place that knows.
+"""The precisions that the hardware supports. All other modules ask this module.
 
-A precision that the hardware does not have is emulated, which is several times slower than float32. Devices and dtypes
-go by their names in PyTorch, which is imported only where it alone knows.
+A precision that the hardware does not support is emulated, which is several times slower than float32. Devices and
+dtypes are given by their PyTorch names. PyTorch is imported only if nothing else knows the answer.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-#: First compute capability of NVIDIA GPUs that have bfloat16 (Ampere), and float16 at full rate (Volta).
+#: First compute capability of NVIDIA GPUs with bfloat16 (Ampere), and with float16 at full speed (Volta).
 _CUDA_BFLOAT16, _CUDA_FLOAT16 = (8, 0), (7, 0)
 
 Autocast = Literal["no", "bf16", "fp16"]
@@ -20,15 +20,15 @@ _AUTOCAST: dict[str, Autocast] = {"float32": "no", "bfloat16": "bf16", "float16"
 
 
 def native_dtypes(device: str, runtime: str = "torch") -> tuple[str, ...]:
-    """Floating-point dtypes that a device computes in without emulation, "float32" always among them.
+    """The floating-point dtypes that a device supports without emulation. "float32" is always among them.
 
-    bfloat16: CPUs with AVX512-BF16 or AMX, or Arm's bfloat16 instructions; NVIDIA GPUs from Ampere on (not T4, not
-    V100); AMD GPUs. float16: CPUs with AVX512-FP16, where PyTorch uses it; NVIDIA GPUs from Volta on; AMD and Apple
-    GPUs. Of other devices only float32 is known.
+    bfloat16: CPUs with AVX512-BF16, AMX or Arm's bfloat16 instructions; NVIDIA GPUs from Ampere on (not T4, not V100);
+    AMD GPUs. float16: CPUs with AVX512-FP16, if PyTorch uses it; NVIDIA GPUs from Volta on; AMD and Apple GPUs. For
+    other devices only float32 is known.
 
     Args:
         device: "cpu", "cuda:0", ...
-        runtime: that computes; PyTorch has the CPU's instructions by oneDNN, without which it may have been built.
+        runtime: the runtime that computes. PyTorch uses the CPU's instructions through oneDNN; a build may lack it.
     """
     kind = device.partition(":")[0]
     found: list[str] = []
@@ -45,7 +45,7 @@ def native_dtypes(device: str, runtime: str = "torch") -> tuple[str, ...]:
 
 
 def fastest_dtype(device: str, preferred: Sequence[str], runtime: str = "torch") -> str:
-    """The first of ``preferred`` that is native to a device, else "float32"."""
+    """The first of ``preferred`` that the device supports without emulation, else "float32"."""
     native = native_dtypes(device, runtime)
     return next((dtype for dtype in preferred if dtype in native), "float32")
 
@@ -53,15 +53,15 @@ def fastest_dtype(device: str, preferred: Sequence[str], runtime: str = "torch")
 def warn_if_emulated(
     dtype: str, device: str, name: str, instead: str, stacklevel: int = 3, runtime: str = "torch"
 ) -> None:
-    """Warn where a device has no instructions for a floating-point dtype.
+    """Warn if a device has no instructions for a floating-point dtype.
 
     Args:
-        dtype: that was asked for; int8 is none of these.
-        device: on which it is to be computed in.
-        name: of the argument that asked, with its value.
-        instead: values of that argument which are faster.
+        dtype: the requested dtype; int8 never warns.
+        device: the device that computes.
+        name: the argument that requested the dtype, with its value.
+        instead: faster values of that argument.
         stacklevel: of the warning.
-        runtime: that computes.
+        runtime: the runtime that computes.
     """
     kind = device.partition(":")[0]
     if dtype in ("bfloat16", "float16") and kind in ("cpu", "cuda") and dtype not in native_dtypes(device, runtime):
@@ -74,15 +74,15 @@ def warn_if_emulated(
 
 
 def autocast_precision(asked: str, device: str) -> Autocast:
-    """The precision that a network is trained in.
+    """The precision of a training.
 
     Args:
-        asked: "auto", "no" (float32), "bf16" or "fp16". "auto" is "bf16" where the device has it, "fp16" on other
-            NVIDIA GPUs that have that, and "no" elsewhere. "bf16" warns where it is emulated.
-        device: that trains.
+        asked: "auto", "no" (float32), "bf16" or "fp16". "auto" means "bf16" if the device supports it, else "fp16" on
+            NVIDIA GPUs that support it, else "no". "bf16" warns if it is emulated.
+        device: the device that trains.
     """
     if asked == "auto":
-        # float16 needs its gradients scaled, which is for GPUs
+        # float16 needs scaled gradients, which work only on GPUs
         on_gpu = device.partition(":")[0] == "cuda"
         return _AUTOCAST[fastest_dtype(device, ("bfloat16", "float16") if on_gpu else ("bfloat16",))]
     for dtype, name in _AUTOCAST.items():
@@ -106,7 +106,7 @@ def _of_cpu(runtime: str) -> list[str]:
 
 
 def _of_cpu_by_torch() -> list[str]:
-    """Where Linux does not say it. Of x86 PyTorch says yes where it can emulate bfloat16, which takes AVX512 alone."""
+    """For other systems than Linux. On x86 PyTorch reports bfloat16 if it can emulate it, which needs only AVX512."""
     import torch
 
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
@@ -119,7 +119,7 @@ def _of_cpu_by_torch() -> list[str]:
 
 
 def _cpu_flags() -> frozenset[str]:
-    """Names of the CPU's instruction sets, as Linux gives them; empty elsewhere."""
+    """The names of the CPU's instruction sets on Linux; empty on other systems."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.is_file() else []
     return frozenset(next((line for line in lines if line.startswith("flags")), "").split())

@@ -1,4 +1,4 @@
-"""How many threads a runtime may use."""
+"""The number of threads that a runtime may use."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ _SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
 
 def thread_count() -> int:
-    """As many as the program was told: by ``torch.set_num_threads`` where PyTorch is imported, else by the environment
-    variable ``OMP_NUM_THREADS``, else one for each core that the process may use."""
+    """The number of threads.
+
+    It is that of ``torch.set_num_threads`` if PyTorch is imported, else the environment variable ``OMP_NUM_THREADS``,
+    else the number of cores that the process may use.
+    """
     if (torch := sys.modules.get("torch")) is not None:
         return int(torch.get_num_threads())
     told = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # of several the first is the outer level
@@ -21,7 +24,7 @@ def thread_count() -> int:
 
 
 def usable_cores() -> int:
-    """Cores that the process may use: two threads of a core count once, where Linux tells."""
+    """The number of cores that the process may use. On Linux two threads of one core count once."""
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
     cores = set()

@@ -301,7 +301,7 @@ class TestChoosing:
     def test_where_on_faces_that_cannot_be_asked(self) -> None:
         with pytest.raises(ValueError, match=r"set#3 has only \['id'\]"):
             Where("age>3")(record(3, id=3))
-        with pytest.raises(ValueError, match="kind of set#3 is 'odd', which is no number"):
+        with pytest.raises(ValueError, match="kind of set#3 is 'odd', expected a number"):
             Where("kind>3")(record(3, kind="odd"))
 
     def test_subsets(self) -> None:

@@ -316,7 +316,7 @@ def test_auto_is_the_first_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         here.discard(expected)
     here |= {"openvino", "onnxruntime", "torch"}
     assert runtimes.choose("auto", "cuda") == "torch"
-    with pytest.raises(ValueError, match="device is 'cuda', but backend 'openvino' runs on the CPU"):
+    with pytest.raises(ValueError, match="device is 'cuda', but backend 'openvino' runs only on the CPU"):
         runtimes.choose("openvino", "cuda")
 
 
