@@ -1,15 +1,20 @@
-"""PyTorch in a forked child process. It is not imported here: where it was not before a fork, nothing is to be done.
+"""Runtimes in a forked child process. PyTorch is not imported here: where it was not before a fork, it needs nothing.
 
 PyTorch spreads an operation over the cores with OpenMP. OpenMP keeps a team of threads for each thread that calls it. A
 fork copies the calling thread, but not its team: in the child, that thread would wait without end for a team that does
 not exist. An operation on one core needs no team, and a new thread in the child gets a new team.
+
+Other runtimes keep threads of their own. What owns such threads waits for them when it is destroyed: in the child
+without end, for there they do not exist. So a child does not destroy what its parent made, see `spare`.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -20,6 +25,7 @@ _lock = threading.Lock()
 _prepared = False
 _forked = False
 _executor: ThreadPoolExecutor | None = None
+_spared: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def prepare() -> None:
@@ -35,12 +41,26 @@ def prepare() -> None:
         _prepared = True
 
 
+def spare(owner: object) -> None:
+    """Never destroy an object that owns threads in processes that are forked from this one."""
+    _spared.add(owner)
+    prepare()
+
+
 def _in_child() -> None:
-    global _forked, _executor, _lock
+    global _forked, _executor, _lock, _spared
+    for owner in _spared:
+        immortal(owner)
+    _spared = weakref.WeakSet()
     _lock = threading.Lock()  # another thread may have held it
     if (torch := sys.modules.get("torch")) is not None:
         _forked, _executor = True, None  # the executor's thread was not copied
         torch.set_num_threads(1)
+
+
+def immortal(thing: object) -> None:
+    """Keep an object until the process is gone: the interpreter does not destroy it at its end, either."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
 def run(function: Callable[..., T], *arguments: Any) -> T:

@@ -10,6 +10,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from ..hub.config import CheckpointError
+from . import fork
 from .backend import Found, Grouped, Runtime
 from .metadata import DTYPES, INPUT, KEY, OUTPUTS, parse
 from .threads import thread_count
@@ -44,6 +45,7 @@ class OnnxRuntimeBackend(Grouped):
         except Exception as error:  # its errors have no common base
             what = model if isinstance(model, Path) else "the graph"
             raise CheckpointError(f"{what} cannot be read: {error}") from error
+        fork.spare(self._session)
         self.dtype = "float32"
         if isinstance(model, Path):
             self.description = parse(self._session.get_modelmeta().custom_metadata_map.get(KEY, ""), model)

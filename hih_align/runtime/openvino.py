@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
@@ -10,11 +11,32 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from ..hub.config import CheckpointError
+from . import fork
 from .backend import Found, Grouped, Runtime
 from .metadata import DTYPES, KEY, parse
 from .threads import thread_count
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
+
+_held: dict[str, ov.Core] = {}
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_held.clear)  # the parent's Core has no threads in the child
+
+
+def core() -> ov.Core:
+    """OpenVINO's entry point: one for the process, and never destroyed.
+
+    A Core loads the CPU plugin, and the plugin gives the thread that loads it an alternate signal stack
+    (``SigAltStackSetup`` in OpenVINO's intel_cpu/src/sigstack_manager.cpp). When the plugin goes, it unmaps that stack.
+    But the stack stays the thread's if another thread drops the last reference, or if a plugin that was loaded later
+    goes after it. Python's signal handlers run on the alternate stack: the next Ctrl-C or SIGTERM would end the process
+    by a segmentation fault. And in a forked child a Core that goes waits without end for threads.
+    """
+    if "core" not in _held:
+        new = ov.Core()
+        if _held.setdefault("core", new) is new:  # one that loses this race has loaded no plugin
+            fork.immortal(new)
+    return _held["core"]
 
 
 class OpenVINOBackend(Grouped):
@@ -38,7 +60,7 @@ class OpenVINOBackend(Grouped):
         own = "float32"
         if isinstance(model, Path):
             try:
-                graph = ov.Core().read_model(model)
+                graph = core().read_model(model)
             except RuntimeError as error:
                 raise CheckpointError(f"{model} cannot be read: {error}") from error
             self.description = parse(str(graph.get_rt_info(KEY).value) if graph.has_rt_info(KEY) else "", model)
@@ -76,5 +98,5 @@ class OpenVINOBackend(Grouped):
             if faces not in self._compiled:
                 crop = [side.get_length() for side in list(self._graph.inputs[0].get_partial_shape())[1:]]
                 self._graph.reshape([faces, *crop])
-                self._compiled[faces] = ov.Core().compile_model(self._graph, "CPU", self._options)
+                self._compiled[faces] = core().compile_model(self._graph, "CPU", self._options)
             return self._compiled[faces]

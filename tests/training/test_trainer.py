@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import json
 import os
@@ -76,23 +75,6 @@ def assert_same(a: Path, b: Path) -> None:
     assert not different
 
 
-class _SignalStack(ctypes.Structure):
-    """``stack_t`` of signal.h."""
-
-    _fields_ = (("ss_sp", ctypes.c_void_p), ("ss_flags", ctypes.c_int), ("ss_size", ctypes.c_size_t))
-
-
-def leave_alternate_stack() -> None:
-    """Have this thread's signals handled on its own stack.
-
-    After the rest of the suite the main thread's alternate stack is no longer usable: some library has set it. The
-    kernel then answers a signal with SIGSEGV, SI_KERNEL, within `os.kill`: so a core dump of pytest's worker says.
-    """
-    if sys.platform == "linux":
-        disable = 2  # SS_DISABLE
-        ctypes.CDLL(None).sigaltstack(ctypes.byref(_SignalStack(None, disable, 0)), None)
-
-
 class Stopped(Trainer):
     """A trainer that gets a signal within a step."""
 
@@ -100,7 +82,6 @@ class Stopped(Trainer):
 
     def _step(self, *args, **kwargs):
         if self.progress.steps == self.at[0]:
-            leave_alternate_stack()
             os.kill(os.getpid(), self.at[1])
         return super()._step(*args, **kwargs)
 
@@ -171,17 +152,7 @@ def test_best_is_the_epoch_of_the_lowest_nme_of_its_stage(uninterrupted):
 # -- resuming
 
 
-def test_stopped_run_resumes_to_the_same_weights():
-    """In a process of its own: once in five full runs it ended pytest's worker by SIGSEGV, never alone; why is open."""
-    command = [sys.executable, "-X", "faulthandler", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
-    command += ["-o", "python_functions=alone_*", __file__]
-    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=900)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 passed" in done.stdout
-
-
-def alone_stopped_run_resumes_to_the_same_weights(uninterrupted, faces, tmp_path):
+def test_stopped_run_resumes_to_the_same_weights(uninterrupted, faces, tmp_path):
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     for step, number in ((1, signal.SIGINT), (4, signal.SIGTERM)):
         stopped = Stopped(small(), [Source(faces[0])], tmp_path, val=faces[1], resume=True, progress=False)

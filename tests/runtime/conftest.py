@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import pytest
+
+from hih_align import FaceAligner, export
+
+
+@pytest.fixture(scope="package")
+def nano(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """What ``from_pretrained`` takes to run HIH_N/300w by a runtime: of those that convert, what is converted."""
+
+    @cache
+    def name(backend: str) -> str:
+        if backend == "torch":
+            return "HIH_N/300w"
+        pytest.importorskip(backend)
+        aligner = FaceAligner.from_pretrained("HIH_N/300w", device="cpu")
+        out = tmp_path_factory.mktemp("nano") / backend
+        return str(export.export(aligner, out, "onnx" if backend == "onnxruntime" else "openvino").folder)
+
+    return name

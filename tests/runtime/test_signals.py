@@ -1,0 +1,46 @@
+"""Signals reach Python, whatever a runtime does with the stack on which they are handled."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import hih_align
+
+SCRIPT = """
+import gc, signal, sys, threading
+from hih_align import FaceAligner
+
+first, second = (FaceAligner.from_pretrained(sys.argv[2], device="cpu", backend=sys.argv[1]) for _ in range(2))
+del first
+gc.collect()
+kept = [second]
+del second
+other = threading.Thread(target=lambda: (kept.clear(), gc.collect()))
+other.start()
+other.join()
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_ctrl_c_reaches_python_after_aligners_have_gone(backend: str, nano: Callable[[str], str]) -> None:
+    """OpenVINO's plugin unmaps the signal stack that it gave to a thread: see `hih_align.runtime.openvino.core`."""
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, backend, nano(backend)],
+        env=os.environ | {"PYTHONPATH": str(Path(hih_align.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr  # -11 is SIGSEGV
+    assert done.stdout == "interrupted\n"
