@@ -57,6 +57,7 @@ def find_checkpoint(
     Args:
         name: one of these, tried in this order: a size ("HIH_T", whose scheme is ``scheme`` or 300w); a manifest id
             ("HIH_T/300w"); a folder that `save_checkpoint` or a training run wrote; a Hub repository ("user/repo").
+            Where "user" is a folder here, "user/repo" is a path.
         scheme: the wanted scheme. It must be the scheme of the checkpoint, or "cofw" for a WFLW checkpoint, whose
             points are then converted.
         cache_dir, revision, token, local_files_only: as in `huggingface_hub.hf_hub_download`.
@@ -101,6 +102,11 @@ def find_checkpoint(
     elif ours:
         raise ValueError(f"model is {name!r}, expected one of {known_names()}")
     elif could_be_repository and re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith((".", "~")):
+        if (folder := Path(name).parent).is_dir():  # the path of a run that has not begun, or a wrong one
+            raise FileNotFoundError(
+                f"model: {str(folder)!r} is a folder here, and has no {Path(name).name!r}; for the Hub repository "
+                f"{name!r}, work in a folder without {str(folder)!r}"
+            )
         found = _repository(name, wanted, hub)
     elif os.sep in name or name.startswith((".", "~")) or not could_be_repository:
         raise FileNotFoundError(f"model: no such folder: {name}")

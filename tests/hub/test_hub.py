@@ -285,6 +285,23 @@ def test_not_found(hub: LoopbackHub, row: ManifestRow) -> None:
             FaceAligner.from_pretrained(name, **options)
 
 
+def test_what_is_in_a_folder_here_is_not_asked_of_the_hub(
+    hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is not there, or misspelt: it would be tried over the network for 25 seconds."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"model: 'runs' is a folder here, and has no 'mine'"):
+        FaceAligner.from_pretrained("runs/mine")
+    for name in ("./runs/mine", "../mine", "~/mine", "/mine", "runs/mine/best"):
+        with pytest.raises(FileNotFoundError, match=f"model: no such folder: {name}"):
+            FaceAligner.from_pretrained(name)
+    assert hub.requests == []
+    with pytest.raises(ValueError, match="no such repository on the Hub"):
+        FaceAligner.from_pretrained("other/mine")
+    assert hub.requests != []
+
+
 def test_a_private_repository(hub: LoopbackHub, row: ManifestRow, tmp_path: Path) -> None:
     hub.add_repo(REPO, stand_in(row), private=True)
     with pytest.raises(WeightsUnavailableError, match="'user/name' is not on the Hub, or is private: pass token"):
