@@ -25,6 +25,8 @@ from .images import read_image
 from .runtime.backend import Runtime
 from .runtime.inference import InferenceNet, program
 from .runtime.metadata import DTYPES, FILES, INPUT, KEY, describe
+from .runtime.placement import choose_dtype
+from .runtime.precision import warn_if_emulated
 
 if TYPE_CHECKING:
     from .data.annotations import Dataset
@@ -58,12 +60,14 @@ class Export:
     Attributes:
         folder: the checkpoint.
         file: the runtime's file in it.
+        precision: of the file, one of `PRECISIONS`.
         before, after: validation NME in percent, of the network and of its int8 copy; None for other precisions.
         normalizer: what the NME is percent of, see `normalizers.choose_normalizer`; None for other precisions.
     """
 
     folder: Path
     file: Path
+    precision: str
     before: float | None = None
     after: float | None = None
     normalizer: str | None = None
@@ -85,7 +89,8 @@ def export(
         out: folder to be made; an empty one may exist. It appears whole or not at all.
         format: "onnx", "openvino" or "torch" (a `torch.export` program).
         precision: "fp32", "bf16", "fp16" or "int8", see `PRECISIONS`. Of OpenVINO, bf16 is what it computes in, and
-            fp16 what it stores; pixels and points are exact in each.
+            fp16 what it stores; pixels and points are exact in each. "auto" is bf16 where this CPU has it in hardware
+            and the format knows it, else fp32. One that this CPU emulates warns.
         calibration: training faces for int8, of which `CALIBRATION_FACES` are taken.
         validation: other faces for int8; the NME on them may grow by less than `WORSE`.
 
@@ -97,8 +102,8 @@ def export(
     """
     if format not in get_args(Format):
         raise ValueError(f"format is {format!r}, expected one of {list(get_args(Format))}")
-    if precision not in PRECISIONS[format]:
-        raise ValueError(f"precision is {precision!r}, expected one of {list(PRECISIONS[format])} for {format}")
+    if precision not in ("auto", *PRECISIONS[format]):
+        raise ValueError(f"precision is {precision!r}, expected one of {['auto', *PRECISIONS[format]]} for {format}")
     runtime.choose(_RUNTIMES[format], "cpu")
     target = Path(out)
     if not target.absolute().parent.is_dir():
@@ -107,6 +112,11 @@ def export(
         raise ValueError(f"out: {target} exists, expected the name of a new folder")
     if precision == "int8" and (calibration is None or validation is None):
         raise ValueError("precision is 'int8', which needs calibration and validation faces")
+    if precision == "auto":
+        precision = "bf16" if choose_dtype("auto", "cpu", _RUNTIMES[format]) == "bfloat16" else "fp32"
+    elif (format, precision) != ("openvino", "fp16"):
+        other = "take 'auto' or 'fp32', unless another machine is to run it"
+        warn_if_emulated(DTYPES[precision], "cpu", f"precision is {precision!r}", other, runtime=_RUNTIMES[format])
     config = replace(aligner.config, decoder=aligner.decoder)
     half = precision in ("bf16", "fp16") and format != "openvino"
     dtype: torch.dtype = getattr(torch, DTYPES[precision]) if half else torch.float32
@@ -136,7 +146,7 @@ def export(
                     f"{after:.3f} percent of the {normalizer_text(normalizer)}; less than {WORSE} more is accepted: "
                     "nothing is written"
                 )
-    return Export(target, target / file.name, before, after, normalizer)
+    return Export(target, target / file.name, precision, before, after, normalizer)
 
 
 def calibration_crops(aligner: FaceAligner, dataset: Dataset, count: int = CALIBRATION_FACES) -> NDArray[np.uint8]:

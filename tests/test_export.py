@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from hih_align import runtime as runtimes
 from hih_align.cli.app import app
 from hih_align.crops import square_crop, warp
 from hih_align.data.annotations import Dataset, read_dataset
+from hih_align.runtime import precision
 from hih_align.runtime.metadata import FILES, KEY, fingerprint
 
 Array = NDArray[Any]
@@ -30,6 +32,11 @@ RUNTIMES = {"openvino": "openvino", "onnx": "onnxruntime"}
 @pytest.fixture(scope="module")
 def w300() -> FaceAligner:
     return FaceAligner.from_pretrained("HIH_T", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def nano() -> FaceAligner:
+    return FaceAligner.from_pretrained("HIH_N/300w", device="cpu")
 
 
 @pytest.fixture(scope="module", params=RUNTIMES)
@@ -148,26 +155,26 @@ def test_a_file_that_does_not_fit_is_refused(exported: Path, tmp_path: Path) -> 
         FaceAligner(other.network, other.config, backend=runtime, exported=tmp_path, device="cpu")
 
 
-def test_a_torch_program(w300: FaceAligner, astronaut: Array, tmp_path: Path) -> None:
-    made = export.export(w300, tmp_path / "torch", "torch")
+def test_a_torch_program(nano: FaceAligner, astronaut: Array, tmp_path: Path) -> None:
+    made = export.export(nano, tmp_path / "torch", "torch")
     extra = {KEY: ""}
     module = torch.export.load(made.file, extra_files=extra).module()
     assert json.loads(extra[KEY])["precision"] == "fp32"
     crops = crops_of(astronaut)
     for count in (1, 3):
         points, scores = module(torch.from_numpy(crops[:count]))
-        expected = w300._runtime()(crops[:count])
+        expected = nano._runtime()(crops[:count])
         np.testing.assert_allclose(points, expected[0], atol=0.01)
         np.testing.assert_allclose(scores, expected[1], atol=1e-3)
 
 
-def test_a_long_name(w300: FaceAligner, tmp_path: Path) -> None:
-    made = export.export(w300, tmp_path / ("x" * 255), "torch")
+def test_a_long_name(nano: FaceAligner, tmp_path: Path) -> None:
+    made = export.export(nano, tmp_path / ("x" * 255), "torch")
     assert made.file.is_file()
     assert [path.name for path in tmp_path.iterdir()] == ["x" * 255]
 
 
-def test_bad_exports(w300: FaceAligner, tmp_path: Path) -> None:
+def test_bad_exports(nano: FaceAligner, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
     for arguments, error, message in [
@@ -179,25 +186,49 @@ def test_bad_exports(w300: FaceAligner, tmp_path: Path) -> None:
         ((tmp_path / "no" / "a", "torch"), FileNotFoundError, "is in a folder that does not exist"),
     ]:
         with pytest.raises(error, match=message):
-            export.export(w300, *arguments)  # type: ignore[arg-type]
+            export.export(nano, *arguments)  # type: ignore[arg-type]
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["full", "notes.txt"]
 
 
-def test_nothing_is_left_of_a_failed_export(w300: FaceAligner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_left_of_a_failed_export(nano: FaceAligner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(export, "save_checkpoint", full)
     with pytest.raises(OSError, match="No space"):
-        export.export(w300, tmp_path / "out", "torch")
+        export.export(nano, tmp_path / "out", "torch")
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_precision_is_the_hardwares_or_warned_of(
+    nano: FaceAligner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of ``dtype``: "auto" never takes one that is emulated; one asked for by name is taken."""
+    float32, bfloat16 = "float32", "bfloat16"
+    for native, expected in (((float32,), "fp32"), ((float32, bfloat16), "bf16")):
+        monkeypatch.setattr(precision, "native_dtypes", lambda *_, native=native: native)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)
+            made = export.export(nano, tmp_path / expected, "torch", "auto")
+        extra = {KEY: ""}
+        torch.export.load(made.file, extra_files=extra)
+        assert made.precision == json.loads(extra[KEY])["precision"] == expected
+    monkeypatch.setattr(precision, "native_dtypes", lambda *_: (float32,))
+    monkeypatch.setattr(export, "program", None)  # nothing is converted
+    emulated = "precision is 'bf16': this CPU has no .* take 'auto' or 'fp32'"
+    with pytest.warns(RuntimeWarning, match=emulated), pytest.raises(TypeError, match="NoneType"):
+        export.export(nano, tmp_path / "named", "torch", "bf16")
+    monkeypatch.setattr(precision, "native_dtypes", lambda *_: (float32, bfloat16))
+    monkeypatch.setattr(export, "_write_onnx", lambda model, file, precision, *_: file.write_text(precision))
+    pytest.importorskip("onnxruntime")
+    assert export.export(nano, tmp_path / "onnx", "onnx", "auto").precision == "fp32"  # it has no bfloat16
+
+
 def test_the_command(tmp_path: Path) -> None:
-    arguments = ["export", "HIH_T", "--format", "torch", "--precision", "bf16", "--out", str(tmp_path / "half")]
+    arguments = ["export", "HIH_N/300w", "--format", "torch", "--precision", "bf16", "--out", str(tmp_path / "half")]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
-    assert str(tmp_path / "half" / "model.pt2") in result.output
+    assert f"{tmp_path / 'half' / 'model.pt2'} (bf16)" in result.output
     assert sorted(path.name for path in (tmp_path / "half").iterdir()) == [
         "config.json",
         "model.pt2",

@@ -21,7 +21,7 @@ def export(
     out: Annotated[Path, typer.Option(help="Folder to write. It must not exist yet, or must be empty.")],
     format: Annotated[Format, typer.Option(help="The runtime: ONNX, OpenVINO, or a torch.export program.")],
     precision: Annotated[
-        str, typer.Option(help="Precision: fp32, bf16 (openvino, torch), fp16, or int8 (onnx, openvino).")
+        str, typer.Option(help="Precision: auto, fp32, bf16 (openvino, torch), fp16, or int8 (onnx, openvino).")
     ] = "fp32",
     scheme: Annotated[str | None, typer.Option(help="Scheme: 300w, wflw or cofw.")] = None,
     decode: Decode = None,
@@ -53,4 +53,4 @@ def export(
             f"NME on {validation.name} in percent of the {normalizer_text(made.normalizer)}: {made.before:.3f} before, "
             f"{made.after:.3f} in int8 ({len(validation)} faces)"
         )
-    typer.echo(f"wrote {made.file}")
+    typer.echo(f"wrote {made.file} ({made.precision})")
