@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 # under pytest-xdist every worker would take all cores for itself
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    torch.set_num_threads(threads)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # of the processes that tests start
 
 # a shared machine is no stopwatch; and what CI finds must be there when it is looked for
 settings.register_profile("hih_align", deadline=None, derandomize=bool(os.environ.get("CI")))

@@ -75,7 +75,7 @@ def small(**changes: object) -> Recipe:
     ]
     plain = {
         "stages": stages,
-        "size": "T",
+        "size": "N",
         "precision": "no",
         "ema": 0.9,
         "store_side": 96,

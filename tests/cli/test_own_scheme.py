@@ -34,7 +34,7 @@ def run(*words: object) -> Result:
 def write_five(folder: Path, image: NDArray[np.uint8], numbers: range) -> Path:
     """A COCO file with the five points of the astronaut, each time a little elsewhere in the picture."""
     assert W300.five is not None
-    aligner = FaceAligner.from_pretrained("HIH_T", device="cpu")
+    aligner = FaceAligner.from_pretrained("HIH_N/300w", device="cpu")
     folder.mkdir()
     images, annotations = [], []
     for n in numbers:
@@ -59,7 +59,7 @@ def test_five_points_from_training_to_int8(
     data, val = (write_five(tmp_path / name, astronaut, n) for name, n in (("train", range(4)), ("val", range(4, 7))))
     out, unit = tmp_path / "run", "inter-pupil distance"
     sets = ["epochs=1", "batch=4", "precision=no", "stages.0.size=64"]
-    words = ["--recipe", "finetune", "--init", "HIH_T/300w", "--scheme", FIVE, "--data", data, "--val", val]
+    words = ["--recipe", "finetune", "--init", "HIH_N/300w", "--scheme", FIVE, "--data", data, "--val", val]
     trained = run("train", *words, "--out", out, *(word for item in sets for word in ("--set", item)))
     assert "validation NME" in trained.output
     assert f"% of the {unit}" in trained.output

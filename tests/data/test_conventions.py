@@ -23,8 +23,7 @@ FACES = 60
 
 @pytest.fixture(scope="module")
 def aligner() -> FaceAligner:
-    # in bfloat16 where the CPU has it: it is the network's points on hundreds of faces that take the time here
-    return FaceAligner.from_pretrained("HIH_T", device="cpu", dtype="auto")
+    return FaceAligner.from_pretrained("HIH_N/300w", device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +154,7 @@ def test_the_command(faces: list[Record], frame: Frame, known: np.ndarray, tmp_p
     coco.write(elsewhere(faces, known, frame), W300, tmp_path / "other.json")
     coco.write(faces, W300, tmp_path / "onto.json")
     out = tmp_path / "moved.json"
-    arguments = ["data", "harmonize", "--model", "HIH_T", "--device", "cpu", "--dtype", "auto", "--sample", "60"]
+    arguments = ["data", "harmonize", "--model", "HIH_N/300w", "--device", "cpu", "--sample", "60"]
     arguments += ["--onto", str(tmp_path / "onto.json"), "--data", str(tmp_path / "other.json"), "--out", str(out)]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output

@@ -1,4 +1,4 @@
-"""Models on the Hub: the real huggingface_hub client against the server of loopback_hub.py."""
+"""Models on the Hub: the real huggingface_hub client against the server in loopback_hub."""
 
 from __future__ import annotations
 

@@ -121,12 +121,15 @@ def test_an_aligner_says_that_its_precision_is_emulated(
         pytest.importorskip(backend)
     hardware("avx2")
     with pytest.warns(RuntimeWarning, match="dtype is 'bfloat16': this CPU has no .* take dtype='auto'") as caught:
-        half = FaceAligner.from_pretrained("HIH_T", device="cpu", dtype="bfloat16", backend=backend)
+        half = FaceAligner.from_pretrained("HIH_N/300w", device="cpu", dtype="bfloat16", backend=backend)
     assert [Path(warning.filename).name for warning in caught if warning.category is RuntimeWarning] == [
         Path(__file__).name
     ]
     assert half.dtype is torch.bfloat16
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
-        assert FaceAligner.from_pretrained("HIH_T", device="cpu", dtype="auto", backend=backend).dtype is torch.float32
+        assert (
+            FaceAligner.from_pretrained("HIH_N/300w", device="cpu", dtype="auto", backend=backend).dtype
+            is torch.float32
+        )
         half.align(astronaut, astronaut_box, refine=0)  # said once, not at every call

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from hih_align import CheckpointError, FaceAligner, HIHNet, runtime
-from hih_align.method.network import plain_name
+from hih_align.method.network import SIZES, plain_name
 from hih_align.method.watch import Watch
 from hih_align.runtime import inference
 
@@ -28,12 +28,12 @@ Array = NDArray[Any]
 
 @pytest.fixture(scope="module")
 def w300() -> FaceAligner:
-    return FaceAligner.from_pretrained("HIH_T", device="cpu")
+    return FaceAligner.from_pretrained("HIH_N/300w", device="cpu")
 
 
 @pytest.fixture
 def own() -> FaceAligner:
-    return FaceAligner.from_pretrained("HIH_T", device="cpu")
+    return FaceAligner.from_pretrained("HIH_N/300w", device="cpu")
 
 
 @contextlib.contextmanager
@@ -71,7 +71,7 @@ def test_settings_of_the_process_do_not_leak_in(w300: FaceAligner, astronaut: Ar
     maps = w300.heatmaps(astronaut, BOX)
     with SETTINGS[setting]():  # type: ignore[attr-defined]
         dtype, autocast = torch.get_default_dtype(), torch.is_autocast_enabled("cpu")
-        loaded = FaceAligner.from_pretrained("HIH_T", device="cpu")
+        loaded = FaceAligner.from_pretrained("HIH_N/300w", device="cpu")
         for aligner in (loaded, w300):
             found = aligner.align(astronaut, BOX)
             np.testing.assert_array_equal(found.points, expected.points)
@@ -87,7 +87,7 @@ def test_settings_of_the_process_do_not_leak_in(w300: FaceAligner, astronaut: Ar
 
 def test_loading_takes_no_random_numbers() -> None:
     before = torch.get_rng_state()
-    FaceAligner.from_pretrained("HIH_T", device="cpu")
+    FaceAligner.from_pretrained("HIH_N/300w", device="cpu")
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -96,7 +96,7 @@ def test_loading_takes_no_random_numbers() -> None:
 def test_conversion_under_settings(w300: FaceAligner, astronaut: Array, runtime: str, setting: str) -> None:
     pytest.importorskip(runtime)
     with SETTINGS[setting]():  # type: ignore[attr-defined]
-        found = FaceAligner.from_pretrained("HIH_T", device="cpu", backend=runtime).align(astronaut, BOX)
+        found = FaceAligner.from_pretrained("HIH_N/300w", device="cpu", backend=runtime).align(astronaut, BOX)
     np.testing.assert_allclose(found.points, w300.align(astronaut, BOX).points, atol=0.01)
 
 
@@ -107,7 +107,7 @@ def test_three_threads_load_a_runtime(runtime: str) -> None:
 
     def load() -> None:
         try:
-            FaceAligner.from_pretrained("HIH_T", device="cpu", backend=runtime)
+            FaceAligner.from_pretrained("HIH_N/300w", device="cpu", backend=runtime)
         except BaseException as error:  # pytest would not see it
             failed.append(error)
 
@@ -172,7 +172,7 @@ def test_weights_that_are_not_finite(own: FaceAligner, tmp_path: Path, value: fl
 
 def test_a_replaced_submodule_is_noticed(own: FaceAligner, astronaut: Array) -> None:
     before = own.align(astronaut, BOX).points
-    head = HIHNet(68, 1).decimal_head.eval()
+    head = HIHNet(68, *SIZES["HIH_N"]).decimal_head.eval()
     own.network.decimal_head = head
     fresh = FaceAligner(own.network, own.config, device="cpu").align(astronaut, BOX).points
     assert (fresh != before).any()
@@ -238,7 +238,7 @@ def test_a_watch_is_much_cheaper_than_a_walk(own: FaceAligner) -> None:
 
 def test_heatmaps_of_another_runtime_fold_once(astronaut: Array, monkeypatch: Any) -> None:
     pytest.importorskip("onnxruntime")
-    aligner = FaceAligner.from_pretrained("HIH_T", device="cpu", backend="onnxruntime")
+    aligner = FaceAligner.from_pretrained("HIH_N/300w", device="cpu", backend="onnxruntime")
     made: list[int] = []
     folded = inference.folded
     monkeypatch.setattr(inference, "folded", lambda network: made.append(1) or folded(network))

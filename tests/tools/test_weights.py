@@ -1,4 +1,4 @@
-"""Model cards and publishing: the real huggingface_hub client against the server of loopback_hub.py."""
+"""Model cards and publishing: the real huggingface_hub client against the server in loopback_hub."""
 
 from __future__ import annotations
 

@@ -382,7 +382,7 @@ def test_a_bad_photograph_is_found_before_the_first_step(worn, tmp_path, limit):
 
 @pytest.mark.parametrize("kept", ["both", "training", "validation", "none"])
 def test_one_limit_holds_for_training_and_validation_together(faces, tmp_path, kept):
-    training, validation = store_bytes(6, 96), store_bytes(3, 256)
+    training, validation = store_bytes(6, 96), store_bytes(3, 128)
     limit = {
         "both": training + validation,
         "training": training + validation - 1,
@@ -668,7 +668,8 @@ def test_start_weights_of_the_released_layout(shared):
 def start(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("start")
     torch.manual_seed(0)
-    save_checkpoint(folder, HIHNet(68, 1), Config(W300, 1))
+    size = SIZES["HIH_N"]
+    save_checkpoint(folder, HIHNet(68, *size), Config(W300, **size._asdict()))
     return folder
 
 
@@ -807,7 +808,9 @@ def test_two_processes_train_as_one(shared, tmp_path):
     losses = {}
     for processes in (1, 2):
         stages = [{"epochs": 4, "size": 128, "batch": 8, "lr": 5e-4}, {"epochs": 1, "size": 64, "batch": 8}]
-        recipe = small(accumulate=2 // processes, stages=stages, augmentation="none", losses={"temperature": 0.1})
+        recipe = small(
+            size="T", accumulate=2 // processes, stages=stages, augmentation="none", losses={"temperature": 0.1}
+        )
         out = tmp_path / str(processes)
         given = [recipe.to_dict(), str(shared / "data" / "300w_train" / "annotations.json"), str(out)]
         (tmp_path / "given.json").write_text(json.dumps(given))
@@ -831,6 +834,7 @@ def test_sixteen_faces_are_learnt_by_heart(shared, tmp_path):
     before = evaluate(FaceAligner.from_pretrained("HIH_T/300w"), learnt, refine=0, progress=False)
     recipe = small(
         augmentation="none",
+        size="T",
         stages=[{"epochs": 70, "size": 256, "batch": 8, "lr": 5e-4, "warmup": 3}],
         losses={"temperature": 0.1},
         precision="bf16",
@@ -849,6 +853,7 @@ def test_training_finds_the_landmarks(faces, tmp_path):
     learnt = dataclasses.replace(faces[0], records=faces[0].records[3:])
     recipe = small(
         augmentation="none",
+        size="T",
         stages=[
             {"epochs": 80, "size": 128, "batch": 3, "lr": 1e-3, "subpixel": False},
             {"epochs": 100, "size": 256, "batch": 3, "lr": 1e-3},
