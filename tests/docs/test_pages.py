@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pages
+import preloaded
 import pytest
 
 pytest.importorskip("skimage", reason="the pages' photograph is scikit-image's: pip install 'hih-align[examples]'")
@@ -26,8 +27,7 @@ PAGES = pages.pages()
 
 @pytest.mark.parametrize("page", [page for page in PAGES if _has_code(page)], ids=_name)
 def test_blocks_run(page: Path) -> None:
-    words = [sys.executable, pages.__file__, str(page)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=600)
+    done = preloaded.run(pages.main, str(page))
     assert done.returncode == 0, done.stderr[-4000:]
 
 

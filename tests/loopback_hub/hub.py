@@ -191,7 +191,7 @@ class LoopbackHub:
         self.repos[repo_id] = Repo(repo_id, private)
         return self.repos[repo_id]
 
-    def commit(self, repo_id: str, revision: str) -> Commit:
+    def _commit(self, repo_id: str, revision: str) -> Commit:
         with self.lock:
             commit = self.repos[repo_id].find(revision)
         if commit is None:

@@ -1,0 +1,53 @@
+"""A function in a process of its own that has loaded PyTorch already: forked from one that has done nothing else.
+
+For tests whose claim is what a process does, and not how it starts: loading PyTorch takes seconds.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_server = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
+# not hih_align: the server does not know the checkout's folder, and could find another one
+_server.set_forkserver_preload(["torch", "cv2", "skimage.data", "huggingface_hub", "typer"])
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a process ended, as `subprocess.CompletedProcess` says it."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(function: Callable[..., Any], *arguments: Any, timeout: float = 600) -> Done:
+    """Call a function of a module, with arguments that can be pickled.
+
+    Raises:
+        TimeoutError: after ``timeout`` seconds; the process is ended.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        written = [Path(folder, name) for name in ("stdout", "stderr")]
+        process = _server.Process(target=_captured, args=(written, function, arguments))
+        process.start()
+        process.join(timeout)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            raise TimeoutError(f"{function.__qualname__}{arguments} took longer than {timeout} s")
+        return Done(process.exitcode, *(path.read_text("utf-8") if path.exists() else "" for path in written))
+
+
+def _captured(written: list[Path], function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    for descriptor, path in enumerate(written, 1):
+        target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.dup2(target, descriptor)
+        os.close(target)
+    function(*arguments)
