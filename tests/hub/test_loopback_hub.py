@@ -251,7 +251,8 @@ def test_what_the_api_lists(hub: LoopbackHub) -> None:
     assert (lfs.sha256, lfs.size) == (hashlib.sha256(WEIGHTS).hexdigest(), len(WEIGHTS))
     assert api.model_info(REPO, revision="v1").sha == first
     assert api.model_info(REPO, revision=first[:8]).sha == first
-    assert api.list_repo_files(REPO, revision="v1") == ["config.json", "model.safetensors", "sub/more/a.txt"]
+    tagged = api.model_info(REPO, revision="v1").siblings or []
+    assert [sibling.rfilename for sibling in tagged] == ["config.json", "model.safetensors", "sub/more/a.txt"]
     assert api.file_exists(REPO, "b.txt")
     assert not api.file_exists(REPO, "c.txt")
     assert not api.repo_exists("user/other")
