@@ -6,6 +6,7 @@ from functools import cache
 import pytest
 
 from hih_align import FaceAligner, export
+from hih_align.hub.checkpoints import WEIGHTS_FILE, save_weights
 
 
 @pytest.fixture(scope="package")
@@ -19,6 +20,8 @@ def nano(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
         pytest.importorskip(backend)
         aligner = FaceAligner.from_pretrained("HIH_N/300w", device="cpu")
         out = tmp_path_factory.mktemp("nano") / backend
-        return str(export.export(aligner, out, "onnx" if backend == "onnxruntime" else "openvino").folder)
+        export.export(aligner, out, "onnx" if backend == "onnxruntime" else "openvino")
+        save_weights(aligner.network, out / WEIGHTS_FILE)  # for heatmaps
+        return str(out)
 
     return name
