@@ -16,6 +16,7 @@ SCRIPT = """
 import gc, signal, sys, threading
 from hih_align import FaceAligner
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 first, second = (FaceAligner.from_pretrained(sys.argv[2], device="cpu", backend=sys.argv[1]) for _ in range(2))
 del first
 gc.collect()
