@@ -23,6 +23,9 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     torch.set_num_threads(threads)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # of the processes that tests start
 
+# else OpenVINO's converter reports each conversion over the network, by a process of its own; its makers' word for "no"
+os.environ.setdefault("TF_BUILD", "tests of hih-align")
+
 # a shared machine is no stopwatch; and what CI finds must be there when it is looked for
 settings.register_profile("hih_align", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("hih_align")
