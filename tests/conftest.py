@@ -13,6 +13,7 @@ import pytest
 import skimage.data
 import torch
 from browsers import browser, detector_file, other_photograph, photograph, served, visits  # noqa: F401  # fixtures
+from converted import converted_nano  # noqa: F401  # a fixture
 from hypothesis import settings
 from made_faces import faces  # noqa: F401  # a fixture
 from numpy.typing import NDArray

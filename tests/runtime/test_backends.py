@@ -48,7 +48,7 @@ def own() -> FaceAligner:
 
 @pytest.fixture
 def crop(astronaut: Array) -> Array:
-    transform = square_crop(BOXES[0])
+    transform = square_crop(BOXES[0], size=128)
     return warp(astronaut, transform.matrix, transform.size)
 
 

@@ -99,9 +99,9 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("backend", ["torch", "openvino", "onnxruntime"])
-def test_a_forked_child_aligns(backend: str, nano: Callable[[str], str], expected: Path) -> None:
+def test_a_forked_child_aligns(backend: str, converted_nano: Callable[[str], str], expected: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, backend, nano(backend), str(expected)],
+        [sys.executable, "-c", SCRIPT, backend, converted_nano(backend), str(expected)],
         env=os.environ | {"PYTHONPATH": str(Path(hih_align.__file__).parents[1])},
         capture_output=True,
         text=True,

@@ -33,10 +33,10 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
-def test_ctrl_c_reaches_python_after_aligners_have_gone(backend: str, nano: Callable[[str], str]) -> None:
+def test_ctrl_c_reaches_python_after_aligners_have_gone(backend: str, converted_nano: Callable[[str], str]) -> None:
     """OpenVINO's plugin unmaps the signal stack that it gave to a thread: see `hih_align.runtime.openvino.core`."""
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, backend, nano(backend)],
+        [sys.executable, "-c", SCRIPT, backend, converted_nano(backend)],
         env=os.environ | {"PYTHONPATH": str(Path(hih_align.__file__).parents[1])},
         capture_output=True,
         text=True,

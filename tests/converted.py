@@ -1,3 +1,5 @@
+"""A network that runtimes need not convert: that takes seconds of every test."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -9,8 +11,8 @@ from hih_align import FaceAligner, export
 from hih_align.hub.checkpoints import WEIGHTS_FILE, save_weights
 
 
-@pytest.fixture(scope="package")
-def nano(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+@pytest.fixture(scope="session")
+def converted_nano(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     """What ``from_pretrained`` takes to run HIH_N/300w by a runtime: of those that convert, what is converted."""
 
     @cache
