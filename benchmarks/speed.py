@@ -345,7 +345,7 @@ def contenders(arguments: argparse.Namespace) -> list[Contender]:
     chosen = []
     for threads in arguments.threads:
         for size in arguments.sizes:
-            if size in RELEASED:
+            if size in RELEASED and not arguments.no_plain:
                 chosen.append(Contender(size, PLAIN, "fp32", threads))
             for backend in arguments.backends:
                 chosen += [
@@ -367,6 +367,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=["HIH_N", *RELEASED])
     parser.add_argument("--backends", nargs="*", default=["torch", "openvino", "onnxruntime"])
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16"])
+    parser.add_argument("--no-plain", action="store_true", help="without the released design, which is slow")
     parser.add_argument("--int8", nargs="+", default=[], metavar="BACKEND=FOLDER", help="a folder of hih-align export")
     parser.add_argument("--competitors", nargs="*", default=list(COMPETITORS), choices=list(COMPETITORS))
     parser.add_argument("--python", nargs="+", action="extend", default=[], metavar="COMPETITOR=INTERPRETER")
