@@ -1,0 +1,102 @@
+"""Parts of the demo that need neither a browser nor Gradio."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hih_align import Landmarks
+from hih_align.demo import models, session, view
+from hih_align.schemes import SCHEMES
+
+
+def landmarks(name: str = "300w") -> Landmarks:
+    scheme = SCHEMES[name]
+    points = np.stack((np.linspace(40, 60, len(scheme)), np.linspace(50, 80, len(scheme))), -1).astype(np.float32)
+    scores = np.linspace(0, 1, len(scheme)).astype(np.float32)
+    return Landmarks(points[None], scores[None], scheme, np.array([[40, 50, 60, 80]], np.float32))
+
+
+def test_boxes_are_lines_of_four_numbers() -> None:
+    assert view.boxes_from_text("") is None
+    assert view.boxes_from_text(" \n") is None
+    assert view.boxes_from_text("1, 2, 3.5, 4\n\n5 6 7 8\n") == [[1, 2, 3.5, 4], [5, 6, 7, 8]]
+    assert view.boxes_from_text(view.boxes_as_text([[1, 2, 3.5, 4]])) == [[1, 2, 3.5, 4]]
+    with pytest.raises(ValueError, match="boxes: the line '1, 2, 3' is not four numbers"):
+        view.boxes_from_text("1, 2, 3, 4\n1, 2, 3")
+
+
+def test_a_picture_has_every_point_with_its_name_and_colour() -> None:
+    page = view.picture(np.zeros((100, 200, 3), np.uint8), landmarks(), "one & <only>")
+    points = re.findall(r'<circle cx="([^"]+)" cy="([^"]+)" r="[^"]+" fill="([^"]+)" data-index="(\d+)">', page)
+    assert len(points) == 68
+    assert points[0] == ("40.00", "50.00", "#ff2828", "0")  # unsure: red
+    assert points[-1] == ("60.00", "80.00", "#50ff50", "67")  # sure: green
+    assert "<title>left_eye_0 (36), left eye, score 0.54</title>" in page
+    assert "one &amp; &lt;only&gt;" in page
+    assert "<only>" not in page
+
+
+def test_small_faces_are_shown_large_and_large_ones_whole() -> None:
+    small = view.around(landmarks(), 2000, 1000)
+    assert small is not None
+    x, y, width, height = small
+    assert (x, y) == (22, 32)  # 0.6 of the longer side, 30, about the points
+    assert (width, height) == (56, 66)
+    assert view.around(landmarks(), 80, 100) is None
+
+
+def test_a_table_has_a_line_for_each_face() -> None:
+    faces = landmarks()
+    assert view.table(faces[:0]) == ""
+    cells = re.findall(r"<td>([^<]*)</td>", view.table(faces))
+    assert cells[:7] == ["1", "0.500", "", "40.0", "50.0", "60.0", "80.0"]
+
+
+def test_models_and_schemes_that_are_here() -> None:
+    assert "HIH_T" in models.sizes()  # in the wheel
+    assert models.schemes("HIH_T") == ["300w", "wflw", "cofw"]
+    assert models.schemes("somebody/else") == []
+
+
+def test_uploads_are_removed_at_the_end_and_those_of_killed_demos_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name in session.PRIVATE:
+        monkeypatch.setenv(name, "")  # restored at the end
+    monkeypatch.delenv(session.FOLDER, raising=False)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    killed, running = (tmp_path / f"hih-align-demo-{pid}-x" for pid in (ended.pid, os.getppid()))
+    for folder in (killed, running):
+        folder.mkdir()
+    with session.private_folder() as folder:
+        assert not killed.exists()
+        assert running.is_dir()
+        assert os.environ["GRADIO_TEMP_DIR"] == str(folder)
+        assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
+        result = session.result_folder()
+        assert result.is_relative_to(folder)
+        (result / "points.json").write_text("[]")
+        os.utime(result, (0, 0))  # long ago
+        assert session.result_folder() != result
+        assert not result.exists()
+    assert not folder.exists()
+    assert session.FOLDER not in os.environ
+
+
+def test_without_gradio_the_command_names_the_extra() -> None:
+    code = (
+        "import sys; sys.modules['gradio'] = None; from hih_align.cli.app import main; sys.argv[1:] = ['demo']; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "hih-align: demo needs gradio: pip install 'hih-align[demo]'" in done.stderr

@@ -1,0 +1,56 @@
+"""The notebooks of examples/ run from their first cell to their last, and are small."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+nbformat = pytest.importorskip("nbformat", reason="needs nbclient and ipykernel: pip install 'hih-align[test]'")
+nbclient = pytest.importorskip("nbclient", reason="needs nbclient and ipykernel: pip install 'hih-align[test]'")
+pytest.importorskip("ipykernel", reason="needs nbclient and ipykernel: pip install 'hih-align[test]'")
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
+
+
+def executed(path: Path, monkeypatch: pytest.MonkeyPatch, shared: Path) -> Any:
+    """The notebook with its new outputs."""
+    notebook = nbformat.read(path, as_version=4)
+    # as it would be in a fresh checkout: its own folder is the working one
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
+    monkeypatch.setenv("HIH_ALIGN_WEIGHTS", str(shared / "weights"))
+    client = nbclient.NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(path.parent)}})
+    client.execute()
+    return notebook
+
+
+def text(notebook: Any) -> str:
+    """All that the cells have printed or shown as text."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    return "".join(output.get("text", "") or output.get("data", {}).get("text/plain", "") for output in outputs)
+
+
+def test_quickstart(monkeypatch: pytest.MonkeyPatch, shared: Path) -> None:
+    notebook = executed(ROOT / "examples" / "quickstart.ipynb", monkeypatch, shared)
+    assert "(68, 2) float32" in text(notebook)
+    assert "1 face" in text(notebook)
+    pictures = [
+        output
+        for cell in notebook.cells
+        for output in cell.get("outputs", ())
+        if "image/jpeg" in output.get("data", {})
+    ]
+    assert len(pictures) == 4
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_a_notebook_is_small_and_has_its_outputs(path: Path) -> None:
+    assert path.stat().st_size <= 300_000
+    cells = [cell for cell in json.loads(path.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
+    assert any(cell["outputs"] for cell in cells)
+    problems = [output for cell in cells for output in cell["outputs"] if output["output_type"] == "error"]
+    assert problems == []
