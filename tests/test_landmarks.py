@@ -148,7 +148,7 @@ def test_as_an_array(face: Landmarks, faces: Landmarks) -> None:
     np.testing.assert_array_equal(copy, face.points)
     np.testing.assert_array_equal(np.add(face, 1), face.points + 1)
     if np.lib.NumpyVersion(np.__version__) >= "2.0.0":
-        with pytest.raises(ValueError, match="copied"):
+        with pytest.raises(ValueError, match="need a copy"):
             np.asarray(face, np.float64, copy=False)
 
 
