@@ -1,7 +1,9 @@
 """Own landmarks from a few labelled faces: the table of docs/own-landmarks.md, with its bars.
 
     python benchmarks/own_landmarks.py                          # what needs no training: seconds a row, three draws
-    python benchmarks/own_landmarks.py --fine-tune --draws 1    # and what is trained: minutes a row
+    python benchmarks/own_landmarks.py --fine-tune --draws 0    # and what is trained: minutes a row
+    python benchmarks/own_landmarks.py --fine-tune --draws 0 --points beside --faces 48     # one row of each
+    python benchmarks/own_landmarks.py --many --draws 0         # 500 faces, by own names and by 300W's: hours on a CPU
 
 Two sets of 12 landmarks with names of their own (q0 ... q11): 12 that lie on landmarks of the start network, faces of
 ``300w_train`` and every third of ``300w_test_lfpw``; and 12 that do not (pupils, lower edges of the brows, jaw
@@ -27,7 +29,7 @@ from hih_align import FaceAligner
 from hih_align.data.annotations import read_dataset
 from hih_align.data.records import Dataset, Labels, Record
 from hih_align.evaluation.evaluate import evaluate
-from hih_align.schemes import Scheme
+from hih_align.schemes import W300, Scheme
 from hih_align.training import adapt, fine_tune
 
 NAMES = tuple(f"q{i}" for i in range(12))
@@ -87,7 +89,9 @@ BESIDE = Points(
 )
 
 
-def measure(points: Points, draw: int, root: Path, start: FaceAligner, tune: bool) -> dict[str, tuple[float, float]]:
+def measure(
+    points: Points, draw: int, root: Path, start: FaceAligner, *, tune: bool, many: bool, faces: Sequence[int]
+) -> dict[str, tuple[float, float]]:
     """NME and seconds by row."""
     whole = read_dataset(root / points.train / "annotations.json", points.scheme)
     order = np.random.default_rng(draw).permutation(len(whole))
@@ -103,14 +107,23 @@ def measure(points: Points, draw: int, root: Path, start: FaceAligner, tune: boo
     rows: dict[str, tuple[float, float]] = {}
     if points.nearest:
         rows["picked, nothing trained"] = error(start.select(points.nearest, points.own)), 0.0
-    for count in (12, 48):
+    for count in faces:
         made = adapt(start, points.dataset(whole, order[:count]), progress=False)
         rows[f"adapt, {count} faces"] = error(made.aligner), made.seconds
-    for count, val in ((12, 4), (48, 16)) if tune else ():
+
+    def trained(row: str, count: int, val: int, scheme: Scheme) -> None:
         begun = time.perf_counter()
         train, chosen = (points.dataset(whole, order[a:b]) for a, b in ((0, count), (count, count + val)))
+        train, chosen = replace(train, scheme=scheme), replace(chosen, scheme=scheme)
         tuned = fine_tune("HIH_T/300w", train, chosen, progress=sys.stderr is not None and sys.stderr.isatty())
-        rows[f"fine_tune, {count} + {val} faces"] = error(tuned), time.perf_counter() - begun
+        tuned = tuned.select(range(len(scheme)), points.own)
+        rows[row] = error(tuned), time.perf_counter() - begun
+
+    for count in faces if tune else ():
+        trained(f"fine_tune, {count} + {count // 3} faces", count, count // 3, points.own)
+    if many and points.nearest:
+        trained("fine_tune, 500 + 100 faces", 500, 100, points.own)
+        trained("the same, by 300W's names", 500, 100, W300.select(points.nearest, "own"))
     return rows
 
 
@@ -118,18 +131,22 @@ def main() -> int:
     """Print the table; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
-    parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--draws", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--points", choices=("old", "beside"), nargs="+", default=["old", "beside"])
+    parser.add_argument("--faces", type=int, nargs="+", default=[12, 48])
     parser.add_argument("--fine-tune", action="store_true", help="also train: minutes a row")
+    parser.add_argument("--many", action="store_true", help="also train on 500 faces: hours on a CPU")
     parser.add_argument("--init", default="HIH_T/300w")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     start = FaceAligner.from_pretrained(options.init)
     missed = []
-    for points in (ON_OLD, BESIDE):
-        found = [measure(points, draw, options.data, start, options.fine_tune) for draw in range(options.draws)]
-        draws = " | ".join(f"draw {n}" for n in range(options.draws))
+    for points in [{"old": ON_OLD, "beside": BESIDE}[name] for name in options.points]:
+        how = {"tune": options.fine_tune, "many": options.many, "faces": options.faces}
+        found = [measure(points, draw, options.data, start, **how) for draw in options.draws]
+        draws = " | ".join(f"draw {n}" for n in options.draws)
         print(f"\n| {points.title} | {draws} | mean | bar | seconds |", flush=True)
-        print("| --- |" + " --- |" * (options.draws + 3))
+        print("| --- |" + " --- |" * (len(options.draws) + 3))
         for row in found[0]:
             errors, seconds = zip(*(draw[row] for draw in found), strict=True)
             mean, bar = float(np.mean(errors)), points.bars.get(row)

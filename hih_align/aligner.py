@@ -509,6 +509,19 @@ class FaceAligner:
             refine=0,
             refine_above=None,
         )
+        return self.with_config(config)
+
+    def with_config(self, config: Config) -> FaceAligner:
+        """An aligner that shares this one's network and reads it by another config.
+
+        Args:
+            config: of a network of the same heads and size.
+
+        Device, precision, decoder, runtime and face detector are this aligner's.
+
+        Raises:
+            ValueError: a config of another network; as `network`.
+        """
         return FaceAligner(
             self.network,
             config,

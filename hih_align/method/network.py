@@ -123,10 +123,18 @@ class Stack(nn.Module):
         self.merge_feature = Unit(channels, channels, 1)
         self.merge_heatmaps = Unit(landmarks, channels, 1)
 
+    def features(self, x: Tensor) -> Tensor:
+        """What the integer heatmaps are predicted from."""
+        return cast("Tensor", self.feature(self.residual(self.hourglass(x))))
+
+    def fused(self, x: Tensor, feature: Tensor, heatmaps: Tensor) -> Tensor:
+        """What the next stack sees."""
+        return x + self.merge_feature(feature) + self.merge_heatmaps(heatmaps)
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        feature = self.feature(self.residual(self.hourglass(x)))
+        feature = self.features(x)
         heatmaps = self.predict(feature)
-        return heatmaps, x + self.merge_feature(feature) + self.merge_heatmaps(heatmaps)
+        return heatmaps, self.fused(x, feature, heatmaps)
 
 
 class StackedHourglass(nn.Module):
@@ -182,9 +190,13 @@ class DecimalHead(nn.Module):
         self.squeeze = Unit(width, width, 1)
         self.predict = nn.Conv2d(width, landmarks, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor) -> Tensor:
+        """What the decimal heatmaps are predicted from."""
         x = F.max_pool2d(self.expand(x), 3, stride=2)
-        return self.predict(self.squeeze(self.down(x)))
+        return cast("Tensor", self.squeeze(self.down(x)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast("Tensor", self.predict(self.features(x)))
 
 
 class HIHNet(nn.Module):

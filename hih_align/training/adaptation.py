@@ -139,15 +139,7 @@ def adapt(
     report = _report(seen, held_out, matching, start.decoder, faces)
     config = adapted_config(start, seen, matching, faces.scheme)
     config = replace(config, calibration={start.decoder.method: _curve(report)})
-    aligner = FaceAligner(
-        start.network,
-        config,
-        device=start.device,
-        dtype=start.dtype,
-        decode=start.decoder,
-        backend=start.backend,
-        detector=start.detector,
-    )
+    aligner = start.with_config(config)
     if out is not None:
         aligner.save_pretrained(out)
     said = advice(report, matching, seen.points, known)
@@ -188,7 +180,6 @@ def look(start: FaceAligner, faces: Dataset, limit: int = FACES, progress: bool 
     plain = _uncalibrated(start)
     points, heights = _run(plain, records, boxes, "faces", progress)
     config = replace(start.config, refine=0, refine_above=None)
-    tight = tight_box(points)
     if start.config.refits and np.median(_off(points, boxes)) > OFF:
         ratio = config.crop_ratio
         few = np.unique(np.linspace(0, len(records) - 1, TRIED).round().astype(int))
@@ -197,27 +188,42 @@ def look(start: FaceAligner, faces: Dataset, limit: int = FACES, progress: bool 
             larger = _uncalibrated(start, ratio * factor)
             sure[factor] = float(_run(larger, [records[i] for i in few], boxes[few], "", False)[1].mean())
         best = max(sure, key=sure.__getitem__)
-        if best != 1.0:
-            points, heights = _run(_uncalibrated(start, ratio * best), records, boxes, "faces", progress)
-        tight = tight_box(points)
-        # the second pass is in boxes of the size that gives the network its own crops at the same ratio
-        middle, half = (tight[:, :2] + tight[:, 2:]) / 2, (tight[:, 2:] - tight[:, :2]) / 2 / best
-        points, heights = _run(
-            _uncalibrated(start, ratio * best),
-            records,
-            np.concatenate((middle - half, middle + half), 1),
-            "faces, in the boxes found",
-            progress,
-        )
+        points, heights = look_twice(start, records, best, points if best == 1.0 else None, progress)
         config = replace(config, crop_ratio=ratio * best, refine=1)
     return Seen(tuple(records), points, heights, target, labelled, config)
 
 
+def look_twice(
+    start: FaceAligner,
+    records: Sequence[Record],
+    larger: float,
+    points: NDArray[np.float64] | None = None,
+    progress: bool = True,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(N, H, 2) points and (N, H) heights by a second pass, in the boxes of what the first one found.
+
+    Args:
+        start: the network.
+        records: the faces.
+        larger: the first pass has crops that are larger by this factor.
+        points: what the first pass found; by default it is run.
+        progress: draw progress bars on stderr.
+    """
+    ratio = start.config.crop_ratio * larger
+    if points is None:
+        boxes = np.array([record.box for record in records], np.float64)
+        points = _run(_uncalibrated(start, ratio), records, boxes, "faces", progress)[0]
+    # the second pass is in boxes of the size that gives the network its own crops at the same ratio
+    tight = tight_box(points)
+    middle, half = (tight[:, :2] + tight[:, 2:]) / 2, (tight[:, 2:] - tight[:, :2]) / 2 / larger
+    around = np.concatenate((middle - half, middle + half), 1)
+    return _run(_uncalibrated(start, ratio), records, around, "faces, in the boxes found", progress)
+
+
 def _uncalibrated(start: FaceAligner, ratio: float | None = None) -> FaceAligner:
     """The aligner with heights for scores, of its own scheme, of another crop ratio."""
-    config = replace(start.config, calibration={}, output=None, crop_ratio=ratio or start.config.crop_ratio)
-    return FaceAligner(
-        start.network, config, device=start.device, dtype=start.dtype, decode=start.decoder, backend=start.backend
+    return start.with_config(
+        replace(start.config, calibration={}, output=None, crop_ratio=ratio or start.config.crop_ratio)
     )
 
 

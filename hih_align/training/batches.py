@@ -36,6 +36,11 @@ class Batches:
         self._recipe, self._scheme, self._faces = recipe, scheme, faces
         self._accelerator, self._pieces = accelerator, pieces
 
+    @property
+    def pieces(self) -> int:
+        """How many batches a step of this process has."""
+        return self._pieces // self._accelerator.num_processes
+
     def steps(self, epoch: int, rows: Indices, stage: Stage, start: int) -> Generator[Batch]:
         """Yield this process's pieces of the batches of an epoch, augmented.
 

@@ -19,7 +19,7 @@ def curve_figure(epochs: Sequence[Mapping[str, Any]]) -> Figure:
 
     Args:
         epochs: the lines of ``metrics.jsonl``, at least one. The minutes of a run that was stopped and resumed add up.
-            They include validation.
+            They include validation. The NME of a matched start is a dashed line.
 
     Raises:
         ImportError: matplotlib is missing.
@@ -40,13 +40,16 @@ def curve_figure(epochs: Sequence[Mapping[str, Any]]) -> Figure:
         for axes in (above, below):
             axes.axvspan(begun, at[-1], color=colour, alpha=0.06, linewidth=0)
         begun = float(at[-1])
+    start = next((epoch["start"] for epoch in epochs if "start" in epoch), None)
+    if start is not None:
+        above.axhline(start, color="grey", linestyle="--", label="start, nothing trained")
     above.set(yscale="log", ylabel="validation NME, %")
     above.yaxis.set_major_formatter("{x:g}")
     above.yaxis.set_minor_formatter("{x:g}")
     above.legend(fontsize=8)
     below.set(yscale="log", xlim=(0, begun), xlabel="minutes of training", ylabel="loss")
     scores = [epoch["nme"] for epoch in epochs if epoch["stage"] == epochs[-1]["stage"] and "nme" in epoch]
-    best = f", best NME {min(scores):.2f}" if scores else ""
+    best = f", best NME {min([*scores, *([] if start is None else [start])]):.2f}" if scores else ""
     above.set_title(f"{len(epochs)} epochs, {begun:.0f} minutes{best}", fontsize=9)
     for axes in (above, below):
         axes.grid(alpha=0.3, which="both")

@@ -173,6 +173,8 @@ def epoch_record(
             "normalizer": validated.settings.normalizer,
             "best": at.best,
         }
+        if at.start is not None:
+            record["start"] = at.start
     return record
 
 

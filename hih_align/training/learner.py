@@ -67,6 +67,10 @@ class HIH(Learner):
         super().__init__()
         self.network = network
 
+    def settled(self) -> HIHNet:
+        """The network to keep, with all that was learnt in it."""
+        return self.network
+
     def forward(self, images: Tensor, subpixel: bool = True) -> Output:
         integer, features = self.network.trunk(images)
         maps = torch.stack(integer, 1)

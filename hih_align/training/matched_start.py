@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,9 @@ from ..data.records import Dataset, Record, stack_labels
 from ..hub.config import Config
 from ..method.decoder import Decoder
 from ..method.network import HIHNet
-from ..method.readout import Readout
+from ..method.readout import Readout, pick
 from ..schemes import Scheme
-from .adaptation import Seen, adapted_config, look
+from .adaptation import Seen, adapted_config, look, look_twice
 from .advice import doubtful_mirror, scratch
 from .learner import HIH, Output
 from .matching import Matching, match
@@ -28,6 +29,9 @@ from .warmstart import Start
 
 #: Boxes that reach beyond the points by less than this, in shares of their side, are taken for the points' own.
 TIGHT = 0.03
+
+#: A landmark lies on its source where their mean distance is at most this many times the labels' spread.
+COINCIDING = 1.2
 
 
 class Untrained(HIH):
@@ -58,12 +62,21 @@ class MatchedStart:
         matching: between the start network's landmarks and the run's.
         learner: the start network, read so.
         config: of the checkpoint that it is.
+        crop_ratio: that the start network was trained with.
+        rebox: gives faces the boxes that the start network wants, those of what it finds; None where the faces' own
+            are such boxes.
+        untouched: the start network, of which each landmark is its source's point as it is.
+        coinciding: (M,) numbers of the landmarks that lie on their sources: `untouched` finds them, too.
         advice: sentences on what may be wrong with the labels.
     """
 
     matching: Matching
     learner: Untrained
     config: Config
+    crop_ratio: float
+    rebox: Callable[[Sequence[Record]], tuple[Record, ...]] | None
+    untouched: Untrained
+    coinciding: NDArray[np.intp]
     advice: tuple[str, ...]
 
 
@@ -89,12 +102,27 @@ def matched_start(
     matching = match(seen.points, seen.target, seen.labelled, start.scheme, scheme)
     made = replace(adapted_config(aligner, seen, matching, scheme), calibration={})
     assert made.readout is not None
+    as_it_is = config.readout or pick(config.heads, range(config.heads))
+    picked = as_it_is.then(np.eye(len(start.scheme))[matching.sources])
     return MatchedStart(
         matching,
         Untrained(network, made.readout, made.decoder).to(device).eval(),
         made,
+        config.crop_ratio,
+        partial(_reboxed, aligner, seen) if seen.config.refine else None,
+        Untrained(network, picked, made.decoder).to(device).eval(),
+        np.flatnonzero([m.distance <= COINCIDING * m.spread or m.how == "same" for m in matching.matches]),
         (*scratch(matching), *doubtful_mirror(seen.points, _known(seen), start.scheme, scheme)),
     )
+
+
+def _reboxed(aligner: FaceAligner, seen: Seen, records: Sequence[Record]) -> tuple[Record, ...]:
+    """Faces in the tight boxes of what a network finds on them; of those that were seen, of what it found."""
+    found = {record.key: points for record, points in zip(seen.records, seen.points, strict=True)}
+    if new := [record for record in records if record.key not in found]:
+        points, _ = look_twice(aligner, new, seen.config.crop_ratio / aligner.config.crop_ratio, progress=False)
+        found |= {record.key: p for record, p in zip(new, points, strict=True)}
+    return tuple(replace(r, boxes={**r.boxes, "annotated": tight_box(found[r.key][None])[0]}) for r in records)
 
 
 def _known(seen: Seen) -> NDArray[np.float64]:

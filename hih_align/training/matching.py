@@ -25,7 +25,7 @@ _Complex = NDArray[np.complex128]
 CARRIED = 3.0
 
 #: The ridge regression prefers a constant offset as strongly as this many faces would.
-RIDGE_FACES = 12.0
+RIDGE_FACES = 3.0
 
 #: With more spread than this, in shares of the face's longer side, no old landmark is related.
 UNRELATED = 0.1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,15 +11,28 @@ from torch import nn
 
 from .recipe import Recipe
 
+#: Layers that start from scratch learn so many times as fast as those that are trained already.
+SCRATCH_RATE = 10.0
 
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Adam or AdamW. AdamW's weight decay spares biases and batch normalisation; Adam's is an L2 term of all."""
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    spared = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [
-        {"params": decayed, "weight_decay": recipe.weight_decay},
-        {"params": spared, "weight_decay": 0.0 if recipe.optimizer == "adamw" else recipe.weight_decay},
-    ]
+
+def make_optimizer(model: nn.Module, recipe: Recipe, fast: Sequence[nn.Module] = ()) -> torch.optim.Optimizer:
+    """Adam or AdamW. AdamW's weight decay spares biases and batch normalisation; Adam's is an L2 term of all.
+
+    Args:
+        model: of whose parameters those learn that require a gradient.
+        recipe: kind, first learning rate and so on.
+        fast: modules of ``model`` that learn `SCRATCH_RATE` times as fast: they start from scratch, the rest does not.
+    """
+    hurried = {parameter for module in fast for parameter in module.parameters()}
+    spared = 0.0 if recipe.optimizer == "adamw" else recipe.weight_decay
+    groups: list[dict[str, Any]] = []
+    for rate in (1.0, SCRATCH_RATE):
+        learning = [p for p in model.parameters() if p.requires_grad and (p in hurried) == (rate == SCRATCH_RATE)]
+        if learning:
+            groups += [
+                {"params": [p for p in learning if p.ndim > 1], "weight_decay": recipe.weight_decay, "rate": rate},
+                {"params": [p for p in learning if p.ndim <= 1], "weight_decay": spared, "rate": rate},
+            ]
     kind: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
     return kind(groups, lr=recipe.stages[0].lr, betas=recipe.betas, eps=recipe.eps, fused=True)
 

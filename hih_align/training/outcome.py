@@ -99,7 +99,7 @@ def network_config(
 def keep_network(folder: Path, model: Learner, config: Config) -> None:
     """Write a network as a checkpoint folder; of one that is not HIH the weights alone."""
     if isinstance(model, HIH):
-        save_checkpoint(folder, model.network, config)
+        save_checkpoint(folder, model.settled(), config)
     else:  # a competitor: no aligner reads it
         folder.mkdir(exist_ok=True)
         save_weights(cast("HIHNet", model), folder / WEIGHTS_FILE)
@@ -131,6 +131,22 @@ def calibrate_best(out: Path, dataset: Dataset, device: torch.device, *, decoder
     if progress:
         say(markdown(chosen))
     return chosen.passes[chosen.config.refine]["annotated"]
+
+
+def gain(at: Progress) -> str:
+    """A complete run's validation NME before and after, for people.
+
+    Of a run without a matched start the best alone.
+    """
+    said = f"best: nme {at.best:.3f}"
+    if at.start is not None:
+        said = f"start, nothing trained: nme {at.start:.3f}; {said}"
+    if at.untouched is not None and at.best_there is not None:
+        said += (
+            f"; landmarks that lie on the start network's own: the network as it was {at.untouched:.3f}, best "
+            f"{at.best_there:.3f}"
+        )
+    return said
 
 
 def conclude(at: Progress, best: Report | None) -> None:

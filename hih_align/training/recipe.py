@@ -2,6 +2,8 @@
 
 A recipe is a YAML file (``recipes/*.yaml``, or a user's own). Its keys are the attributes of `Recipe`. A key that the
 file leaves out has the default of the attribute.
+
+The file has more than 400 lines because the keys of a recipe, their defaults and how they are read belong together.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from ..method.sizes import SIZES, Size
 from ..schemes import SCHEMES
 from . import plain
 from .augmentation import PRESETS, Augmentation
+from .few import Few
 from .learner import size_of
 
 #: The folder of the packaged recipes.
@@ -117,6 +120,7 @@ class Recipe:
             time ends, and the learning rate follows the share of the time that is over. The epochs of the stage then
             say only what share of the run ``warmup`` and ``milestones`` are. Only for a recipe with one stage, and for
             one process.
+        few: how landmarks are learnt from few faces, see `Few`; needs ``match``.
         min_steps: least number of optimiser steps. If the epochs of the stages have fewer steps, the epochs of all
             stages, their warm-up and ``validate_every`` are multiplied by the same factor, and the moving average spans
             at most a tenth of the run.
@@ -151,6 +155,7 @@ class Recipe:
     calibrate: Literal["all", "scores", "no"] = "all"
     match: bool = False
     seconds: float | None = None
+    few: Few = field(default_factory=Few)
     min_steps: int = 0
     validate_every: int = 1
     seed: int = 0
@@ -278,6 +283,7 @@ def load_recipe(name: str, size: str | None = None, overrides: Mapping[str, Any]
             T. The mapping ``by_size`` of a file holds values that depend on the size.
         overrides: values by dotted key, such as ``{"losses.alpha": 0.05, "stages.0.epochs": 3}``. "epochs", "batch",
             "lr", "schedule" and "warmup" set the value in every stage. If epochs are set, ``min_steps`` is ignored.
+            "lr", "epochs" and "min_steps" count for few faces, too (`Few`).
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -312,8 +318,14 @@ def load_recipe(name: str, size: str | None = None, overrides: Mapping[str, Any]
         data["scheme"] = scheme
     for key, value in (overrides or {}).items():
         _set(data, key, value)
-    if "min_steps" not in (overrides or {}) and any(key.split(".")[-1] == "epochs" for key in overrides or {}):
+    given = overrides or {}
+    if "min_steps" not in given and any(key.split(".")[-1] == "epochs" for key in given):
         data["min_steps"] = 0  # the given number of epochs is exact
+    if isinstance(few := data.get("few"), dict):  # what is said of every stage is said of few faces, too
+        if "lr" in given and "few.lr" not in given:
+            few["lr"] = given["lr"]
+        if {"min_steps", "epochs"} & set(given) and "few.steps" not in given:
+            few["steps"] = data.get("min_steps", 0)
     return recipe_from_dict(data, str(path) if path.is_relative_to(FOLDER) is False else f"recipe {name}")
 
 

@@ -43,8 +43,10 @@ class Progress:
     """The state of a run, except its tensors.
 
     ``step`` counts within the current ``epoch``. The fields from ``seconds`` on are for the epoch's line in
-    ``metrics.jsonl``. ``spent``, ``opening`` (until the end of the first step), ``validating`` (the last validation)
-    and ``ended`` are for a run that ends with its time, see `clock.Clock`.
+    ``metrics.jsonl``. ``start`` is the NME of the matched start; ``untouched`` is the NME of the start network on the
+    landmarks that lie on its own, and ``best_there`` that of the best network. ``spent``, ``opening`` (until the end of
+    the first step), ``validating`` (the last validation) and ``ended`` are for a run that ends with its time, see
+    `clock.Clock`.
     """
 
     epoch: int = 0
@@ -57,6 +59,8 @@ class Progress:
     calibrated: float | None = None
     worked: float = 0.0
     start: float | None = None
+    untouched: float | None = None
+    best_there: float | None = None
     curve: list[float] = field(default_factory=list)
     sums: dict[str, float] = field(default_factory=dict)
     spent: float = 0.0

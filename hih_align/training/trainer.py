@@ -14,9 +14,11 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -32,14 +34,15 @@ from .accelerator import make_accelerator, pieces
 from .advice import other_boxes
 from .augmentation import Batch
 from .batches import Batches
+from .beginning import begin, may_grow
 from .clock import Clock
 from .ema import EMA
+from .grown import Grown, Kept, repeats
 from .journal import Journal, epoch_line, epoch_record, tell_step
 from .learner import HIH, Build, Learner, build_hih, compiled
-from .matched_start import MatchedStart, matched_start, training_reach
-from .narrow import fitted
+from .matched_start import training_reach
 from .optimizer import make_optimizer
-from .outcome import Result, calibrate_best, conclude, keep_network, network_config, save_diverged
+from .outcome import Result, calibrate_best, conclude, gain, keep_network, network_config, save_diverged
 from .pending import Pending
 from .recipe import Recipe, Stage
 from .run_folder import STATE_FILE, Progress, describe, load_state, read_run, save_state, stored_size, write_run
@@ -48,10 +51,13 @@ from .schedule import Schedule
 from .signals import StopRequest
 from .supply import Stores, Supply, Waits, ahead
 from .validation import Validator
-from .warmstart import Start, load_start, warm_start
+from .warmstart import Start, load_start
 
 #: Number of steps after which the duration of a run is estimated.
 TIMED = 3
+
+#: Time of a step with kept features (`grown.Kept`), as a share of the time of a step that makes them.
+AGAIN = 0.05
 
 
 def train(
@@ -146,7 +152,11 @@ class Trainer:
         description = describe(recipe, data, val, init)
         stored = read_run(out, description, resume)
         going_on = stored is not None and (out / STATE_FILE).is_file()
-        start = None if going_on or init is None else init if isinstance(init, Start) else load_start(init, scheme)
+        faces = sum(record.labels is not None for source in data for record in source.dataset.records)
+        if init is None or (going_on and not may_grow(recipe, faces)):
+            start = None
+        else:
+            start = init if isinstance(init, Start) else load_start(init, scheme)
         if going_on:
             self.size = stored_size(cast("dict[str, Any]", stored))
         else:
@@ -155,47 +165,61 @@ class Trainer:
         recipe = replace(recipe, stages=stages)
         how: dict[str, Any] = {"workers": workers, "skip_bad": skip_bad, "progress": self._show, "stores": stores}
         device = self.accelerator.device
-        self.faces = Supply(
-            [source.dataset for source in data],
-            side=recipe.store_side,
-            margin=recipe.store_margin,
-            device=device,
-            limit=limit,
-            **how,
-        )
-        left = limit - self.faces.held
-        side = self.size.input_size
-        self.val = None if val is None else Validator(val, self.accelerator, recipe.crop_ratio, side, limit=left, **how)
+        of_store: dict[str, Any] = {
+            "side": recipe.store_side,
+            "margin": recipe.store_margin,
+            "device": device,
+            "limit": limit,
+        } | how
+        self.faces = Supply([source.dataset for source in data], **of_store)
+        of_crops: dict[str, Any] = {
+            "crop_ratio": recipe.crop_ratio,
+            "side": self.size.input_size,
+            "limit": limit - self.faces.held,
+        } | how
+        self.val = None if val is None else Validator(val, self.accelerator, **of_crops)
+        self._val_faces = None if self.val is None else self.val.dataset
         if self.val is not None:  # compare only faces whose photographs can be read
             require_disjoint([replace(data[0].dataset, records=self.faces.records)], self.val.dataset)
             for sentence in other_boxes(self.faces.records, self.val.faces.records):
                 warnings.warn(sentence, stacklevel=3)
         self.order = Order(self.faces.sources, [source.weight for source in data], recipe.seed)
-        self.recipe = recipe = recipe.with_steps(self.order.faces)
+        begun = begin(
+            recipe,
+            start,
+            self.faces,
+            scheme,
+            self.size,
+            build=build,
+            device=device,
+            progress=self._show and not going_on,
+        )
+        rebox = begun.matched.rebox if isinstance(begun.model, Grown) and begun.matched is not None else None
+        if rebox is not None:  # the network stays as it is: it sees the faces in boxes that it knows
+            of = [self.faces.sources == number for number in range(len(data))]
+            records = [tuple(compress(self.faces.records, rows)) for rows in of]
+            known = [replace(s.dataset, records=rebox(some)) for s, some in zip(data, records, strict=True)]
+            self.faces = Supply(known, **of_store)
+            if self.val is not None:
+                again = replace(self.val.dataset, records=rebox(self.val.dataset.records))
+                self.val = Validator(again, self.accelerator, **of_crops)
+        self.recipe = recipe = begun.recipe.with_steps(self.order.faces)
+        #: What the start weights make of the run's landmarks without training.
+        self.matched, self.warm_start = begun.matched, begun.warm_start
         self._reach = training_reach(self.faces.records)
         self._batches = Batches(recipe, scheme, self.faces, self.accelerator, self._pieces)
         self._schedule = Schedule(recipe.stages, self.order)
         rounding = recipe.losses.rounding
         self.decoder = replace(recipe.decoder, bin_offset=0.5) if rounding == "floor" else recipe.decoder
 
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(recipe.seed)
-            model = build(len(scheme), self.size)
-        #: The network that the matched start weights give without training.
-        self.matched: MatchedStart | None = None
-        if start is not None and recipe.match and isinstance(model, HIH):
-            self.matched = matched_start(start, self.faces.records, scheme, device, self._show)
-            for sentence in () if self.matched is None else self.matched.advice:
-                warnings.warn(sentence, stacklevel=3)
-        if start is not None and isinstance(model, HIH):
-            start = fitted(start, self.size, self.faces, recipe)
-        sources = None if self.matched is None else self.matched.matching.sources
-        self.warm_start = warm_start(model, start, scheme, sources) if start is not None else None
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-        self.model: Learner = model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
+        self.model: Learner = begun.model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
+        self._kept: Kept | None = None
+        if isinstance(self.model, Grown):
+            self._kept = Kept(self._batches, self.model, repeats(recipe.few, self.order.faces))
         self.ema = EMA(self.model, recipe.ema) if recipe.ema else None
         ready = compiled(self.model, recipe.compile)
-        self.net, self.optimizer = self.accelerator.prepare(ready, make_optimizer(self.model, recipe))
+        self.net, self.optimizer = self.accelerator.prepare(ready, make_optimizer(self.model, recipe, begun.fast))
         self.progress = Progress()
         self._stop, self._agreed = StopRequest(), False
         self._pending: Pending | None = None
@@ -247,8 +271,8 @@ class Trainer:
         if self._ended:
             self._calibrate()
             if self.val is not None and self.accelerator.is_main_process:
-                if at.start is not None and self._show:
-                    say(f"start, nothing trained: nme {at.start:.3f}; best: {at.best:.3f}")
+                if self._show and at.start is not None:
+                    say(gain(at))
                 conclude(at, self._best)
         return Result(
             out=self.out,
@@ -268,8 +292,11 @@ class Trainer:
         at = self.progress
         if self.val is None or self.matched is None or at.steps or len(self.recipe.stages) > 1:
             return
-        at.start = at.best = self.val.measure(self.matched.learner, self.decoder).overall.nme
-        at.best_stage = 0
+        start = self.val.measure(self.matched.learner, self.decoder)
+        at.start, at.best, at.best_stage = start.overall.nme, start.overall.nme, 0
+        if len(self.matched.coinciding):
+            untouched = self.val.measure(self.matched.untouched, self.decoder)
+            at.untouched, at.best_there = (self._there(report) for report in (untouched, start))
         journal.say(f"start, nothing trained: nme {at.start:.3f}")
         if self.accelerator.is_main_process:
             keep_network(self.out / BEST, self.matched.learner, self.matched.config)
@@ -291,17 +318,25 @@ class Trainer:
         along = (self.progress.epoch - first) * steps + step if share is None else share * stage.epochs * steps
         return stage.rate(along, steps)
 
+    def _there(self, report: Report) -> float:
+        """NME of the landmarks that lie on the start network's own."""
+        assert self.matched is not None
+        return float(np.nanmean(report.landmark_nme[self.matched.coinciding]))
+
     def _estimate(self, journal: Journal, steps: int) -> None:
         """After the first steps, estimate the duration of the run and report it."""
         left = sum(self._schedule.steps(epoch) for epoch in range(self.recipe.epochs)) - steps
-        minutes = (time.perf_counter() - self._begun) / steps * left / 60
+        slow = left if self._kept is None else min(left, self._kept.epochs * self._schedule.steps(0) - steps)
+        minutes = (time.perf_counter() - self._begun) / steps * (slow + AGAIN * (left - slow)) / 60
         journal.say(f"{left} steps remain, about {minutes:.0f} minutes, plus validation")
 
     def _epoch(self, journal: Journal) -> bool:
         """Run the rest of the current epoch. Returns False if a signal ended it early."""
         at, accelerator = self.progress, self.accelerator
         number, stage, first = self._schedule.at(at.epoch)
-        rows = self.order.epoch(at.epoch, stage.batch)
+        source: Batches | Kept = self._batches if self._kept is None else self._kept
+        shown = at.epoch if self._kept is None else at.epoch % self._kept.epochs
+        rows = self.order.epoch(shown, stage.batch)
         begun = time.perf_counter()
         self.net.train()
         if self.recipe.frozen_statistics:
@@ -312,7 +347,7 @@ class Trainer:
             journal.picture(f"batch-{stage.size}px", self._batches.picture(at.epoch, rows, stage), at.steps)
         waits = Waits(accelerator.device)
         worked = begun
-        batches = self._batches.steps(at.epoch, rows[at.step :], stage, at.step)
+        batches = source.steps(shown, rows[at.step :], stage, at.step)
         if accelerator.device.type == "cpu":  # a GPU works asynchronously anyway
             batches = ahead(batches)
         with closing(batches):
@@ -350,7 +385,7 @@ class Trainer:
     def _step(self, stage: Stage, lr: float, rows: Indices, step: int, batches: Iterator[Batch], waits: Waits) -> None:
         recipe, accelerator, at = self.recipe, self.accelerator, self.progress
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("rate", 1.0)
         # the count of the whole step: otherwise pieces with few labels would weigh more than others
         count = max(float(self.faces.labelled[rows].sum()), 1.0) / self._pieces
         values: list[Tensor] = []
@@ -391,7 +426,8 @@ class Trainer:
         self._agreed |= stop > 0
         if not all(math.isfinite(value) for value in values):
             stage = self._schedule.at(pending.epoch)[1]
-            batches = self._batches.steps(pending.epoch, pending.rows[None], stage, start=pending.step)
+            epoch = pending.epoch if self._kept is None else pending.epoch % self._kept.epochs
+            batches = self._batches.steps(epoch, pending.rows[None], stage, start=pending.step)
             losses = dict(zip(pending.names, values, strict=True))
             path = self.out / f"diverged-{self.accelerator.process_index}.pt"
             keys = [self.faces.records[i].key for i in pending.rows]
@@ -416,6 +452,7 @@ class Trainer:
             at.curve.append(validated.overall.nme)
         if better and validated is not None:
             at.best, self._best = validated.overall.nme, validated
+            at.best_there = None if self.matched is None or at.start is None else self._there(validated)
         if better or self.val is None:
             self._keep(BEST)
         record = epoch_record(at, number, stage, at.step, lr, validated)
@@ -456,17 +493,19 @@ class Trainer:
     def _calibrate(self) -> None:
         """Choose decoder, refining passes and score calibration of ``best/`` on the validation faces, once."""
         how, at = self.recipe.calibrate, self.progress
-        if self.val is None or how == "no" or at.calibrated is not None or not isinstance(self.averaged, HIH):
+        if self._val_faces is None or how == "no" or at.calibrated is not None or not isinstance(self.averaged, HIH):
             return
         if self.accelerator.is_main_process:
             at.calibrated = calibrate_best(
-                self.out, self.val.dataset, self.accelerator.device, decoder=how == "all", progress=self._show
+                self.out, self._val_faces, self.accelerator.device, decoder=how == "all", progress=self._show
             )
         self._save()
 
     @property
     def config(self) -> Config:
         """The config of the resulting network."""
+        if isinstance(self.model, Grown) and self.matched is not None:
+            return replace(self.matched.config, readout=self.model.readout)
         return network_config(self.recipe, self.scheme, self.size, self.decoder, self._reach)
 
     def _keep(self, name: str) -> None:

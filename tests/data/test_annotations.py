@@ -58,7 +58,7 @@ COCO = """{
      "keypoints": [10.25, 12.0, 2, 29.0, 11.5, 1, 0, 0, 0]}
   ],
   "categories": [
-    {"id": 1, "name": "person", "supercategory": "person", "keypoints": ["nose", "left_eye", "right_eye"],
+    {"id": 1, "name": "person", "supercategory": "person", "keypoints": ["left", "right", "nose"],
      "skeleton": [[1, 2]]}
   ]
 }"""
@@ -224,6 +224,42 @@ def test_other_skeletons_are_no_faces(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(data))
     picture(tmp_path / "a.png")
     assert only(read_dataset(tmp_path / "a.json", EYES)).key.endswith("#1268")
+
+
+@pytest.mark.parametrize(
+    ("names", "left", "told"),
+    [
+        (["right", "left", "nose"], [29, 11.5], None),  # put in order by name
+        (["0", "1", "2"], [10.25, 12], None),  # numbers in the place of names
+        (["1", "2", "3"], [10.25, 12], None),
+        (["a", "b", "nose"], [10.25, 12], "keypoint 0 is named 'a', in scheme 'eyes' 'left': the keypoints are taken"),
+    ],
+)
+def test_names_that_differ_from_the_schemes_are_told(
+    tmp_path: Path, names: list[str], left: list[float], told: str | None
+) -> None:
+    path = renamed(tmp_path, names)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        record = only(read_dataset(path, EYES))
+    assert record.labels is not None
+    same(record.labels.points[0], left)
+    messages = [str(w.message) for w in caught]
+    assert len(messages) == (told is not None)
+    assert all(str(told) in message for message in messages)
+
+
+def renamed(folder: Path, names: list[str]) -> Path:
+    data = json.loads(coco(folder).read_text())
+    data["categories"][0]["keypoints"] = names
+    path = folder / "a.json"
+    path.write_text(json.dumps(data))
+    return path
+
+
+def test_some_of_the_schemes_names_in_another_place_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'left' stands in another place than in the scheme"):
+        read_dataset(renamed(tmp_path, ["right", "left", "chin"]), EYES)
 
 
 # .pts, https://ibug.doc.ic.ac.uk/resources/300-W/; 1-based, says menpo's PTSImporter

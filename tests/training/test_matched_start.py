@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from made_faces import faces, lines  # noqa: F401
+from torch import nn
 
 from hih_align import FaceAligner
 from hih_align.data.annotations import Dataset
@@ -16,7 +17,11 @@ from hih_align.hub.config import Config, read_config
 from hih_align.method.network import HIHNet
 from hih_align.method.sizes import SIZES
 from hih_align.schemes import scheme_from_dict
+from hih_align.training.curve import curve_figure
+from hih_align.training.optimizer import SCRATCH_RATE, make_optimizer
+from hih_align.training.outcome import gain
 from hih_align.training.recipe import load_recipe
+from hih_align.training.run_folder import Progress
 from hih_align.training.trainer import Source, train
 
 KNOWN = scheme_from_dict({"id": "known", "names": [f"k{i}" for i in range(6)], "mirror": [[0, 1], [2, 3], [4, 5]]})
@@ -36,7 +41,9 @@ def test_a_run_that_gains_nothing_returns_its_start_and_says_so(
     init: Path,
     tmp_path: Path,
 ) -> None:
-    recipe = load_recipe("finetune", overrides={"epochs": 1, "batch": 6, "lr": 1e-12, "precision": "no"})
+    recipe = load_recipe(
+        "finetune", overrides={"epochs": 1, "batch": 6, "lr": 1e-12, "precision": "no", "few.below": 0}
+    )
     assert recipe.match
     with pytest.warns(UserWarning, match="training gained nothing"):
         result = train(recipe, [Source(faces[0])], tmp_path, val=faces[1], init=init, progress=False)
@@ -57,7 +64,7 @@ def test_heads_start_from_the_landmarks_that_follow(
 ) -> None:
     from hih_align.training.trainer import Trainer
 
-    recipe = load_recipe("finetune", overrides={"epochs": 1, "batch": 6, "precision": "no"})
+    recipe = load_recipe("finetune", overrides={"epochs": 1, "batch": 6, "precision": "no", "few.below": 0})
     trainer = Trainer(recipe, [Source(faces[0])], tmp_path, init=init, progress=False)
     assert trainer.matched is not None
     sources = trainer.matched.matching.sources
@@ -76,3 +83,27 @@ def test_steps_have_a_floor_and_epochs_that_are_asked_for_are_kept() -> None:
     assert many == recipe
     assert load_recipe("finetune", overrides={"epochs": 3}).with_steps(20).epochs == 3
     assert np.isclose(few.ema, 1 - 20 / (few.epochs * 2))
+
+
+def test_the_end_tells_the_start_and_the_untouched_network() -> None:
+    assert gain(Progress(best=2.0, start=3.0)) == "start, nothing trained: nme 3.000; best: nme 2.000"
+    said = gain(Progress(best=2.0, start=3.0, untouched=2.5, best_there=1.9))
+    assert said.endswith("landmarks that lie on the start network's own: the network as it was 2.500, best 1.900")
+
+
+def test_the_curve_shows_the_start() -> None:
+    epoch = {"seconds": 60, "stage": 0, "size": 64, "loss": 1.0, "nme": 8.0}
+    above, _ = curve_figure([epoch | {"start": 7.0}] * 2).axes
+    assert [*above.lines[-1].get_ydata()] == [7.0, 7.0]
+    assert "best NME 7.00" in above.get_title()
+    assert len(curve_figure([epoch] * 2).axes[0].lines) == 1
+
+
+def test_landmarks_from_scratch_learn_faster() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 2, 1), nn.Conv2d(2, 3, 1))
+    optimizer = make_optimizer(model, load_recipe("finetune"), (model[1],))
+    rates = {id(p): group["rate"] for group in optimizer.param_groups for p in group["params"]}
+    assert [rates[id(p)] for p in model.parameters()] == [1.0, 1.0, SCRATCH_RATE, SCRATCH_RATE]
+    model[0].requires_grad_(False)
+    learning = [p for group in make_optimizer(model, load_recipe("finetune")).param_groups for p in group["params"]]
+    assert {id(p) for p in learning} == {id(p) for p in model[1].parameters()}

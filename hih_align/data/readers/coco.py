@@ -24,6 +24,7 @@ Files of annotation tools differ:
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -49,11 +50,13 @@ def read(path: Path, scheme: Scheme) -> Iterator[Entry]:
     """Yield the faces of a COCO file: the annotations of the category that has the keypoints of the scheme.
 
     Crowd annotations are left out. If the category names all landmarks of the scheme, the keypoints are put into the
-    order of the scheme. Otherwise they are taken to be in that order already. Attributes of a face are the annotation's
-    ``id`` and ``attributes``, and the fields of the image that COCO does not define.
+    order of the scheme. Keypoints that have numbers in the place of names are taken to be in that order already. So are
+    keypoints of other names, and a warning says so. Attributes of a face are the annotation's ``id`` and
+    ``attributes``, and the fields of the image that COCO does not define.
 
     Raises:
-        ValueError: the file is not a COCO file, or an id occurs twice.
+        ValueError: the file is not a COCO file, an id occurs twice, or some keypoints have names of the scheme but
+            stand in another place.
     """
     data = _load(path)
     images = _by_id(path, data, "images")
@@ -61,6 +64,8 @@ def read(path: Path, scheme: Scheme) -> Iterator[Entry]:
     categories = _by_id(path, data, "categories")
     with_points = {i for i, c in categories.items() if c.get("keypoints")}
     fitting = {i for i in with_points if _order(categories[i], scheme) is not None}
+    for names in {tuple(_names(categories[i])) for i in sorted(fitting, key=str)}:
+        _check_names(path, names, scheme)
     folders = [path.parent, path.parent / "images"]
     folders += [up / sub for up in (path.parent.parent,) for sub in ("", "images")]
     subset = path.stem.rpartition("keypoints_")[2]
@@ -167,10 +172,31 @@ def _by_id(path: Path, data: Mapping[str, Any], name: str) -> dict[Any, dict[str
 
 def _order(category: Mapping[str, Any], scheme: Scheme) -> NDArray[np.intp] | None:
     """For each landmark of the scheme its place in the category; None if the category lacks one."""
-    names = [str(name) for name in category.get("keypoints") or ()]
+    names = _names(category)
     if set(scheme.names) <= set(names):
         return np.array([names.index(name) for name in scheme.names])
     return np.arange(len(scheme)) if len(names) == len(scheme) else None
+
+
+def _names(category: Mapping[str, Any]) -> list[str]:
+    return [str(name) for name in category.get("keypoints") or ()]
+
+
+def _check_names(path: Path, names: Sequence[str], scheme: Scheme) -> None:
+    """Names that say another order than the scheme's are refused; other names are told."""
+    if set(scheme.names) <= set(names) or any(
+        [*names] == [str(n + first) for n in range(len(names))] for first in (0, 1)
+    ):
+        return  # put in order by name, or numbers in the place of names
+    other = next(n for n, (theirs, ours) in enumerate(zip(names, scheme.names, strict=True)) if theirs != ours)
+    difference = f"{path}: keypoint {other} is named {names[other]!r}, in scheme {scheme.id!r} {scheme.names[other]!r}"
+    moved = [name for n, name in enumerate(scheme.names) if name in names and names[n] != name]
+    if moved:
+        raise ValueError(
+            f"{difference}, and {moved[0]!r} stands in another place than in the scheme. The names do not say the "
+            "order: give file and scheme the same names"
+        )
+    warnings.warn(f"{difference}: the keypoints are taken by their place, not by name", stacklevel=4)
 
 
 def _face(

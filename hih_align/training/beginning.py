@@ -1,0 +1,117 @@
+"""What a run begins with: its network, made of start weights where there are any, and how much of it learns."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from typing import cast
+
+import torch
+from torch import nn
+
+from ..method.network import Stack
+from ..method.sizes import Size
+from ..schemes import Scheme
+from .grown import Grown
+from .learner import HIH, Build, Learner, build_hih
+from .matched_start import MatchedStart, matched_start
+from .narrow import fitted
+from .recipe import Recipe
+from .supply import Supply
+from .warmstart import Start, WarmStart, warm_start
+
+
+@dataclass(frozen=True, eq=False)
+class Beginning:
+    """What a run begins with.
+
+    Attributes:
+        model: to be trained.
+        recipe: how: with `recipe.Few` of few faces.
+        matched: what the start weights make of the run's landmarks without training; None where nothing was matched.
+        warm_start: what became of the start weights; None without any.
+        fast: layers that learn faster, for some of their landmarks start from scratch.
+    """
+
+    model: Learner
+    recipe: Recipe
+    matched: MatchedStart | None = None
+    warm_start: WarmStart | None = None
+    fast: tuple[nn.Module, ...] = ()
+
+
+def begin(
+    recipe: Recipe,
+    start: Start | None,
+    faces: Supply,
+    scheme: Scheme,
+    size: Size,
+    *,
+    build: Build = build_hih,
+    device: torch.device,
+    progress: bool = True,
+) -> Beginning:
+    """Make the network of a run.
+
+    Args:
+        recipe: with stages whose sizes are known.
+        start: start weights; None: random ones.
+        faces: of the training.
+        scheme: of their landmarks.
+        size: of the network.
+        build: makes the network.
+        device: where start weights are run on the faces.
+        progress: draw a progress bar on stderr.
+
+    Warns:
+        UserWarning: labels that may be wrong, see `advice`.
+    """
+    matched, lost = None, False
+    if start is not None and recipe.match and build is build_hih:
+        matched = matched_start(start, faces.records, scheme, device, progress)
+        for sentence in () if matched is None else matched.advice:
+            warnings.warn(sentence, stacklevel=4)
+        lost = matched is not None and any(match.how == "from scratch" for match in matched.matching.matches)
+    if matched is not None and _grows(recipe, matched, len(faces), size):
+        few = recipe.few
+        stages = tuple(replace(stage, lr=few.lr) for stage in recipe.stages)
+        readout = matched.config.readout
+        assert readout is not None
+        share = [1.0 if match.how == "from scratch" else few.share for match in matched.matching.matches]
+        with torch.random.fork_rng(devices=[]):
+            grown = Grown(matched.learner.network, readout, matched.config.decoder, share)
+        recipe = replace(recipe, stages=stages, min_steps=few.steps, validate_every=2 * recipe.validate_every)
+        return Beginning(grown, recipe, matched, grown.warm_start)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        model = build(len(scheme), size)
+    if start is None:
+        return Beginning(model, recipe)
+    if isinstance(model, HIH):
+        start = fitted(start, size, faces, recipe)
+    sources = None if matched is None else matched.matching.sources
+    kept = warm_start(model, start, scheme, sources)
+    return Beginning(model, recipe, matched, kept, _last_layers(model) if lost else ())
+
+
+def may_grow(recipe: Recipe, faces: int) -> bool:
+    """Whether from so many faces a network may learn as a `Grown`: then a resumed run needs its start weights again."""
+    return recipe.match and faces < recipe.few.below
+
+
+def _grows(recipe: Recipe, matched: MatchedStart, faces: int, size: Size) -> bool:
+    """Whether the start network grows: it must be of the run's size, and of crops like the run's."""
+    return (
+        may_grow(recipe, faces)
+        and matched.learner.network.size == size
+        and [stage.size for stage in recipe.stages] == [size.input_size]
+        and recipe.stages[0].subpixel
+        and matched.crop_ratio == recipe.crop_ratio
+    )
+
+
+def _last_layers(model: Learner) -> tuple[nn.Module, ...]:
+    if not isinstance(model, HIH):
+        return ()
+    stacks = cast("list[Stack]", list(model.network.trunk.stacks))
+    return (*(stack.predict for stack in stacks), model.network.decimal_head.predict)

@@ -1,0 +1,201 @@
+"""From few faces new heads alone learn, beside a network that stays as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from made_faces import faces  # noqa: F401
+from safetensors.torch import load_file
+
+from hih_align import FaceAligner
+from hih_align.crops import tight_box
+from hih_align.data.annotations import Dataset
+from hih_align.evaluation.evaluate import evaluate
+from hih_align.hub.checkpoints import WEIGHTS_FILE
+from hih_align.hub.config import Config, read_config
+from hih_align.method.heatmaps import Decoder
+from hih_align.method.network import HIHNet, Size
+from hih_align.method.readout import from_weights
+from hih_align.schemes import scheme_from_dict
+from hih_align.training import adaptation
+from hih_align.training.few import Few
+from hih_align.training.grown import Grown, mixed, repeats
+from hih_align.training.recipe import load_recipe
+from hih_align.training.trainer import Source, Trainer, train
+
+KNOWN = scheme_from_dict({"id": "known", "names": [f"k{i}" for i in range(6)], "mirror": [[0, 1], [2, 3], [4, 5]]})
+SIZE = Size(2, width=0.25, head_channels=64, input_size=128)
+
+
+@pytest.fixture(scope="module")
+def init(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("init")
+    FaceAligner(HIHNet(6, *SIZE), Config(KNOWN, **SIZE._asdict(), name="own/known")).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def _any_box(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody asks whether the faces' boxes suit a network that knows nothing."""
+    monkeypatch.setattr(adaptation, "OFF", np.inf)
+
+
+@pytest.fixture
+def grown() -> Grown:
+    torch.manual_seed(0)
+    read = np.zeros((2, 6), complex)
+    read[0, 3] = 1
+    read[1, [1, 5]] = 0.75 + 0.1j, 0.25 - 0.1j
+    return Grown(HIHNet(6, *SIZE).eval(), from_weights(read), Decoder(), [0.5, 1.0])
+
+
+def test_it_begins_as_the_start_network_with_heads_twice(grown: Grown) -> None:
+    torch.manual_seed(0)
+    start = HIHNet(6, *SIZE).eval()
+    images = torch.randn(2, 3, 128, 128)
+    integer, decimal = start(images)
+    output = grown(images)
+    torch.testing.assert_close(output.integer[:, :, :6], integer)
+    torch.testing.assert_close(output.subpixel[:, :6], decimal)  # type: ignore[index]
+    torch.testing.assert_close(output.integer[:, :, 6:], integer[:, :, [3, 1]])
+    torch.testing.assert_close(output.subpixel[:, 6:], decimal[:, [3, 1]])  # type: ignore[index]
+
+
+def test_new_heads_learn_alone_from_features(grown: Grown) -> None:
+    images = torch.randn(2, 3, 128, 128)
+    grown.train()
+    before = {name: value.clone() for name, value in grown.state_dict().items()}
+    seen = grown.features(images)
+    assert seen.dtype == torch.float16
+    output = grown(seen)
+    whole = grown(images)
+    for kept, direct in ((output.integer, whole.integer[:, -1:, 6:]), (output.subpixel, whole.subpixel[:, 6:])):
+        torch.testing.assert_close(kept, direct, rtol=0, atol=0.01 * float(direct.abs().max()))
+    (output.integer.sum() + output.subpixel.sum()).backward()
+    learning = {name for name, parameter in grown.named_parameters() if parameter.grad is not None}
+    assert learning == {"integer.weight", "integer.bias", "decimal.weight", "decimal.bias"}
+    for name, value in grown.state_dict().items():
+        assert torch.equal(value, before[name]), name  # no statistics move
+
+
+def test_what_was_learnt_is_in_the_network_that_is_kept(grown: Grown) -> None:
+    images = torch.randn(2, 3, 128, 128)
+    with torch.no_grad():
+        for parameter in (*grown.integer.parameters(), *grown.decimal.parameters()):
+            parameter.add_(torch.randn_like(parameter))
+        integer, decimal = grown.settled()(images)
+        learnt = grown(grown.features(images))
+    torch.testing.assert_close(
+        integer[:, -1:, 6:], learnt.integer, rtol=0, atol=0.01 * float(learnt.integer.abs().max())
+    )
+    torch.testing.assert_close(decimal[:, 6:], learnt.subpixel, rtol=0, atol=0.01 * float(learnt.subpixel.abs().max()))
+
+
+def test_a_landmark_is_a_mean_of_two_guesses() -> None:
+    readout = from_weights(np.array([[1, 0], [0.5 + 0.5j, 0.5 - 0.5j]]))
+    both = mixed(readout, [0.5, 1.0])
+    points = np.random.default_rng(0).normal(size=(4, 2))
+    read = readout.points(points[:2])
+    np.testing.assert_allclose(both.points(points), [(read[0] + points[2]) / 2, points[3]])
+
+
+@pytest.mark.usefixtures("_any_box")
+def test_a_run_on_few_faces(
+    faces: tuple[Dataset, Dataset],  # noqa: F811
+    init: Path,
+    tmp_path: Path,
+) -> None:
+    changes = {"epochs": 4, "batch": 6, "precision": "no", "few.views": 12, "lr": 1e-3}
+    recipe = load_recipe("finetune", overrides=changes)
+    trainer = Trainer(recipe, [Source(faces[0])], tmp_path / "a", val=faces[1], init=init, progress=False)
+    assert isinstance(trainer.model, Grown)
+    assert trainer.recipe.stages[0].lr == 1e-3
+    result = trainer.run()
+    assert trainer._kept is not None
+    assert {epoch for epoch, _ in trainer._kept._kept} == {0, 1}
+    config = read_config(tmp_path / "a" / "last" / "config.json")
+    assert config.heads == 6 + 4
+    ours, theirs = (load_file(folder / WEIGHTS_FILE) for folder in (tmp_path / "a" / "last", init))
+    for name, value in theirs.items():
+        assert torch.equal(ours[name][tuple(slice(length) for length in value.shape)], value), name  # old rows first
+    report = evaluate(FaceAligner.from_pretrained(tmp_path / "a"), faces[1], progress=False)
+    assert result.nme == pytest.approx(report.overall.nme, abs=0.02)
+
+
+def test_faces_get_the_boxes_that_the_network_wants(
+    faces: tuple[Dataset, Dataset],  # noqa: F811
+    init: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(adaptation, "OFF", -1.0)  # no box is what the network wants
+    recipe = load_recipe("finetune", overrides={"epochs": 1, "batch": 6, "precision": "no", "calibrate": "no"})
+    trainer = Trainer(recipe, [Source(faces[0])], tmp_path, val=faces[1], init=init, progress=False)
+    assert trainer.matched is not None
+    start = FaceAligner.from_pretrained(init)
+    seen = adaptation.look(start, faces[0], progress=False)
+    assert trainer.val is not None
+    for record, points in zip(trainer.faces.records, seen.points, strict=True):
+        np.testing.assert_allclose(record.box, tight_box(points[None])[0])
+    larger = seen.config.crop_ratio / start.config.crop_ratio
+    points, _ = adaptation.look_twice(start, faces[1].records, larger, progress=False)
+    np.testing.assert_allclose([record.box for record in trainer.val.faces.records], tight_box(points), atol=1e-3)
+    trainer.run()
+    kept = read_config(tmp_path / "last" / "config.json")
+    assert (kept.refine, kept.crop_ratio) == (1, seen.config.crop_ratio)  # so does the aligner
+
+
+@pytest.mark.usefixtures("_any_box")
+def test_a_word_trains_the_whole_network(
+    faces: tuple[Dataset, Dataset],  # noqa: F811
+    init: Path,
+    tmp_path: Path,
+) -> None:
+    recipe = load_recipe("finetune", overrides={"epochs": 1, "batch": 6, "precision": "no", "few.below": 6})
+    trainer = Trainer(recipe, [Source(faces[0])], tmp_path, init=init, progress=False)
+    assert len(faces[0]) == 6
+    assert not isinstance(trainer.model, Grown)
+    assert all(parameter.requires_grad for parameter in trainer.model.parameters())
+
+
+@pytest.mark.usefixtures("_any_box")
+def test_a_resumed_run_reaches_the_same_weights(
+    faces: tuple[Dataset, Dataset],  # noqa: F811
+    init: Path,
+    tmp_path: Path,
+) -> None:
+    recipe = load_recipe("finetune", overrides={"epochs": 4, "batch": 2, "few.views": 12, "precision": "no"})
+    how: dict[str, Any] = {"init": init, "progress": False}
+    train(recipe, [Source(faces[0])], tmp_path / "whole", **how)
+    first = Trainer(recipe, [Source(faces[0])], tmp_path / "parts", **how)
+    step, steps = first._step, iter(range(100))
+
+    def stop(*args: Any) -> None:
+        step(*args)
+        first._stop.made = next(steps) == 7  # in the third epoch, which shows pictures of the first
+
+    first._step = stop  # type: ignore[method-assign]
+    assert not first.run().completed
+    assert train(recipe, [Source(faces[0])], tmp_path / "parts", resume=True, **how).completed
+    parts = load_file(tmp_path / "parts" / "last" / WEIGHTS_FILE)
+    for name, value in load_file(tmp_path / "whole" / "last" / WEIGHTS_FILE).items():
+        assert torch.equal(parts[name], value), name
+
+
+def test_pictures_repeat() -> None:
+    assert repeats(Few(views=400), 48) == 8
+    assert repeats(Few(views=400), 500) == 1
+
+
+def test_what_is_said_of_stages_counts_for_few_faces() -> None:
+    recipe = load_recipe("finetune", overrides={"lr": 1e-3, "epochs": 2})
+    assert (recipe.few.lr, recipe.few.steps) == (1e-3, 0)
+    assert load_recipe("finetune", overrides={"min_steps": 40}).few.steps == 40
+    assert load_recipe("finetune", overrides={"lr": 1e-3, "few.lr": 1e-4}).few.lr == 1e-4
+    with pytest.raises(ValueError, match="share"):
+        Few(share=0)
