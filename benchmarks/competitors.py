@@ -15,6 +15,9 @@ from typing import Any
 #: of the image, or None if it finds no face.
 Find = Callable[[Any, Any], list[Any]]
 
+#: Follows the face of one video: image (H, W, 3) uint8 RGB of the next frame -> points (68, 2), or None.
+Follow = Callable[[Any], Any]
+
 #: MediaPipe's detector sees a square of this many times the longer side of the box. Of 1.25, 1.5, 1.75 and 2 this value
 #: gives the lowest NME on 300w_val.
 MARGIN = 1.5
@@ -101,17 +104,46 @@ def mediapipe(threads: int) -> Find:
     return find
 
 
+def mediapipe_video() -> Follow:
+    """Face Mesh as on videos: it follows the face by its own points, and smooths them."""
+    import mediapipe
+    import numpy as np
+
+    mesh = mediapipe.solutions.face_mesh.FaceMesh(static_image_mode=False, max_num_faces=1, refine_landmarks=False)
+
+    def follow(image: Any) -> Any:
+        faces = mesh.process(image).multi_face_landmarks
+        if not faces:
+            return None
+        points = np.array([(faces[0].landmark[i].x, faces[0].landmark[i].y) for i in MESH])
+        return points * (image.shape[1], image.shape[0]) - 0.5
+
+    return follow
+
+
+def dlib_video() -> Follow:
+    """dlib knows no videos: its detector and its predictor, frame by frame."""
+    import dlib
+    import numpy as np
+
+    detector, predictor = dlib.get_frontal_face_detector(), _dlib_predictor()
+
+    def follow(image: Any) -> Any:
+        found = detector(image, 0)
+        if not found:
+            return None
+        largest = max(found, key=lambda box: box.area())
+        return np.array([(point.x, point.y) for point in predictor(image, largest).parts()], float)
+
+    return follow
+
+
 def dlib(threads: int) -> Find:
     """The 68-point predictor of face_recognition_models, on squares like those of dlib's detector."""
     import dlib
     import numpy as np
 
-    # find the package without importing it: it imports pkg_resources, which new versions of setuptools lack
-    package = find_spec("face_recognition_models")
-    if package is None or not package.submodule_search_locations:
-        raise ModuleNotFoundError("No module named 'face_recognition_models'")
-    folder = Path(package.submodule_search_locations[0])
-    predictor = dlib.shape_predictor(str(folder / "models" / "shape_predictor_68_face_landmarks.dat"))
+    predictor = _dlib_predictor()
 
     def find(image: Any, boxes: Any) -> list[Any]:
         found: list[Any] = []
@@ -127,6 +159,17 @@ def dlib(threads: int) -> Find:
     return find
 
 
+def _dlib_predictor() -> Any:
+    import dlib
+
+    # find the package without importing it: it imports pkg_resources, which new versions of setuptools lack
+    package = find_spec("face_recognition_models")
+    if package is None or not package.submodule_search_locations:
+        raise ModuleNotFoundError("No module named 'face_recognition_models'")
+    folder = Path(package.submodule_search_locations[0])
+    return dlib.shape_predictor(str(folder / "models" / "shape_predictor_68_face_landmarks.dat"))
+
+
 @dataclass(frozen=True)
 class Competitor:
     """Another program.
@@ -138,6 +181,8 @@ class Competitor:
         time_only: it has random weights, so only its time is measured.
         note: footnote about its accuracy.
         hollow: draw a hollow point in the plot, because its accuracy is not that on unseen faces.
+        follow: makes its `Follow` for a video.
+        video: name in tables of videos.
     """
 
     title: str
@@ -146,12 +191,27 @@ class Competitor:
     time_only: bool = False
     note: str = ""
     hollow: bool = False
+    follow: Callable[[], Follow] | None = None
+    video: str = ""
 
 
 COMPETITORS = {
     "fan4": Competitor("FAN-4 of face-alignment", fan4, time_only=True, note="random weights: time only"),
     "mediapipe": Competitor(
-        "MediaPipe Face Mesh", mediapipe, one_thread=True, note="468 points, of which the nearest 68 count"
+        "MediaPipe Face Mesh",
+        mediapipe,
+        one_thread=True,
+        note="468 points, of which the nearest 68 count",
+        follow=mediapipe_video,
+        video="MediaPipe, video mode",
     ),
-    "dlib": Competitor("dlib 68 points", dlib, one_thread=True, note="trained on these very test faces", hollow=True),
+    "dlib": Competitor(
+        "dlib 68 points",
+        dlib,
+        one_thread=True,
+        note="trained on these very test faces",
+        hollow=True,
+        follow=dlib_video,
+        video="dlib, frame by frame",
+    ),
 }

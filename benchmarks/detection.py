@@ -12,7 +12,6 @@ pictures without a person. The detector's file is looked for as users' is.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,14 +20,18 @@ from typing import Any
 
 import cv2
 import numpy as np
+from tables import measured, table, write
 
 from hih_align.crops import tight_box
-from hih_align.data.annotations import Record, read_dataset
+from hih_align.data.annotations import read_dataset
+from hih_align.data.boxes import of_face
 from hih_align.detection import FaceDetector
 from hih_align.detection.detector import THRESHOLD
+from hih_align.evaluation.subsets import Where
 from hih_align.images import read_image
 from hih_align.progress import progress_bar
 from hih_align.roll import roll_of, turn, upright_box
+from hih_align.schemes import Scheme
 
 PHOTOGRAPH = (4000, 6000)
 SMALL = (30, 40, 50, 60, 80, 120, 240)
@@ -86,17 +89,11 @@ class Face:
         return Face(image, (self.points + 0.5) * factor - 0.5)
 
 
-def read_faces(data: Path, scheme: str, every: int) -> list[Face]:
-    records: Sequence[Record] = read_dataset(data, scheme).records[::every]
-    return [Face(np.asarray(read_image(r.image)), r.labels.points) for r in records if r.labels is not None]
-
-
-def found(box: Any, boxes: Any) -> Any:
-    """(N,) which of N boxes are of the face in ``box``."""
-    centre, centres = (box[:2] + box[2:]) / 2, (boxes[:, :2] + boxes[:, 2:]) / 2
-    ratio = (boxes[:, 2:] - boxes[:, :2]).max(1, initial=0) / (box[2:] - box[:2]).max()
-    there = ((centres > box[:2]) & (centres < box[2:])).all(1)
-    return there & ((centre > boxes[:, :2]) & (centre < boxes[:, 2:])).all(1) & (ratio > 0.6) & (ratio < 1.6)
+def read_faces(data: Path, scheme: str | Scheme, every: int = 1, where: str | None = None) -> list[Face]:
+    """Every n-th of the faces with all points."""
+    records = [r for r in read_dataset(data, scheme).records if where is None or Where(where)(r)][::every]
+    labelled = [(r, r.labels) for r in records if r.labels is not None and (r.labels.weights > 0).all()]
+    return [Face(np.asarray(read_image(r.image)), labels.points) for r, labels in labelled]
 
 
 def count(detector: FaceDetector, faces: Sequence[Face], what: str) -> dict[str, Any]:
@@ -106,7 +103,7 @@ def count(detector: FaceDetector, faces: Sequence[Face], what: str) -> dict[str,
         begun = time.perf_counter()
         seen = detector.detect(face.image)
         seconds.append(time.perf_counter() - begun)
-        hits = found(face.box, seen.boxes)
+        hits = of_face(face.box, seen.boxes)
         best.append(float(seen.scores[hits].max(initial=0)))
         false += seen.scores[~hits].tolist()
     return {"what": what, "best": best, "false": false, "ms": 1000 * float(np.median(seconds))}
@@ -129,7 +126,7 @@ def mosaic(detector: FaceDetector, faces: Sequence[Face], side: int) -> dict[str
     begun = time.perf_counter()
     seen = detector.detect(image)
     seconds = time.perf_counter() - begun
-    hits = np.array([found(box, seen.boxes) for box in boxes])
+    hits = np.array([of_face(box, seen.boxes) for box in boxes])
     best = [float(seen.scores[hit].max(initial=0)) for hit in hits]
     what = f"{side} px on {width} x {height}"
     return {"what": what, "best": best, "false": seen.scores[~hits.any(0)].tolist(), "ms": 1000 * seconds}
@@ -156,7 +153,7 @@ def fit(detector: FaceDetector, faces: Sequence[Face]) -> dict[str, float]:
     rows = []
     for face in progress_bar(faces, desc="fit", leave=False):
         boxes, _, points = detector._look(face.image, detector.sizes)
-        hits = np.flatnonzero(found(face.box, boxes))
+        hits = np.flatnonzero(of_face(face.box, boxes))
         if len(hits):
             box, roll = boxes[hits[0]], float(roll_of(points[hits[0]]))
             ours, longer = upright_box(face.points, roll), (box[2:] - box[:2]).max()
@@ -171,20 +168,17 @@ def fit(detector: FaceDetector, faces: Sequence[Face]) -> dict[str, float]:
     }
 
 
-def table(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Markdown: share found and false finds, by threshold."""
-    lines = [
-        "| | faces | " + " | ".join(f"found, false at {t:g}" for t in THRESHOLDS) + " | ms |",
-        "| --- " * (len(THRESHOLDS) + 3) + "|",
-    ]
+def markdown(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Share found and false finds, by threshold."""
+    cells = []
     for row in rows:
         best, false = np.array(row["best"]), np.array(row["false"])
-        cells = [
+        shares = [
             (f"{100 * (best >= t).mean():.1f} %, " if len(best) else "") + f"{int((false >= t).sum())}"
             for t in THRESHOLDS
         ]
-        lines.append(f"| {row['what']} | {len(best)} | {' | '.join(cells)} | {row['ms']:.0f} |")
-    return lines
+        cells.append([row["what"], len(best), *shares, f"{row['ms']:.0f}"])
+    return table(["", "faces", *(f"found, false at {t:g}" for t in THRESHOLDS), "ms"], cells)
 
 
 def main() -> None:
@@ -223,12 +217,8 @@ def main() -> None:
     if "without" in arguments.parts:
         rows.append(without(detector))
     report["rows"] = rows
-    lines += ["", *table(rows)]
-    print("\n".join(lines))
-    if arguments.out is not None:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / "detection.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
-        (arguments.out / "detection.md").write_text("\n".join(lines) + "\n", "utf-8")
+    lines += ["", *markdown(rows), "", measured()]
+    write(lines, report, arguments.out, "detection")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """How steady and how late points are in video: frame by frame, followed, and followed with smoothing.
 
     python benchmarks/video.py --data ../shared/data/300w_val/annotations.json --faces 4      # what was chosen on it
-    python benchmarks/video.py --data ../shared/data/300w_test_lfpw/annotations.json --faces 8 --out benchmarks/results
+    python benchmarks/video.py --data ../shared/data/300w_test_lfpw/annotations.json --out benchmarks/results \
+        --faces 8 --python mediapipe=.venv-others/bin/python dlib=.venv-others/bin/python
 
 The videos are photographs that move by known subpixel motion, with noise, so that where each point should be is known.
 In percent of the distance of the outer eye corners: `spread`, the standard deviation of a point over the frames in the
@@ -13,15 +14,20 @@ area, in percent. `lag` is in frames: what the mean error says along the motion.
 from __future__ import annotations
 
 import argparse
-import json
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from competitors import COMPETITORS
+from speed import Process
+from tables import measured, table, write
+from worker import Contender
 
 from hih_align import FaceAligner
 from hih_align.crops import tight_box
@@ -89,6 +95,12 @@ class Video:
             yield np.clip(image + rng.normal(0, self.noise, image.shape), 0, 255).astype(np.uint8)
 
 
+#: Asked of smoothed points where a face moves smoothly, in percent, and where it moves fast, in frames.
+STEADY, LAG = 0.25, 0.5
+
+FIGURES = ("spread", "second", "NMF", "NME", "lag", "lost", "ms")
+
+
 def measure(video: Video, found: Any, scheme: Any) -> dict[str, float]:
     """Figures of (F, K, 2) points; NaN where the face was not found."""
     known = np.isfinite(found).all((1, 2))
@@ -113,6 +125,52 @@ def measure(video: Video, found: Any, scheme: Any) -> dict[str, float]:
         "lag": float(lag) if (moved**2).sum() > 1 else 0.0,
         "lost": float((~known).sum()),
     }
+
+
+def others(kinds: Sequence[str], photograph: Path) -> dict[str, Process]:
+    """Other programs' processes by what they are called, of ``NAME=PYTHON``; what does not start is left out."""
+    found = {}
+    for kind in kinds:
+        name, _, python = kind.partition("=")
+        competitor = COMPETITORS[name]
+        try:
+            found[competitor.video] = Process(Contender(competitor.title, name, "fp32", 1), photograph, python)
+        except RuntimeError as error:
+            print(f"left out: {error}", file=sys.stderr)
+    return found
+
+
+def ask(process: Process, video: Video, folder: Path) -> tuple[Any, float]:
+    """Another program's points (F, 68, 2), NaN where it finds no face, and milliseconds a frame."""
+    path = folder / "frames.npy"
+    np.save(path, np.stack(list(video)))
+    answer = process.ask("follow", frames=str(path))
+    missing = np.full((68, 2), np.nan)
+    points = np.array([missing if p is None else p for p in answer["points"]], np.float64)
+    return points, float(np.median(answer["ms"]))
+
+
+def bars(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What is asked of the smoothed points, and whether it holds."""
+    mean = {
+        key: {n: float(np.mean([r[n] for r in rows if (r["motion"], r["noise"], r["way"]) == key])) for n in FIGURES}
+        for key in dict.fromkeys((r["motion"], r["noise"], r["way"]) for r in rows)
+    }
+    lines = []
+    for (motion, noise, way), of in mean.items():
+        if way != "smoothed":
+            continue
+        raw = mean[motion, noise, "frame by frame"]
+        if motion == "smooth" and noise == 4:
+            lines += [_bar(f"{name}, {motion}", of[name], STEADY) for name in ("second", "spread")]
+        if motion == "fast":
+            lines.append(_bar(f"lag, {motion}, noise {noise:g}", abs(of["lag"]), LAG))
+        lines.append(_bar(f"NME, {motion}, noise {noise:g}", of["NME"], raw["NME"]))
+    return lines
+
+
+def _bar(what: str, value: float, most: float) -> str:
+    return f"- {what}: {value:.3f}, at most {most:.3f}: {'holds' if value <= most else 'does not hold'}"
 
 
 def run(aligner: FaceAligner, video: Video) -> dict[str, tuple[Any, float]]:
@@ -143,6 +201,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=60)
     parser.add_argument("--motions", nargs="+", default=list(MOTIONS), choices=list(MOTIONS))
     parser.add_argument("--noise", type=float, nargs="+", default=[4.0], help="standard deviation, grey levels")
+    parser.add_argument("--python", nargs="+", default=[], help="mediapipe=PYTHON dlib=PYTHON: interpreters with them")
     parser.add_argument("--points", type=Path, help="keep the points found, as .npz")
     parser.add_argument("--out", type=Path, help="folder for video.json and video.md")
     arguments = parser.parse_args()
@@ -151,30 +210,36 @@ def main() -> None:
     chosen = records[:: max(1, len(records) // arguments.faces)][: arguments.faces]
     rows, kept = [], {}
     jobs = [(r, m, n) for m in arguments.motions for n in arguments.noise for r in chosen]
-    for record, motion, noise in progress_bar(jobs, unit="video"):
-        video = Video(np.asarray(read_image(record.image)), record.labels.points, motion, noise, arguments.frames)
-        for name, (found, ms) in run(aligner, video).items():
-            rows.append({"motion": motion, "noise": noise, "way": name, "face": record.key, "ms": ms})
-            rows[-1] |= measure(video, found, aligner.scheme)
-            kept[f"{motion}/{noise}/{record.key}/{name}"] = found
-    names = ("spread", "second", "NMF", "NME", "lag", "lost", "ms")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        first = chosen[0]
+        np.savez(folder / "photograph.npz", image=np.asarray(read_image(first.image)), box=first.box)
+        processes = others(arguments.python, folder / "photograph.npz")
+        for record, motion, noise in progress_bar(jobs, unit="video"):
+            video = Video(np.asarray(read_image(record.image)), record.labels.points, motion, noise, arguments.frames)
+            found = run(aligner, video) | {name: ask(process, video, folder) for name, process in processes.items()}
+            for way, (points, ms) in found.items():
+                rows.append({"motion": motion, "noise": noise, "way": way, "face": record.key, "ms": ms})
+                rows[-1] |= measure(video, points, aligner.scheme)
+                kept[f"{motion}/{noise}/{record.key}/{way}"] = points
+    cells = []
+    for motion, noise, way in dict.fromkeys((r["motion"], r["noise"], r["way"]) for r in rows):
+        of = [r for r in rows if (r["motion"], r["noise"], r["way"]) == (motion, noise, way)]
+        means = [float(np.mean([r[name] for r in of])) for name in FIGURES[:-2]]
+        lost, ms = (f"{np.mean([r[name] for r in of]):.0f}" for name in FIGURES[-2:])
+        cells.append([motion, f"{noise:g}", way, *means, lost, ms])
     lines = [
         f"{aligner.config.name}, {arguments.data.parent.name}, {len(chosen)} faces, {arguments.frames} frames each",
         "",
-        "| motion | noise | points | " + " | ".join(names) + " |",
-        "| --- " * (3 + len(names)) + "|",
+        *table(["motion", "noise", "points", *FIGURES], cells),
+        "",
+        *bars(rows),
+        "",
+        measured(),
     ]
-    for motion, noise, way in dict.fromkeys((r["motion"], r["noise"], r["way"]) for r in rows):
-        of = [r for r in rows if (r["motion"], r["noise"], r["way"]) == (motion, noise, way)]
-        cells = [f"{np.mean([r[name] for r in of]):.2f}" for name in names]
-        lines.append(f"| {motion} | {noise:g} | {way} | {' | '.join(cells)} |")
-    print("\n".join(lines))
+    write(lines, rows, arguments.out, "video")
     if arguments.points is not None:
         np.savez(arguments.points, **kept)
-    if arguments.out is not None:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / "video.json").write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
-        (arguments.out / "video.md").write_text("\n".join(lines) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -143,6 +143,7 @@ class Theirs:
     """A competitor."""
 
     def __init__(self, contender: Contender, photograph: Path) -> None:
+        self.contender = contender
         self.image, self.box = read(photograph)  # imports NumPy, as all competitors do
         begun = time.perf_counter()
         self.find = COMPETITORS[contender.backend].start(contender.threads)
@@ -173,6 +174,22 @@ class Theirs:
                 (points,) = self.find(np.array(image.convert("RGB")), np.array([box]))
             found.append(None if points is None else points.tolist())
         return found
+
+    def follow(self, frames: str) -> dict[str, Any]:
+        """Of a video, (F, H, W, 3) uint8 in a .npy file: points (68, 2) of each frame, or None, and milliseconds."""
+        import numpy as np
+
+        start = COMPETITORS[self.contender.backend].follow
+        assert start is not None, self.contender
+        follow = start()
+        points, ms = [], []
+        for frame in np.load(frames, mmap_mode="r"):
+            image = np.ascontiguousarray(frame)
+            begun = time.perf_counter()
+            found = follow(image)
+            ms.append(1000 * (time.perf_counter() - begun))
+            points.append(None if found is None else found.tolist())
+        return {"points": points, "ms": ms}
 
 
 class Products:

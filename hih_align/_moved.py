@@ -35,6 +35,7 @@ MOVED = {
     "training.relabel": "data.relabel",
     "training.report": "evaluation.report",
     "training.shapes": "data.shapes",
+    "training.signals": "signals",
 }
 
 _PACKAGE = __name__.rpartition(".")[0]

@@ -43,6 +43,7 @@ class Style:
         boxes: draw the bounding boxes.
         labels: write the index of each landmark beside it.
         scores: write the score of each face above its box.
+        ids: write the number of a followed face above its box.
         size: diameter of a point.
         thickness: thickness of contours and boxes.
         colour: colour of the points; None: from green (score 1) to red (score 0).
@@ -56,6 +57,7 @@ class Style:
     boxes: bool = False
     labels: bool = False
     scores: bool = False
+    ids: bool = True
     size: float | None = None
     thickness: float | None = None
     colour: Colour | None = None
@@ -102,6 +104,7 @@ def draw_face(
     box: NDArray[np.floating[Any]],
     contours: Sequence[Sequence[int]],
     style: Style,
+    number: int | None = None,
 ) -> None:
     """Draw one face into ``canvas``, in place.
 
@@ -113,12 +116,16 @@ def draw_face(
         box: (4,) x1, y1, x2, y2 in pixels of the canvas.
         contours: sequences of point indices; lines join the points of a sequence.
         style: what is drawn, and how.
+        number: the face's id, if it is followed.
     """
+    words = [*([f"#{number}"] if style.ids and number is not None else [])]
+    words += [f"{float(np.mean(scores)):.2f}"] if style.scores else []
     side = _side(points, canvas)
     radius = max(side / 110, 0.5) if style.size is None else style.size / 2
     width = max(side / 300, 0.35) if style.thickness is None else style.thickness
     text = max(side / 14, 7.0)
-    left, top, right, bottom = _region(canvas, points, box, style, margin=2 * max(radius, width) + 3 * text)
+    corners = box if style.boxes or words else None
+    left, top, right, bottom = _region(canvas, points, corners, margin=2 * max(radius, width) + 3 * text)
     if left >= right or top >= bottom:
         return
     part = canvas[top:bottom, left:right]
@@ -141,10 +148,10 @@ def draw_face(
         beside = np.array((radius + 0.2 * height, -0.2 * height))
         for index, point in enumerate(points):
             pen.text(str(index), point + beside, line, height)
-    if style.scores:
+    if words:
         above = box[1] > 1.6 * text  # there is room above the box; otherwise write inside it
         place = box[:2] + np.array((0.0, -0.4 * text if above else 1.4 * text))
-        pen.text(f"{float(np.mean(scores)):.2f}", place, line, text)
+        pen.text(" ".join(words), place, line, text)
     if times > 1:
         part[:] = cv2.resize(large, part.shape[1::-1], interpolation=cv2.INTER_AREA)
 
@@ -246,13 +253,11 @@ def _side(points: NDArray[np.floating[Any]], canvas: NDArray[np.uint8]) -> float
 def _region(
     canvas: NDArray[np.uint8],
     points: NDArray[np.floating[Any]],
-    box: NDArray[np.floating[Any]],
-    style: Style,
+    box: NDArray[np.floating[Any]] | None,
     margin: float,
 ) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of the part of the canvas that the face covers."""
-    corners = [points, *([box.reshape(2, 2)] if style.boxes or style.scores else [])]
-    places = np.concatenate(corners)
+    """Left, top, right and bottom of the part of the canvas that the points and, if given, the box cover."""
+    places = np.concatenate([points, *([] if box is None else [box.reshape(2, 2)])])
     places = places[np.isfinite(places).all(-1)]
     if not len(places):
         return 0, 0, 0, 0

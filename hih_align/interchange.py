@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from .crops import tight_box
 from .schemes import Scheme
@@ -23,29 +26,56 @@ def coco_category(scheme: Scheme) -> dict[str, Any]:
     return {"id": 1, "name": "face", "supercategory": "person", "keypoints": list(scheme.names), "skeleton": skeleton}
 
 
-def coco_annotations(faces: Landmarks, image_id: int = 1, first_id: int = 1) -> list[dict[str, Any]]:
-    """An annotation of each face, as a list; ``bbox`` is the tight box of the points, v = 2, or 1 below `UNSURE`."""
-    count = faces.points.shape[-2]
-    annotations = []
-    for number, (points, scores) in enumerate(
-        zip(faces.points.reshape(-1, count, 2), faces.scores.reshape(-1, count), strict=True)
-    ):
-        x1, y1, x2, y2 = (float(value) for value in tight_box(points))
-        rows = np.column_stack((points.astype(np.float64).round(3), np.where(scores < UNSURE, 1, 2)))
-        annotations.append(
-            {
-                "id": first_id + number,
-                "image_id": image_id,
-                "category_id": 1,
-                "keypoints": [int(v) if column == 2 else v for row in rows.tolist() for column, v in enumerate(row)],
-                "num_keypoints": count,
-                "bbox": [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)],
-                "area": round((x2 - x1) * (y2 - y1), 3),
-                "iscrowd": 0,
-                "score": round(float(scores.mean()), 4),
-            }
-        )
-    return annotations
+@dataclass(frozen=True)
+class CocoImage:
+    """An image and its N faces, which may be none.
+
+    Attributes:
+        file_name: as it is seen from the JSON's folder.
+        width, height: in pixels.
+        points: (N, K, 2) in its pixels.
+        scores: (N, K) in [0, 1].
+    """
+
+    file_name: str
+    width: int
+    height: int
+    points: ArrayLike
+    scores: ArrayLike
+
+
+def coco_document(images: Iterable[CocoImage], scheme: Scheme) -> dict[str, Any]:
+    """COCO keypoints of the faces of images: ``images``, ``annotations`` and ``categories``, ready for JSON.
+
+    ``bbox`` is the tight box of a face's points; v = 2, or 1 below `UNSURE`; ``score`` is the face's, and
+    ``keypoint_scores`` are the points'.
+    """
+    listed: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for image in images:
+        about = {"file_name": image.file_name, "width": int(image.width), "height": int(image.height)}
+        listed.append({"id": len(listed) + 1} | about)
+        points = np.asarray(image.points, np.float64).reshape(-1, len(scheme), 2)
+        scores = np.asarray(image.scores, np.float64).reshape(-1, len(scheme))
+        for face, sure in zip(points, scores, strict=True):
+            ids = {"id": len(annotations) + 1, "image_id": len(listed)}
+            annotations.append(ids | _coco_face(face, sure))
+    return {"images": listed, "annotations": annotations, "categories": [coco_category(scheme)]}
+
+
+def _coco_face(points: NDArray[np.float64], scores: NDArray[np.float64]) -> dict[str, Any]:
+    x1, y1, x2, y2 = (float(value) for value in tight_box(points))
+    rows = np.column_stack((points.round(3), np.where(scores < UNSURE, 1, 2)))
+    return {
+        "category_id": 1,
+        "keypoints": [int(v) if column == 2 else v for row in rows.tolist() for column, v in enumerate(row)],
+        "num_keypoints": len(points),
+        "bbox": [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)],
+        "area": round((x2 - x1) * (y2 - y1), 3),
+        "iscrowd": 0,
+        "score": round(float(scores.mean()), 4),
+        "keypoint_scores": scores.round(4).tolist(),
+    }
 
 
 def to_supervision(faces: Landmarks) -> Any:

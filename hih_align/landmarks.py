@@ -178,6 +178,7 @@ class Landmarks:
         line_colour: Colour = "white",
         labels: bool = False,
         scores: bool = False,
+        ids: bool = True,
     ) -> NDArray[np.uint8]:
         """Draw the faces into a copy of the image. By default all sizes follow the size of each face.
 
@@ -193,6 +194,7 @@ class Landmarks:
             line_colour: colour of contours, boxes and text.
             labels: write the index of each landmark beside it.
             scores: write the score of each face above its box.
+            ids: write the number (`ids`) of each followed face above its box.
 
         Returns:
             (H, W, 3) uint8 RGB, enlarged by ``scale``.
@@ -200,7 +202,7 @@ class Landmarks:
         Raises:
             ValueError: scale, size or thickness is not positive, a colour is unknown, or the image is bad.
         """
-        style = Style(lines, boxes, labels, scores, size, thickness, colour, line_colour)
+        style = Style(lines, boxes, labels, scores, ids, size, thickness, colour, line_colour)
         canvas = np.array(read_image(image))  # a copy, so that the caller's array is not changed
         if not scale > 0:
             raise ValueError(f"scale is {scale}, expected a positive factor")
@@ -209,7 +211,8 @@ class Landmarks:
         for face in self if self.several else (self,):
             # enlarging preserves pixel edges, not centres
             points, box = ((p + 0.5) * scale - 0.5 for p in (face.points, face.bbox))
-            draw_face(canvas, points, face.scores, box, self.scheme.contours, style)
+            number = None if face.ids is None else int(face.ids)
+            draw_face(canvas, points, face.scores, box, self.scheme.contours, style, number)
         return canvas
 
     def __repr__(self) -> str:
@@ -243,11 +246,11 @@ class Landmarks:
 
         Returns:
             ``images``, ``annotations`` and ``categories``. Points with a score below `interchange.UNSURE` have v = 1,
-            the other points v = 2. ``score`` is the score of the face.
+            the other points v = 2. ``score`` is the score of the face, ``keypoint_scores`` are those of the points. For
+            several images see `interchange.coco_document`.
         """
-        image = {"id": 1, "file_name": file_name, "width": int(width), "height": int(height)}
-        category = interchange.coco_category(self.scheme)
-        return {"images": [image], "annotations": interchange.coco_annotations(self), "categories": [category]}
+        image = interchange.CocoImage(file_name, width, height, self.points, self.scores)
+        return interchange.coco_document([image], self.scheme)
 
     def to_supervision(self) -> Any:
         """The faces as ``supervision.KeyPoints`` (extra ``[supervision]``); the scores become the points' confidence.

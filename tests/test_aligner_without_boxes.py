@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from hih_align import FaceAligner, FaceDetector
+from hih_align.crops import tight_box
 from hih_align.detection import yunet
 
 Array = NDArray[Any]
@@ -119,3 +120,47 @@ def test_a_roll_that_is_known(plain: FaceAligner, astronaut: Array) -> None:
 def test_bad_rolls(plain: FaceAligner, astronaut: Array, bbox: Any, roll: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         plain.align(astronaut, bbox, roll=roll)
+
+
+@pytest.mark.parametrize("backend", ["torch", "onnxruntime", "openvino"])
+def test_every_runtime_finds_the_same_faces(shared: Path, astronaut: Array, backend: str) -> None:
+    """By the smallest network; the others' tests are in tests/runtime."""
+    pytest.importorskip({"onnxruntime": "onnxruntime", "openvino": "openvino"}.get(backend, "torch"))
+    found = FaceDetector(shared / "weights" / yunet.FILE)
+    small = FaceAligner.from_pretrained("HIH_N/300w", device="cpu", backend=backend, detector=found)
+    picture = np.concatenate((astronaut, np.rot90(astronaut)), 1)
+    faces = small.align(picture)
+    assert faces.points.shape == (2, 68, 2)
+    assert sorted(np.round(faces.roll / 90).tolist()) == [-1, 0]
+    known = FaceAligner.from_pretrained("HIH_N/300w", device="cpu", detector=found).align(picture)
+    np.testing.assert_allclose(faces.points, known.points, atol=0.3)
+    np.testing.assert_allclose(faces.scores, known.scores, atol=0.01)
+
+
+def test_an_exact_box_is_one_pass(aligner: FaceAligner, astronaut: Array, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also for a face that was found; a box that is far off is two, and so is a face that lies on its side."""
+    crops: list[int] = []
+    look = aligner._pass
+
+    def counted(images: Any, transforms: Any, mirror: bool) -> Any:
+        crops.append(len(transforms))
+        return look(images, transforms, mirror)
+
+    exact = tight_box(aligner.align(astronaut, BOX).points)
+    monkeypatch.setattr(aligner, "_pass", counted)
+    side = float((exact[2:] - exact[:2]).max())
+    turned = np.rot90(astronaut)
+    middle = np.array(((exact[1] + exact[3]) / 2, 511 - (exact[0] + exact[2]) / 2))
+    half = (exact[2:] - exact[:2])[::-1] / 2
+    for image, box, passes in (
+        (astronaut, exact, [1]),
+        (astronaut, exact + 0.02 * side, [1]),
+        (astronaut, [exact, exact], [2]),
+        (astronaut, None, [1]),
+        (astronaut, exact + 0.2 * side, [1, 1]),
+        (astronaut, [exact, exact + 0.2 * side], [2, 1]),
+        (turned, np.concatenate((middle - half, middle + half)), [1, 1]),
+    ):
+        crops.clear()
+        aligner.align(image, box)
+        assert crops == passes, (box, crops)

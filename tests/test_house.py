@@ -19,10 +19,10 @@ PACKAGE = Path(hih_align.__file__).parent
 
 #: Rooms and modules from the bottom to the top: each knows those on lines above its own, and those on its own line.
 STOREYS = (
-    ("files", "progress", "tensors", "_moved", "_pyinstaller"),
+    ("files", "progress", "quiet", "signals", "tensors", "_moved", "_pyinstaller"),
     ("schemes", "crops"),
     ("method", "images", "boxes", "roll", "scores"),
-    ("hub", "landmarks", "interchange", "drawing", "stream"),
+    ("hub", "landmarks", "interchange", "drawing", "stream", "video"),
     ("runtime",),
     ("detection", "passes"),
     ("aligner",),

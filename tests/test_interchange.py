@@ -49,6 +49,8 @@ def test_coco_by_its_format(faces: Landmarks) -> None:
     assert len(annotation["keypoints"]) == 3 * 68
     assert annotation["num_keypoints"] == 68
     assert annotation["keypoints"][2::3] == [1] * 5 + [2] * 63
+    assert annotation["score"] == pytest.approx(np.mean([0.2] * 5 + [0.9] * 63), abs=1e-4)
+    assert annotation["keypoint_scores"] == [0.2] * 5 + [0.9] * 63
     assert annotation["area"] == pytest.approx(annotation["bbox"][2] * annotation["bbox"][3], rel=1e-4)
     assert category["keypoints"] == list(SCHEMES["300w"].names)
     assert min(min(bone) for bone in category["skeleton"]) == 1

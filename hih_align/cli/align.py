@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
@@ -14,8 +14,26 @@ from ..boxes import read_boxes
 from ..drawing import Style
 from ..files import is_stream, replacing
 from ..images import write_image
-from . import folder
-from .options import Backend, Decode, Device, Dtype, Mirror, Model, Refine, commands
+from . import coco, folder
+from .options import (
+    Backend,
+    BatchSize,
+    Colour,
+    Contours,
+    Decode,
+    Device,
+    DrawBox,
+    DrawLabels,
+    DrawScores,
+    Dtype,
+    LineColour,
+    Mirror,
+    Model,
+    PointSize,
+    Refine,
+    Thickness,
+    commands,
+)
 
 app = commands()
 
@@ -56,6 +74,13 @@ def align(
             "every file of a folder's faces; other files of one image get a JSON list. - is stdout.",
         ),
     ] = None,
+    output: Annotated[
+        Literal["json", "coco"],
+        typer.Option(
+            "--format",
+            help="Of --json: coco is one file of COCO keypoints for all images, to be corrected in CVAT.",
+        ),
+    ] = "json",
     model: Model = "HIH_T",
     scheme: Annotated[str | None, typer.Option(help="300w, wflw or cofw.")] = None,
     device: Device = None,
@@ -64,24 +89,15 @@ def align(
     decode: Decode = None,
     refine: Refine = None,
     mirror: Mirror = False,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(help="Most faces that go through the network together.", show_default="32, on a GPU 512"),
-    ] = None,
-    contours: Annotated[bool, typer.Option(help="Draw the lines between points.")] = True,
-    box: Annotated[bool, typer.Option(help="Draw the boxes.")] = False,
-    labels: Annotated[bool, typer.Option("--labels", help="Write each landmark's index beside it.")] = False,
-    scores: Annotated[bool, typer.Option("--scores", help="Write each face's score above its box.")] = False,
-    point_size: Annotated[
-        float | None, typer.Option(help="Diameter of a drawn point in pixels; it follows the face's size by default.")
-    ] = None,
-    thickness: Annotated[
-        float | None, typer.Option(help="Of drawn lines, in pixels; it follows the face's size by default.")
-    ] = None,
-    colour: Annotated[
-        str | None, typer.Option(help="Of the points: lime, #rrggbb; by default green where sure, red where not.")
-    ] = None,
-    line_colour: Annotated[str, typer.Option(help="Of lines, boxes and text.")] = "white",
+    batch_size: BatchSize = None,
+    contours: Contours = True,
+    box: DrawBox = False,
+    labels: DrawLabels = False,
+    scores: DrawScores = False,
+    point_size: PointSize = None,
+    thickness: Thickness = None,
+    colour: Colour = None,
+    line_colour: LineColour = "white",
     scale: Annotated[float, typer.Option(help="Enlarge the drawn picture, for small faces.")] = 1.0,
 ) -> None:
     """Align the faces of an image or of a folder.
@@ -91,18 +107,24 @@ def align(
     """
     if not photo.exists():
         raise FileNotFoundError(f"image: no such file: {photo}")
-    style = Style(contours, box, labels, scores, point_size, thickness, colour, line_colour)
+    style = Style(contours, box, labels, scores, True, point_size, thickness, colour, line_colour)
     if out is None and (style != Style(line_colour="white") or scale != 1):
         raise ValueError("out is missing: the options of drawing need --out, which names the picture")
     if out is not None and out == json_path and is_stream(out):
         raise ValueError(f"out and json are both {out}, expected different outputs")
+    if output == "coco":
+        coco.check(json_path)
     drawing = vars(style) | {"scale": scale}
     aligner = FaceAligner.from_pretrained(model, scheme, device, dtype, backend, decode)  # type: ignore[arg-type]
     options = {"refine": refine, "mirror": mirror}
     if photo.is_dir():
         if bbox:
             raise ValueError(f"{photo} is a folder: --boxes names a file with its boxes, instead of --bbox")
-        folder.align(aligner, photo, boxes, out, json_path, batch_size, options, drawing)
+        task = (aligner, photo, boxes, out, json_path, batch_size, options, drawing)
+        if output == "coco":
+            coco.align(*task)
+        else:
+            folder.align(*task)
         return
     if out is not None:
         folder.not_over(out, photo)
@@ -112,6 +134,10 @@ def align(
     faces = aligner.align(photo, given, **options)  # type: ignore[arg-type]
     if out is not None:
         write_image(out, faces.draw(photo, **drawing))
+    if output == "coco":
+        assert json_path is not None
+        coco.write(json_path, [(photo, faces.points, faces.scores)], aligner.scheme)
+        return
     lines = [json.dumps({"file": photo.name, "index": i} | face.to_dict()) for i, face in enumerate(faces)]
     if json_path is not None:
         as_lines = folder.is_json_lines(json_path)

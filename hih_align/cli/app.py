@@ -17,6 +17,7 @@ from ..runtime.memory import keep_freed_memory
 #: The commands, and their modules. A module is imported only if its command runs or help is shown.
 COMMANDS = {
     "align": ".align",
+    "video": ".video",
     "models": ".models",
     "convert": ".convert",
     "export": ".export",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,10 +12,12 @@ from ..aligner import FaceAligner
 from ..data.annotations import read_dataset
 from ..evaluation.calibrate import calibrate as choose
 from ..evaluation.calibrate import markdown
+from ..evaluation.refining import BOXES, look_twice
+from ..evaluation.refining import choose as choose_refining
 from ..evaluation.subsets import chosen_by
 from ..hub.checkpoints import save_config
 from ..hub.manifest import check_writable
-from .options import Device, commands
+from .options import Backend, Device, commands
 
 app = commands()
 
@@ -26,15 +29,30 @@ def calibrate(
     where: Annotated[
         str | None, typer.Option(help="Use only the faces of a split file or condition, as in evaluate.")
     ] = None,
+    refining: Annotated[
+        bool, typer.Option("--refining", help="Choose only which faces get a second pass. Keep all other settings.")
+    ] = False,
+    detector: Annotated[
+        bool, typer.Option("--detector", help="Choose the second pass also for boxes that the detector finds.")
+    ] = False,
     device: Device = None,
+    backend: Backend = "torch",
     write: Annotated[bool, typer.Option("--write", help="Store the choice in the model's config.")] = False,
 ) -> None:
     """Choose decoder, refining passes and score calibration of a model on validation faces."""
     if write:
         check_writable(model)  # raise before the long work
-    aligner = FaceAligner.from_pretrained(model, device=device)
+    aligner = FaceAligner.from_pretrained(model, device=device, backend=backend)
     dataset = read_dataset(data, aligner.scheme)
-    chosen = choose(aligner, dataset, keep=None if where is None else chosen_by([where], dataset))
-    typer.echo(markdown(chosen))
+    keep = None if where is None else chosen_by([where], dataset)
+    boxes = (*BOXES, "detector") if detector else BOXES
+    if refining:
+        how = choose_refining(look_twice(aligner, dataset, boxes=boxes, keep=keep))
+        config = replace(aligner.config, refine=how.refine, refine_above=how.above)
+        typer.echo(how.markdown())
+    else:
+        chosen = choose(aligner, dataset, keep=keep, boxes=boxes)
+        config = chosen.config
+        typer.echo(markdown(chosen))
     if write:
-        typer.echo(f"wrote {save_config(model, chosen.config)}")
+        typer.echo(f"wrote {save_config(model, config)}")

@@ -11,12 +11,12 @@ import typer
 
 from ..aligner import FaceAligner
 from ..data.annotations import read_dataset
-from ..data.boxes import Box
+from ..evaluation.evaluate import AnyBox
 from ..evaluation.evaluate import evaluate as run
 from ..evaluation.report import markdown, write_report
 from ..evaluation.subsets import chosen_by
 from ..method.sizes import SIZES
-from .options import Backend, DataFormat, Decode, Device, Dtype, Mirror, Model, Refine, commands
+from .options import Backend, BatchSize, DataFormat, Decode, Device, Dtype, Mirror, Model, Refine, commands
 
 app = commands()
 
@@ -31,11 +31,11 @@ def evaluate(
     ] = None,
     data_format: DataFormat = None,
     box: Annotated[
-        Box,
+        AnyBox,
         typer.Option(
             help="The boxes that the model gets. annotated: those of the file; landmarks: tight around the labelled "
             "points; rect: those of the detector in the file; square: squares that include the forehead; jitter: those "
-            "of the file, shifted by up to 10 % and scaled by 0.8 to 1.3."
+            "of the file, shifted by up to 10 % and scaled by 0.8 to 1.3; detector: none, the faces are found."
         ),
     ] = "annotated",
     subsets: Annotated[
@@ -67,12 +67,7 @@ def evaluate(
     device: Device = None,
     dtype: Dtype = None,
     backend: Backend = "torch",
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            help="Largest number of faces that go through the network together.", show_default="32, on a GPU 512"
-        ),
-    ] = None,
+    batch_size: BatchSize = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out bad records and report them.")] = False,
 ) -> None:
     """Measure a model on annotated faces: NME, failure rate, AUC and scores. The report is printed as Markdown.

@@ -34,7 +34,7 @@ def align(
     batch_size: int | None,
     options: Mapping[str, Any],
     drawing: Mapping[str, Any],
-) -> None:
+) -> list[str]:
     """Align the faces that ``boxes`` names in ``folder``, or that are found in its images.
 
     Args:
@@ -46,6 +46,9 @@ def align(
         batch_size: as in `FaceAligner.align_batch`.
         options: of `FaceAligner.stream`.
         drawing: of `Landmarks.draw`.
+
+    Returns:
+        names of the images, in the order of the lines.
 
     Raises:
         ValueError, FileNotFoundError: a bad box or photograph, or an output that is not to be written over.
@@ -61,7 +64,7 @@ def align(
         nothing = f"{folder} holds no images" if boxes is None else f"{boxes} names no faces"
         held = f"{json_path} holds all {len(done)} faces" if done else nothing
         progress.say(f"nothing to do: {held}")
-        return
+        return list(todo)
     images, given = (folder / n for n in names), (todo[n] for n in names)
     results = aligner.stream(images, given, batch_size, **options, read_ahead=READ_AHEAD)
     # how many faces there are is known with their boxes alone
@@ -96,6 +99,7 @@ def align(
                 finish()
         while drawn:
             finish()
+    return list(todo)
 
 
 def image_files(folder: Path) -> list[str]:

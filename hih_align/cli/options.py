@@ -14,6 +14,24 @@ Backend = Annotated[str, typer.Option(help="Runtime: torch, openvino, onnxruntim
 Decode = Annotated[str | None, typer.Option(help="Decoder: expectation or argmax. By default the model's.")]
 Refine = Annotated[int | None, typer.Option(help="Number of refining passes. By default the model's.")]
 Mirror = Annotated[bool, typer.Option("--mirror", help="Average with the result of the mirrored face.")]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(help="Largest number of faces that go through the network together.", show_default="32, on a GPU 512"),
+]
+Contours = Annotated[bool, typer.Option(help="Draw the lines between points.")]
+DrawBox = Annotated[bool, typer.Option(help="Draw the bounding boxes.")]
+DrawLabels = Annotated[bool, typer.Option("--labels", help="Write each landmark's index beside it.")]
+DrawScores = Annotated[bool, typer.Option("--scores", help="Write each face's score above its box.")]
+PointSize = Annotated[
+    float | None, typer.Option(help="Diameter of a drawn point in pixels; it follows the face's size by default.")
+]
+Thickness = Annotated[
+    float | None, typer.Option(help="Of drawn lines, in pixels; it follows the face's size by default.")
+]
+Colour = Annotated[
+    str | None, typer.Option(help="Of the points: lime, #rrggbb; by default green where sure, red where not.")
+]
+LineColour = Annotated[str, typer.Option(help="Of lines, boxes and text.")]
 DataFormat = Annotated[
     str | None,
     typer.Option("--format", help="Format: coco, pts, wflw, cofw or csv. By default it follows from the file name."),

@@ -52,6 +52,29 @@ def jitter(boxes: ArrayLike, seed: int = 5) -> NDArray[np.float64]:
     return np.concatenate((centre - sides / 2, centre + sides / 2), -1)
 
 
+#: How much larger or smaller a box of the same face may be.
+_LARGER, _SMALLER = 1.6, 0.6
+
+
+def of_face(box: ArrayLike, boxes: ArrayLike) -> NDArray[np.bool_]:
+    """Which of N found boxes are of the face in ``box``.
+
+    Args:
+        box: (4,) x1, y1, x2, y2.
+        boxes: (N, 4).
+
+    Returns:
+        (N,): each of the two holds the other's centre, and the found one's longer side is 0.6 to 1.6 times the other's.
+    """
+    own, found = np.asarray(box, np.float64), np.asarray(boxes, np.float64).reshape(-1, 4)
+    centre, centres = (own[:2] + own[2:]) / 2, (found[:, :2] + found[:, 2:]) / 2
+    ratio = (found[:, 2:] - found[:, :2]).max(1, initial=0) / (own[2:] - own[:2]).max()
+    there = ((centres > own[:2]) & (centres < own[2:])).all(1)
+    there &= ((centre > found[:, :2]) & (centre < found[:, 2:])).all(1)
+    same: NDArray[np.bool_] = there & (ratio > _SMALLER) & (ratio < _LARGER)
+    return same
+
+
 #: The boxes that the aligner is given; see `face_boxes`.
 Box = Literal["annotated", "landmarks", "rect", "square", "jitter"]
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..hub.download import WeightsUnavailableError, download_verified, verified
 from ..hub.manifest import WEIGHTS_FOLDER
+from ..quiet import quiet_opencv
 from .scan import CANVAS, SAME_UNION
 
 REPOSITORY = "opencv/face_detection_yunet"
@@ -21,8 +22,6 @@ SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
 
 #: Most candidates of one square that are compared with each other.
 TOP = 5000
-
-_quiet = threading.Lock()
 
 
 def find_file(hub: dict[str, Any]) -> Path:
@@ -59,13 +58,8 @@ class YuNet:
 
     def __init__(self, path: Path, threshold: float) -> None:
         self._lock = threading.Lock()
-        with _quiet:  # OpenCV 5 warns that its new engine ignores the target, which nobody has chosen
-            level = cv2.utils.logging.getLogLevel()
-            cv2.utils.logging.setLogLevel(min(level, cv2.utils.logging.LOG_LEVEL_ERROR))
-            try:
-                self._network = cv2.FaceDetectorYN.create(str(path), "", (CANVAS, CANVAS), threshold, SAME_UNION, TOP)
-            finally:
-                cv2.utils.logging.setLogLevel(level)
+        with quiet_opencv():  # OpenCV 5 warns that its new engine ignores the target, which nobody has chosen
+            self._network = cv2.FaceDetectorYN.create(str(path), "", (CANVAS, CANVAS), threshold, SAME_UNION, TOP)
 
     def __call__(self, square: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[Any]]:
         """Faces of a (640, 640, 3) uint8 BGR picture: boxes (N, 4) x1, y1, x2, y2, scores (N,), points (N, 5, 2).

@@ -20,9 +20,10 @@ from ..method.decoder import ARGMAX, STRIDE, Decoder
 from ..progress import progress_bar
 from ..schemes import Scheme
 from ..scores import TOLERANCE, Calibration
-from . import metrics
-from .evaluate import evaluate
+from . import metrics, refining
+from .evaluate import AnyBox, evaluate
 from .normalizers import choose_normalizer, normalizer_text
+from .refining import WORTH, Refining
 
 #: The boxes that settings are chosen for, in equal parts: exact ones, and those of careless callers.
 BOXES: tuple[Box, ...] = ("annotated", "jitter")
@@ -30,13 +31,9 @@ BOXES: tuple[Box, ...] = ("annotated", "jitter")
 RADII = (4, None)
 POWERS = (2.0, 2.5, 3.0, 4.0, 5.0)
 TEMPERATURES = (0.25, 0.35, 0.5, 1.0)
-PASSES = (0, 1)
 
 #: Decoders for which the best shift is looked for: those of the least errors without one.
 SHIFTED = 5
-
-#: A refining pass doubles the time, and a shift is a guess about labels: each has to take this share off the error.
-WORTH = 0.01
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,9 @@ class Chosen:
         config: the model's, with the best decoder, refining passes and calibrations.
         decoders: mean NME by decoder, over the faces and both kinds of `BOXES`, without refining; those of the grid
             without and with the shift that suits each best.
-        passes: mean NME by number of refining passes, for each of `BOXES`, with the best decoder.
+        passes: mean NME by number of refining passes, for each kind of boxes, with the best decoder; where faces are
+            refined above a threshold, with that.
+        refining: how the passes were chosen; None where they were not.
         faces: how many faces these were.
         normalizer: what errors were divided by.
     """
@@ -57,6 +56,7 @@ class Chosen:
     passes: dict[int, dict[str, float]]
     faces: int
     normalizer: str = "inter-ocular"
+    refining: Refining | None = None
 
 
 @dataclass
@@ -78,6 +78,7 @@ def calibrate(
     *,
     keep: Callable[[Record], bool] | None = None,
     decoder: bool = True,
+    boxes: Sequence[AnyBox] = refining.BOXES,
     progress: bool = True,
 ) -> Chosen:
     """Choose decoder, refining passes and score calibration.
@@ -88,13 +89,13 @@ def calibrate(
             are not labelled count for the scores alone.
         keep: chooses among them, as in `evaluate`.
         decoder: choose decoder and refining passes; else the aligner's stay, and only the scores are calibrated.
+        boxes: kinds of boxes for which refining is chosen, `BOXES` first.
         progress: draw progress bars on stderr.
 
     The decoder is the one of a grid (`RADII`, `POWERS`, `TEMPERATURES`) with the least mean NME, with the shift of all
     points that suits it best where that lowers the mean by more than `WORTH`; shifts are tried for the `SHIFTED` best.
-    A refining pass is taken while it lowers the mean over `BOXES` by more than `WORTH`. The calibrations, one per
-    decoder method, are logistic curves by maximum likelihood of a labelled point's error being below `TOLERANCE` of the
-    annotated box.
+    How many faces take a refining pass says `refining.choose`. The calibrations, one per decoder method, are logistic
+    curves by maximum likelihood of a labelled point's error being below `TOLERANCE` of the annotated box.
 
     Raises:
         ValueError: another scheme, or no face left.
@@ -151,15 +152,28 @@ def calibrate(
     best = best if decoder else own
     errors[best] = error(best)
     config = replace(aligner.config, decoder=best, calibration=curves)
-    tuned = FaceAligner(aligner.network, config, device=aligner.device, dtype=aligner.dtype)
-    refine = 0 if decoder else config.refine
+    tuned = FaceAligner(
+        aligner.network,
+        config,
+        device=aligner.device,
+        dtype=aligner.dtype,
+        backend=aligner.backend,
+        detector=aligner.detector,
+    )
     passes = {0: by_box(best)}  # evaluate's errors, to a rounding
-    for more in PASSES[1:] if decoder else (refine,) if refine else ():
-        reports = {box: evaluate(tuned, dataset, box=box, refine=more, keep=keep, progress=progress) for box in BOXES}
-        passes[more] = {box: report.overall.nme for box, report in reports.items()}
-        if _mean(passes[more]) < (1 - WORTH) * _mean(passes[refine]):
-            refine = more
-    return Chosen(replace(config, refine=refine), errors, passes, len(records), normalizer)
+    how = None
+    if decoder and config.refits:
+        seen_twice = refining.look_twice(
+            tuned, dataset, boxes=boxes, normalizer=normalizer, keep=keep, progress=progress
+        )
+        how = refining.choose(seen_twice)
+        config = replace(config, refine=how.refine, refine_above=how.above)
+        refined = how if how.refine else replace(how, refine=1)
+        passes = {0: replace(how, refine=0).nme(), 1: refined.nme()}
+    elif config.refine:
+        reports = {box: evaluate(tuned, dataset, box=box, keep=keep, progress=progress) for box in BOXES}
+        passes[config.refine] = {box: report.overall.nme for box, report in reports.items()}
+    return Chosen(config, errors, passes, len(records), normalizer, how)
 
 
 def _distance(
@@ -254,7 +268,7 @@ def markdown(chosen: Chosen) -> str:
             f"- refine={n}: " + ", ".join(f"{box} {error:.3f}" for box, error in by_box.items())
             for n, by_box in chosen.passes.items()
         ),
-        f"- chosen: refine={chosen.config.refine}",
+        f"- chosen: refine={chosen.config.refine}, refine_above={chosen.config.refine_above}",
         *(f"- scores, {method}: {curve}" for method, curve in chosen.config.calibration.items()),
     ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *([] if chosen.refining is None else ["", chosen.refining.markdown()])])

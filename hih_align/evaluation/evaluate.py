@@ -5,25 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..aligner import FaceAligner
 from ..data.annotations import Dataset, Record
-from ..data.boxes import Box, face_boxes
+from ..data.boxes import Box, face_boxes, of_face
+from ..detection.scan import overlap
+from ..landmarks import Landmarks
 from ..progress import progress_bar
 from ..schemes import Scheme, conversion
 from .normalizers import choose_normalizer
 from .results import Report, Settings
 from .subsets import subset_masks
 
+#: Boxes given to the aligner, or those that its detector finds.
+AnyBox: TypeAlias = Literal[Box, "detector"]
+
 
 def evaluate(
     aligner: FaceAligner,
     dataset: Dataset,
     *,
-    box: Box = "annotated",
+    box: AnyBox = "annotated",
     refine: int | None = None,
     mirror: bool = False,
     subsets: Iterable[str] = (),
@@ -39,7 +45,8 @@ def evaluate(
             converted (98 to 68 or 29 points).
         dataset: the faces. Faces without labelled points are left out; so are single landmarks without a label.
         box: the boxes that the aligner gets; see `face_boxes`. "jitter" is drawn for all faces with points, before
-            ``keep`` chooses faces. So the box of a face does not depend on ``keep``.
+            ``keep`` chooses faces. So the box of a face does not depend on ``keep``. "detector": no boxes; the
+            aligner's detector finds the faces, and `Report.missed` names those that it misses (`boxes.of_face`).
         refine, mirror: as in `FaceAligner.align`; ``refine=None`` means the checkpoint's default.
         subsets: attributes to report by, with or without a leading "attributes.". "attributes" alone means every
             attribute that is 0 or 1 on all faces. An attribute of 0 and 1 gives the subset of the faces with 1. Any
@@ -65,14 +72,23 @@ def evaluate(
         expected = sorted([*scheme.normalizers, "box"])
         raise ValueError(f"normalizer is {normalizer!r}, expected for scheme {scheme.id!r} one of {expected}")
     complete = [record for record in dataset.records if record.labels is not None]
-    boxes = face_boxes(complete, box)
+    boxes = face_boxes(complete, "annotated" if box == "detector" else box)
     chosen = [i for i, record in enumerate(complete) if keep is None or keep(record)]
     records, boxes = tuple(complete[i] for i in chosen), boxes[chosen]
     if not records:
         raise ValueError(f"dataset {dataset.name!r} has {len(complete)} faces with points, but none of them was chosen")
     masks = subset_masks(records, subsets)
     normalizer = choose_normalizer(scheme, records) if normalizer is None else normalizer
-    points, scores = _predict(aligner, records, boxes, scheme, batch_size, refine, mirror, progress)
+    predict = _find if box == "detector" else _predict
+    boxes, points, scores = predict(aligner, records, boxes, scheme, batch_size, refine, mirror, progress)
+    missed: tuple[str, ...] = ()
+    if not (there := np.isfinite(boxes).all(-1)).all():
+        missed = tuple(record.key for record, found in zip(records, there, strict=True) if not found)
+        if len(missed) == len(records):
+            raise ValueError(f"box is 'detector', which found none of the {len(records)} faces of {dataset.name!r}")
+        records = tuple(record for record, found in zip(records, there, strict=True) if found)
+        boxes, points, scores = boxes[there], points[there], scores[there]
+        masks = {name: mask[there] for name, mask in masks.items()}
     settings = Settings(
         box=box,
         refine=aligner.config.refine if refine is None else refine,
@@ -85,7 +101,9 @@ def evaluate(
         calibrated=aligner.calibrated,
     )
     left_out = len(dataset.records) - len(complete)
-    return Report(aligner.config.name, dataset.name, scheme, settings, records, boxes, points, scores, masks, left_out)
+    return Report(
+        aligner.config.name, dataset.name, scheme, settings, records, boxes, points, scores, masks, left_out, missed
+    )
 
 
 def _predict(
@@ -97,8 +115,52 @@ def _predict(
     refine: int | None,
     mirror: bool,
     progress: bool,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Points (N, K, 2) and scores (N, K) in the scheme of the data set. Each image is read once."""
+) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float32]]:
+    """Boxes (N, 4), points (N, K, 2) and scores (N, K) in the dataset's scheme; each image is read once."""
+    points = np.empty((len(records), len(scheme), 2), np.float32)
+    scores = np.empty((len(records), len(scheme)), np.float32)
+    for indices, found in _of_images(records, boxes, aligner, batch_size, refine, mirror, progress):
+        faces = found.to(scheme)
+        points[indices], scores[indices] = faces.points, faces.scores
+    return boxes, points, scores
+
+
+def _find(
+    aligner: FaceAligner,
+    records: Sequence[Record],
+    boxes: NDArray[np.float64],
+    scheme: Scheme,
+    batch_size: int | None,
+    refine: int | None,
+    mirror: bool,
+    progress: bool,
+) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float32]]:
+    """As `_predict`, of the faces that the detector finds about ``boxes``; NaN where it finds none."""
+    given = np.full((len(records), 4), np.nan)
+    points = np.full((len(records), len(scheme), 2), np.nan, np.float32)
+    scores = np.full((len(records), len(scheme)), np.nan, np.float32)
+    for indices, found in _of_images(records, None, aligner, batch_size, refine, mirror, progress):
+        faces = found.to(scheme)
+        free = np.ones(len(faces), bool)
+        for index in indices:
+            near = np.flatnonzero(of_face(boxes[index], faces.bbox) & free)
+            if len(near):
+                best = near[np.argmax(overlap(boxes[index], faces.bbox[near].astype(np.float64))[0])]
+                given[index], points[index], scores[index] = faces.bbox[best], faces.points[best], faces.scores[best]
+                free[best] = False
+    return given, points, scores
+
+
+def _of_images(
+    records: Sequence[Record],
+    boxes: NDArray[np.float64] | None,
+    aligner: FaceAligner,
+    batch_size: int | None,
+    refine: int | None,
+    mirror: bool,
+    progress: bool,
+) -> Iterator[tuple[list[int], Landmarks]]:
+    """Each image's records, and what is found in it: in ``boxes``, or without."""
     of_image: dict[Path, list[int]] = {}
     for index, record in enumerate(records):
         of_image.setdefault(record.image, []).append(index)
@@ -110,17 +172,13 @@ def _predict(
             reading = records[indices[0]].key
             yield image
 
-    points = np.empty((len(records), len(scheme), 2), np.float32)
-    scores = np.empty((len(records), len(scheme)), np.float32)
-    given = (boxes[indices] for indices in of_image.values())
+    given = None if boxes is None else (boxes[indices] for indices in of_image.values())
     results = aligner.stream(images(), given, batch_size, refine, mirror)
     with progress_bar(total=len(records), unit="face", disable=not progress, leave=False) as bar:
         try:
             for indices, faces in zip(of_image.values(), results, strict=True):
-                found = faces.to(scheme)
-                points[indices], scores[indices] = found.points, found.scores
+                yield indices, faces
                 bar.update(len(indices))
         except (ValueError, FileNotFoundError) as error:
             kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
             raise kind(f"{reading}: {error}") from error
-    return points, scores

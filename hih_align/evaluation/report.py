@@ -75,6 +75,7 @@ def as_dict(report: Report) -> dict[str, Any]:
         "scheme": report.scheme.id,
         "settings": asdict(report.settings),
         "without_points": report.without_points,
+        "missed": list(report.missed),
         "overall": _plain(report.overall),
         "subsets": {name: _plain(summary) for name, summary in report.by_subset.items()},
         "full_set": None if full is None else {name: _plain(getattr(full, name)) for name in vars(full)},
@@ -139,6 +140,9 @@ def markdown(report: Report) -> str:
         notes.append(
             f"{missing} of {len(report)} faces have no labelled {unit}. They have no NME and count only in box NME."
         )
+    if s.box == "detector":
+        named = f", first {report.missed[0]}" if report.missed else ""
+        notes.append(f"{len(report.missed)} of {len(report) + len(report.missed)} faces were not found{named}.")
     if report.without_points:
         notes.append(f"{report.without_points} faces without labelled points are left out.")
     if report.full_set is not None:

@@ -27,7 +27,7 @@ class Settings:
     """The settings of an evaluation.
 
     Attributes:
-        box: see `face_boxes`.
+        box: see `face_boxes`; "detector": the faces were found.
         refine: number of refining passes.
         mirror: whether each result is averaged with the result of the mirrored face.
         decoder: the fields of the decoder.
@@ -122,6 +122,7 @@ class Report:
         scores: (N, K) float32.
         subsets: (N,) bool by the name of the subset.
         without_points: number of faces that were left out because they have no labelled points.
+        missed: keys of the faces that the detector did not find. They are left out.
     """
 
     model: str
@@ -134,6 +135,7 @@ class Report:
     scores: NDArray[np.float32]
     subsets: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     without_points: int = 0
+    missed: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         nme = self.overall.nme

@@ -22,6 +22,10 @@ RATE = 30.0
 #: Boxes that share more than this of their union are of one face.
 SAME = 0.3
 
+#: A face that is found within this many of its sides of where one was lost is that one, and not `LARGER` times as large
+#: or small.
+NEAR, LARGER = 0.8, 1.6
+
 #: How fast a face's motion is believed: the share of the newest step in its velocity.
 NEWEST = 0.6
 
@@ -209,14 +213,18 @@ class FaceTracker:
         return _Track(self._next_id - 1, box, roll, now)
 
     def _again(self, box: NDArray[np.float64], now: float) -> _Track | None:
-        """The lost face that should be there by now."""
-        for track in sorted(self._lost, key=lambda track: -track.time):
+        """The lost face that this one is: the one that was, or should be by now, nearest to it."""
+        nearest, least = None, NEAR
+        for track in self._lost:
             places = np.stack((track.box, track.expected(now)))
-            if overlap(box, places)[0].max() >= SAME:
-                self._lost.remove(track)
-                track.velocity = np.zeros(2)
-                return track
-        return None
+            side, was = float((box[2:] - box[:2]).max()), float((track.box[2:] - track.box[:2]).max())
+            away = np.linalg.norm(places[:, :2] + places[:, 2:] - box[:2] - box[2:], axis=1).min() / 2 / max(side, was)
+            if away < least and max(side, was) < LARGER * min(side, was):
+                nearest, least = track, float(away)
+        if nearest is not None:
+            self._lost.remove(nearest)
+            nearest.velocity = np.zeros(2)
+        return nearest
 
     def _smoothed(self, faces: Landmarks, seconds: float) -> Landmarks:
         order = np.argsort([track.id for track in self._tracks])

@@ -14,7 +14,7 @@ import torch
 from .. import files
 from ..aligner import FaceAligner
 from ..data.annotations import Dataset
-from ..evaluation.calibrate import calibrate, markdown
+from ..evaluation.calibrate import BOXES, calibrate, markdown
 from ..evaluation.results import Report
 from ..hub.checkpoints import WEIGHTS_FILE, save_checkpoint, save_weights
 from ..hub.config import BEST, Config, write_config
@@ -124,7 +124,7 @@ def calibrate_best(out: Path, dataset: Dataset, device: torch.device, *, decoder
     records = dataset.records
     some = np.unique(np.linspace(0, len(records) - 1, CALIBRATION_FACES).round().astype(int))
     faces = replace(dataset, records=tuple(records[i] for i in some))
-    chosen = calibrate(aligner, faces, decoder=decoder, progress=progress)
+    chosen = calibrate(aligner, faces, decoder=decoder, boxes=BOXES, progress=progress)
     write_config(out / BEST, chosen.config)
     with files.replacing(out / CALIBRATION_FILE) as temporary:
         temporary.write_text(markdown(chosen) + "\n", "utf-8")

@@ -30,6 +30,7 @@ from ..evaluation.results import Report
 from ..hub.config import BEST, Config
 from ..method.decoder import STRIDE
 from ..progress import say
+from ..signals import StopRequest
 from .accelerator import make_accelerator, pieces
 from .advice import other_boxes
 from .augmentation import Batch
@@ -48,7 +49,6 @@ from .recipe import Recipe, Stage
 from .run_folder import STATE_FILE, Progress, describe, load_state, read_run, save_state, stored_size, write_run
 from .sampling import Indices, Order, Source, common_scheme
 from .schedule import Schedule
-from .signals import StopRequest
 from .supply import Stores, Supply, Waits, ahead
 from .validation import Validator
 from .warmstart import Start, load_start

@@ -48,7 +48,7 @@ def test_align_loads_nothing_of_training(tmp_path: Path) -> None:
     assert not any(name.startswith("hih_align.training") for name in found)
     assert above <= package
     assert {name for name in found if name.startswith("hih_align.cli.")} == {
-        f"hih_align.cli.{name}" for name in ("app", "align", "folder", "options")
+        f"hih_align.cli.{name}" for name in ("app", "align", "coco", "folder", "options")
     }
 
 

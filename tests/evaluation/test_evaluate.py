@@ -416,6 +416,31 @@ class TestEvaluate:
         asked = evaluate(w300, replace(three, records=tuple(unlabelled)), normalizer="inter-ocular", progress=False)
         assert asked.overall.measured == 0
 
+    def test_faces_that_are_found(self, three: Dataset, w300: FaceAligner, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Without boxes: each face gets the found one that is it, and those that were not found are named."""
+        known = face_boxes(three.records)
+        beside = known[0] + 1.5 * np.array((120, 0, 120, 0))
+        asked: list[int] = []
+
+        def detector(image: Array) -> Array:
+            asked.append(len(asked))
+            first = len(asked) == 1
+            return np.array([beside, known[1] + 4, known[0] - 3] if first else np.zeros((0, 4)))
+
+        monkeypatch.setattr(w300, "detector", detector)
+        found = evaluate(w300, three, box="detector", refine=0, progress=False)
+        on_first = [i for i, r in enumerate(three.records) if r.image == three.records[0].image]
+        assert len(asked) == len({r.image for r in three.records})
+        assert len(found) + len(found.missed) == 3
+        assert set(found.missed) == {r.key for i, r in enumerate(three.records) if i not in on_first}
+        for record, box in zip(found.records, found.boxes, strict=True):
+            assert np.abs(box - record.box).max() <= 4
+        assert f"{len(found.missed)} of 3 faces were not found, first {found.missed[0]}." in markdown(found)
+        assert as_dict(found)["missed"] == list(found.missed)
+        monkeypatch.setattr(w300, "detector", lambda image: np.zeros((0, 4)))
+        with pytest.raises(ValueError, match="box is 'detector', which found none of the 3 faces"):
+            evaluate(w300, three, box="detector", refine=0, progress=False)
+
     def test_faces_without_points_are_left_out(self, three: Dataset, w300: FaceAligner) -> None:
         bare = replace(three.records[0], labels=None)
         mixed = replace(three, records=(bare, *three.records[1:]))

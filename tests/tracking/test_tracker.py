@@ -160,3 +160,16 @@ def test_bad_settings(aligner: FaceAligner, options: dict[str, Any], message: st
 def test_a_scheme_without_five_points() -> None:
     with pytest.raises(ValueError, match="does not define its five points"):
         FaceTracker(small_aligner(replace(DOT_SCHEME, five=None)))
+
+
+def test_a_face_that_comes_back_beside_where_it_was_lost(aligner: FaceAligner, finder: Finder) -> None:
+    """As one that was cut off by the picture's edge: half its side away it is the same, two sides away another."""
+    for back, number in ((130, 0), (225, 1)):
+        tracker = FaceTracker(aligner, detector=finder, every=2, keep=1)
+
+        def boxes(frame: int, back: int = back) -> list[Array]:
+            return [] if 5 <= frame < 10 else [box_at(100 if frame < 5 else back, 50)]
+
+        found = follow(tracker, finder, boxes, 14)
+        assert found[4].ids.tolist() == [0]
+        assert found[12].ids.tolist() == [number]

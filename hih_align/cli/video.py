@@ -1,0 +1,129 @@
+"""`hih-align video`: the faces of a video, followed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .. import progress
+from ..aligner import FaceAligner
+from ..drawing import Style
+from ..files import STANDARD_OUTPUT, appending, is_stream, replacing
+from ..signals import StopRequest
+from ..tracking import FaceTracker
+from ..video import Camera, check_writable, open_video, writing
+from .options import (
+    Backend,
+    Colour,
+    Contours,
+    Decode,
+    Device,
+    DrawBox,
+    DrawLabels,
+    DrawScores,
+    Dtype,
+    LineColour,
+    Model,
+    PointSize,
+    Thickness,
+    commands,
+)
+
+app = commands()
+
+
+@app.command()
+def video(
+    source: Annotated[str, typer.Argument(metavar="IN", help="A video file, or a camera's number: 0 is the first.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Write the video with the faces drawn, sound kept: .mp4, .m4v, .mov or .mkv.")
+    ] = None,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", help="Write points and scores as JSON Lines, a frame a line. - is stdout.")
+    ] = None,
+    model: Model = "HIH_T",
+    scheme: Annotated[str | None, typer.Option(help="300w, wflw or cofw.")] = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    backend: Backend = "torch",
+    decode: Decode = None,
+    smooth: Annotated[bool, typer.Option(help="Keep points steady.")] = True,
+    every: Annotated[int, typer.Option(help="Frames between two looks for further faces.")] = 10,
+    keep: Annotated[float, typer.Option(help="Seconds for which the number of a lost face waits for it.")] = 1.0,
+    seconds: Annotated[
+        float | None, typer.Option(help="Stop after so much of it.", show_default="its end; a camera: Ctrl-C")
+    ] = None,
+    contours: Contours = True,
+    box: DrawBox = False,
+    labels: DrawLabels = False,
+    scores: DrawScores = False,
+    ids: Annotated[bool, typer.Option(help="Write each face's number above it.")] = True,
+    point_size: PointSize = None,
+    thickness: Thickness = None,
+    colour: Colour = None,
+    line_colour: LineColour = "white",
+) -> None:
+    """Follow the faces of a video, or of a camera.
+
+    Without --out and --json, JSON Lines go to the standard output. Ctrl-C and SIGTERM end it early: the files then hold
+    what was done.
+    """
+    style = Style(contours, box, labels, scores, ids, point_size, thickness, colour, line_colour)
+    if out is None and style != Style(line_colour="white"):
+        raise ValueError("out is missing: the options of drawing need --out, which names the video")
+    if seconds is not None and not seconds > 0:
+        raise ValueError(f"seconds is {seconds}, expected more than 0")
+    if out is not None:
+        check_writable(out, source)
+    with open_video(source) as given:
+        aligner = FaceAligner.from_pretrained(model, scheme, device, dtype, backend, decode)  # type: ignore[arg-type]
+        tracker = FaceTracker(aligner, smooth=smooth, every=every, keep=keep)
+        stop = StopRequest()
+        target = Path(STANDARD_OUTPUT) if json_path is None and out is None else json_path
+        total = given.count if given.count is None or seconds is None else None
+        with contextlib.ExitStack() as stack:
+            lines = None if target is None else stack.enter_context(_lines(target))
+            writer = None if out is None else stack.enter_context(writing(out, given))
+            # lines that are read as they come leave no room for a bar
+            quiet = target == Path(STANDARD_OUTPUT) and sys.stdout.isatty()
+            bar = stack.enter_context(progress.progress_bar(total=total, unit="frame", disable=quiet))
+            stack.enter_context(stop.listening())
+            number = 0
+            for number, frame in enumerate(given.frames(None if writer is None else writer.sound), 1):
+                faces = tracker.update(frame.image, time=frame.time)
+                if writer is not None:
+                    writer.write(faces.draw(frame.image, **vars(style)), frame)
+                if lines is not None:
+                    height, width = frame.image.shape[:2]
+                    about = {"frame": number - 1, "time": round(frame.time, 6), "width": width, "height": height}
+                    lines.write(json.dumps(about | faces.to_dict()) + "\n")
+                    lines.flush()
+                bar.update()
+                if stop.made or (seconds is not None and frame.time >= seconds):
+                    break
+        if given.broken:
+            progress.say(f"{given.name}: {given.broken} packets could not be decoded and were left out")
+        if stop.made and not isinstance(given, Camera):  # of a camera it is the end
+            held = " and ".join(str(path) for path in (out, json_path) if path is not None and not is_stream(path))
+            progress.say(
+                f"interrupted after {number} frames"
+                + (f", which {held} hold{'s' * (' and ' not in held)}" if held else "")
+            )
+            raise typer.Exit(130)
+
+
+@contextlib.contextmanager
+def _lines(path: Path) -> Iterator[Any]:
+    """Text that goes to a stream at once, and to a file that takes the place of ``path`` when the block ends well."""
+    if is_stream(path):
+        with appending(path) as stream:
+            yield stream
+        return
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        yield file

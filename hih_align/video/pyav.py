@@ -1,0 +1,14 @@
+"""PyAV, which the extra ``[video]`` brings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def pyav() -> Any:
+    try:
+        import av
+        import av.stream
+    except ImportError as error:
+        raise ImportError("video needs PyAV: pip install 'hih-align[video]'") from error
+    return av

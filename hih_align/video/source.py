@@ -1,0 +1,209 @@
+"""Frames from a file, by PyAV, or from a camera, by OpenCV."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..quiet import quiet_opencv
+from .pyav import pyav
+
+#: Frames a second of a source that does not say how many.
+RATE = 30
+
+#: Times of a camera's frames are whole numbers of this, seconds.
+_TICK = Fraction(1, 90000)
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """A picture of a video.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB, upright: turned as the file says that it is to be shown.
+        ticks: when it is shown, in `VideoFile.tick`; later than the frame before.
+        time: seconds since the first frame.
+    """
+
+    image: NDArray[np.uint8]
+    ticks: int
+    time: float
+
+
+#: Takes the packets of sound, as they lie in the file between the frames.
+Sound = Callable[[Any], None]
+
+
+class VideoFile:
+    """A video in a file. It is closed by `close`, or at the end of a ``with`` block.
+
+    Attributes:
+        name: of the file.
+        rate: frames a second, on average.
+        tick: the unit of times, seconds.
+        count: how many frames there are, as far as the file says; None: it does not.
+        broken: how many packets could not be decoded so far.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Open a file.
+
+        Raises:
+            FileNotFoundError, IsADirectoryError: no such file.
+            ValueError: it cannot be read, or holds no video.
+            ImportError: PyAV is not installed; the message names the extra.
+        """
+        av = pyav()
+        self.name = str(path)
+        if not Path(path).exists():
+            raise FileNotFoundError(f"video: no such file: {path}")
+        if Path(path).is_dir():
+            raise IsADirectoryError(f"video: {path} is a folder, expected a video file or a camera's number")
+        try:
+            self._container = av.open(self.name)
+        except (av.error.FFmpegError, OSError) as error:
+            raise ValueError(f"video: {path} cannot be read as a video: {_why(error)}") from error
+        # the cover of a song is a video of one picture
+        streams = [s for s in self._container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+        if not streams:
+            kinds = sorted({stream.type for stream in self._container.streams}) or ["nothing"]
+            self._container.close()
+            raise ValueError(f"video: {path} has no video stream, it holds {', '.join(kinds)}")
+        self.stream = streams[0]
+        self.stream.thread_type = "AUTO"
+        self.sounds = tuple(self._container.streams.audio)
+        self.rate = Fraction(self.stream.average_rate or self.stream.guessed_rate or RATE)
+        self.tick = Fraction(self.stream.time_base or 1 / self.rate)
+        seconds = float(self.stream.duration * self.tick) if self.stream.duration else 0.0
+        self.count: int | None = self.stream.frames or round(seconds * float(self.rate)) or None
+        self.broken = 0
+
+    def __enter__(self) -> VideoFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._container.close()
+
+    def frames(self, sound: Sound | None = None) -> Iterator[Frame]:
+        """The frames in the order in which they are shown.
+
+        Args:
+            sound: is called with each packet of sound in its turn.
+
+        Raises:
+            ValueError: there is not a single frame.
+        """
+        av = pyav()
+        first = last = None
+        wanted = (self.stream, *(self.sounds if sound is not None else ()))
+        for packet in self._packets(wanted):
+            if packet.stream.type == "audio":
+                if sound is not None and packet.dts is not None:
+                    sound(packet)
+                continue
+            try:
+                decoded = packet.decode()
+            except av.error.FFmpegError:
+                self.broken += 1
+                continue
+            for frame in decoded:
+                step = max(1, round(1 / (self.rate * self.tick)))
+                ticks = frame.pts if frame.pts is not None else 0 if last is None else last + step
+                ticks = ticks if last is None else max(ticks, last + 1)  # broken files go back in time
+                last, first = ticks, ticks if first is None else first
+                image = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+                yield Frame(np.ascontiguousarray(image), ticks, float((ticks - first) * self.tick))
+        if last is None:
+            raise ValueError(f"video: {self.name} holds no frame that can be decoded")
+
+    def _packets(self, streams: tuple[Any, ...]) -> Iterator[Any]:
+        """Up to the end, or to where the file is broken off."""
+        packets = iter(self._container.demux(*streams))
+        while True:
+            try:
+                packet = next(packets, None)
+            except pyav().error.FFmpegError:
+                self.broken += 1
+                return
+            if packet is None:
+                return
+            yield packet
+
+
+class Camera:
+    """A camera of this machine, by OpenCV. Attributes as of `VideoFile`; it goes on until it is closed."""
+
+    def __init__(self, number: int) -> None:
+        """Open a camera.
+
+        Args:
+            number: as OpenCV counts them, 0 is the first.
+
+        Raises:
+            OSError: there is none of that number, or another program has it.
+        """
+        self.name = f"camera {number}"
+        with quiet_opencv(cv2.utils.logging.LOG_LEVEL_SILENT):
+            self._capture = cv2.VideoCapture(number)
+        if not self._capture.isOpened():
+            raise OSError(f"video: there is no camera number {number}, or another program has it (0 is the first one)")
+        self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # what is seen now, not what waited
+        rate = self._capture.get(cv2.CAP_PROP_FPS)
+        self.rate = Fraction(rate).limit_denominator(1001) if 1 <= rate <= 1000 else Fraction(RATE)
+        self.tick = _TICK
+        self.count: int | None = None
+        self.broken = 0
+        self.stream, self.sounds = None, ()
+
+    def __enter__(self) -> Camera:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the camera go."""
+        self._capture.release()
+
+    def frames(self, sound: Sound | None = None) -> Iterator[Frame]:
+        """What it sees, as fast as it is asked. It has no sound.
+
+        Raises:
+            OSError: it gives no picture.
+        """
+        begun, last = None, -1
+        while True:
+            there, pixels = self._capture.read()
+            if not there:
+                break
+            now = time.monotonic()
+            begun = now if begun is None else begun
+            last = max(last + 1, round((now - begun) / self.tick))
+            yield Frame(np.ascontiguousarray(pixels[..., ::-1]), last, float(last * self.tick))
+        if begun is None:
+            raise OSError(f"video: {self.name} gives no picture")
+
+
+def open_video(source: str | Path) -> VideoFile | Camera:
+    """A file by its path, or a camera by its number; ``./0`` is a file named 0.
+
+    Raises:
+        as `VideoFile` and `Camera`.
+    """
+    return Camera(int(source)) if isinstance(source, str) and source.isdecimal() else VideoFile(source)
+
+
+def _why(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)

@@ -1,0 +1,204 @@
+"""Frames and sound into a file: H.264, with the times of the source, and its sound copied or encoded anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..files import is_stream, replacing
+from .pyav import pyav
+from .source import Camera, Frame, VideoFile
+
+#: How a written video is encoded, and files that hold it.
+ENCODER = "libx264"
+SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
+
+#: Of x264: a quality at which nothing is seen to be lost, and its default pace.
+_QUALITY = {"crf": "18", "preset": "medium"}
+
+
+class VideoWriter:
+    """Writes frames as H.264, and sound beside them. Made by `writing`.
+
+    Attributes:
+        size: (width, height) of its pictures; None before the first one.
+    """
+
+    def __init__(self, path: Path, source: VideoFile | Camera) -> None:
+        self._av = pyav()
+        self._source = source
+        self._container = self._av.open(str(path), "w", options={} if path.suffix == ".mkv" else _FAST_START)
+        self._stream: Any = None
+        self._sounds: dict[int, _Sound] = {}
+        self._early: list[Any] = []
+        self.size: tuple[int, int] | None = None
+
+    def write(self, picture: NDArray[np.uint8], frame: Frame) -> None:
+        """Add a picture that is shown when ``frame`` is.
+
+        Args:
+            picture: (H, W, 3) uint8 RGB. One of another size than the first is fitted into it, with black borders.
+            frame: which frame of the source it is of.
+        """
+        if self.size is None:
+            self._begin(picture)
+        assert self.size is not None
+        fitted = _fitted(picture, self.size)
+        # sides of H.264's usual colour format are even
+        fitted = np.pad(fitted, ((0, fitted.shape[0] % 2), (0, fitted.shape[1] % 2), (0, 0)), "edge")
+        coded = self._av.VideoFrame.from_ndarray(fitted, format="rgb24")
+        context = self._stream.codec_context
+        coded = coded.reformat(
+            format="yuv420p", dst_colorspace=int(context.colorspace), dst_color_range=int(context.color_range)
+        )
+        coded.pts, coded.time_base = frame.ticks, self._source.tick
+        self._container.mux(self._stream.encode(coded))
+
+    def sound(self, packet: Any) -> None:
+        """Add a packet of the source's sound."""
+        if self._stream is None:
+            self._early.append(packet)
+        else:
+            self._sounds[packet.stream.index].add(packet)
+
+    def close(self) -> None:
+        """Write what is still on its way, and the end of the file."""
+        if self._stream is not None:
+            self._container.mux(self._stream.encode())
+            for sound in self._sounds.values():
+                sound.end()
+        self._container.close()
+
+    def _begin(self, picture: NDArray[np.uint8]) -> None:
+        height, width = picture.shape[:2]
+        self.size = (width, height)
+        stream = self._container.add_stream(ENCODER, rate=self._source.rate, options=_QUALITY)
+        stream.width, stream.height = width + width % 2, height + height % 2
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.time_base = self._source.tick
+        given = self._source.stream
+        if given is not None:
+            context = stream.codec_context
+            for name in ("colorspace", "color_range", "color_primaries", "color_trc"):
+                with suppress(ValueError, OverflowError):
+                    setattr(context, name, getattr(given.codec_context, name))
+            ratio = given.sample_aspect_ratio
+            if ratio:
+                turned = (given.codec_context.width > given.codec_context.height) != (width > height)
+                context.sample_aspect_ratio = 1 / Fraction(ratio) if turned else ratio
+        for given in self._source.sounds:
+            self._sounds[given.index] = _Sound(self._container, given)
+        self._stream = stream
+        for packet in self._early:
+            self.sound(packet)
+        self._early.clear()
+
+
+#: The index of a video stands before its frames: players begin before the whole file is there.
+_FAST_START = {"movflags": "+faststart"}
+
+
+#: Of sound that is encoded anew, by the number of channels.
+_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
+
+
+class _Sound:
+    """One stream of sound: copied where the file's kind can hold it as it is, else encoded anew as AAC."""
+
+    def __init__(self, container: Any, given: Any) -> None:
+        self._av = pyav()
+        self._container = container
+        name = given.codec.canonical_name
+        # MP4 can hold bare samples, but few players know it
+        playable = not name.startswith("pcm") or container.format.name != "mp4"
+        self._copied = playable and name in container.supported_codecs
+        if self._copied:
+            self._stream = container.add_stream_from_template(given)
+        else:
+            layout = _LAYOUTS.get(given.layout.nb_channels, "stereo")  # the given one may have no name
+            self._stream = container.add_stream("aac", rate=given.rate, layout=layout)
+            self._resampler: Any = None
+        if given.language:
+            self._stream.metadata["language"] = given.language
+
+    def add(self, packet: Any) -> None:
+        if self._copied:
+            packet.stream = self._stream
+            self._container.mux(packet)
+            return
+        with suppress(self._av.error.FFmpegError):  # a broken packet is a gap in the sound
+            for frame in packet.decode():
+                self._encode(frame)
+
+    def end(self) -> None:
+        if not self._copied:
+            if self._resampler is not None:
+                self._encode(None)
+            self._container.mux(self._stream.encode())
+
+    def _encode(self, frame: Any) -> None:
+        if self._resampler is None:
+            context = self._stream.codec_context
+            context.open(strict=False)
+            self._resampler = self._av.AudioResampler(
+                context.format, context.layout, context.rate, frame_size=context.frame_size
+            )
+        for part in self._resampler.resample(frame):
+            self._container.mux(self._stream.encode(part))
+
+
+def check_writable(out: Path, source: str | Path) -> None:
+    """Refuse a name that no video can be written to.
+
+    Raises:
+        ValueError: not a video's name, a stream, or the source itself; there is no encoder.
+        FileNotFoundError: its folder does not exist.
+        ImportError: PyAV is not installed.
+    """
+    if out.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"out: {out} is no video's name, expected one that ends in {', '.join(SUFFIXES)}")
+    if is_stream(out):
+        raise ValueError(f"out: {out} is no file, which a video needs: its beginning is written last")
+    if not out.absolute().parent.is_dir():
+        raise FileNotFoundError(f"out: {out} is in a folder that does not exist")
+    if Path(source).exists() and out.resolve() == Path(source).resolve():
+        raise ValueError(f"out: {out} is the video itself, which would be lost")
+    av = pyav()
+    try:
+        av.codec.Codec(ENCODER, "w")
+    except ValueError as error:
+        raise ValueError(
+            f"out: PyAV {av.__version__} has no encoder {ENCODER} here, which writes H.264. PyPI's wheels have it: "
+            "pip install --force-reinstall --only-binary av av; or leave --out away, and take the points by --json"
+        ) from error
+
+
+@contextmanager
+def writing(out: Path, source: VideoFile | Camera) -> Iterator[VideoWriter]:
+    """A `VideoWriter` whose file takes the place of ``out`` when the block ends well; see `files.replacing`."""
+    with replacing(out) as temporary:
+        writer = VideoWriter(temporary, source)
+        try:
+            yield writer
+        finally:
+            writer.close()
+
+
+def _fitted(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    width, height = size
+    if picture.shape[:2] == (height, width):
+        return picture
+    scale = min(width / picture.shape[1], height / picture.shape[0])
+    inner = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    canvas = np.zeros((height, width, 3), np.uint8)
+    left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
+    canvas[top : top + inner[1], left : left + inner[0]] = cv2.resize(picture, inner, interpolation=how)
+    return canvas

@@ -1,0 +1,84 @@
+"""`refining`: a threshold above which a second pass pays, on errors known beforehand and on real faces."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hih_align import FaceAligner, FaceDetector
+from hih_align.data.annotations import read_dataset
+from hih_align.detection import yunet
+from hih_align.evaluation.evaluate import AnyBox, evaluate
+from hih_align.evaluation.refining import LOSS, MOST, Twice, choose, fits, look_twice
+
+
+def twice(box: AnyBox, off: list[float], once: list[float], again: list[float]) -> Twice:
+    return Twice(box, np.array(once), np.array(again), np.array(off))
+
+
+def gaining(box: AnyBox, offs: list[float], good: float) -> Twice:
+    """A second pass takes 1 % off faces that lie off by more than ``good``, and adds 0.02 % to the others."""
+    off = np.array(offs)
+    return Twice(box, np.full(len(off), 4.0), np.where(off > good, 3.0, 4.02), off)
+
+
+def test_by_hand() -> None:
+    seen = twice("jitter", [0.05, 0.1, np.inf], [4.0, 6.0, 3.0], [4.1, 3.0, 3.0])
+    assert seen.nme(np.inf) == pytest.approx(13 / 3)
+    assert seen.nme(-1) == pytest.approx(10.1 / 3)
+    assert seen.nme(0.07) == pytest.approx(10 / 3)
+    assert seen.share(0.07) == pytest.approx(2 / 3)  # a turned face is looked at again in any case
+
+
+def test_the_middle_of_what_fits() -> None:
+    """Exact boxes lie off by up to 0.04, the others by 0.1 and more: any threshold between them loses nothing."""
+    exact = gaining("annotated", np.linspace(0, 0.04, 50).tolist(), 0.08)
+    moved = gaining("jitter", np.linspace(0.1, 0.3, 50).tolist(), 0.08)
+    found = choose([exact, moved])
+    assert found.refine == 1
+    assert found.above == pytest.approx(0.068, abs=0.005)
+    assert found.nme()["jitter"] == pytest.approx(3)
+    assert found.nme()["annotated"] == pytest.approx(4)
+    assert not fits([exact, moved], 0.12)  # too many of the moved are left alone
+    assert not fits([exact, moved], 0.02)  # too many of the exact are not
+    text = found.markdown()
+    assert "refine=1, refine_above=" in text
+    assert "| jitter | 50 | 4.000 | 3.000 | 3.000 | 100.0 % |" in text
+
+
+def test_where_no_threshold_fits() -> None:
+    """Exact boxes lie as far off as others: all faces take the second pass if that pays in the mean, else none."""
+    exact = gaining("annotated", np.linspace(0, 0.3, 50).tolist(), 0.08)
+    found = choose([exact, gaining("jitter", np.linspace(0, 0.3, 50).tolist(), 0.08)])
+    assert (found.refine, found.above) == (1, None)
+    assert found.nme()["annotated"] == exact.nme(-1)
+    assert "none fits" in found.markdown()
+    useless = gaining("annotated", np.linspace(0, 0.3, 50).tolist(), 0.5)
+    found = choose([useless, replace(useless, box="jitter")])
+    assert (found.refine, found.above) == (0, None)
+    assert found.nme()["annotated"] == 4
+
+
+def test_bars() -> None:
+    assert (MOST, LOSS) == (0.15, 0.01)
+
+
+def test_it_is_what_the_aligner_does(shared: Path) -> None:
+    """Errors with a threshold are those of `evaluate` with that threshold in the config."""
+    aligner = FaceAligner.from_pretrained("HIH_N/300w", device="cpu")
+    aligner.detector = FaceDetector(shared / "weights" / yunet.FILE)
+    whole = read_dataset(shared / "data/300w_val/annotations.json", aligner.scheme)
+    faces = replace(whole, records=whole.records[:210:21])
+    boxes: tuple[AnyBox, ...] = ("annotated", "jitter", "detector")
+    seen = look_twice(aligner, faces, boxes=boxes, progress=False)
+    for one in seen:
+        assert len(one.off) == 10
+        middle = float(np.median(one.off))
+        config = replace(aligner.config, refine=1, refine_above=middle)
+        with_it = FaceAligner(aligner.network, config, device="cpu", detector=aligner.detector)
+        report = evaluate(with_it, faces, box=one.box, progress=False)
+        assert one.nme(middle) == pytest.approx(report.overall.nme, abs=1e-3)
+        assert one.nme(middle) != pytest.approx(one.nme(-1), abs=1e-3)

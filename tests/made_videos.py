@@ -1,0 +1,111 @@
+"""Videos of photographs that move in a known way: scikit-image's astronaut and matplotlib's Grace Hopper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import PIL.Image
+import skimage.data
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+RATE = 30
+SAMPLES = 44100
+
+
+def astronaut() -> tuple[Array, Array]:
+    """A photograph, and the box of its face, brow to chin."""
+    image: Array = skimage.data.astronaut()  # type: ignore[no-untyped-call]
+    return image[:300, 80:380], np.array((97.0, 80.0, 195.0, 200.0))
+
+
+def hopper() -> tuple[Array, Array]:
+    """The same of another person."""
+    from matplotlib.cbook import get_sample_data
+
+    with get_sample_data("grace_hopper.jpg") as file:
+        image = np.array(PIL.Image.open(file).convert("RGB"))
+    return image[:420, 80:440], np.array((112.0, 90.0, 282.0, 293.0))
+
+
+def placing(box: Array, centre: tuple[float, float], side: float) -> Array:
+    """(2, 3) that puts a face's box of that longer side at a centre."""
+    scale = side / (box[2:] - box[:2]).max()
+    return np.array(
+        [[scale, 0, centre[0] - scale * (box[0] + box[2]) / 2], [0, scale, centre[1] - scale * (box[1] + box[3]) / 2]]
+    )
+
+
+def scene(size: tuple[int, int], faces: Iterable[tuple[Array, Array]]) -> Array:
+    """(H, W, 3): photographs put onto a grey picture of (width, height) by their maps."""
+    canvas = np.full((size[1], size[0], 3), 90, np.uint8)
+    for image, matrix in faces:
+        there = cv2.warpAffine(np.full(image.shape[:2], 255, np.uint8), matrix, size) > 250
+        canvas[there] = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_AREA)[there]
+    return canvas
+
+
+def write_video(
+    path: Path,
+    frames: Iterable[Array],
+    *,
+    codec: str = "libx264",
+    sound: str | None = None,
+    turned: int = 0,
+    ticks: Callable[[int], int] = lambda number: number * 1000,
+) -> Path:
+    """A video of 30 frames a second, with a tone of 440 Hz.
+
+    Args:
+        path: of the file.
+        frames: (H, W, 3) uint8 RGB.
+        codec, sound: encoders.
+        turned: degrees counter-clockwise by which players shall turn it.
+        ticks: when a frame is shown, in thirty thousandths of a second.
+    """
+    import av
+
+    with av.open(str(path), "w") as out:
+        stream: Any = None
+        tone: Any = out.add_stream(sound, rate=SAMPLES, layout="mono") if sound is not None else None  # type: ignore[call-overload]
+        for number, frame in enumerate(frames):
+            if stream is None:
+                stream = out.add_stream(codec, rate=RATE, options={"crf": "12"} if codec == "libx264" else {})
+                stream.height, stream.width = frame.shape[:2]
+                stream.pix_fmt = "yuv420p"
+                stream.codec_context.time_base = Fraction(1, 1000 * RATE)
+                if turned:
+                    stream.set_display_rotation(turned)
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            picture.pts, picture.time_base = ticks(number), Fraction(1, 1000 * RATE)
+            out.mux(stream.encode(picture))
+            if tone is not None:
+                at = np.arange(number * SAMPLES // RATE, (number + 1) * SAMPLES // RATE)
+                wave = (9000 * np.sin(2 * np.pi * 440 * at / SAMPLES)).astype(np.int16)[None]
+                part = av.AudioFrame.from_ndarray(wave, format="s16", layout="mono")
+                part.rate, part.pts = SAMPLES, int(at[0])
+                out.mux(tone.encode(part))
+        for each in (stream, tone):
+            if each is not None:
+                out.mux(each.encode())
+    return path
+
+
+def read_back(path: Path) -> tuple[list[Array], list[float], int, str | None]:
+    """Frames, their times, how many samples of sound there are, and how that is coded."""
+    import av
+
+    with av.open(str(path)) as file:
+        decoded = list(file.decode(video=0))
+        images = [frame.to_ndarray(format="rgb24") for frame in decoded]
+    with av.open(str(path)) as file:
+        if not file.streams.audio:
+            return images, [float(frame.time or 0) for frame in decoded], 0, None
+        name = file.streams.audio[0].codec.canonical_name
+        samples = sum(frame.samples for frame in file.decode(audio=0))
+    return images, [float(frame.time or 0) for frame in decoded], samples, name
