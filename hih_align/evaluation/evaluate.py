@@ -82,7 +82,8 @@ def evaluate(
     predict = _find if box == "detector" else _predict
     boxes, points, scores = predict(aligner, records, boxes, scheme, batch_size, refine, mirror, progress)
     missed: tuple[str, ...] = ()
-    if not (there := np.isfinite(boxes).all(-1)).all():
+    there = ~np.isnan(boxes[:, 0])
+    if not there.all():
         missed = tuple(record.key for record, found in zip(records, there, strict=True) if not found)
         if len(missed) == len(records):
             raise ValueError(f"box is 'detector', which found none of the {len(records)} faces of {dataset.name!r}")
