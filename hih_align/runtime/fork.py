@@ -5,7 +5,8 @@ fork copies the calling thread, but not its team: in the child, that thread woul
 not exist. An operation on one core needs no team, and a new thread in the child gets a new team.
 
 Other runtimes keep threads of their own. What owns such threads waits for them when it is destroyed: in the child
-without end, for there they do not exist. So a child does not destroy what its parent made, see `spare`.
+without end, for there they do not exist. So a child does not destroy what its parent made, see `spare`. Of ONNX Runtime
+this is not all: it destroys threads in an exit handler of C, so a child must leave by ``os._exit``.
 """
 
 from __future__ import annotations
