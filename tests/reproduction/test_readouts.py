@@ -71,7 +71,7 @@ def test_table_and_other_scheme(tmp_path: Path) -> None:
     result = reading_errors(cast(FaceAligner, Encoded(val, (0, 0))), val, val)
     table = markdown({"one": result, "two": result}, val, "the command")
     assert "| integer heatmap | 32 x 32 | 32 x 32 |" in table
-    assert table.count("\n| ") == 9
+    assert table.count("\n| ") == 10  # head, rule, two of the heatmap, six ways
     assert "`the command`" in table
     other = cast(FaceAligner, Encoded(Dataset("other", W300, val.records, tmp_path), (0, 0)))
     with pytest.raises(ValueError, match="scheme 'made', expected '300w'"):
