@@ -30,7 +30,8 @@ from hih_align.data.records import Dataset, stack_labels
 from hih_align.evaluation.metrics import nme
 from hih_align.evaluation.normalizers import normalizer_text
 from hih_align.files import replacing
-from hih_align.method.heatmaps import ARGMAX, STRIDE, Decoder, centroid, decode, peak
+from hih_align.method.decoder import ARGMAX, Decoder
+from hih_align.method.heatmaps import STRIDE, centroid, decode, peak
 from hih_align.progress import progress_bar
 
 from .rivals import dark, second_maximal

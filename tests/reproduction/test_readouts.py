@@ -13,7 +13,8 @@ import torch
 from hih_align import FaceAligner
 from hih_align.crops import square_crop
 from hih_align.data.records import Dataset, Labels, Record
-from hih_align.method.heatmaps import STRIDE, Decoder, encode
+from hih_align.method.decoder import Decoder
+from hih_align.method.heatmaps import STRIDE, encode
 from hih_align.schemes import W300, Scheme
 from reproduction.readouts import markdown, reading_errors
 
