@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_server = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
+_server: Any = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
 # not hih_align: the server does not know the checkout's folder, and could find another one
 _server.set_forkserver_preload(["torch", "cv2", "skimage.data", "huggingface_hub", "typer"])
 
