@@ -145,7 +145,7 @@ def test_time_outside_the_network(part: Any, tmp_path: Path, monkeypatch: pytest
     worker = part("worker")
     threads = torch.get_num_threads()
     ours = worker.Ours(worker.Contender("HIH_T", "torch", "fp32", threads), tmp_path / "photograph.npz")
-    assert 0 < ours.outside(3) < 0.5
+    assert 0 < ours.outside(3)["share"] < 0.5
     network = ours.time(1, 0, 3)
     warp = hih_align.crops.warp
 
@@ -154,7 +154,7 @@ def test_time_outside_the_network(part: Any, tmp_path: Path, monkeypatch: pytest
         return warp(*given, **options)
 
     monkeypatch.setattr(hih_align.crops, "warp", slowly)
-    assert 0.5 < ours.outside(3) < 1
+    assert 0.5 < ours.outside(3)["share"] < 1
 
 
 def test_the_plot(part: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

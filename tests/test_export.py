@@ -50,8 +50,8 @@ def exported(request: pytest.FixtureRequest, w300: FaceAligner, tmp_path_factory
     return folder
 
 
-def crops_of(image: Array) -> Array:
-    transforms = [square_crop(BOX + shift) for shift in (0, 7, -9)]
+def crops_of(image: Array, size: int = 256) -> Array:
+    transforms = [square_crop(BOX + shift, size=size) for shift in (0, 7, -9)]
     return np.stack([warp(image, t.matrix, t.size) for t in transforms])
 
 
@@ -160,7 +160,7 @@ def test_a_torch_program(nano: FaceAligner, astronaut: Array, tmp_path: Path) ->
     extra = {KEY: ""}
     module = torch.export.load(made.file, extra_files=extra).module()
     assert json.loads(extra[KEY])["precision"] == "fp32"
-    crops = crops_of(astronaut)
+    crops = crops_of(astronaut, nano.config.input_size)
     for count in (1, 3):
         points, scores = module(torch.from_numpy(crops[:count]))
         expected = nano._runtime()(crops[:count])

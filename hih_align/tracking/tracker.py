@@ -100,9 +100,7 @@ class FaceTracker:
             ValueError: a setting out of range; an aligner whose scheme does not define its five points.
         """
         if aligner.scheme.five is None:
-            raise ValueError(
-                f"aligner is of scheme {aligner.scheme.id!r}, which does not define its five points"
-            )
+            raise ValueError(f"aligner is of scheme {aligner.scheme.id!r}, which does not define its five points")
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
             raise ValueError(f"every is {every!r}, expected a whole number of frames, at least 1")
         if not keep >= 0:

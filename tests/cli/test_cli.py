@@ -384,7 +384,7 @@ def test_calibrate_writes_nothing_into_an_installed_package(tmp_path: Path, monk
 
 def test_weights_that_cannot_be_had(photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_weights(monkeypatch, tmp_path)
-    one_line(run("align", photo, "--bbox", *BOX, "--model", "HIH_T", code=1), "HIH_T/300w is not published: wanted")
+    one_line(run("align", photo, "--bbox", *BOX, "--model", "HIH_T", code=1), "HIH_T/300w is not published: expected")
 
 
 def test_a_bad_box_in_a_folder_names_its_photograph(folder: Path, tmp_path: Path) -> None:
@@ -508,7 +508,7 @@ def test_convert_refuses(shared: Path, tmp_path: Path) -> None:
         (tmp_path / "other.pth", "300w", "checkpoint: .*other.pth is not in the released HIH layout"),
         (tmp_path / "trojan.pth", "300w", "checkpoint: .*trojan.pth cannot be read"),
         (tmp_path / "pickle.pth", "300w", "checkpoint: .*pickle.pth cannot be read"),
-        (released, "wflw", "scheme 'wflw' has 98 points, .* 68"),
+        (released, "wflw", "scheme 'wflw' has 98 landmarks, .* 68"),
         (released, "68", "scheme is '68', expected one of"),
     ):
         one_line(run("convert", path, "--scheme", scheme, "--out", tmp_path / "out", code=1), message)

@@ -232,8 +232,10 @@ def test_a_folder_goes_before_a_repository(tmp_path: Path, monkeypatch: pytest.M
     save_checkpoint("user/repo", HIHNet(3, 1), Config(MINE, 1, name="here"))
     assert find_checkpoint("user/repo").config.name == "here"
     assert find_checkpoint(Path("user/repo")).weights == Path("user/repo/model.safetensors")
-    with pytest.raises(WeightsUnavailableError, match="'user/other' is neither a folder here nor in the Hub's cache"):
+    with pytest.raises(FileNotFoundError, match="'user' is a folder here, and has no 'other'"):
         find_checkpoint("user/other", cache_dir=tmp_path / "cache", local_files_only=True)
+    with pytest.raises(WeightsUnavailableError, match="'a/other' is neither a folder here nor in the Hub's cache"):
+        find_checkpoint("a/other", cache_dir=tmp_path / "cache", local_files_only=True)
     # but a folder does not stand in for a manifest row
     save_checkpoint("HIH_T/300w", HIHNet(3, 1), Config(MINE, 1, name="here"))
     assert find_checkpoint("HIH_T").config.name == "HIH_T/300w"

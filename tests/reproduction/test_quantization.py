@@ -118,7 +118,7 @@ def test_bad_arguments() -> None:
         quantization(dataset(faces(1)), decimal_sizes=(5,))
     unlabelled = np.ones((1, 40))
     unlabelled[0, 0] = 0
-    with pytest.raises(ValueError, match="holds no face with both ends of 'inter-ocular'"):
+    with pytest.raises(ValueError, match="holds no face with all landmarks of 'inter-ocular'"):
         quantization(dataset(faces(1), unlabelled))
     boxes = {"annotated": np.array([0, 0, 9, 9.0])}
     with pytest.raises(ValueError, match="holds no faces with points"):

@@ -37,10 +37,10 @@ def test_runs_share_decoded_faces(
         return Trainer(small(**changes), [Source(dataset)], tmp_path / name, **how)
 
     first, second = trainer("first"), trainer("second", seed=4)
-    assert built == [96, 256]
+    assert built == [96, 128]
     assert second.faces._faces is first.faces._faces
     assert second.val.faces._faces is first.val.faces._faces
-    trainer("third", store_side=128)
-    assert built == [96, 256, 128]
+    trainer("third", store_side=112)
+    assert built == [96, 128, 112]
     trainer("fourth", dataset=faces[0].where(lambda record: True))
-    assert built == [96, 256, 128, 96]
+    assert built == [96, 128, 112, 96]
