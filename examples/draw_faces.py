@@ -137,7 +137,8 @@ def profile(side: int = 420) -> np.ndarray:
 
 def strip(image: np.ndarray, frames: int = 48, shown: int = 5, side: int = 220) -> np.ndarray:
     """Frames of a made video: the head moves, turns and comes nearer; its face is found once and followed."""
-    tracker, tiles = FaceTracker(FaceAligner.from_pretrained("HIH_T")), []
+    tracker = FaceTracker(FaceAligner.from_pretrained("HIH_T"))
+    tiles: list[np.ndarray] = []
     for n in range(frames):
         phase = n / frames * 2 * np.pi
         matrix = cv2.getRotationMatrix2D((226, 140), 25 * np.sin(phase), 1.1 + 0.5 * n / frames)

@@ -66,7 +66,7 @@ def make_faces(folder: Path, count: int, seed: int) -> Path:
         write_image(folder / f"{number}.jpg", lit)
         landmarks = np.array(points) @ matrix[:, :2].T + matrix[:, 2]
         around = corners @ matrix[:, :2].T + matrix[:, 2]
-        x, y, right, bottom = *around.min(0), *around.max(0)
+        (x, y), (right, bottom) = around.min(0).tolist(), around.max(0).tolist()
         keypoints = [round(value, 2) for point in landmarks.tolist() for value in (*point, 2)]
         images.append({"id": number, "file_name": f"{number}.jpg", "width": SIDE, "height": SIDE})
         annotation = {"id": number, "image_id": number, "category_id": 1, "keypoints": keypoints}
