@@ -1,4 +1,4 @@
-"""Readers, on files written after the formats' own documentation, and what makes a record bad."""
+"""Readers of annotation formats, on files that follow each format's documentation; and the checks of a record."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ COCO = """{
 
 
 def coco(folder: Path, **changes: Any) -> Path:
-    """`COCO` with an entry of its annotation changed, and its image."""
+    """Write the file `COCO`, with changed entries of its annotation, and its image; return the path."""
     data = json.loads(COCO)
     data["annotations"][0] |= changes
     path = folder / "a.json"
@@ -91,8 +91,8 @@ def test_coco(tmp_path: Path) -> None:
     assert dataset.scheme is EYES
 
 
-# CVAT, https://docs.cvat.ai/docs/manual/advanced/formats/coco-keypoints/: images/<subset>/ beside annotations/; the
-# joints are categories as well; a joint that is "outside" has v = 0 and coordinates
+# CVAT, https://docs.cvat.ai/docs/manual/advanced/formats/coco-keypoints/: images/<subset>/ lies beside annotations/.
+# Each joint is also a category. A joint that is "outside" has v = 0 and still has coordinates
 CVAT = """{"licenses":[{"name":"","id":0,"url":""}],
 "info":{"contributor":"","date_created":"","description":"","url":"","version":"","year":""},"categories":[
 {"id":1,"name":"face","supercategory":"","keypoints":["nose","right","left"],"skeleton":[[1,2],[2,3]]},
@@ -114,14 +114,16 @@ def test_cvat(tmp_path: Path, folder: str) -> None:
     dataset = read_dataset(tmp_path, EYES)
     record = only(dataset)
     assert record.labels is not None
-    same(record.labels.points[[0, 2]], [[10, 5], [25.5, 18]])  # by name: the category's order is another
+    # matched by name: the category lists the keypoints in another order
+    same(record.labels.points[[0, 2]], [[10, 5], [25.5, 18]])
     same(record.labels.weights, [1, 0, 1])
     assert record.attributes == {"id": 1, "occluded": False, "pose": "profile", "track_id": 0, "keyframe": True}
     assert dataset.name == tmp_path.name
 
 
-# Label Studio's converter (label_studio_sdk/converter): result.json, images/ (os.path.relpath: backslashes on
-# Windows), all points of an image in one annotation without area, rectangles as annotations without keypoints
+# Label Studio's converter (label_studio_sdk/converter): result.json and images/. The paths come from os.path.relpath,
+# so they have backslashes on Windows. All points of an image are one annotation without area. Rectangles are
+# annotations without keypoints
 LABEL_STUDIO = r"""{"images": [{"width": 60, "height": 40, "id": 0, "file_name": "images\\1a2b-d.png"},
 {"width": null, "height": null, "id": 1, "file_name": "images/e.png"}],
 "categories": [{"id": 0, "name": "face"},
@@ -148,7 +150,7 @@ def test_label_studio(tmp_path: Path) -> None:
     assert set(second.boxes) == {"landmarks"}
 
 
-# Roboflow, https://roboflow.com/formats/coco-keypoint: category 0 is a placeholder, the file lies among the images
+# Roboflow, https://roboflow.com/formats/coco-keypoint: category 0 is a placeholder, and the file lies beside the images
 ROBOFLOW = """{"info":{"year":"2024","version":"1","description":"Exported from roboflow.com","contributor":"",
 "url":"https://public.roboflow.com/object-detection/undefined","date_created":"2024-09-10T07:12:44+00:00"},
 "licenses":[{"id":1,"url":"https://creativecommons.org/licenses/by/4.0/","name":"CC BY 4.0"}],
@@ -168,7 +170,7 @@ def test_roboflow(tmp_path: Path) -> None:
     same(record.boxes["annotated"], [8, 9, 38, 31.5])
 
 
-# shared/data/README.md
+# the project's own format, see shared/data/README.md
 OURS = """{"images": [
 {"id": 7, "file_name": "a.png", "width": 60, "height": 40, "attributes": {"pose": 0, "blur": 1},
  "rect": [2.0, 3.0, 50.0, 39.0], "source": "0--Parade/x.jpg"},
@@ -188,7 +190,7 @@ def ours(folder: Path) -> Path:
     return folder
 
 
-def test_our_own_form(tmp_path: Path) -> None:
+def test_the_projects_own_format(tmp_path: Path) -> None:
     first, second = read_dataset(ours(tmp_path), EYES).records
     same(first.labels.weights, [1, 0.5, 0])
     same(first.boxes["rect"], [2, 3, 50, 39])
@@ -204,7 +206,7 @@ def test_spread_weights() -> None:
     same(spread_weights(np.array([0, 0.006, 0.012, 0.024, 0.5])), [1, 1, 1, 0.5, 0.15])
 
 
-def test_crowds_are_no_faces(tmp_path: Path) -> None:
+def test_crowds_are_not_faces(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=re.escape(f"{tmp_path / 'a.json'} holds no faces")):
         read_dataset(coco(tmp_path, iscrowd=1), EYES)
 
@@ -217,7 +219,7 @@ def test_two_faces_on_one_image(tmp_path: Path) -> None:
     assert len(read_dataset(tmp_path / "a.json", EYES)) == 2
 
 
-def test_other_skeletons_are_no_faces(tmp_path: Path) -> None:
+def test_other_skeletons_are_not_faces(tmp_path: Path) -> None:
     data = json.loads(COCO)
     data["categories"].insert(0, {"id": 5, "name": "hand", "keypoints": ["thumb", "palm"], "skeleton": []})
     data["annotations"].append({"id": 2, "image_id": 397133, "category_id": 5, "keypoints": [1, 2, 2, 3, 4, 2]})
@@ -229,13 +231,13 @@ def test_other_skeletons_are_no_faces(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "left", "told"),
     [
-        (["right", "left", "nose"], [29, 11.5], None),  # put in order by name
-        (["0", "1", "2"], [10.25, 12], None),  # numbers in the place of names
+        (["right", "left", "nose"], [29, 11.5], None),  # sorted by name
+        (["0", "1", "2"], [10.25, 12], None),  # numbers instead of names
         (["1", "2", "3"], [10.25, 12], None),
         (["a", "b", "nose"], [10.25, 12], "keypoint 0 is named 'a', in scheme 'eyes' 'left': the keypoints are taken"),
     ],
 )
-def test_names_that_differ_from_the_schemes_are_told(
+def test_keypoint_names_that_differ_from_the_scheme_are_reported(
     tmp_path: Path, names: list[str], left: list[float], told: str | None
 ) -> None:
     path = renamed(tmp_path, names)
@@ -257,12 +259,12 @@ def renamed(folder: Path, names: list[str]) -> Path:
     return path
 
 
-def test_some_of_the_schemes_names_in_another_place_are_refused(tmp_path: Path) -> None:
+def test_a_scheme_name_at_another_position_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'left' stands in another place than in the scheme"):
         read_dataset(renamed(tmp_path, ["right", "left", "chin"]), EYES)
 
 
-# .pts, https://ibug.doc.ic.ac.uk/resources/300-W/; 1-based, says menpo's PTSImporter
+# .pts, https://ibug.doc.ic.ac.uk/resources/300-W/; coordinates are 1-based, as menpo's PTSImporter documents
 
 
 def pts(folder: Path, text: bytes = b"version: 1\nn_points:  3\n{\n1.000 1.000\n31.5 12.250\n20 25\n}\n") -> Path:
@@ -323,7 +325,7 @@ def test_pts_and_its_images(tmp_path: Path) -> None:
 # corner and lower right corner of detection rectangle (4) + attributes annotations (6) + image name (1)"
 
 
-# the points of these files are no faces
+# the points in these files do not form a face, so the scheme has no mirror table and no five points
 PLAIN_WFLW = replace(WFLW, mirror=None, five=None)
 untabled = pytest.mark.filterwarnings("ignore:scheme .* has no mirror table")
 
@@ -376,7 +378,8 @@ def test_bad_wflw(tmp_path: Path, landmarks: int, tail: str, message: str) -> No
         read_dataset(tmp_path / "list.txt", Scheme("s", tuple(map(str, range(landmarks)))))
 
 
-# COFW: IsTr cells of images, phisTr 29 x, 29 y, 29 occlusion flags, bboxesTr left, top, width, height; 1-based
+# COFW: IsTr holds the images (cells), phisTr holds 29 x, 29 y and 29 occlusion flags, bboxesTr holds left, top, width
+# and height; coordinates are 1-based
 
 COFW_X = np.linspace(11, 39, 29)
 COFW_Y = np.linspace(35, 7, 29)
@@ -387,7 +390,7 @@ PLAIN_COFW = replace(COFW, mirror=None, five=None)
 
 @pytest.fixture
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The user's folder for what can be made again."""
+    """The user's cache folder."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setattr("huggingface_hub.utils._cache_assets.HF_ASSETS_CACHE", str(folder))
     return folder
@@ -423,7 +426,7 @@ def test_cofw(tmp_path: Path, cache: Path) -> None:
     check_cofw(path)
     assert len(list(cache.rglob("*.png"))) == 2, "written once"
     cells[1, 0] = 255 - RGB
-    savemat(path, {"IsTr": cells, "phisTr": phis, "bboxesTr": boxes})  # of the same size
+    savemat(path, {"IsTr": cells, "phisTr": phis, "bboxesTr": boxes})  # a file of the same size
     changed = read_dataset(path, PLAIN_COFW).records[1].image
     same(np.asarray(PIL.Image.open(changed)), 255 - RGB)
     savemat(tmp_path / "t.mat", {"IsT": cells, "phisT": phis, "bboxesT": boxes})
@@ -440,7 +443,7 @@ def test_cofw(tmp_path: Path, cache: Path) -> None:
 
 @untabled
 def test_cofw_version_7_3(tmp_path: Path, cache: Path) -> None:
-    """MATLAB's HDF5: a userblock of 512 bytes, arrays transposed, cells as references."""
+    """MATLAB's HDF5 format: a user block of 512 bytes, transposed arrays, and cells stored as references."""
     h5py = pytest.importorskip("h5py", reason="h5py, which reads version 7.3, is not installed")
     path = tmp_path / "COFW_test_color.mat"
     occluded = np.zeros(29)
@@ -517,7 +520,7 @@ def test_bad_csv(tmp_path: Path, text: str, message: str) -> None:
         read_dataset(tmp_path / "a.csv", EYES)
 
 
-# bad records, and files that are none
+# bad records, and files that are not annotations
 
 
 @pytest.mark.parametrize(
@@ -537,12 +540,12 @@ def test_bad_csv(tmp_path: Path, text: str, message: str) -> None:
         ({"rect": [9, 2, 3, 4]}, r"box 'rect' is \[9.0, 2.0, 3.0, 4.0\], expected x1 < x2"),
         ({"image_id": 4}, "image_id is 4, expected the id of an image"),
         ({"keypoints": [], "bbox": None}, "neither points nor a box"),
-        ({"keypoints": [70, 12, 2, 29, 11.5, 2, 10, 12, 2]}, None),  # 10 px beyond, the face is 60 px wide
+        ({"keypoints": [70, 12, 2, 29, 11.5, 2, 10, 12, 2]}, None),  # 10 px outside the image; the face is 60 px wide
         (
             {"keypoints": [-900, 12, 2, 29, 11.5, 2, 10, 12, 2]},
             r"landmark 0 at \(-900, 12\) is 899.5 px outside .*60x40",
         ),
-        ({"keypoints": [-900, 12, 0, 29, 11.5, 2, 10, 12, 2]}, None),  # not labelled
+        ({"keypoints": [-900, 12, 0, 29, 11.5, 2, 10, 12, 2]}, None),  # outside, but not labelled
     ],
 )
 def test_record(tmp_path: Path, changes: dict[str, Any], message: str | None) -> None:
@@ -575,7 +578,8 @@ def test_missing_image(tmp_path: Path) -> None:
 
 def test_image_of_another_size(tmp_path: Path) -> None:
     path = coco(tmp_path)
-    picture(tmp_path / "a.png", 40, 60)  # a tool that ignores EXIF's orientation: not told apart
+    # as from a tool that ignores the EXIF orientation; the reader cannot tell the difference
+    picture(tmp_path / "a.png", 40, 60)
     read_dataset(path, EYES)
     picture(tmp_path / "a.png", 120, 80)
     with pytest.raises(ValueError, match=r"#1268: image '.*a\.png' is 120x80, the annotation says 60x40"):
@@ -654,7 +658,7 @@ def test_outside() -> None:
 
 
 def heads(n: int, seed: int = 0, yaw: tuple[float, float] = (-0.5, 0.5)) -> tuple[Scheme, NDArray[np.float64]]:
-    """A scheme of six pairs and three landmarks in the middle, and ``n`` such heads seen from somewhere, (n, 15, 2)."""
+    """A scheme of six pairs and three midline landmarks, and ``n`` heads from random viewpoints, (n, 15, 2)."""
     rng = np.random.default_rng(seed)
     half = np.array([[-6, -4, 0], [-3, -4, 3], [-5, -6, 1], [-2, 4, 4], [-7, 2, -3], [-4, 7, 0]], float)
     middle = np.array([[0, -3, 4], [0, 1, 6], [0, 9, 1]], float)
@@ -673,7 +677,7 @@ def heads(n: int, seed: int = 0, yaw: tuple[float, float] = (-0.5, 0.5)) -> tupl
 
 @pytest.mark.parametrize("n", [1, 4, 100])
 @pytest.mark.parametrize("yaw", [(-0.5, 0.5), (0.3, 1.2), (-1.5, -1.0)])
-def test_right_tables_pass(n: int, yaw: tuple[float, float]) -> None:
+def test_correct_mirror_tables_pass(n: int, yaw: tuple[float, float]) -> None:
     scheme, points = heads(n, n, yaw)
     assert left_right_problem(points, np.ones(points.shape[:2], bool), scheme) is None
 
@@ -688,31 +692,31 @@ def test_right_tables_pass(n: int, yaw: tuple[float, float]) -> None:
         (((0, 6), (1, 7), (2, 8), (3, 11), (4, 10), (5, 9)), "it exchanges 3|not parallel"),
     ],
 )
-def test_wrong_tables_are_found(mirror: tuple[tuple[int, int], ...], message: str) -> None:
+def test_wrong_mirror_tables_are_found(mirror: tuple[tuple[int, int], ...], message: str) -> None:
     scheme, points = heads(200)
     problem = left_right_problem(points, np.ones(points.shape[:2], bool), replace(scheme, mirror=mirror))
     assert problem is not None
     assert re.search(f"mirror table of scheme 'heads' does not fit the data: .*({message})", problem)
 
 
-def test_wrong_table_is_found_where_all_look_the_same_way() -> None:
+def test_a_wrong_mirror_table_is_found_when_all_faces_look_the_same_way() -> None:
     scheme, points = heads(40, yaw=(0.5, 1.0))
     wrong = replace(scheme, mirror=((0, 9), (1, 7), (2, 8), (3, 6), (4, 10), (5, 11)))
     assert "not parallel" in str(left_right_problem(points, np.ones(points.shape[:2], bool), wrong))
 
 
-def test_half_heads_say_nothing() -> None:
+def test_faces_with_only_one_labelled_side_report_no_problem() -> None:
     scheme, points = heads(60, yaw=(0.9, 1.5))
     labelled = np.ones(points.shape[:2], bool)
     labelled[:, 6:12] = False
-    alone = replace(scheme, mirror=((0, 6), (1, 7), (2, 8), (3, 9), (4, 10)))  # 5 and 11 are not paired
+    alone = replace(scheme, mirror=((0, 6), (1, 7), (2, 8), (3, 9), (4, 10)))  # landmarks 5 and 11 are not paired
     for n in (1, 5, 60):
         assert left_right_problem(points[:n], labelled[:n], scheme) is None
         assert left_right_problem(points[:n], labelled[:n], alone) is None
 
 
 def test_a_profile_is_not_symmetric() -> None:
-    """The nose tip stands out from the other landmarks of the middle; of the pairs only one side is seen."""
+    """A correct mirror table passes on profiles: the nose tip lies off the midline, and only one side has labels."""
     middle = np.array([[0, -6], [0, -4], [0, -2], [5, 0], [0, 2], [0, 4], [0, 6]], float)
     side = np.array([[-4, -3], [-6, 2], [-4, 6]], float)
     scheme = Scheme("profile", tuple("abcdefghijklm"), mirror=((7, 10), (8, 11), (9, 12)))
@@ -721,7 +725,7 @@ def test_a_profile_is_not_symmetric() -> None:
     assert left_right_problem(points, labelled, scheme) is None
 
 
-def test_mean_shape_is_not_bent_by_a_few_wrong_faces() -> None:
+def test_a_few_wrong_faces_do_not_change_the_mean_shape() -> None:
     _, points = heads(40)
     labelled = np.ones(points.shape[:2], bool)
     before = mean_shape(points[:34], labelled[:34])
@@ -734,7 +738,7 @@ def test_swapped_faces_are_found() -> None:
     scheme, points = heads(60)
     labelled = np.random.default_rng(0).random(points.shape[:2]) > 0.2
     wrong = np.arange(60) % 8 == 0
-    points[wrong] *= [-1, 1]  # mirrored without exchanging the labels
+    points[wrong] *= [-1, 1]  # mirrored, without exchanging the left and right labels
     order = scheme.permutation
     assert order is not None
     mean = mean_shape(points, labelled)
@@ -750,11 +754,11 @@ def test_five_points_on_the_wrong_sides() -> None:
     assert left_right_problem(points, labelled, right) is None
     wrong = replace(scheme, five=((6,), (0,), (13,), (9,), (3,)))
     assert "'five'" in str(left_right_problem(points, labelled, wrong))
-    labelled[:, 6] = False  # one eye is never seen: nothing can be said
+    labelled[:, 6] = False  # one eye is never labelled: the check cannot decide
     assert left_right_problem(points, labelled, wrong) is None
 
 
-def test_mean_shape_does_not_care_for_position_scale_and_roll() -> None:
+def test_mean_shape_ignores_position_scale_and_roll() -> None:
     _, points = heads(50)
     labelled = np.ones(points.shape[:2], bool)
     turned = points @ [[0, 3], [-3, 0]] + 7
@@ -765,7 +769,7 @@ def test_mean_shape_does_not_care_for_position_scale_and_roll() -> None:
     assert np.isnan(mean_shape(points, labelled)[4]).all()
 
 
-def test_wrong_table_stops_reading(tmp_path: Path) -> None:
+def test_a_wrong_mirror_table_stops_reading(tmp_path: Path) -> None:
     scheme, points = heads(12)
     points += 80
     rows = [",".join(["a.png", *(f"{v:.3f}" for v in p.ravel())]) for p in points]
@@ -777,7 +781,7 @@ def test_wrong_table_stops_reading(tmp_path: Path) -> None:
         read_dataset(tmp_path / "a.csv", replace(scheme, mirror=()))
 
 
-def test_missing_table_warns(tmp_path: Path) -> None:
+def test_a_missing_mirror_table_warns(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="'eyes' has no mirror table"):
         dataset = read_dataset(ours(tmp_path), replace(EYES, mirror=None))
     assert dataset.scheme.mirror is None

@@ -1,4 +1,4 @@
-"""`check`: what it finds in data with known faults, the contact sheet, and shared faces."""
+"""`check`: the faults that it finds in data with known faults, the contact sheet, and real faces from shared/data."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ASTRONAUT = np.ascontiguousarray(skimage.data.astronaut()[20:180, 150:310])
 
 
 def shape(n: int) -> NDArray[np.float64]:
-    """`FACE` with some noise, turned and moved a little."""
+    """The points of `FACE` with some noise, slightly rotated and shifted."""
     rng = np.random.default_rng(n)
     angle = rng.uniform(-0.3, 0.3)
     turn = [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
@@ -41,7 +41,7 @@ def shape(n: int) -> NDArray[np.float64]:
 
 def save(folder: Path, name: str, seed: int) -> Path:
     path = folder / name
-    # every image another, not only another file
+    # each file holds different pixels: a duplicate is found by its pixels, not by its name
     PIL.Image.fromarray(np.roll(ASTRONAUT, seed, axis=1)).save(path)
     return path
 
@@ -112,7 +112,7 @@ def test_outliers(clean: Dataset, tmp_path: Path) -> None:
     assert got.outside[0].value == pytest.approx(leaving.max() - 159.5)
     assert got.suspects == ("mirrored", "scrambled", "leaving")
     assert "scrambled: " in got.text()
-    # without a mirror table it is merely far
+    # without a mirror table, a mirrored face is only far from the mean shape
     unknown = check(replace(data, scheme=replace(SCHEME, mirror=None)))
     assert {f.key for f in unknown.far} == {"scrambled", "mirrored"}
     assert unknown.swapped == ()
@@ -125,14 +125,14 @@ def test_points_outside_that_are_not_labelled(clean: Dataset, tmp_path: Path) ->
     assert check(with_record(clean, record(clean.records[3].image, points, "a", weights=weights))).outside == ()
 
 
-def test_duplicates_are_told_by_content_and_place(clean: Dataset, tmp_path: Path) -> None:
+def test_duplicates_are_found_by_image_content_and_face_position(clean: Dataset, tmp_path: Path) -> None:
     first = clean.records[0]
     assert first.labels is not None
     with PIL.Image.open(first.image) as image:
-        image.save(tmp_path / "copy.bmp")  # other bytes, the same pixels
+        image.save(tmp_path / "copy.bmp")  # different bytes, the same pixels
     copy = tmp_path / "copy.bmp"
     again = record(copy, first.labels.points + 2, "again")
-    beside = record(copy, (first.labels.points - 40) * 0.4 + 120, "beside")  # another face on the same picture
+    beside = record(copy, (first.labels.points - 40) * 0.4 + 120, "beside")  # another face in the same image
     got = check(with_record(clean, again, beside))
     assert got.duplicates == (("again", "k0"),)
     assert check(with_record(clean, record(first.image, first.labels.points + 60, "there"))).duplicates == ()
@@ -202,7 +202,7 @@ def test_contact_sheet_layout(clean: Dataset, tmp_path: Path) -> None:
     framed = [red[0, x * 64 : (x + 1) * 64].all() for x in range(3)]
     assert framed == [True, True, False]
     assert not red[64:].any()
-    assert got[128:, 64:].max() == 0  # the seventh face stands alone in its row
+    assert got[128:, 64:].max() == 0  # the seventh face is alone in the second row
     few = sheet_of(clean, tmp_path, faces=100, columns=8, size=16)
     assert few.shape == (3 * 16, 8 * 16, 3)
 
@@ -214,7 +214,7 @@ def test_contact_sheet_needs_an_image(tmp_path: Path) -> None:
     assert not (tmp_path / "sheet.png").exists()
 
 
-# shared faces
+# real faces from shared/data
 
 
 def test_shared_faces(clean: Dataset, tmp_path: Path) -> None:
@@ -279,7 +279,7 @@ def test_command(tmp_path: Path, app: typer.Typer) -> None:
     assert "gone.png" in CliRunner().invoke(app, [str(val), *options]).output
 
 
-def test_records_read_are_records_checked(tmp_path: Path) -> None:
+def test_check_counts_the_same_records_that_read_dataset_reads(tmp_path: Path) -> None:
     for n in range(3):
         save(tmp_path, f"{n}.png", n)
     data = read_dataset(csv(tmp_path / "a.csv", ["0.png", "1.png", "2.png"], [0, 1, 2]), SCHEME)

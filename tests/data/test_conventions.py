@@ -1,4 +1,4 @@
-"""Labels moved between conventions: on real faces whose labels were moved by a known amount."""
+"""Labels converted between annotation conventions, on real faces whose labels were moved by a known offset."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ def frame(faces: list[Record]) -> Frame:
 
 @pytest.fixture(scope="module")
 def known(frame: Frame) -> np.ndarray:
-    """An offset of up to 5 % of the face's radius and 3 % more for each yaw of 1, the same for mirrored faces."""
+    """A known offset: up to 5 % of the face's radius, and 3 % more per unit of yaw.
+
+    It is symmetrical under mirroring.
+    """
     by = np.random.default_rng(0).uniform(-0.05, 0.05, (3, 68, 2)) * np.array((1, 0.6, 0))[:, None, None]
     mirrored = by[:, frame.permutation] * (-1, 1) * np.array((1, -1, 1))[:, None, None]
     return (by + mirrored) / 2
@@ -57,13 +60,13 @@ def elsewhere(records: list[Record], by: np.ndarray, frame: Frame) -> list[Recor
 def test_the_mean_face_is_upright_and_symmetrical(frame: Frame) -> None:
     order, mean = frame.permutation, frame.mean
     np.testing.assert_allclose(mean[order] * (-1, 1), mean, atol=1e-9)
-    assert mean[36, 0] < mean[45, 0]  # left is the picture's left
+    assert mean[36, 0] < mean[45, 0]  # "left" means the left side of the image
     assert mean[8, 1] > mean[27, 1]  # the chin is below the eyes
     assert np.square(mean).sum(-1).mean() == pytest.approx(1)
 
 
 def test_yaw_moves_the_nose_across(faces: list[Record], frame: Frame) -> None:
-    """And is turned round by a mirror, whatever the face's scale, place and roll."""
+    """The yaw term follows the nose. Mirroring negates it; the face's scale, position and roll do not change it."""
     points = stacked(faces)
     terms = frame.terms(points)
     nose = (points[:, 30] - points[:, [36, 45]].mean(1))[:, 0] / np.ptp(points[..., 0], axis=1)
@@ -77,7 +80,7 @@ def test_yaw_moves_the_nose_across(faces: list[Record], frame: Frame) -> None:
 
 
 def test_moves_follow_scale_and_roll(frame: Frame) -> None:
-    """A face of 50 pixels' radius that lies on its side: right in the mean face is down in the image."""
+    """For a face of 50 pixels' radius that lies on its side, "right" in the mean face is "down" in the image."""
     lying = (50 * np.stack((-frame.mean[:, 1], frame.mean[:, 0]), -1) + 100)[None]
     by = np.zeros((3, 68, 2))
     by[0, 30] = 0.1, 0.0
@@ -87,12 +90,12 @@ def test_moves_follow_scale_and_roll(frame: Frame) -> None:
     assert not np.delete(step, 30, axis=0).any()
 
 
-def test_an_offset_is_found_again(faces: list[Record], frame: Frame, known: np.ndarray) -> None:
+def test_a_known_offset_is_recovered(faces: list[Record], frame: Frame, known: np.ndarray) -> None:
     found = offset(stacked(faces), elsewhere(faces, known, frame), frame)
     np.testing.assert_allclose(found, known, atol=0.002)
 
 
-def test_wrong_labels_do_not_bend_an_offset(faces: list[Record], frame: Frame, known: np.ndarray) -> None:
+def test_wrong_labels_do_not_change_the_estimated_offset(faces: list[Record], frame: Frame, known: np.ndarray) -> None:
     some = elsewhere(faces, known, frame)
     some[::10] = [
         replace(r, labels=replace(r.labels, points=r.labels.points + 40)) for r in some[::10] if r.labels is not None
@@ -101,8 +104,8 @@ def test_wrong_labels_do_not_bend_an_offset(faces: list[Record], frame: Frame, k
     assert np.abs(found - known)[0].mean() < 0.01
 
 
-def test_few_labels_tell_nothing(faces: list[Record], frame: Frame, known: np.ndarray) -> None:
-    """Nor do labels of no weight, wherever they lie; a landmark counts with its partner."""
+def test_a_landmark_with_too_few_labels_has_no_offset(faces: list[Record], frame: Frame, known: np.ndarray) -> None:
+    """Labels of weight 0 do not count. A landmark and its mirror partner are counted together."""
     some = elsewhere(faces, known, frame)
     for n, record in enumerate(some):
         assert record.labels is not None
@@ -125,10 +128,10 @@ def test_a_scheme_without_mirror_pairs() -> None:
         Frame.of(np.zeros((3, 4, 2)), scheme)
 
 
-def test_labels_come_back_through_a_network(
+def test_labels_are_converted_back_through_a_network(
     aligner: FaceAligner, faces: list[Record], frame: Frame, known: np.ndarray
 ) -> None:
-    """Labels of another convention are moved back, by what the network finds on either."""
+    """Labels of another convention move back, by the difference between the network's points and each set of labels."""
     other = elsewhere(faces, known, frame)
     other[0] = replace(other[0], labels=None)
     back, by = harmonized(aligner, faces, other, other, progress=False)
@@ -139,10 +142,10 @@ def test_labels_come_back_through_a_network(
     assert off[1].mean() < 0.25 * off[0].mean()
 
 
-def test_labelling_again_keeps_the_labels_convention(
+def test_relabelling_keeps_the_convention_of_the_labels(
     aligner: FaceAligner, faces: list[Record], frame: Frame, known: np.ndarray
 ) -> None:
-    """A network that puts its points elsewhere does not draw machines' labels there."""
+    """A network with another convention does not pull machine-made labels towards its own points."""
     spread = np.full(68, 0.005)
     given = [replace(record, labels=replace(record.labels, spread=spread)) for record in elsewhere(faces, known, frame)]
     new = relabel(aligner, Dataset("given", W300, tuple(given), Path()), ratio=3.0, boxes=1, progress=False)

@@ -18,7 +18,7 @@ from hih_align.images import write_image
 from hih_align.schemes import W300, Scheme
 
 SCHEME = Scheme("four", ("left_eye", "right_eye", "nose", "chin"), mirror=((0, 1),))
-# the astronaut's eyes, nose and chin
+# the eyes, nose and chin of scikit-image's astronaut photograph
 POINTS = np.array([[207.0, 119.0], [247.5, 112.25], [229.0, 139.0], [232.0, 193.0]])
 BOX = np.array([177.0, 80.0, 275.0, 200.0])
 
@@ -56,21 +56,23 @@ def test_stores_the_square_around_the_box(photograph: Path, astronaut: NDArray[n
     assert store.weights.tolist() == [[1.0, 0.5, 0.0, 1.0]]
     labelled = [0, 1, 3]
     np.testing.assert_allclose(store.points[0].numpy()[labelled], crop.to_crop(POINTS)[labelled], atol=1e-3)
-    assert store.points[0, 2].tolist() == [0.0, 0.0]  # not the record's NaN, which a weight of 0 does not silence
+    assert store.points[0, 2].tolist() == [0.0, 0.0]  # not the record's NaN: NaN times a weight of 0 is still NaN
     assert (store.keys, store.attributes, store.margin) == (("astronaut",), ({"pose": 1.0},), 2.0)
 
 
 @pytest.mark.parametrize(("side", "margin"), [(384, 2.0), (256, 1.6)])
-def test_round_trip_on_a_photograph(photograph: Path, astronaut: NDArray[np.uint8], side: int, margin: float) -> None:
+def test_a_face_comes_back_from_its_store(
+    photograph: Path, astronaut: NDArray[np.uint8], side: int, margin: float
+) -> None:
     store = build(record(photograph), side=side, margin=margin)
     crop = store.crops[0]
     np.testing.assert_allclose(crop.to_image(store.points[0].numpy()), POINTS, atol=1e-3)
-    # the face comes back from its store where it was
+    # warped back to the image, the stored face is where it was
     again = warp(store.images[0].numpy(), np.linalg.inv(np.vstack((crop.matrix, (0, 0, 1))))[:2], 512)
     before, after = (image[80:200, 177:275].mean(2) for image in (astronaut, again))
     assert np.abs(before - after).mean() < 5
     (dx, dy), _ = cv2.phaseCorrelate(before, after, cv2.createHanningWindow((98, 120), cv2.CV_64F))
-    assert abs(dx) < 0.1  # OpenCV interpolates at 32nds of a pixel
+    assert abs(dx) < 0.1  # OpenCV interpolates in steps of 1/32 pixel
     assert abs(dy) < 0.1
 
 
@@ -104,7 +106,7 @@ def test_several_datasets_of_one_scheme(photograph: Path) -> None:
         FaceStore.build([first, dataset(record(photograph), scheme=W300)], progress=False)
 
 
-def test_faces_without_points_are_left_out(photograph: Path) -> None:
+def test_records_without_points_are_left_out(photograph: Path) -> None:
     empty = Record(photograph, None, {"annotated": BOX}, {}, "empty")
     assert build(empty, record(photograph, "full"), side=32).keys == ("full",)
     with pytest.raises(ValueError, match="no face with points"):
@@ -168,8 +170,11 @@ print("same")
 """
 
 
-def test_streams_what_it_would_store(photograph: Path) -> None:
-    """In a process of its own: workers started out of pytest's, full of other runtimes' threads, took it down."""
+def test_streaming_gives_the_same_faces_as_a_store(photograph: Path) -> None:
+    """The code runs in its own process, because DataLoader workers forked from pytest's process crashed it.
+
+    The cause was the threads of other runtimes in pytest's process.
+    """
     command = [sys.executable, "-c", WORKERS, str(Path(__file__).parent), str(photograph)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr

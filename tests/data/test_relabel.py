@@ -1,4 +1,4 @@
-"""Labels by a network of our own: on a real face, and by hand where arithmetic decides."""
+"""Labels made by one of the project's own networks: on a real face, and on small arrays checked by hand."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hih_align.data.relabel import GIVEN_RATIO, Label, combine, error_ratio, loo
 from hih_align.images import read_image
 from hih_align.schemes import W300, scheme_from_dict
 
-BOX = np.array((177.0, 80, 275, 200))  # of the astronaut
+BOX = np.array((177.0, 80, 275, 200))  # of the astronaut's face
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def aligner() -> FaceAligner:
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Record:
-    """The astronaut with a box alone."""
+    """The astronaut's record, with a box and without labels."""
     path = tmp_path_factory.mktemp("faces") / "astronaut.png"
     PIL.Image.fromarray(skimage.data.astronaut()).save(path)
     return Record(path, None, {"annotated": BOX}, {"id": 7}, "astronaut", (512, 512))
@@ -44,28 +44,28 @@ def labels(aligner: FaceAligner, bare: Record) -> list[Label]:
 
 
 def test_views_agree_on_a_clear_face(aligner: FaceAligner, bare: Record, labels: list[Label]) -> None:
-    """Mirrored views come back to where they were: no point lies off, no spread is large."""
+    """Points of mirrored views are mirrored back: each point is near the expected one, and each spread is small."""
     expected = aligner.align(bare.image, BOX).points
     for label in labels:
         assert np.linalg.norm(label.points - expected, axis=-1).max() < 0.05 * 120
         assert 0 < label.spread.mean() < 0.01
 
 
-def test_a_wrong_box_is_looked_at_again(aligner: FaceAligner, bare: Record, labels: list[Label]) -> None:
+def test_a_wrong_box_is_corrected_by_a_second_look(aligner: FaceAligner, bare: Record, labels: list[Label]) -> None:
     tall = replace(bare, boxes={"annotated": np.array((165.0, 40, 290, 205))})
     (label,) = look(aligner, [tall], progress=False)
     assert np.linalg.norm(label.points - labels[0].points, axis=-1).mean() < 2
 
 
 def test_a_decoders_shift_moves_labels_and_leaves_spreads(aligner: FaceAligner, bare: Record) -> None:
-    """Mirrored views are moved the same way as the others, each by its own box."""
+    """The shift moves mirrored and unmirrored views in the same direction, each in proportion to its own box."""
     points = aligner.align(bare.image, BOX).points.astype(np.float64)
     labelled = replace(bare, labels=Labels(points, np.ones(68)), boxes={"landmarks": tight_box(points)})
     found = []
     for shift in ((0.0, 0.0), (0.5, -0.25)):
         moved = FaceAligner(aligner.network, aligner.config, device="cpu", decode=replace(aligner.decoder, shift=shift))
         found += list(look(moved, [labelled], progress=False))
-    side = (labelled.box[2:] - labelled.box[:2]).max()  # the views' boxes are within 15 % of it
+    side = (labelled.box[2:] - labelled.box[:2]).max()  # the views' boxes differ from this side by up to 15 %
     by = (found[1].points - found[0].points) / (1.25 * side / 64)
     assert np.ptp(by, axis=0).max() < 1e-3
     np.testing.assert_allclose(by[0], (0.5, -0.25), rtol=0.15)
@@ -73,7 +73,12 @@ def test_a_decoders_shift_moves_labels_and_leaves_spreads(aligner: FaceAligner, 
 
 
 def test_combine_weights_by_certainty() -> None:
-    """Equally sure: the middle, and surer by the square root of two. Twice as sure: four times the weight."""
+    """Two labels are combined by their precision.
+
+    With equal spreads the result is the midpoint, and its spread is smaller by the square root of two. Half the spread
+    means
+    four times the weight.
+    """
     zero, one = np.zeros((2, 2)), np.full((2, 2), (0.5, 0.0))
     given, new = Label(zero, np.array((0.01, 0.01))), Label(one, np.array((0.01, 0.02)))
     fused = combine(given, new, side=100.0, ratio=GIVEN_RATIO)
@@ -81,21 +86,21 @@ def test_combine_weights_by_certainty() -> None:
     np.testing.assert_allclose(fused.spread, (0.01 / np.sqrt(2), 0.02 / np.sqrt(5)))
 
 
-def test_combine_where_there_was_no_label() -> None:
+def test_combine_takes_the_new_label_where_none_was_given() -> None:
     given = Label(np.full((2, 2), np.nan), np.array((0.0, np.nan)))
     fused = combine(given, Label(np.ones((2, 2)), np.array((0.01, 0.02))), side=100.0, ratio=2 * GIVEN_RATIO)
     np.testing.assert_allclose(fused.points, 1.0)
     np.testing.assert_allclose(fused.spread, (0.02, 0.04))
 
 
-def test_combine_doubts_what_is_far_apart() -> None:
+def test_combine_raises_the_spread_where_two_labels_are_far_apart() -> None:
     given, new = Label(np.zeros((1, 2)), np.array((0.01,))), Label(np.array(((30.0, 0.0),)), np.array((0.01,)))
     fused = combine(given, new, side=100.0, ratio=GIVEN_RATIO)
     expected = 0.3 / (GIVEN_RATIO * 0.01 * np.sqrt(2)) * 0.01 / np.sqrt(2)
     np.testing.assert_allclose(fused.spread, expected)
 
 
-def test_error_ratio_reads_labelled_points_alone(bare: Record) -> None:
+def test_error_ratio_uses_only_labelled_points(bare: Record) -> None:
     points = np.zeros((2, 2))
     record = replace(bare, labels=Labels(points, np.array((1.0, 0.0))), boxes={"annotated": np.array((0.0, 0, 10, 10))})
     label = Label(np.array(((3.0, 4.0), (1e6, 0.0))), np.array((0.1, 9.0)))
@@ -103,7 +108,7 @@ def test_error_ratio_reads_labelled_points_alone(bare: Record) -> None:
 
 
 def test_labels_are_read_back(aligner: FaceAligner, bare: Record, tmp_path: Path) -> None:
-    """Hand-made points stay; a machine's and a missing label are written with their spread."""
+    """Hand-made points stay as they are. Points that a network made or added are written with their spread."""
     points = aligner.align(bare.image, BOX).points.astype(np.float64).round(2)
     hand = replace(bare, labels=Labels(points, np.ones(68)), key="hand")
     machine = replace(hand, labels=Labels(points + 1.5, np.ones(68), np.full(68, 0.01)), key="machine")
@@ -127,7 +132,7 @@ def test_labels_are_read_back(aligner: FaceAligner, bare: Record, tmp_path: Path
     np.testing.assert_allclose(third.box, tight_box(found[2].labels.points), atol=0.02)
 
 
-def test_unsure_points_are_written_as_such(bare: Record, tmp_path: Path) -> None:
+def test_uncertain_points_are_written_as_uncertain(bare: Record, tmp_path: Path) -> None:
     spread = np.array((0.01, 0.03, 0.05, 0.01))
     points = np.array(((200.0, 100), (240, 100), (220, 150), (0, 0)))
     weights = np.array((1.0, 1, 1, 0))
@@ -140,9 +145,9 @@ def test_unsure_points_are_written_as_such(bare: Record, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("side", [64, 512])
-def test_packed_faces_are_the_same_faces(bare: Record, labels: list[Label], tmp_path: Path, side: int) -> None:
-    """Reduced, or at their own size: points stand on the same pixels, to what JPEG leaves of them."""
-    box = BOX - (0, 0, 1, 1)  # its crop of 238 pixels begins at a whole one, (107, 21)
+def test_packed_faces_show_the_same_pixels(bare: Record, labels: list[Label], tmp_path: Path, side: int) -> None:
+    """Points stay on the same pixels when the crop is reduced and when it keeps its size, up to JPEG's loss."""
+    box = BOX - (0, 0, 1, 1)  # the crop of this box has 238 pixels and begins at a whole pixel, (107, 21)
     record = replace(bare, labels=Labels(labels[0].points, np.ones(68)), boxes={"annotated": box})
     dataset = Dataset("two", W300, (record, bare), tmp_path)
     size = pack(dataset, tmp_path / "packed", side=side, margin=2.0, progress=False)
@@ -152,12 +157,13 @@ def test_packed_faces_are_the_same_faces(bare: Record, labels: list[Label], tmp_
     assert second.labels is None
     assert first.labels is not None
     scale = min(side, 238) / 238
-    edge = np.array((107, 21)) - 0.5  # of the crop's first pixel
+    edge = np.array((107, 21)) - 0.5  # the top left corner of the crop's first pixel
     np.testing.assert_allclose(first.labels.points, (labels[0].points - edge) * scale - 0.5, atol=0.02)
     np.testing.assert_allclose(first.box[2:] - first.box[:2], (box[2:] - box[:2]) * scale, atol=0.02)
     if scale == 1:
         crop, photograph = read_image(first.image), read_image(bare.image)
-        for there in labels[0].points.round():  # to 0.02 the same points might be rounded to pixels apart
+        # rounded here, because stored points differ by up to 0.02 and could round to another pixel
+        for there in labels[0].points.round():
             assert abs(patch(crop, there - (107, 21)) - patch(photograph, there)) < 3
 
 

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hih_align.method.decoder import ARGMAX, STRIDE, Decoder, Rounding
 from hih_align.method.heatmaps import centroid, decode, encode, expectation, peak, split
 
-SIGMAS = [(1.5, 1.0), (1.0, 1.0)]  # WFLW's and 300W's
+SIGMAS = [(1.5, 1.0), (1.0, 1.0)]  # WFLW's and 300W's sigmas
 FLOORED = Decoder("argmax", bin_offset=0.5)
 LOCAL = Decoder("expectation", radius=4, power=2.0, temperature=1.0)
 GLOBAL = Decoder("expectation", radius=None, power=3.0, temperature=0.35)
@@ -34,7 +34,7 @@ def encode_slowly(
     decimal_sigma: float,
     rounding: Rounding,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
-    """Eq. 1-3 as printed, a pixel at a time; ``points`` are the paper's (u / n, v / n)."""
+    """Eq. 1-3 as printed in the paper, one pixel at a time; ``points`` are the paper's (u / n, v / n)."""
     h, w = size
     integer = np.zeros((len(points), h, w))
     decimal = np.zeros((len(points), n, n))
@@ -66,7 +66,7 @@ def encode_slowly(
 @pytest.mark.parametrize("rounding", ["round", "floor"])
 @pytest.mark.parametrize(("integer_sigma", "decimal_sigma"), SIGMAS)
 @pytest.mark.parametrize(("size", "n"), [((64, 64), 8), ((20, 33), 4), ((33, 20), 16), ((1, 5), 8)])
-def test_encode_is_the_papers(
+def test_encode_follows_the_paper(
     size: tuple[int, int], n: int, integer_sigma: float, decimal_sigma: float, rounding: Rounding
 ) -> None:
     h, w = size
@@ -87,17 +87,22 @@ def test_encode_is_the_papers(
     assert not mask.all()
 
 
-def test_truncation_is_measured_from_the_unrounded_point() -> None:
-    """Sigma 1: pixel 13 is 3 from floor(10.9) but 2.1 from the point; pixel 8 is 2 and 2.9; pixel 7 is 3 and 3.9."""
+def test_truncation_uses_the_distance_from_the_unrounded_point() -> None:
+    """The heatmap is cut off at 3 sigma from the point itself, not from its rounded pixel.
+
+    With sigma 1 and the point at 10.9, pixel 13 is 3 from floor(10.9), but 2.1 from the point; pixel 8 is 2 and 2.9
+    away;
+    pixel 7 is 3 and 3.9 away.
+    """
     integer = encode(torch.tensor([[10.9, 5.0]]), (11, 21), 8, 1.0).integer[0]
     row = integer[5]
     assert row[13].item() == pytest.approx(math.exp(-4.5))
     assert row[8].item() == pytest.approx(math.exp(-2))
     assert row[7] == 0
-    assert row[14] == 0  # 3.1
-    # exactly 3 sigma still counts
+    assert row[14] == 0  # 3.1 from the point
+    # a distance of exactly 3 sigma is still inside
     assert encode(torch.tensor([[10.0, 5.0]]), (11, 21), 8, 1.0).integer[0, 5, 13] > 0
-    # decimal: 0.45 * 8 = 3.6 in cells, its label 4; cell 1 is 2.6 away, cell 7 3.4
+    # decimal heatmap: 0.45 * 8 = 3.6 in cells, its label is 4; cell 1 is 2.6 away and cell 7 is 3.4 away
     decimal = encode(torch.tensor([[10.45, 5.0]]), (11, 21), 8).decimal[0]
     assert decimal[0, 1].item() == pytest.approx(math.exp(-4.5))
     assert decimal[0, 7] == 0
@@ -137,8 +142,12 @@ def maps_and_points(draw: st.DrawFn) -> tuple[tuple[int, int], list[list[float]]
 def test_round_trip(
     case: tuple[tuple[int, int], list[list[float]]], n: int, sigmas: tuple[float, float], rounding: Rounding
 ) -> None:
-    """With rounding within half a cell per axis for fractions below 1 - 1/(2n) and within one above; with floor
-    within half a cell when decoded at bin centres; points outside masked."""
+    """A decoded point is near the encoded one; points outside the map are masked.
+
+    With rounding, the error per axis is at most half a cell where the fraction is below 1 - 1/(2n), and at most one
+    cell
+    above that. With floor, it is at most half a cell when the point is decoded at bin centres.
+    """
     size, points = case
     exact = np.array(points, np.float64)
     integer, decimal, mask = encode(torch.tensor(points), size, n, *sigmas, rounding)
@@ -147,9 +156,9 @@ def test_round_trip(
     error = np.abs(decoded - exact) * n
     fraction = exact - np.floor(exact)
     bound = np.where((rounding == "round") & (fraction >= 1 - 1 / (2 * n)), 1.0, 0.5)
-    # 1e-6 cells: 0.5 - 2^-25 + 0.5 is 1 in float32
+    # a tolerance of 1e-6 cells, because 0.5 - 2^-25 + 0.5 is 1 in float32
     assert (error <= bound + 1e-6)[mask.numpy()].all()
-    # and masked points leave nothing to decode
+    # the heatmaps of masked points are zero
     assert not integer[~mask].any()
     assert not decimal[~mask].any()
 
@@ -159,7 +168,7 @@ def test_round_trip(
 @example(2**-40, 8)
 @example(4 - 2**-40, 16)
 def test_round_trip_of_float64(x: float, n: int) -> None:
-    """Points that float32 would round out of the map, or into the next pixel, keep their precision."""
+    """Points in float64 keep their precision where float32 would round them out of the map or into the next pixel."""
     encoded = encode(torch.tensor([[x, 3.0]], dtype=torch.float64), (64, 64), n)
     assert encoded.mask.all()
     assert encoded.integer.dtype == encoded.decimal.dtype == torch.float32
@@ -170,8 +179,8 @@ def test_round_trip_of_float64(x: float, n: int) -> None:
 # Eq. 4
 
 
-def test_argmax_is_the_papers() -> None:
-    """Eq. 4 times the map's (w, h): argmax + argmax / decimal size, on noise, in maps of any shape."""
+def test_argmax_decode_follows_the_paper() -> None:
+    """Eq. 4, scaled by the map's (w, h): argmax + argmax / decimal size, on noise, in maps of any shape."""
     rng = np.random.default_rng(0)
     integer, decimal = rng.standard_normal((5, 7, 12, 30)), rng.standard_normal((5, 7, 8, 8))
     expected = np.empty((5, 7, 2))
@@ -185,7 +194,7 @@ def test_argmax_is_the_papers() -> None:
     np.testing.assert_array_equal(decode(torch.tensor(integer), torch.tensor(decimal), FLOORED), expected + 1 / 16)
 
 
-def test_peak_takes_the_first_of_several() -> None:
+def test_peak_takes_the_first_of_equal_maxima() -> None:
     maps = torch.zeros(2, 3, 4)
     maps[1, 1, 2] = maps[1, 2, 0] = 5
     assert peak(maps).tolist() == [[0, 0], [2, 1]]
@@ -197,15 +206,15 @@ def test_peak_takes_the_first_of_several() -> None:
 def test_centroid_by_hand() -> None:
     maps = torch.zeros(6, 9)
     maps[3, 5], maps[3, 6], maps[2, 5] = 1.0, 0.5, 0.25
-    maps[3, 4] = -3.0  # clamped
-    maps[5, 5] = maps[3, 8] = 0.9  # outside radius 1
-    # weights 1, 1/4 at +1 in x, 1/16 at -1 in y
+    maps[3, 4] = -3.0  # negative responses are clamped to 0
+    maps[5, 5] = maps[3, 8] = 0.9  # outside the radius of 1
+    # weights: 1 at the peak, 1/4 at +1 in x, 1/16 at -1 in y
     assert centroid(maps, 1, 2.0).tolist() == pytest.approx([5 + 0.25 / 1.3125, 3 - 0.0625 / 1.3125])
     assert centroid(maps, 1, 1.0).tolist() == pytest.approx([5 + 0.5 / 1.75, 3 - 0.25 / 1.75])
     assert centroid(maps, 0, 2.0).tolist() == [5, 3]
-    # radius 2 reaches (5, 5) as well, not (8, 3)
+    # radius 2 includes (5, 5), but not (8, 3)
     assert centroid(maps, 2, 1.0).tolist() == pytest.approx([5 + 0.5 / 2.65, 3 + (2 * 0.9 - 0.25) / 2.65])
-    # the whole map, (8, 3) too
+    # without a radius the whole map counts, with (8, 3)
     assert centroid(maps, None, 1.0).tolist() == pytest.approx([5 + (0.5 + 2.7) / 3.55, 3 + (1.8 - 0.25) / 3.55])
     weights = 1 + 0.5**3 + 0.25**3 + 2 * 0.9**3
     expected = [5 + (0.5**3 + 3 * 0.9**3) / weights, 3 + (2 * 0.9**3 - 0.25**3) / weights]
@@ -215,9 +224,9 @@ def test_centroid_by_hand() -> None:
 def test_expectation_by_hand() -> None:
     assert expectation(torch.zeros(4, 8)).tolist() == [3.5, 1.5]
     maps = torch.full((8, 8), -1e4)
-    maps[2, 1], maps[6, 3] = 0.0, math.log(3)  # 1/4 and 3/4
+    maps[2, 1], maps[6, 3] = 0.0, math.log(3)  # probabilities 1/4 and 3/4
     assert expectation(maps).tolist() == pytest.approx([2.5, 5.0])
-    # at temperature 1/2 3 counts as 9
+    # at temperature 1/2 the odds of 3 become 9
     assert expectation(maps, 0.5).tolist() == pytest.approx([0.1 * 1 + 0.9 * 3, 0.1 * 2 + 0.9 * 6])
 
 
@@ -234,7 +243,7 @@ def test_decode_by_hand() -> None:
 @pytest.mark.parametrize("radius", [0, 4, None])
 @pytest.mark.parametrize("value", [0.0, -0.5])
 def test_centroid_of_an_empty_map(value: float, radius: int | None) -> None:
-    """No mass: the maximum, and nothing that is not finite."""
+    """Where no response is positive, the result is the maximum's position, and every coordinate is finite."""
     maps = torch.full((2, 10, 12), value)
     maps[1, 4, 7] = value / 2
     assert centroid(maps, radius, 2.0).tolist() == [[0, 0], [7, 4] if value else [0, 0]]
@@ -243,15 +252,15 @@ def test_centroid_of_an_empty_map(value: float, radius: int | None) -> None:
 @pytest.mark.parametrize("radius", [4, None])
 @pytest.mark.parametrize("scale", [1e-18, 1e-3, 1e18])
 def test_centroid_does_not_depend_on_the_scale(scale: float, radius: int | None) -> None:
-    """Weak responses neither vanish in their power nor strong ones overflow."""
+    """The power underflows for no weak response and overflows for no strong one."""
     maps = torch.rand(3, 20, 20, generator=torch.Generator().manual_seed(0))
     np.testing.assert_allclose(centroid(maps * scale, radius, 3.0), centroid(maps, radius, 3.0), rtol=1e-4)
 
 
 @pytest.mark.parametrize("x", [0, 11])
 @pytest.mark.parametrize("y", [0, 9])
-def test_centroid_at_the_border_sees_nothing_beyond(x: int, y: int) -> None:
-    """Neither a neighbour in memory, in the next row or map, nor anything from the other side."""
+def test_centroid_at_the_border_uses_only_pixels_of_its_own_map(x: int, y: int) -> None:
+    """The window neither reads the next row or map in memory nor wraps around to the other side."""
     maps = torch.zeros(3, 10, 12)
     maps[:, y, 11 - x] = maps[:, 9 - y, x] = maps[:, 9 - y, 11 - x] = 0.9
     maps[:, (y + 1) % 10, 11 - x] = maps[:, (y - 1) % 10, 11 - x] = 0.9
@@ -266,7 +275,7 @@ def test_centroid_at_the_border_sees_nothing_beyond(x: int, y: int) -> None:
 def test_expectation_moves_with_the_map(dx: int, dy: int, seed: int, decoder: Decoder) -> None:
     generator = torch.Generator().manual_seed(seed)
     blob, decimal = torch.rand(9, 9, generator=generator), torch.rand(1, 8, 8, generator=generator)
-    blob[4, 4] = 2  # so that the window covers the same pixels everywhere
+    blob[4, 4] = 2  # so that the window covers the same pixels at every place
 
     def place(x: int, y: int) -> Tensor:
         maps = torch.zeros(1, 39, 69)
@@ -276,9 +285,12 @@ def test_expectation_moves_with_the_map(dx: int, dy: int, seed: int, decoder: De
     np.testing.assert_allclose(place(dx, dy), place(0, 0) + torch.tensor([dx, dy]), atol=1e-4)
 
 
-def test_expectation_of_targets_is_near_the_point() -> None:
-    """Of a target's own maps (the decimal one as logits at temperature 0.1, as the start weights were trained): far
-    from the border the result is nearer than the integer map alone could be."""
+def test_expectation_decodes_targets_close_to_their_points() -> None:
+    """The expectation decoder, on target heatmaps, far from the border.
+
+    Its error is smaller than the integer map alone allows. The decimal map is read as logits at temperature 0.1, the
+    temperature at which the start weights were trained.
+    """
     points = torch.rand(500, 2, generator=torch.Generator().manual_seed(0)) * 40 + 10
     for sigma in (1.0, 1.5):
         integer, decimal, _ = encode(points, (64, 64), 8, sigma)
@@ -309,8 +321,8 @@ def test_leading_dimensions(decoder: Decoder) -> None:
 
 @DECODERS
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_decode_works_in_float32(dtype: torch.dtype, decoder: Decoder) -> None:
-    """Coordinates up to 300 would not survive bfloat16, nor squares of small responses float16."""
+def test_decode_computes_in_float32(dtype: torch.dtype, decoder: Decoder) -> None:
+    """Coordinates up to 300 lose precision in bfloat16, and squares of small responses in float16."""
     integer, decimal, _ = encode(torch.rand(20, 2) * 200 + 90, (300, 300))
     integer, decimal = (0.01 * integer).to(dtype), decimal.to(dtype)
     got = decode(integer, decimal, decoder)
@@ -336,7 +348,7 @@ def test_decode_of_any_memory_layout(decoder: Decoder, memory: torch.memory_form
 
 @DECODERS
 def test_autocast_changes_nothing(decoder: Decoder) -> None:
-    """Validation decodes where training runs in bfloat16, in which 60.3 is 60.25."""
+    """Validation decodes inside autocast to bfloat16, in which 60.3 would become 60.25."""
     points = torch.rand(200, 2) * 63
     expected = encode(points)
     with torch.autocast("cpu", torch.bfloat16):
@@ -353,7 +365,10 @@ DEVICES = ["meta", *(["cuda"] if torch.cuda.is_available() else [])]
 @pytest.mark.parametrize("device", DEVICES)
 @DECODERS
 def test_everything_stays_on_the_device(device: str, decoder: Decoder) -> None:
-    """A tensor of the meta device holds no data: any other device, and any peek at values, is an error."""
+    """A tensor of the meta device holds no data.
+
+    So an operation on another device, or a read of a value, raises an error.
+    """
     encoded = encode(torch.zeros(2, 5, 2, device=device), (18, 25), 4)
     assert {t.device.type for t in encoded} == {device}
     assert decode(encoded.integer, encoded.decimal, decoder).device.type == device
@@ -371,7 +386,7 @@ def test_no_default_device_is_used(decoder: Decoder) -> None:
 
 
 class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts what torch is asked to do."""
+    """Counts the PyTorch operations that are called."""
 
     count = 0
 
@@ -393,7 +408,7 @@ def test_no_loop_over_landmarks(decoder: Decoder) -> None:
 
 @EXPECTATIONS
 def test_expectation_has_a_gradient(decoder: Decoder) -> None:
-    """As a loss on coordinates needs."""
+    """A loss on coordinates needs the gradient."""
     integer, decimal, _ = encode(torch.tensor([[5.3, 7.6]]), (16, 16))
     integer.requires_grad_()
     decimal.requires_grad_()
@@ -405,7 +420,7 @@ def test_expectation_has_a_gradient(decoder: Decoder) -> None:
 
 
 def test_stride() -> None:
-    """crop = 4 * (integer + decimal / 8), no half-pixel shift."""
+    """crop = 4 * (integer + decimal / 8), without a half-pixel shift."""
     assert STRIDE == 4
 
 
@@ -444,7 +459,7 @@ def test_decode_refuses_maps_that_do_not_belong_together(shapes: tuple[tuple[int
 
 
 @pytest.mark.parametrize("decoder", [Decoder("argmax"), LOCAL, GLOBAL], ids=("argmax", "local", "global"))
-def test_a_shift_is_added_to_what_is_found(decoder: Decoder) -> None:
+def test_a_shift_is_added_to_the_decoded_point(decoder: Decoder) -> None:
     encoded = encode(torch.rand(2, 5, 2, generator=torch.Generator().manual_seed(0)) * 60 + 2)
     expected = decode(encoded.integer, encoded.decimal, decoder) + torch.tensor((0.25, -0.125))
     got = decode(encoded.integer, encoded.decimal, replace(decoder, shift=(0.25, -0.125)))

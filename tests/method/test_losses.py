@@ -27,7 +27,7 @@ def softmax(values: np.ndarray) -> np.ndarray:
 
 
 def eq6(integer: np.ndarray, decimal: np.ndarray, points: torch.Tensor, alpha: float, temperature: float) -> float:
-    """Eq. 6 of one face, in loops, with every landmark labelled."""
+    """Eq. 6 for one face whose landmarks are all labelled, in plain loops."""
     target = heatmaps.encode(points, (SIZE, SIZE), CELLS)
     total = 0.0
     for k in range(K):
@@ -69,7 +69,7 @@ def test_csc_is_zero_only_at_the_target_distribution():
 def test_missing_landmarks_have_no_gradient(settings):
     integer, decimal, points, weights = example()
     points = torch.where((weights > 0)[..., None], points, math.nan)
-    points[0, 2] = torch.tensor([-3.0, 4.0])  # outside the map
+    points[0, 2] = torch.tensor([-3.0, 4.0])  # this point is outside the map
     missing = weights == 0
     missing[0, 2] = True
     hih_loss(integer, decimal, points, weights, settings).total.backward()
@@ -82,7 +82,7 @@ def test_missing_landmarks_have_no_gradient(settings):
     assert torch.isfinite(decimal.grad).all()
 
 
-def test_labels_of_missing_landmarks_do_not_matter():
+def test_the_coordinates_of_missing_landmarks_do_not_matter():
     integer, decimal, points, weights = example()
     settings = LossSettings(expectation=1.0)
     before = hih_loss(integer, decimal, points, weights, settings).total
@@ -113,7 +113,7 @@ def test_pieces_of_a_batch_add_up():
     torch.testing.assert_close(torch.stack(pieces).mean(), whole)
 
 
-def test_supervise_last_leaves_earlier_stacks_alone():
+def test_supervise_last_gives_earlier_stacks_no_gradient():
     integer, decimal, points, weights = example(stacks=3)
     hih_loss(integer, decimal, points, weights, LossSettings()).total.backward()
     assert (integer.grad[:, :-1] == 0).all()
@@ -126,7 +126,7 @@ def test_supervise_last_leaves_earlier_stacks_alone():
 
 
 def test_temperature_sharpens_the_decimal_signal():
-    """At the paper's temperature the target is nearly uniform; that is why the recipes have another."""
+    """At the paper's temperature the target distribution is nearly uniform; so the recipes use another temperature."""
     target = heatmaps.encode(torch.tensor([[5.3, 7.8]]), (SIZE, SIZE), CELLS).decimal
     signal = []
     for temperature in (1.0, 0.1):
@@ -197,7 +197,7 @@ def test_without_decimals_the_expectation_loss_moves_the_centroid_to_the_pixel()
 
 def test_expectation_loss_by_hand():
     predicted, target = torch.tensor([[1.0, 2.0]]), torch.tensor([[1.1, 4.0]])
-    # 0.5 * 0.1^2 / 0.25 within beta, 2 - 0.125 beyond
+    # within beta: 0.5 * 0.1^2 / 0.25; beyond beta: 2 - 0.125
     assert expectation_loss(predicted, target, torch.ones(1)).item() == pytest.approx((0.02 + 1.875) / 2)
 
 

@@ -1,4 +1,4 @@
-"""`network`: sizes, shapes, and that every weight counts."""
+"""`network`: its sizes, the shapes of its outputs, and that each weight has an effect."""
 
 from __future__ import annotations
 
@@ -23,9 +23,12 @@ def network(landmarks: int, stacks: int, decimal_size: int = 8) -> HIHNet:
 
 
 @pytest.mark.parametrize(("size", "millions"), [("HIH_T", 10.37), ("HIH_S", 14.47), ("HIH_B", 22.68)])
-def test_parameter_count_is_the_papers(size: str, millions: float) -> None:
-    """The authors count the shortcuts that their residuals of equal width store and never use: one of 128 channels in
-    the stem, 14 of 256 a stack (13 in the hourglass, one after)."""
+def test_parameter_count_is_that_of_the_paper(size: str, millions: float) -> None:
+    """The authors' count includes shortcut layers that their network stores and never uses.
+
+    Each residual block whose input and output have equal width has one: one of 128 channels in the stem, and 14 of 256
+    channels in each stack (13 in the hourglass, one after it).
+    """
     stacks = SIZES[size].stacks
     with torch.device("meta"):
         ours = sum(p.numel() for p in HIHNet(98, *SIZES[size]).parameters())
@@ -38,12 +41,12 @@ def test_parameter_count_is_the_papers(size: str, millions: float) -> None:
 
 def test_sizes() -> None:
     assert {name: size.stacks for name, size in SIZES.items()} == {"HIH_N": 1, "HIH_T": 1, "HIH_S": 2, "HIH_B": 4}
-    for name in ("HIH_T", "HIH_S", "HIH_B"):  # the paper's
+    for name in ("HIH_T", "HIH_S", "HIH_B"):  # the paper's sizes
         assert SIZES[name] == (SIZES[name].stacks, 8, 1.0, 384, 256)
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-def test_a_size_makes_its_network_and_comes_back_from_it(size: Size) -> None:
+def test_a_size_builds_its_network_and_is_read_back_from_it(size: Size) -> None:
     with torch.device("meta"):
         net = HIHNet(5, *size)
     assert net.size == size
@@ -60,7 +63,7 @@ def test_hih_n_has_a_tenth_of_hih_ts_work() -> None:
             HIHNet(68, *SIZES[name]).eval().predict(torch.empty(1, 3, side, side))
         return int(counter.get_total_flops())
 
-    assert work("HIH_T") == pytest.approx(2 * 6.855e9, rel=1e-3)  # as it was before networks had a width
+    assert work("HIH_T") == pytest.approx(2 * 6.855e9, rel=1e-3)  # the value from before networks had a width
     assert work("HIH_N") < work("HIH_T") / 10
 
 
@@ -70,11 +73,11 @@ def test_width_scales_every_channel_count(width: float) -> None:
         plain, net = HIHNet(5, 2), HIHNet(5, 2, width=width)
     for name, value in plain.state_dict().items():
         for count, other in zip(value.shape, net.state_dict()[name].shape, strict=True):
-            if count < 32:  # kernels, pixels' channels, landmarks
+            if count < 32:  # kernel sizes, image channels, landmarks
                 assert other == count
             else:
                 assert abs(other - count * width) <= 8
-                assert other % 4 == 0  # a bottleneck has half of a multiple of 8
+                assert other % 4 == 0  # a bottleneck has half the channels, and these are a multiple of 8
 
 
 @pytest.mark.parametrize(("input_size", "decimal_size", "steps"), [(128, 8, 1), (128, 4, 2), (256, 8, 2), (512, 16, 2)])
@@ -86,7 +89,7 @@ def test_the_decimal_head_fits_the_input(input_size: int, decimal_size: int, ste
         assert net(noise(1, 3, input_size, input_size))[1].shape == (1, 3, decimal_size, decimal_size)
 
 
-# 256 px: the shapes that the paper gives
+# an input of 256 px: the shapes that the paper gives
 
 
 @pytest.mark.parametrize("stacks", [1, 2, 4])
@@ -121,7 +124,10 @@ def test_any_number_of_landmarks(landmarks: int) -> None:
 @pytest.mark.parametrize("decimal_size", [4, 8, 16])
 @pytest.mark.parametrize(("h", "w"), [(64, 64), (128, 128), (192, 192), (64, 256), (192, 128), (320, 64)])
 def test_any_multiple_of_64(h: int, w: int, decimal_size: int) -> None:
-    """Integer maps at a quarter, decimal maps in proportion to 256 px, as near as the rounding of strides allows."""
+    """Integer maps have a quarter of the input size.
+
+    Decimal maps grow in proportion to their size at 256 px, as nearly as the rounding of strides allows.
+    """
     net = network(2, 1, decimal_size)
     with torch.inference_mode():
         integer, decimal = net(noise(1, 3, h, w))
@@ -129,7 +135,7 @@ def test_any_multiple_of_64(h: int, w: int, decimal_size: int) -> None:
     assert decimal.shape == (1, 2, decimal_size * h // 256, decimal_size * w // 256)
 
 
-# what comes out
+# outputs
 
 
 @pytest.mark.parametrize("stacks", [1, 2, 4])
@@ -145,7 +151,7 @@ def test_predict_is_the_last_stack(stacks: int) -> None:
 
 
 def test_stacks_come_in_order() -> None:
-    """Each stack's maps depend on its own and earlier stacks' weights, on no later one's."""
+    """A stack's maps depend on the weights of this stack and earlier stacks, and on no later stack's weights."""
     net = network(4, 3)
     images = noise(1, 3, 64, 64)
     with torch.inference_mode():
@@ -194,8 +200,8 @@ def test_every_module_runs() -> None:
     assert not idle
 
 
-def test_training_mode_learns() -> None:
-    """A few steps on two images: the loss falls, the running statistics move."""
+def test_a_few_training_steps_reduce_the_loss() -> None:
+    """In training mode, a few steps on two images reduce the loss and change the running statistics."""
     net = network(2, 1).train()
     images, target = noise(2, 3, 64, 64), torch.zeros(2, 1, 2, 16, 16)
     target[..., 5, 9] = 1

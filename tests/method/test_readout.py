@@ -1,4 +1,4 @@
-"""Readouts: landmarks as sums of heads' points."""
+"""Readouts: each landmark is a weighted sum of the points of several heads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def weights() -> np.ndarray:
     return found / found.sum(-1, keepdims=True)
 
 
-def test_landmarks_move_turn_and_scale_with_their_heads(weights: np.ndarray) -> None:
+def test_landmarks_move_rotate_and_scale_with_their_heads(weights: np.ndarray) -> None:
     readout = from_weights(weights)
     heads = np.random.default_rng(1).normal(size=(2, 5, 2))
     c, s = 1.7 * np.cos(0.4), 1.7 * np.sin(0.4)
@@ -25,13 +25,14 @@ def test_landmarks_move_turn_and_scale_with_their_heads(weights: np.ndarray) -> 
     np.testing.assert_allclose(readout.points(turned), readout.points(heads) @ [[c, s], [-s, c]] + (3, -8), atol=1e-7)
 
 
-def test_a_weight_turns_a_quarter() -> None:
-    # head 0, and beside it, a quarter turn from the way from head 0 to head 1: clockwise, for y points down
+def test_the_second_weight_acts_at_a_right_angle() -> None:
+    # the landmark is head 0 plus a step at a right angle to the way from head 0 to head 1; the step is clockwise in the
+    # image, because y points down
     readout = Readout(2, (((0, 1.0, -1.0), (1, 0.0, 1.0)),))
     np.testing.assert_allclose(readout.points([[1.0, 1.0], [4.0, 1.0]]), [[1.0, 4.0]])
 
 
-def test_pick_takes_heads_as_they_are() -> None:
+def test_pick_takes_heads_unchanged() -> None:
     readout = pick(5, [3, 0])
     assert readout.picks
     assert readout.sources.tolist() == [3, 0]
@@ -39,14 +40,14 @@ def test_pick_takes_heads_as_they_are() -> None:
     assert not from_weights(np.array([[0.5, 0.5]])).picks
 
 
-def test_readouts_of_readouts(weights: np.ndarray) -> None:
+def test_readouts_can_be_combined(weights: np.ndarray) -> None:
     heads = np.random.default_rng(1).normal(size=(5, 2))
     first = from_weights(weights)
     second = first.then(np.array([[0.0, 0.25, 0.75]]))
     np.testing.assert_allclose(second.points(heads)[0], first.points(heads)[1:].T @ (0.25, 0.75), atol=1e-7)
 
 
-def test_plain_data_comes_back(weights: np.ndarray) -> None:
+def test_a_readout_comes_back_from_plain_data(weights: np.ndarray) -> None:
     readout = from_weights(weights)
     assert readout_from_dict(json.loads(json.dumps(readout.to_dict()))) == readout
 
