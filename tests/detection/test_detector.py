@@ -1,4 +1,4 @@
-"""`FaceDetector`, with YuNet's true file, which comes as a user's does; and detectors of the user's own."""
+"""`FaceDetector` with YuNet's real file, which it gets as a user's detector does; and detectors of the user's own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from hih_align.detection import given, scan, yunet
 
 Array = NDArray[Any]
 
-#: Eyes, nose tip and mouth corners of the astronaut, read off an enlarged print.
+#: Eyes, nose tip and mouth corners of the astronaut, read by eye from an enlarged image.
 FIVE = np.array([(203.2, 101.3), (246.8, 103.1), (225.4, 127.6), (202.2, 140.0), (244.0, 141.2)])
 
 
@@ -46,13 +46,13 @@ def detector(file: Path) -> FaceDetector:
     return FaceDetector(file)
 
 
-# where its file comes from
+# where the detector gets its file
 
 
 def test_from_the_hub_once(hub: LoopbackHub, file: Path, astronaut: Array) -> None:
     hub.add_repo(yunet.REPOSITORY, {yunet.FILE: file.read_bytes(), "README.md": b"#"})
     lazy = FaceDetector()
-    assert hub.requests == []  # until it is needed
+    assert hub.requests == []  # no request before the file is needed
     assert len(lazy.detect(astronaut)) == 1
     asked = len(hub.requests)
     assert asked > 0
@@ -78,7 +78,7 @@ def test_no_file_and_no_network(hub: LoopbackHub, astronaut: Array) -> None:
 def test_a_damaged_file(hub: LoopbackHub, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.add_repo(yunet.REPOSITORY, {yunet.FILE: file.read_bytes()})
     hub.corrupt_next(yunet.FILE)
-    FaceDetector.from_pretrained()  # fetched once more
+    FaceDetector.from_pretrained()  # the file is downloaded once more
     (tmp_path / yunet.FILE).write_bytes(b"onnx")
     monkeypatch.setenv("HIH_ALIGN_WEIGHTS", str(tmp_path))
     with pytest.raises(CheckpointError, match="SHA-256"):
@@ -86,7 +86,7 @@ def test_a_damaged_file(hub: LoopbackHub, file: Path, tmp_path: Path, monkeypatc
 
 
 def program(code: str, file: Path, **environment: str) -> str:
-    """What a program prints to its standard error."""
+    """Run a program; return its standard error."""
     return subprocess.run(
         [sys.executable, "-c", code, str(file)],
         capture_output=True,
@@ -96,8 +96,8 @@ def program(code: str, file: Path, **environment: str) -> str:
     ).stderr
 
 
-def test_opencv_says_nothing(file: Path) -> None:
-    """It warns once per detector, of a target that nobody chose; its level is afterwards what it was."""
+def test_opencv_prints_no_warning(file: Path) -> None:
+    """Without care, OpenCV warns once per detector about its target. Afterwards the log level is what it was before."""
     code = (
         "import cv2, sys, numpy as np; from hih_align import FaceDetector; before = cv2.utils.logging.getLogLevel()\n"
         "FaceDetector(sys.argv[1]).detect(np.zeros((90, 90, 3), np.uint8))\n"
@@ -108,8 +108,8 @@ def test_opencv_says_nothing(file: Path) -> None:
 
 @pytest.mark.skipif(int(cv2.__version__.split(".")[0]) < 5, reason="before OpenCV 5 there is one engine")
 @pytest.mark.parametrize("engine", ["2", "3", "4"])
-def test_whatever_engine_opencv_takes(file: Path, engine: str) -> None:
-    """OpenCV 5's own graph engine, its choice, and ONNX Runtime, where it was built with it."""
+def test_detection_works_with_each_engine_of_opencv(file: Path, engine: str) -> None:
+    """OpenCV 5 has its own graph engine, an automatic choice, and ONNX Runtime in builds that include it."""
     code = (
         "import sys, skimage.data; from hih_align import FaceDetector\n"
         "assert len(FaceDetector(sys.argv[1]).detect(skimage.data.astronaut()[:, 60:400])) == 1"
@@ -117,8 +117,8 @@ def test_whatever_engine_opencv_takes(file: Path, engine: str) -> None:
     program(code, file, OPENCV_FORCE_DNN_ENGINE=engine)
 
 
-def test_the_network_sees_squares_of_one_size(detector: FaceDetector, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ONNX Runtime refuses this file any other size (opencv/opencv#28769)."""
+def test_the_network_gets_squares_of_one_size(detector: FaceDetector, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With this file, ONNX Runtime refuses inputs of any other size (opencv/opencv#28769)."""
     shapes = set()
     inner = detector._loaded()
 
@@ -132,14 +132,14 @@ def test_the_network_sees_squares_of_one_size(detector: FaceDetector, monkeypatc
     assert shapes == {(640, 640, 3)}
 
 
-# what it finds
+# detections
 
 
 @pytest.mark.parametrize("scale", [0.5, 1, 3])
 def test_the_astronaut(detector: FaceDetector, astronaut: Array, astronaut_box: Any, scale: float) -> None:
     side = round(512 * scale)
     found = detector.detect(cv2.resize(astronaut, (side, side), interpolation=cv2.INTER_AREA))
-    found = found[found.scores > 0.8]  # the helmet has 0.73
+    found = found[found.scores > 0.8]  # the helmet is found, too, with a score of 0.73
     assert found.boxes.shape == (1, 4)
     assert found.points.shape == (1, 5, 2)
     assert {found.boxes.dtype, found.scores.dtype, found.points.dtype} == {np.dtype(np.float32)}
@@ -151,18 +151,19 @@ def test_the_astronaut(detector: FaceDetector, astronaut: Array, astronaut_box: 
 
 
 @pytest.mark.parametrize("quarters", [1, 2, 3])
-def test_turned(detector: FaceDetector, astronaut: Array, quarters: int) -> None:
-    """By quarter turns counter-clockwise: boxes, points and roll go along."""
+def test_rotated_images(detector: FaceDetector, astronaut: Array, quarters: int) -> None:
+    """In images turned by quarter turns counter-clockwise, boxes, points and roll turn with the image."""
     found = detector.detect(np.rot90(astronaut, quarters))
     upright = detector.detect(astronaut)
     assert len(found) == 1
     assert abs((found.rolls[0] - upright.rolls[0] + 90 * quarters + 180) % 360 - 180) < 3
     middle = 511 / 2
-    back = (found.points[0] - middle) @ (1, 1j) * 1j**quarters  # clockwise in a picture is i
+    # multiplying by i turns clockwise in an image, where y points down
+    back = (found.points[0] - middle) @ (1, 1j) * 1j**quarters
     np.testing.assert_allclose(np.stack((back.real, back.imag), 1) + middle, upright.points[0], atol=3)
 
 
-def test_turned_only_where_none_is_sure(detector: FaceDetector, astronaut: Array) -> None:
+def test_rotations_are_tried_only_when_no_upright_face_is_certain(detector: FaceDetector, astronaut: Array) -> None:
     both = np.concatenate((astronaut, np.rot90(astronaut, 2)), 1)
     found = detector.detect(both)
     assert found.scores.max() > 0.9
@@ -170,7 +171,7 @@ def test_turned_only_where_none_is_sure(detector: FaceDetector, astronaut: Array
 
 
 def test_small_and_large_faces_of_one_photograph(detector: FaceDetector, astronaut: Array) -> None:
-    """80 px faces on 6000 x 4000 pixels beside one of 2000 px; largest first, each once."""
+    """80 px faces in 6000 x 4000 pixels, beside a face of 2000 px: each is found once, and the largest is first."""
     image = np.full((4000, 6000, 3), 90, np.uint8)
     face = astronaut[60:240, 140:320]
     image[200:3400, 200:3400] = cv2.resize(face, (3200, 3200), interpolation=cv2.INTER_CUBIC)
@@ -245,8 +246,8 @@ IMAGE = np.zeros((100, 200, 3), np.uint8)
         torch.tensor([[1, 2, 30, 40], [5, 6, 90, 80]]),
     ],
 )
-def test_what_other_detectors_give(boxes: Any) -> None:
-    """Largest first."""
+def test_results_of_other_detectors(boxes: Any) -> None:
+    """The package sorts the boxes of a user's detector: the largest is first."""
     found = given.detections(lambda image: boxes, IMAGE)
     assert found.boxes.tolist() == [[5, 6, 90, 80], [1, 2, 30, 40]]
     assert found.scores.tolist() == ([0.75, 0.5] if np.shape(boxes)[1] == 5 else [1, 1])

@@ -2,15 +2,16 @@
 
     python tests/docs/pages.py docs/boxes.md        (runs one page, in a new temporary folder)
 
-Marks of a fenced block:
+The mark of a fenced block says what happens to the block:
 
-* no mark: the block is run. Python blocks of a page share one namespace; of bash blocks the `hih-align` commands run.
+* no mark: the block is run. All Python blocks of a page share one namespace. In bash blocks only `hih-align` is run.
 * ``title="NAME.py"``: the block is written to that file, and Python runs the file.
 * ``title="NAME.EXT"``: the block is written to that file.
 * ``needs THING, ...``: the block is run if these modules can be imported and these files are on the machine.
-* ``not run: WHY``: Python is compiled, and bash is checked for commands and options that do not exist.
+* ``not run: WHY``: a Python block is compiled. A bash block is checked for commands and options that do not exist.
 
-The last two are a title, which readers see, or a comment ``<!-- ... -->`` before the block, which they do not see.
+The marks ``needs`` and ``not run`` stand in the title, which readers see, or in a comment ``<!-- ... -->`` before the
+block, which readers do not see.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ import PIL.Image
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: Where files lie that pages name and the project does not hold.
+#: Folders of files that the pages name and the repository does not hold.
 FILES = (ROOT.parent / "shared" / "weights", Path(os.environ.get("HIH_ALIGN_WEIGHTS") or os.devnull))
 
 _BLOCK = re.compile(
@@ -43,7 +44,7 @@ _BLOCK = re.compile(
 )
 _ASSIGNMENT = re.compile(r"[A-Z_]+=")
 
-#: Programs that pages may name, whose options are not ours to check.
+#: Programs that pages may name; their options are not checked.
 _OTHERS = {"git", "mypy", "python", "python3", "pytest", "ruff", "zensical", "pre-commit", "export", "cd", "accelerate"}
 
 
@@ -85,14 +86,14 @@ def blocks(page: Path) -> list[Block]:
 
 
 def missing(thing: str) -> bool:
-    """Whether a module or a file of `FILES` cannot be had."""
+    """Whether a module cannot be imported, or a file is in no folder of `FILES`."""
     if "." in thing:
         return not any((folder / thing).is_file() for folder in FILES)
     return importlib.util.find_spec(thing) is None
 
 
 def run(page: Path) -> None:
-    """Run a page's blocks in the working directory, which gets ``photo.jpg`` (scikit-image's astronaut)."""
+    """Run a page's blocks in the working directory, where ``photo.jpg`` (scikit-image's astronaut) is written first."""
     import skimage.data
 
     astronaut: Any = skimage.data.astronaut
@@ -119,7 +120,7 @@ def run(page: Path) -> None:
 
 
 def _program(block: Block, words: list[str]) -> None:
-    """`hih-align` in this process: another one would load PyTorch again."""
+    """Run `hih-align` in this process, because a new process would load PyTorch again."""
     from hih_align.cli.app import app
 
     try:
@@ -158,7 +159,7 @@ def _split(words: list[str]) -> Iterator[list[str]]:
 
 
 def problems(block: Block) -> Iterator[str]:
-    """What in a block does not exist: Python's syntax, bash's commands, options and extras."""
+    """Everything wrong in a block: Python's syntax errors, and commands, options and extras that do not exist."""
     if block.language == "python":
         try:
             ast.parse(block.text)
@@ -223,7 +224,7 @@ def _of_program(arguments: list[str], options: set[str]) -> Iterator[str]:
 
 @cache
 def _options(script: Path) -> frozenset[str]:
-    """The options that a script names, to argparse as text or to typer as parameters."""
+    """The options that a script defines: strings given to argparse, or parameters of a typer command."""
     tree = ast.parse(script.read_text("utf-8"))
     texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     names = {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}

@@ -1,4 +1,4 @@
-"""What pages say of rooms, names and models is what the code says now; and the picture of the rooms is right."""
+"""The generated parts of the pages (rooms, names, models) match the code, and the picture of the rooms is right."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def docs() -> ModuleType:
     return module
 
 
-def test_pages_are_as_the_tool_writes_them() -> None:
+def test_pages_are_up_to_date() -> None:
     words = [sys.executable, str(ROOT / "tools" / "docs.py"), "--check"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, f"{done.stdout}{done.stderr}: run python tools/docs.py"
 
 
-def test_the_picture_shows_what_is_imported(docs: ModuleType) -> None:
-    """Read back from the page: every import between rooms follows from arrows, and no arrow is made up."""
+def test_the_picture_shows_the_imports(docs: ModuleType) -> None:
+    """Every import between rooms follows from the arrows in the page's picture, and each arrow is an import."""
     picture = (ROOT / "docs" / "house.md").read_text("utf-8").split("```mermaid", 1)[1].split("```", 1)[0]
     names = dict(re.findall(r'^ +(r\d+)\["(.+)"\]$', picture, re.MULTILINE))
     drawn = {(names[a], names[b]) for a, b in re.findall(r"^ +(r\d+) --> (r\d+)$", picture, re.MULTILINE)}
@@ -43,7 +43,7 @@ def test_the_picture_shows_what_is_imported(docs: ModuleType) -> None:
     assert not any(target == "cli" for _, target in imported)
 
 
-def test_imports_are_those_that_run_when_a_module_is_loaded(docs: ModuleType, tmp_path: Path) -> None:
+def test_only_imports_that_run_when_a_module_is_loaded_count(docs: ModuleType, tmp_path: Path) -> None:
     package = tmp_path / "house"
     for name in ("cellar", "attic", "loft"):
         (package / name).mkdir(parents=True)
@@ -56,12 +56,12 @@ def test_imports_are_those_that_run_when_a_module_is_loaded(docs: ModuleType, tm
     assert docs.imports(package) == {("attic", "cellar"), ("attic", "wall"), ("wall", "cellar")}
 
 
-def test_arrows_that_follow_are_left_out(docs: ModuleType) -> None:
+def test_arrows_that_other_arrows_imply_are_left_out(docs: ModuleType) -> None:
     edges = frozenset({("a", "b"), ("b", "c"), ("a", "c"), ("c", "d"), ("a", "d")})
     assert docs.reduced(edges) == {("a", "b"), ("b", "c"), ("c", "d")}
 
 
-def test_a_page_with_another_table_is_stale(docs: ModuleType) -> None:
+def test_an_outdated_table_is_rewritten(docs: ModuleType) -> None:
     text = "before\n<!-- begin: names-cofw -->\nold\n<!-- end: names-cofw -->\nafter\n"
     new = docs.rewritten(text)
     assert new.startswith("before\n<!-- begin: names-cofw -->\n| index | name |")

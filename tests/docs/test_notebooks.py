@@ -1,4 +1,4 @@
-"""The notebooks of examples/ run from their first cell to their last, and are small."""
+"""The notebooks of examples/ run from the first cell to the last, and their files are small."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 
 
 def executed(path: Path, monkeypatch: pytest.MonkeyPatch, shared: Path) -> Any:
-    """The notebook with its new outputs."""
+    """The notebook after a run, with its new outputs."""
     notebook = nbformat.read(path, as_version=4)
-    # as it would be in a fresh checkout: its own folder is the working one
+    # as in a fresh checkout: the working directory is the notebook's folder
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
     monkeypatch.setenv("HIH_ALIGN_WEIGHTS", str(shared / "weights"))
     client = nbclient.NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(path.parent)}})
@@ -29,7 +29,7 @@ def executed(path: Path, monkeypatch: pytest.MonkeyPatch, shared: Path) -> Any:
 
 
 def text(notebook: Any) -> str:
-    """All that the cells have printed or shown as text."""
+    """All text that the cells have printed or shown."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     return "".join(output.get("text", "") or output.get("data", {}).get("text/plain", "") for output in outputs)
 

@@ -1,4 +1,4 @@
-"""The README and the documentation hold: code runs, commands exist, links and pictures are there."""
+"""The README and the documentation are correct: code runs, commands exist, links and pictures exist."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_links_and_pictures_are_there(page: Path) -> None:
             assert (page.parent / target.split("#")[0]).exists(), f"{page.name}: {target}"
 
 
-# the checks can fail
+# each check can fail
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_what_does_not_exist_is_a_problem(text: str, problem: str) -> None:
     assert any(found.endswith(problem) for found in pages.problems(block))
 
 
-def test_a_page_that_fails_says_where(tmp_path: Path) -> None:
+def test_an_error_names_the_page_and_line(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("# A page\n\n```python\nx = 1\nassert x == 2\n```\n")
     done = subprocess.run([sys.executable, pages.__file__, str(page)], capture_output=True, text=True, timeout=120)

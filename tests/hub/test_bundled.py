@@ -1,4 +1,4 @@
-"""The package without its data files, in a zip file, and as PyInstaller takes it."""
+"""The package without its data files, inside a zip file, and as PyInstaller collects it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ for name in sys.argv[2:]:
 
 
 def use(place: Path, *models: object) -> list[str]:
-    """One line for each model, of a package that lies at ``place``."""
+    """The output for each model, one line each, from the package at ``place``."""
     done = subprocess.run(
         [sys.executable, "-P", "-c", SCRIPT, str(place), *map(str, models)]
         if sys.version_info >= (3, 11)
@@ -60,7 +60,7 @@ def own(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("manifest", [False, True])
 def test_in_a_zip_file(own: Path, tmp_path: Path, manifest: bool) -> None:
-    """An own folder needs nothing of the package's data; a known name says what is missing."""
+    """A user's own model folder needs none of the package's data; for a known name the error says what is missing."""
     archive = tmp_path / "package.zip"
     with zipfile.ZipFile(archive, "w") as file:
         for path in PACKAGE.rglob("*.py"):
@@ -81,7 +81,7 @@ def test_the_hook_of_pyinstaller(monkeypatch: pytest.MonkeyPatch) -> None:
     hooks = types.ModuleType("PyInstaller.utils.hooks")
 
     def data_files(name: str) -> list[tuple[str, str]]:
-        """As PyInstaller's: all files that are no Python, and the folders where they go."""
+        """Like PyInstaller's function: all files that are not Python code, and the folders for them."""
         found = [path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
         return [(str(path), str(path.parent.relative_to(PACKAGE.parent))) for path in found]
 
@@ -114,8 +114,10 @@ def test_pyinstaller_finds_the_hook() -> None:
     assert project["entry-points"]["pyinstaller40"] == {"hook-dirs": "hih_align._pyinstaller:get_hook_dirs"}
 
 
-def test_weights_of_the_checkout_that_one_stands_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An installed package finds the larger networks in the checkout where it is called."""
+def test_weights_are_found_in_the_checkout_that_is_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An installed package finds the larger networks when it runs inside a checkout."""
     row = read_manifest()["HIH_S/300w"]
     installed = tmp_path / "site-packages" / "weights_manifest.json"
     installed.parent.mkdir()

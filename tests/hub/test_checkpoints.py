@@ -1,4 +1,4 @@
-"""`checkpoints`: name -> manifest -> file -> network. What comes over the network is in test_hub.py."""
+"""`checkpoints`: from a name to the manifest, the file and the network. Downloads are tested in test_hub.py."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def row() -> ManifestRow:
 
 
 class Install:
-    """An installation made up in a folder: a package's folder, a manifest, and what `checkpoints` finds there."""
+    """A made-up installation in a folder: a package folder and a manifest, in which `checkpoints` searches."""
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.root = root / "site"
@@ -54,7 +54,7 @@ class Install:
         monkeypatch.delenv("HIH_ALIGN_WEIGHTS", raising=False)
 
     def manifest(self, inside: bool = False, **change: Any) -> None:
-        """Write the real manifest with its first row changed."""
+        """Write the real manifest, with changes in its first row."""
         source = Path(__file__).parents[2] / "weights_manifest.json"
         data = json.loads(source.read_text())
         data["checkpoints"][0] |= {"sha256": hashlib.sha256(WEIGHTS).hexdigest()} | change
@@ -96,7 +96,7 @@ def test_the_manifest() -> None:
 TRAINED = [id for id, row in read_manifest().items() if row.sha256]
 
 
-def test_what_has_been_trained_stays() -> None:
+def test_trained_networks_stay_in_the_manifest() -> None:
     assert {"HIH_T/300w", "HIH_T/wflw", "HIH_S/300w", "HIH_S/wflw", "HIH_B/300w", "HIH_B/wflw"} <= set(TRAINED)
 
 
@@ -104,7 +104,7 @@ def test_what_has_been_trained_stays() -> None:
 def test_shipped_weights_are_those_of_the_manifest(id: str) -> None:
     row = read_manifest()[id]
     package = Path(hih_align.__file__).parent
-    # HIH_T comes in the wheel, the others lie in the checkout
+    # HIH_T is in the wheel; the other weights are in the checkout
     path = (package if row.size == "HIH_T" else manifest_path().parent) / "weights" / row.file
     assert local_weights(row) == path
     assert path.stat().st_size == row.bytes
@@ -116,7 +116,7 @@ def test_shipped_weights_are_those_of_the_manifest(id: str) -> None:
 
 
 @pytest.mark.parametrize("id", [id for id in TRAINED if not id.startswith(("HIH_N", "HIH_T"))])
-def test_larger_networks_find_what_hih_t_finds(id: str, astronaut: NDArray[np.uint8]) -> None:
+def test_larger_networks_agree_with_hih_t(id: str, astronaut: NDArray[np.uint8]) -> None:
     box, scheme = np.array((177.0, 80, 275, 200)), id.partition("/")[2]
     larger = FaceAligner.from_pretrained(id, device="cpu").align(astronaut, box)
     smallest = FaceAligner.from_pretrained(f"HIH_T/{scheme}", device="cpu").align(astronaut, box)
@@ -137,7 +137,7 @@ def test_the_manifest_of_an_installed_package_is_not_changed(install: Install, i
     install.manifest(inside)
     before = manifest_path().read_bytes()
     config = replace(read_manifest()["HIH_T/300w"].config, refine=5)
-    if not inside:  # a checkout's is ours to change
+    if not inside:  # the manifest of a checkout may be changed
         check_writable("HIH_T/300w")
         assert save_config("HIH_T/300w", config) == manifest_path()
         assert read_manifest()["HIH_T/300w"].config.refine == 5
@@ -149,14 +149,14 @@ def test_the_manifest_of_an_installed_package_is_not_changed(install: Install, i
         ):
             change()
     assert manifest_path().read_bytes() == before
-    # a folder of one's own is written to, wherever the package lies
+    # a user's own folder is written to, wherever the package is
     write_config(tmp_path, config)
     check_writable(str(tmp_path))
     assert save_config(str(tmp_path), replace(config, refine=2)) == tmp_path / "config.json"
     assert read_config(tmp_path / "config.json").refine == 2
 
 
-# where weights are looked for
+# the folders that are searched for weights
 
 
 def test_search_order(install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +181,7 @@ def test_the_users_folder_may_be_missing(install: Install, monkeypatch: pytest.M
     assert find_checkpoint("HIH_T").weights == path
 
 
-def test_an_unpublished_row_says_what_it_wanted(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unpublished_row_names_the_file_and_the_folders(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     install.manifest()
     monkeypatch.setenv("HIH_ALIGN_WEIGHTS", "/my/weights")
     with pytest.raises(
@@ -195,7 +195,7 @@ def test_an_unpublished_row_says_what_it_wanted(install: Install, monkeypatch: p
 
 def test_an_untrained_row_says_so(install: Install) -> None:
     install.manifest(sha256=None, bytes=None)
-    path = install.put(install.package / "weights")  # which would be somebody else's
+    path = install.put(install.package / "weights")  # a file of this name must belong to another model
     with pytest.raises(WeightsUnavailableError, match=r"HIH_T/300w is not published \(not trained yet\)"):
         FaceAligner.from_pretrained("HIH_T/300w")
     assert path.exists()
@@ -227,7 +227,7 @@ def test_names_of_rows_and_schemes(install: Install) -> None:
             find_checkpoint(name, scheme)
 
 
-def test_a_folder_goes_before_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_takes_precedence_over_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     save_checkpoint("user/repo", HIHNet(3, 1), Config(MINE, 1, name="here"))
     assert find_checkpoint("user/repo").config.name == "here"
@@ -236,7 +236,7 @@ def test_a_folder_goes_before_a_repository(tmp_path: Path, monkeypatch: pytest.M
         find_checkpoint("user/other", cache_dir=tmp_path / "cache", local_files_only=True)
     with pytest.raises(WeightsUnavailableError, match="'a/other' is neither a folder here nor in the Hub's cache"):
         find_checkpoint("a/other", cache_dir=tmp_path / "cache", local_files_only=True)
-    # but a folder does not stand in for a manifest row
+    # but a folder does not replace a manifest row of the same name
     save_checkpoint("HIH_T/300w", HIHNet(3, 1), Config(MINE, 1, name="here"))
     assert find_checkpoint("HIH_T").config.name == "HIH_T/300w"
     assert find_checkpoint("HIH_T/300w").config.name == "HIH_T/300w"
@@ -281,7 +281,7 @@ def test_a_config_comes_back_from_json(config: Config) -> None:
     assert config_from_dict(data, "here") == config
 
 
-def test_a_config_from_before_networks_had_a_width_means_the_papers(tmp_path: Path) -> None:
+def test_a_config_without_width_has_the_papers_width(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, HIHNet(3, 1), Config(MINE, 1))
     data = json.loads((tmp_path / "config.json").read_text())
     for key in ("width", "head_channels", "input_size"):
@@ -292,7 +292,7 @@ def test_a_config_from_before_networks_had_a_width_means_the_papers(tmp_path: Pa
     assert load_network(found).size == Size(1)
 
 
-def test_a_narrow_network_comes_back(tmp_path: Path) -> None:
+def test_a_narrow_network_is_saved_and_loaded(tmp_path: Path) -> None:
     network = HIHNet(3, *SIZES["HIH_N"]).eval()
     save_checkpoint(tmp_path, network, Config(MINE, **SIZES["HIH_N"]._asdict()))
     loaded = load_network(find_checkpoint(tmp_path))
@@ -359,14 +359,14 @@ def test_wrong_configs(tmp_path: Path, damage: Callable[[dict[str, Any]], object
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[1, 2]", b"null", b"7", b"\xff\xfe\x00", b'"hih"', b"<html>"])
-def test_configs_that_are_none(tmp_path: Path, text: bytes) -> None:
+def test_files_that_are_not_a_config(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "config.json").write_bytes(text)
     (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"config\.json is not"):
         FaceAligner.from_pretrained(tmp_path)
 
 
-def test_a_newer_config_may_say_more(tmp_path: Path) -> None:
+def test_a_newer_config_may_have_more_keys(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, HIHNet(3, 1), Config(MINE, 1))
     data = json.loads((tmp_path / "config.json").read_text()) | {"trained_with": "a later version"}
     (tmp_path / "config.json").write_text(json.dumps(data))
@@ -377,7 +377,7 @@ def test_a_newer_config_may_say_more(tmp_path: Path) -> None:
 
 
 def packed(header: dict[str, Any], body: bytes) -> bytes:
-    """A safetensors file: the header's length (8 bytes, little-endian), the header (JSON), the tensors."""
+    """The bytes of a safetensors file: the header's length (8 bytes, little-endian), the header (JSON), the tensors."""
     text = json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + body
 
@@ -456,7 +456,7 @@ def test_float16_is_read_as_float32(row: ManifestRow, stored: bytes) -> None:
 
 
 @pytest.mark.parametrize("dtype", [None, torch.float32, torch.float16, torch.bfloat16])
-def test_saved_weights_come_back(tmp_path: Path, dtype: torch.dtype | None) -> None:
+def test_saved_weights_are_loaded_again(tmp_path: Path, dtype: torch.dtype | None) -> None:
     torch.manual_seed(1)
     network = HIHNet(3, 1)
     save_checkpoint(tmp_path / "a" / "b", network, Config(MINE, 1), dtype)
@@ -471,14 +471,14 @@ def test_saved_weights_come_back(tmp_path: Path, dtype: torch.dtype | None) -> N
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on file sizes")
-def test_a_failed_save_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_failed_save_changes_no_file(tmp_path: Path) -> None:
     import resource
 
     network, config = HIHNet(3, 1), Config(MINE, 1)
     save_checkpoint(tmp_path, network, config)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))  # as on a full disk, the file ends early
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))  # the file ends early, as on a full disk
     try:
         with pytest.raises(OSError, match="too large"):
             save_checkpoint(tmp_path, HIHNet(3, 1), replace(config, name="new"))

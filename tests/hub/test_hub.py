@@ -1,4 +1,4 @@
-"""Models on the Hub: the real huggingface_hub client against the server in loopback_hub."""
+"""Models on the Hub: the real huggingface_hub client talks to the server in loopback_hub."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from hih_align.hub.manifest import ManifestRow, local_weights, read_manifest
 
 REPO = "user/name"
 BOX = (177, 80, 275, 200)
-#: Several of the client's chunks; not weights, where they are only fetched.
+#: Longer than one chunk of the client. It stands for the weights in tests that only download them.
 BLOB = bytes(range(256)) * 1200
 SHA256 = hashlib.sha256(BLOB).hexdigest()
 
@@ -45,7 +45,7 @@ def row() -> ManifestRow:
 
 @pytest.fixture(scope="module")
 def model(row: ManifestRow) -> dict[str, bytes]:
-    """What a repository of HIH_T/300w holds."""
+    """The files of a repository that holds HIH_T/300w."""
     path = local_weights(row)
     assert path is not None
     return {"config.json": config_bytes(row.config), "model.safetensors": path.read_bytes()}
@@ -60,11 +60,11 @@ def stand_in(row: ManifestRow, **files: bytes) -> dict[str, bytes]:
 
 
 def transfers(hub: LoopbackHub, name: str = "model.safetensors") -> list[Request]:
-    """Answered requests for a file's bytes."""
+    """Answered requests for the bytes of the file `name`."""
     return [r for r in hub.requests if r.method == "GET" and r.status in (200, 206) and r.path.endswith(name)]
 
 
-# any repository by its id
+# any repository, by its id
 
 
 def test_first_download_and_second_load_with_the_server_gone(
@@ -90,7 +90,7 @@ def test_a_cached_model_is_not_sent_again(hub: LoopbackHub, row: ManifestRow) ->
     assert len(paths) == 1
     assert paths.pop().read_bytes() == BLOB
     assert len(transfers(hub)) == 1
-    # local_files_only does not even ask
+    # with local_files_only the server is not asked
     hub.requests.clear()
     assert find_checkpoint(REPO, local_files_only=True).config == row.config
     assert hub.requests == []
@@ -119,7 +119,7 @@ def test_cache_dir(hub: LoopbackHub, row: ManifestRow, tmp_path: Path) -> None:
     assert find_checkpoint(REPO, cache_dir=str(tmp_path / "mine"), local_files_only=True).weights == found.weights
 
 
-def test_a_wrong_scheme_costs_no_download(hub: LoopbackHub, row: ManifestRow) -> None:
+def test_a_wrong_scheme_is_refused_before_the_download(hub: LoopbackHub, row: ManifestRow) -> None:
     hub.add_repo(REPO, stand_in(row))
     with pytest.raises(ValueError, match="scheme is 'wflw', but user/name was trained for '300w'"):
         FaceAligner.from_pretrained(REPO, scheme="wflw")
@@ -140,7 +140,7 @@ def test_a_wrong_scheme_costs_no_download(hub: LoopbackHub, row: ManifestRow) ->
         ({"config.json": b"<html>"}, r"config\.json is not JSON"),
     ],
 )
-def test_repositories_of_something_else(
+def test_repositories_that_hold_something_else(
     hub: LoopbackHub, row: ManifestRow, change: dict[str, bytes], message: str
 ) -> None:
     hub.add_repo(REPO, stand_in(row) | change)
@@ -148,10 +148,10 @@ def test_repositories_of_something_else(
         FaceAligner.from_pretrained(REPO)
 
 
-# a row of the manifest that is published
+# a manifest row whose weights are published
 
 
-def test_what_exists_here_is_never_asked_of_the_hub(
+def test_an_existing_local_path_is_never_looked_up_on_the_hub(
     hub: LoopbackHub, row: ManifestRow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -160,7 +160,7 @@ def test_what_exists_here_is_never_asked_of_the_hub(
         Path(folder, "model.safetensors").write_bytes(BLOB)
     Path("with", "config.json").write_bytes(config_bytes(row.config))
     Path("user", "name").symlink_to("gone")
-    hub.add_repo(REPO, stand_in(row))  # has what would be asked for
+    hub.add_repo(REPO, stand_in(row))  # the Hub does have a repository of this name
     for name, message in (
         ("with/model.safetensors", r"model is the file 'with/model.safetensors', expected that folder, 'with'"),
         ("without/model.safetensors", r"model is the file '.*', expected a folder with config.json and model.safete"),
@@ -173,7 +173,7 @@ def test_what_exists_here_is_never_asked_of_the_hub(
 
 @pytest.fixture
 def published(hub: LoopbackHub, row: ManifestRow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoopbackHub:
-    """HIH_T/300w is not in the installation, but on the Hub, at a commit that is not the last."""
+    """The weights of HIH_T/300w are on the Hub only, and the published commit is not the last one."""
     commit = hub.add_repo(REPO, stand_in(row))
     hub.add_commit(REPO, {"model.safetensors": b"newer"})
     Install(tmp_path, monkeypatch).manifest(sha256=SHA256, bytes=len(BLOB), repo_id=REPO, revision=commit)
@@ -184,20 +184,20 @@ def test_a_published_row(published: LoopbackHub, row: ManifestRow) -> None:
     for name in ("HIH_T", "HIH_T/300w"):
         found = find_checkpoint(name)
         assert found.weights.read_bytes() == BLOB
-        assert found.config == row.config  # the manifest's
+        assert found.config == row.config  # the manifest's config
     assert len(transfers(published)) == 1
     assert transfers(published, "config.json") == []
     published.stop()
     assert find_checkpoint("HIH_T").weights.read_bytes() == BLOB
 
 
-def test_a_local_file_goes_before_the_hub(published: LoopbackHub, tmp_path: Path) -> None:
+def test_a_local_file_takes_precedence_over_the_hub(published: LoopbackHub, tmp_path: Path) -> None:
     path = Install.put(tmp_path / "site" / "weights", BLOB)
     assert find_checkpoint("HIH_T").weights == path
     assert published.requests == []
 
 
-def test_a_corrupted_download_is_fetched_again(published: LoopbackHub) -> None:
+def test_a_corrupted_download_is_downloaded_again(published: LoopbackHub) -> None:
     published.corrupt_next("model.safetensors")
     assert find_checkpoint("HIH_T").weights.read_bytes() == BLOB
     assert len(transfers(published)) == 2
@@ -205,7 +205,7 @@ def test_a_corrupted_download_is_fetched_again(published: LoopbackHub) -> None:
     assert len(transfers(published)) == 2
 
 
-def test_a_corrupted_cache_is_mended(published: LoopbackHub) -> None:
+def test_a_corrupted_cached_file_is_replaced(published: LoopbackHub) -> None:
     path = find_checkpoint("HIH_T").weights
     path.resolve().write_bytes(BLOB[:-1] + b"!")
     with pytest.raises(CheckpointError, match=r"damaged or not the published file.* delete it"):
@@ -222,12 +222,12 @@ def test_a_file_that_stays_corrupted_is_refused(published: LoopbackHub) -> None:
     assert len(transfers(published)) == 2
 
 
-def test_another_revision_than_the_published_is_refused(published: LoopbackHub) -> None:
+def test_a_revision_other_than_the_published_one_is_refused(published: LoopbackHub) -> None:
     with pytest.raises(CheckpointError, match=hashlib.sha256(b"newer").hexdigest()):
         find_checkpoint("HIH_T", revision="main")
 
 
-# transfers that go wrong
+# transfers that fail
 
 
 def test_a_truncated_transfer_is_resumed(published: LoopbackHub) -> None:
@@ -235,14 +235,14 @@ def test_a_truncated_transfer_is_resumed(published: LoopbackHub) -> None:
     assert find_checkpoint("HIH_T").weights.read_bytes() == BLOB
     first, second = transfers(published)
     assert (first.status, second.status) == (200, 206)
-    assert second.headers["range"] == f"bytes={2 * 64 * 1024}-"  # the whole chunks of 150 000 bytes
+    assert second.headers["range"] == f"bytes={2 * 64 * 1024}-"  # two whole chunks fit into 150 000 bytes
 
 
-def test_a_transfer_that_breaks_off_for_good(hub: LoopbackHub, row: ManifestRow) -> None:
+def test_a_transfer_that_keeps_breaking_off(hub: LoopbackHub, row: ManifestRow) -> None:
     hub.add_repo(REPO, stand_in(row))
     hub.truncate_next(150_000, "model.safetensors")
     for _ in range(12):
-        hub.truncate_next(1000, "model.safetensors")  # less than a chunk: the client makes no headway, and gives up
+        hub.truncate_next(1000, "model.safetensors")  # less than a chunk: the client makes no progress and gives up
     with pytest.raises(WeightsUnavailableError, match=r"model\.safetensors of 'user/name' cannot be downloaded"):
         find_checkpoint(REPO)
     hub._faults.clear()
@@ -285,10 +285,13 @@ def test_not_found(hub: LoopbackHub, row: ManifestRow) -> None:
             FaceAligner.from_pretrained(name, **options)
 
 
-def test_what_is_in_a_folder_here_is_not_asked_of_the_hub(
+def test_a_missing_path_below_a_local_folder_is_not_looked_up_on_the_hub(
     hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that is not there, or misspelt: it would be tried over the network for 25 seconds."""
+    """The folder of a training run is missing or misspelt.
+
+    A request to the Hub would retry for 25 seconds before it failed.
+    """
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     with pytest.raises(FileNotFoundError, match=r"model: 'runs' is a folder here, and has no 'mine'"):
@@ -309,11 +312,11 @@ def test_a_private_repository(hub: LoopbackHub, row: ManifestRow, tmp_path: Path
     with pytest.raises(WeightsUnavailableError, match="the Hub answers 401 for 'user/name': the token is not valid"):
         FaceAligner.from_pretrained(REPO, token="hf_wrong")
     with pytest.raises(OSError, match="token"):
-        FaceAligner.from_pretrained(REPO, token=True)  # nobody is logged in
+        FaceAligner.from_pretrained(REPO, token=True)  # no token is stored
     assert find_checkpoint(REPO, token=hub.token).weights.read_bytes() == BLOB
     (tmp_path / "home" / "token").write_text(hub.token)
     hub.add_commit(REPO, {"model.safetensors": b"newer"})
-    assert find_checkpoint(REPO).weights.read_bytes() == b"newer"  # logged in
+    assert find_checkpoint(REPO).weights.read_bytes() == b"newer"  # now the token is stored
     with pytest.raises(WeightsUnavailableError, match="private"):
         find_checkpoint(REPO, token=False, cache_dir=tmp_path / "other")
 
@@ -334,7 +337,7 @@ def test_push_to_hub_and_load_back(hub: LoopbackHub, tmp_path: Path, astronaut: 
     assert set(hub.list_files(REPO)) == {".gitattributes", "README.md", "config.json", "model.safetensors"}
     card = ModelCard(hub.read(REPO, "README.md").decode())
     assert (card.data.library_name, card.data.model_name) == ("hih-align", "mine/1")  # type: ignore[attr-defined]
-    assert card.data.license is None  # type: ignore[attr-defined]  # whose they are is not ours to say
+    assert card.data.license is None  # the license is the user's decision
     assert f'from_pretrained("{REPO}")' in card.text
     assert "3 facial landmarks (mine)" in card.text
     assert "0 a, 1 b, 2 c." in card.text
@@ -344,7 +347,7 @@ def test_push_to_hub_and_load_back(hub: LoopbackHub, tmp_path: Path, astronaut: 
         again.align(astronaut, BOX).points,
         aligner.align(astronaut, BOX).points,
     )
-    # once more, to a repository that is there: only the config has changed
+    # once more, to the repository that exists now: only the config has changed
     hub.requests.clear()
     FaceAligner(aligner.network, aligner.config, device="cpu").push_to_hub(REPO, token=hub.token)
     assert "PUT" not in {request.method for request in hub.requests}
@@ -356,14 +359,14 @@ def tiny_upload() -> FaceAligner:
     return FaceAligner(HIHNet(1, 1), Config(Scheme(id="one", names=("a",)), 1), device="cpu")
 
 
-def test_a_card_that_somebody_wrote_stays(hub: LoopbackHub, row: ManifestRow, tiny_upload: FaceAligner) -> None:
+def test_an_existing_model_card_is_kept(hub: LoopbackHub, row: ManifestRow, tiny_upload: FaceAligner) -> None:
     hub.add_repo(REPO, stand_in(row) | {"README.md": b"My own words."})
     tiny_upload.push_to_hub(REPO, token=hub.token)
     assert hub.read(REPO, "README.md") == b"My own words."
     assert hub.read(REPO, "model.safetensors") != BLOB
 
 
-def test_push_where_one_may_not(hub: LoopbackHub, row: ManifestRow, tiny_upload: FaceAligner) -> None:
+def test_push_without_permission(hub: LoopbackHub, row: ManifestRow, tiny_upload: FaceAligner) -> None:
     hub.add_repo(REPO, stand_in(row))
     for token in (None, "hf_wrong"):
         for repo in (REPO, "user/new"):
@@ -386,7 +389,7 @@ def test_push_a_private_repository(hub: LoopbackHub, tiny_upload: FaceAligner) -
     assert find_checkpoint(REPO, token=hub.token).config == tiny_upload.config
 
 
-# the command, as its own process: the client reads its settings from the environment
+# the command in its own process, because the client reads its settings from the environment
 
 
 def test_the_command_downloads(

@@ -1,4 +1,4 @@
-"""The loopback Hub itself, asked by the real huggingface_hub client."""
+"""The loopback Hub itself, tested with the real huggingface_hub client."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from loopback_hub import LoopbackHub, Request
 
 REPO = "user/name"
 CONFIG = b"hello\n"
-CONFIG_BLOB = "ce013625030ba8dba906f756967f9e9ca394464a"  # git hash-object of CONFIG
-WEIGHTS = bytes(range(256)) * 1200  # 300 KiB: several of the client's chunks
+CONFIG_BLOB = "ce013625030ba8dba906f756967f9e9ca394464a"  # the output of `git hash-object` for CONFIG
+WEIGHTS = bytes(range(256)) * 1200  # 300 KiB: longer than one chunk of the client
 EMPTY_BLOB = "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
 FILES = {"config.json": CONFIG, "model.safetensors": WEIGHTS}
 
@@ -42,7 +42,7 @@ def transfers(hub: LoopbackHub) -> list[Request]:
     return [request for request in hub.requests if request.method == "GET" and request.status in (200, 206)]
 
 
-def test_download_and_what_it_asks(hub: LoopbackHub, tmp_path: Path) -> None:
+def test_download_and_its_requests(hub: LoopbackHub, tmp_path: Path) -> None:
     commit = hub.add_repo(REPO, FILES)
     assert fetch("config.json").read_bytes() == CONFIG
     assert asked(hub) == [("HEAD", False, 200), ("GET", False, 200)]
@@ -55,7 +55,7 @@ def test_download_and_what_it_asks(hub: LoopbackHub, tmp_path: Path) -> None:
     assert path.resolve().name == hashlib.sha256(WEIGHTS).hexdigest()
 
 
-def test_etags_by_head_alone(hub: LoopbackHub) -> None:
+def test_etags_by_head_requests(hub: LoopbackHub) -> None:
     commit = hub.add_repo(REPO, FILES)
     config, weights = (
         huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(REPO, filename)) for filename in FILES
@@ -66,7 +66,7 @@ def test_etags_by_head_alone(hub: LoopbackHub) -> None:
     assert config.xet_file_data is None
     assert weights.xet_file_data is None
     assert {request.method for request in hub.requests} == {"HEAD"}
-    hub.add_commit(REPO, {"model.safetensors": b""})  # the Hub keeps empty files out of LFS
+    hub.add_commit(REPO, {"model.safetensors": b""})  # the Hub does not store empty files in LFS
     empty = huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(REPO, "model.safetensors"))
     assert (empty.etag, empty.size) == (EMPTY_BLOB, 0)
 
@@ -114,10 +114,10 @@ def test_truncated_transfer_is_resumed(hub: LoopbackHub, filename: str) -> None:
     first, second = transfers(hub)
     assert (first.status, second.status) == (200, 206)
     assert "range" not in first.headers
-    assert second.headers["range"] == f"bytes={2 * 64 * 1024}-"  # the whole chunks of 150 000 bytes
+    assert second.headers["range"] == f"bytes={2 * 64 * 1024}-"  # two whole chunks fit into 150 000 bytes
 
 
-def test_a_fault_waits_for_its_file(hub: LoopbackHub) -> None:
+def test_a_fault_waits_for_the_file_that_it_names(hub: LoopbackHub) -> None:
     hub.add_repo(REPO, FILES)
     hub.corrupt_next("model.safetensors")
     assert fetch("config.json").read_bytes() == CONFIG
@@ -131,14 +131,15 @@ def test_corrupted_transfer(hub: LoopbackHub) -> None:
     broken = path.read_bytes()
     assert len(broken) == len(WEIGHTS)
     assert sum(a != b for a, b in zip(broken, WEIGHTS, strict=True)) == 1
-    # the client keeps it under the true file's name: only a check of ours, and a forced download, mend it
+    # the client stores the corrupted bytes under the correct file's hash, so only the package's own check and a forced
+    # download repair the cache
     assert path.resolve().name == hashlib.sha256(WEIGHTS).hexdigest()
     assert fetch("model.safetensors").read_bytes() == broken
     assert fetch("model.safetensors", force_download=True).read_bytes() == WEIGHTS
     assert hub.read(REPO, "model.safetensors") == WEIGHTS
 
 
-def test_a_fault_that_nothing_met_is_reported() -> None:
+def test_a_fault_that_no_transfer_used_is_reported() -> None:
     with pytest.raises(AssertionError, match="no transfer came"), LoopbackHub() as hub:
         hub.corrupt_next()
 
@@ -171,16 +172,16 @@ def test_private_repo(hub: LoopbackHub, tmp_path: Path) -> None:
     assert fetch("model.safetensors", token=hub.token).read_bytes() == WEIGHTS
     head, get = hub.requests
     assert head.headers["authorization"] == f"Bearer {hub.token}"
-    assert "authorization" not in get.headers  # the storage host is not the Hub
+    assert "authorization" not in get.headers  # the client must not send the token to the storage host
     assert get.storage
     (tmp_path / "home" / "token").write_text(hub.token)
-    assert fetch("config.json").read_bytes() == CONFIG  # logged in
+    assert fetch("config.json").read_bytes() == CONFIG  # the token is stored now
 
 
 def test_publish_and_download_by_tag(hub: LoopbackHub, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     (folder / "figures").mkdir(parents=True)
-    big = bytes(11 * 1024 * 1024)  # too large for a regular file, whatever its name
+    big = bytes(11 * 1024 * 1024)  # too large for a regular file, whatever the file's name is
     written = {
         "README.md": b"---\nlicense: other\n---\n# Card\n",
         "config.json": CONFIG,
@@ -206,10 +207,11 @@ def test_publish_and_download_by_tag(hub: LoopbackHub, tmp_path: Path) -> None:
         api.create_tag(REPO, tag="v1")
     api.create_tag(REPO, tag="v1", exist_ok=True)
     hub.requests.clear()
-    assert api.upload_folder(repo_id=REPO, folder_path=folder).oid == commit.oid  # nothing new: no commit
+    # nothing has changed, so there is no new commit
+    assert api.upload_folder(repo_id=REPO, folder_path=folder).oid == commit.oid
     (folder / "config.json").write_bytes(b"second")
     assert api.upload_folder(repo_id=REPO, folder_path=folder).oid != commit.oid
-    assert "PUT" not in {request.method for request in hub.requests}  # the large files are there
+    assert "PUT" not in {request.method for request in hub.requests}  # the Hub already has the large files
 
     by_tag = {name: fetch(name, revision="v1", token=hub.token).read_bytes() for name in written}
     assert by_tag == written
@@ -331,7 +333,10 @@ print(open(hf_hub_download(repo, "model.safetensors")).read())
 
 
 def test_through_hf_endpoint(tmp_path: Path) -> None:
-    """Another process, which knows the environment alone: publish and load, then load with the server gone."""
+    """Another process knows the server only from its environment.
+
+    It publishes and loads, and loads after the server's end.
+    """
     with LoopbackHub() as hub:
         env = hub.client_env(tmp_path)
         command = [sys.executable, "-c", SCRIPT, REPO]

@@ -1,4 +1,4 @@
-"""What every endpoint asks first: who calls, and for what."""
+"""What every endpoint checks first: the caller's token, and that the repository, commit or branch exists."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def the_repo(call: Call, repo_id: str, write: bool = False) -> Repo:
     if repo is None:
         raise Refusal(404, "Repository not found", "RepoNotFound")
     if not signed_in and (repo.private or write):
-        # the client reads any 401 of a repo as "not found", but over https only; over http the code has to say it
+        # The client reads any 401 for a repository as "not found", but only over https. Over http it needs this code
         raise Refusal(401, "Invalid username or password.", "RepoNotFound")
     return repo
 

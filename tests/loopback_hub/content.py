@@ -1,4 +1,4 @@
-"""What the Hub holds: repositories, commits, files; and which files git LFS keeps."""
+"""What the Hub holds: repositories, commits and files; and which files git LFS stores."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cached_property
 
-#: Among the suffixes that the .gitattributes of a new repo on the Hub sends through git LFS: those of weights.
+#: The suffixes of weights, from those that the .gitattributes of a new repository on the Hub assigns to git LFS.
 LFS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".npy", ".npz", ".zip", ".gz")
 
 
-#: The Hub takes no regular file of more bytes than this.
+#: The Hub refuses a regular file with more bytes.
 REGULAR_LIMIT = 10 * 1024 * 1024
 
 
@@ -32,7 +32,7 @@ class File:
 
     @cached_property
     def blob(self) -> str:
-        """Git's object id of what the commit holds: the file, or its LFS pointer."""
+        """Git's object id of the stored content: the file, or its LFS pointer."""
         held = self.pointer if self.lfs else self.data
         return hashlib.sha1(b"blob %d\0" % len(held) + held).hexdigest()
 
@@ -81,5 +81,5 @@ def _now() -> str:
 
 
 def is_lfs(path: str, size: int) -> bool:
-    # an empty file is a regular one: the client insists on it
+    # an empty file is a regular file: the client insists on it
     return size > 0 and (path.endswith(LFS_SUFFIXES) or size > REGULAR_LIMIT)

@@ -1,4 +1,4 @@
-"""`LoopbackHub`: its contents, its faults, and the client that is pointed at it."""
+"""`LoopbackHub`: its contents, its faults, and how the client is pointed to it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Fault:
     filename: str | None
-    keep: int | None  # bytes sent before the connection drops; None: corrupt instead
+    keep: int | None  # bytes that are sent before the connection drops; None: all bytes are sent, one of them corrupted
 
 
 class _Hasty:
-    """The time module, but for its sleep."""
+    """The time module, with a sleep that returns at once."""
 
     def sleep(self, seconds: float) -> None:
         pass
@@ -38,12 +38,12 @@ class _Hasty:
 
 
 class LoopbackHub:
-    """A Hub on 127.0.0.1, alive inside a ``with`` block.
+    """A Hub on 127.0.0.1 that runs inside a ``with`` block.
 
     Attributes:
         url: the endpoint, for HF_ENDPOINT.
-        user, token: the one account, which may read and write everything; any other token is refused with 401.
-        requests: every request answered so far, in order; ``requests.clear()`` to begin anew.
+        user, token: the only account. It may read and write everything; any other token is refused with 401.
+        requests: all answered requests, in order. ``requests.clear()`` empties the list.
     """
 
     def __init__(self, user: str = "user") -> None:
@@ -70,7 +70,7 @@ class LoopbackHub:
             raise AssertionError(f"asked for, but no transfer came to meet them: {self._faults}")
 
     def stop(self) -> None:
-        """Take the server off the net; what it holds can still be read with `read`. Stopping twice is harmless."""
+        """Stop the server. `read` still works on its contents. A second call does nothing."""
         self.server.stop()
         self.storage_server.stop()
 
@@ -85,15 +85,15 @@ class LoopbackHub:
         revision: str = "main",
         tags: Iterable[str] = (),
     ) -> str:
-        """A new repo with just these files on branch `revision`; `main` is empty where that is another one.
+        """Create a repository with these files on branch `revision`. `main` is empty if `revision` is another branch.
 
-        Files that the Hub would keep in git LFS (`LFS_SUFFIXES`, or more than `REGULAR_LIMIT` bytes) are LFS files.
+        Files that the Hub would store in git LFS (`LFS_SUFFIXES`, or more than `REGULAR_LIMIT` bytes) are LFS files.
 
         Returns:
-            The commit's id, 40 hex digits, at which the tags point.
+            The commit's id, 40 hex digits. The tags point to this commit.
 
         Raises:
-            ValueError: for a repo that exists, or an id other than ``owner/name``.
+            ValueError: the repository exists, or its id is not ``owner/name``.
         """
         with self.lock:
             repo = self.new_repo(repo_id, private)
@@ -117,7 +117,7 @@ class LoopbackHub:
             return commit.oid
 
     def read(self, repo_id: str, filename: str, revision: str = "main") -> bytes:
-        """A file's bytes as stored (whatever faults did to transfers). Raises KeyError where there is none."""
+        """A file's bytes as stored: faults change transfers, not this. Raises KeyError if there is no such file."""
         return self._commit(repo_id, revision).files[filename].data
 
     def list_files(self, repo_id: str, revision: str = "main") -> list[str]:
@@ -125,27 +125,29 @@ class LoopbackHub:
         return sorted(self._commit(repo_id, revision).files)
 
     def commit_id(self, repo_id: str, revision: str = "main") -> str:
-        """The commit at which a branch or tag points. Raises KeyError where there is none."""
+        """The commit id of a branch or tag. Raises KeyError if there is none."""
         return self._commit(repo_id, revision).oid
 
-    # Faults: they queue up, and each transfer of a file's bytes (GET, not HEAD) takes the oldest that fits its name
+    # Faults: they form a queue. Each transfer of a file's bytes (GET, not HEAD) takes the oldest fault that fits the
+    # file's name
 
     def truncate_next(self, n_bytes: int, filename: str | None = None) -> None:
-        """Drop the connection after the first `n_bytes` of the next body, whose headers promise all of it."""
+        """Drop the connection after the first `n_bytes` of the next body; its headers announce the whole body."""
         self._faults.append(Fault(filename, n_bytes))
 
     def corrupt_next(self, filename: str | None = None) -> None:
-        """Flip the bits of the middle byte of the next body; its size and ETag stay those of the true file."""
+        """Invert the middle byte of the next body; the headers announce the size and ETag of the correct file."""
         self._faults.append(Fault(filename, None))
 
     # The client
 
     def connect(self, monkeypatch: pytest.MonkeyPatch, home: Path, chunk_size: int = 64 * 1024) -> None:
-        """Point this process's huggingface_hub at this server, with cache and tokens under `home` and nobody logged in.
+        """Make this process's huggingface_hub use this server, with cache and tokens under `home` and no stored token.
 
-        The client reads HF_ENDPOINT and its kin once, at import, so its constants are patched and not the environment.
-        It forgets a part of a dropped transfer shorter than its chunk, 10 MiB; `chunk_size` (bytes) makes it resume
-        small files too. Its waits between retries, 23 s in all where the server is gone, are skipped.
+        The client reads HF_ENDPOINT and similar variables once, at import. So this method patches the client's
+        constants, not the environment. After a dropped transfer the client keeps only whole chunks, of 10 MiB; with a
+        smaller `chunk_size` (bytes) the client resumes small files, too. The client's waits between retries are
+        skipped; they take 23 s in all if the server is stopped.
         """
         from huggingface_hub import close_session, constants, hf_api
 
@@ -159,23 +161,25 @@ class LoopbackHub:
             "HF_STORED_TOKENS_PATH": str(home / "stored_tokens"),
             "HF_HUB_OFFLINE": False,
             "HF_HUB_DISABLE_XET": True,
-            "HF_HUB_DISABLE_TELEMETRY": True,  # else its user agent asks for a list of coding agents
+            # otherwise the client requests a list of coding agents for its user agent
+            "HF_HUB_DISABLE_TELEMETRY": True,
             "HF_HUB_DISABLE_IMPLICIT_TOKEN": False,
             "DOWNLOAD_CHUNK_SIZE": chunk_size,
         }
         for name, value in settings.items():
             monkeypatch.setattr(constants, name, value)
-        monkeypatch.setattr(hf_api.api, "endpoint", self.url)  # behind huggingface_hub.create_repo and the like
+        # used by huggingface_hub.create_repo and similar functions
+        monkeypatch.setattr(hf_api.api, "endpoint", self.url)
         for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_OIDC_RESOURCE"):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         for module in ("utils._http", "file_download"):
             monkeypatch.setattr(f"huggingface_hub.{module}.time", _Hasty())
-        close_session()  # it may have read a proxy from the environment
+        close_session()  # the old session may have read a proxy from the environment
 
     def client_env(self, home: Path) -> dict[str, str]:
-        """The environment of another process whose huggingface_hub is to use this server, else as `connect`."""
+        """The environment for another process, so that its huggingface_hub uses this server. Compare `connect`."""
         foreign = ("HF_", "HUGGING", "TRANSFORMERS_OFFLINE")
         env = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         env |= {"HF_ENDPOINT": self.url, "HF_HOME": str(home), "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
@@ -202,7 +206,7 @@ class LoopbackHub:
         return f"{self.storage_server.url}/{sha256}{'/' if path else ''}{quote(path)}?Signature={self.signature}"
 
     def damage(self, filename: str, body: bytes) -> tuple[bytes, int]:
-        """The body to promise and how many of its bytes to send."""
+        """The body to announce, and the number of its bytes to send."""
         with self.lock:
             for fault in self._faults:
                 if fault.filename in (None, filename):

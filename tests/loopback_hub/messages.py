@@ -1,4 +1,4 @@
-"""A request that came, and what is answered."""
+"""A request, and its answer."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Request:
     """One answered request.
 
     Attributes:
-        method, path, query: as sent, percent-encoded; `path` without the query.
-        headers: by lower-case name.
-        status: what was answered.
-        storage: whether the storage host was asked, not the Hub.
+        method, path, query: as sent, percent-encoded; `path` does not include the query.
+        headers: the headers, by lower-case name.
+        status: the status code of the answer.
+        storage: whether the request went to the storage host and not to the Hub.
     """
 
     method: str
@@ -47,7 +47,7 @@ class Reply:
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
-    filename: str | None = None  # set where the body is a file's: what faults apply to
+    filename: str | None = None  # set if the body is a file: faults apply only to files
 
 
 class Refusal(Exception):

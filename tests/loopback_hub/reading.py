@@ -26,7 +26,7 @@ def resolve(call: Call, repo_id: str, revision: str, path: str) -> Reply:
 
 
 def content(call: Call, file: File, path: str, headers: Mapping[str, str] | None = None) -> Reply:
-    """A file's bytes, or the one range of them that was asked for."""
+    """A file's bytes, or the range of them that the request asks for."""
     size, data, status = len(file.data), file.data, 200
     head = {"Content-Type": "application/octet-stream", "ETag": f'"{file.etag}"', "Accept-Ranges": "bytes"}
     head |= headers or {}
@@ -43,7 +43,7 @@ def content(call: Call, file: File, path: str, headers: Mapping[str, str] | None
 
 
 def _missing(commit: Commit, path: str) -> Refusal:
-    # with the commit, so that the client can cache that the file is absent
+    # the answer names the commit, so that the client can cache that the file does not exist
     return Refusal(404, "Entry not found", "EntryNotFound", **{"X-Repo-Commit": commit.oid})
 
 

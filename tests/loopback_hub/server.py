@@ -1,4 +1,4 @@
-"""HTTP: which endpoint answers which path, on the Hub's port and on the storage host's."""
+"""HTTP: which endpoint answers which path, on the Hub's port and on the storage host's port."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Route:
 
 
 def route(methods: str, template: str, answer: Callable[..., Reply]) -> Route:
-    # values are percent-encoded in the path, so that a branch with a slash is one segment
+    # values in the path are percent-encoded, so a branch with a slash is one segment
     pattern = template.replace("{repo_id}", "(?P<repo_id>[^/]+/[^/]+)").replace("{path}", "(?P<path>.+)")
     pattern = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", pattern)
     return Route(tuple(methods.split()), re.compile(pattern), answer)
@@ -70,11 +70,11 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.hub = hub
         self.routes = routes
-        # a short poll: shutdown waits for it
+        # a short poll interval, because shutdown waits for it
         self.thread = threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True)
 
     def server_bind(self) -> None:
-        # HTTPServer's own looks the host's name up, which takes seconds where there is no DNS
+        # HTTPServer.server_bind looks up the host's name, which takes seconds without DNS
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
 
@@ -94,7 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        # one request per connection: a pooled one would go on being answered after the server has stopped
+        # one request per connection: a connection that stays open would be answered after the server has stopped
         self.close_connection = True
         url = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
@@ -129,7 +129,7 @@ class _Handler(BaseHTTPRequestHandler):
                 except Refusal as refusal:
                     return refusal.reply
                 except Exception as error:
-                    # 501: an error of ours or of the test, which the client must show and not try again
+                    # 501: an error in this server or in the test; the client must report the error and not retry
                     return Refusal(501, f"the loopback hub failed: {error!r}").reply
         return Refusal(404, f"the loopback hub has no {call.method} {path}").reply
 

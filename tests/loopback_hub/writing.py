@@ -47,7 +47,7 @@ def lfs_batch(call: Call, repo_id: str) -> Reply:
     verify = {"href": f"{call.hub.url}/{repo_id}.git/info/lfs/objects/verify"}
 
     def answer(oid: str, size: int) -> dict[str, Any]:
-        if oid in call.hub.objects:  # no actions: nothing to upload
+        if oid in call.hub.objects:  # without actions, the client has nothing to upload
             return {"oid": oid, "size": size}
         upload = {"href": call.hub.object_url(oid), "header": {}}
         return {"oid": oid, "size": size, "authenticated": True, "actions": {"upload": upload, "verify": verify}}
@@ -112,7 +112,7 @@ def validate_yaml(call: Call) -> Reply:
 
 
 def stored_object(call: Call, sha256: str, path: str = "") -> Reply:
-    """Of the storage host: whoever has the signed URL may read or write that one object, without a token."""
+    """The storage host: a signed URL permits to read or write one object, without a token."""
     if call.query.get("Signature") != [call.hub.signature]:
         raise Refusal(403, "AccessDenied")
     if call.method == "PUT":

@@ -1,4 +1,4 @@
-"""`released`: the authors' checkpoints, against a second reading of DESIGN.md's description of their network."""
+"""`released`: the authors' checkpoints, compared with a second implementation of their network from DESIGN.md."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ from hih_align.method.released import load_released, rename
 State = dict[str, Tensor]
 
 
-# The released layout and network, written down from the design notes, with their names: nothing of ours is in it.
+# The released layout and network, written after the design notes, with the authors' names. This part uses no code of
+# the package.
 
 
 class Layout:
-    """Names and shapes of a released checkpoint, dead skip layers included."""
+    """Names and shapes of the tensors in a released checkpoint, with the skip layers that are stored and never used."""
 
     def __init__(self, landmarks: int, stacks: int, decimal_size: int) -> None:
         self.shapes: dict[str, tuple[int, ...]] = {}
@@ -141,7 +142,7 @@ def released_network(state: State, x: Tensor) -> tuple[list[Tensor], Tensor]:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Iterator[Path]:
-    """Where a test puts its checkpoint; 90 MB for a HIH_B, so not for pytest to keep."""
+    """The path for a test's checkpoint. It is deleted after the test, because pytest would keep 90 MB for a HIH_B."""
     path = tmp_path / "WFLW.pth"
     yield path
     path.unlink(missing_ok=True)
@@ -159,7 +160,7 @@ def small() -> State:
 def reference(
     shared: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[dict[str, NDArray[Any]], Any, Path]]:
-    """What the released network computed, the module that made its weights, and these as a checkpoint."""
+    """The outputs of the released network, the module that made its weights, and these weights as a checkpoint."""
     source = shared / "reference" / "official_checkpoint.py"
     spec = importlib.util.spec_from_file_location("official_checkpoint", source)
     assert spec is not None
@@ -177,8 +178,8 @@ def reference(
     path.unlink()
 
 
-def test_layout_is_the_releaseds(reference: tuple[dict[str, NDArray[Any]], Any, Path]) -> None:
-    """The layout that S and B are made of below, held against the list of the stand-in."""
+def test_layout_is_that_of_the_released_network(reference: tuple[dict[str, NDArray[Any]], Any, Path]) -> None:
+    """`Layout`, which makes the checkpoints of the tests below, has the names and shapes of the reference file."""
     stored = reference[0]
     listed = {
         str(name): tuple(int(n) for n in str(shape).split(",") if n)
@@ -215,7 +216,7 @@ def test_agrees_with_the_released_network(reference: tuple[dict[str, NDArray[Any
 @pytest.mark.parametrize(
     ("landmarks", "stacks", "decimal_size"), [(98, 1, 8), (98, 2, 8), (68, 4, 8), (5, 3, 8), (29, 2, 4), (7, 1, 16)]
 )
-def test_computes_what_the_released_computes(file: Path, landmarks: int, stacks: int, decimal_size: int) -> None:
+def test_computes_the_same_as_the_released_network(file: Path, landmarks: int, stacks: int, decimal_size: int) -> None:
     layout = Layout(landmarks, stacks, decimal_size)
     state = layout.state()
     torch.save({"state_dict": state, "best_nme": 0.05}, file)
@@ -235,7 +236,7 @@ def test_computes_what_the_released_computes(file: Path, landmarks: int, stacks:
         assert (got - maps).abs().max() < 1e-4 * (maps.max() - maps.min())
 
 
-def test_no_two_names_become_one() -> None:
+def test_every_name_is_renamed_to_a_different_name() -> None:
     layout = Layout(98, 4, 4)
     assert len({rename(name) for name in layout.shapes}) == len(layout.shapes)
 
@@ -248,7 +249,7 @@ def test_no_two_names_become_one() -> None:
         (lambda state: state, None),
         (lambda state: {"state_dict": OrderedDict(state)}, None),
         (lambda state: {"state_dict": {f"module.{name}": value for name, value in state.items()}}, None),
-        # as training left them: with a record for the NME, and with what training needs
+        # as the training script saved them: with a dict for the NME, and with the state of the training
         (lambda state: {"state_dict": state, "best_nme": {"epoch": 5, "nme": 0.04}, "epoch": 5, "optimizer": {}}, 0.04),
         (lambda state: {"state_dict": state, "best_nme": {"epoch": 5, "nme": np.float64(0.04)}}, 0.04),
         (lambda state: {"state_dict": state, "best_nme": np.float32(0.5)}, 0.5),
@@ -272,10 +273,10 @@ def test_variants(file: Path, small: State, write: Callable[[State], Any], nme: 
         torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-3)
 
 
-def test_dead_names_are_those_of_the_file(file: Path, small: State) -> None:
+def test_dead_names_are_the_names_in_the_file(file: Path, small: State) -> None:
     torch.save({f"module.{name}": value for name, value in small.items()}, file)
     assert set(load_released(file).dead) <= set(small)
-    # dead or not, it may hold anything
+    # a dead layer may hold any tensor
     for name in Layout(3, 1, 16).dead:
         if small[name].dtype == torch.float32:
             small = {**small, name: torch.full_like(small[name], torch.nan)}
@@ -284,7 +285,7 @@ def test_dead_names_are_those_of_the_file(file: Path, small: State) -> None:
 
 
 def test_legacy_format(file: Path, small: State) -> None:
-    """Files of torch before 1.6, as the authors' may be."""
+    """Files of PyTorch before 1.6: the authors' files may have this format."""
     torch.save({"state_dict": small, "best_nme": 0.05}, file, _use_new_zipfile_serialization=False)
     assert load_released(file).best_nme == 0.05
 
@@ -297,7 +298,7 @@ def test_start_weights(shared: Path, name: str, landmarks: int) -> None:
     assert released.best_nme is not None
 
 
-# files that are no such checkpoint
+# files that are not such a checkpoint
 
 
 @pytest.mark.parametrize("path", ["gone.pth", "."])
@@ -318,7 +319,7 @@ def test_truncated_file(file: Path, small: State, share: float, legacy: bool) ->
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("legacy", [False, True])
 def test_damaged_files(file: Path, legacy: bool) -> None:
-    """Whatever the bytes say: a ValueError. They still are no checkpoint where the damage is harmless."""
+    """Damaged bytes always raise a ValueError: where the damage is harmless, the content is still not a checkpoint."""
     content = {"state_dict": {"hg0_conv_pred.weight": torch.zeros(3, 4)}}
     torch.save(content, file, _use_new_zipfile_serialization=not legacy)
     whole = file.read_bytes()
@@ -341,7 +342,7 @@ def test_other_files(file: Path, content: bytes) -> None:
 
 
 class Malicious:
-    """Runs a command in whoever unpickles it."""
+    """An object that runs a command when it is unpickled."""
 
     def __init__(self, command: str) -> None:
         self.command = command
@@ -362,11 +363,11 @@ def test_malicious_file(file: Path, tmp_path: Path, small: State, kind: str) -> 
     with pytest.raises(ValueError, match=r"^checkpoint: .* cannot be read as a PyTorch file of tensors") as caught:
         load_released(file)
     assert not trace.exists()
-    # nor does the message, one line, tell to go on without weights_only
+    # the message has one line and does not advise the user to load without weights_only
     assert "system" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "trust" not in str(caught.value)
-    with contextlib.suppress(RuntimeError):  # nothing that torch could use, but it has run
+    with contextlib.suppress(RuntimeError):  # PyTorch cannot use the content, but the command has run
         torch.load(file, weights_only=False)
     assert trace.exists(), "the file was harmless, the test proved nothing"
 
@@ -414,7 +415,7 @@ def replaced(name: str, value: Tensor) -> Callable[[State], State]:
         (replaced("module.backbone.x", torch.zeros(3)), "has 1 unknown weights, the first backbone.x"),
         (replaced("hg0_lin1.conv.weight", torch.zeros(256, 128, 1, 1)), "has 1 wrongly shaped weights, .*feature"),
         (replaced("hg0_conv_pred.weight", torch.zeros(4, 256, 1, 1)), "wrongly shaped weights"),
-        # must not make us build a network of a million stacks
+        # must not make the loader build a network of a million stacks
         (replaced("hg999999_conv_pred.weight", torch.zeros(3, 256, 1, 1)), "has 1 unknown weights, the first hg999999"),
     ],
 )

@@ -1,4 +1,4 @@
-"""`quantization`, against hand-made arithmetic and the paper's figures."""
+"""`quantization`, compared with arithmetic written out here and with the paper's figures."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def faces(n: int, seed: int = 0) -> NDArray[np.float64]:
 
 
 def by_hand(points: NDArray[np.float64], ratio: float, cells: int) -> float:
-    """Percent of 100 px, for boxes of 200 px."""
+    """The quantization error in percent of 100 px, for boxes of 200 px."""
     heat = ((points - points[:, 2:3] - 100) * 256 / (200 * ratio) + 127.5) / 4
     if cells == 0:
         found = np.floor(heat + 0.5)
@@ -69,10 +69,10 @@ def test_other_normalizers() -> None:
     assert eyes / side == pytest.approx(np.sqrt(2) * 200 / 100)
 
 
-def test_uniform_places_cost_what_theory_says() -> None:
+def test_uniform_points_have_the_error_that_theory_predicts() -> None:
     """The mean distance of a uniform point from its pixel's centre is (sqrt(2) + asinh(1)) / 6 of the pixel's side."""
-    got = quantization(dataset(faces(300)), 1.28)  # four crop pixels are four image pixels
-    # four of the 40 landmarks are not uniform
+    got = quantization(dataset(faces(300)), 1.28)  # four pixels of the crop are four pixels of the image
+    # four of the 40 landmarks are not uniformly distributed
     assert got.rows[0].nme == pytest.approx(4 * (np.sqrt(2) + np.arcsinh(1)) / 6, rel=0.05)
 
 
@@ -82,7 +82,7 @@ def test_missing_landmarks_do_not_count() -> None:
     weights[:, 10:] = 0
     broken = points.copy()
     broken[:, 10:] = np.nan
-    weights[3, 0] = 0  # an end of the normaliser
+    weights[3, 0] = 0  # this landmark is an end of the normalising distance
     got = quantization(dataset(broken, weights))
     assert got.faces == 3
     assert got.rows[2].nme == pytest.approx(by_hand(points[:3, :10], 1.15, 8), rel=1e-4)

@@ -1,4 +1,4 @@
-"""`readouts`: the ways of reading on heatmaps whose landmarks are known."""
+"""`readouts`: the decoding methods, on heatmaps whose landmarks are known."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SCHEME = Scheme("made", ("a", "b", "c", "d", "e"), normalizers={"inter-ocular": 
 
 
 class Encoded:
-    """Stands in for an aligner: its heatmaps are the encoded labels of the face, moved by a constant."""
+    """A stand-in for an aligner: its heatmaps are the face's encoded labels, shifted by a constant."""
 
     def __init__(self, dataset: Dataset, moved: tuple[float, float]) -> None:
         self.scheme = dataset.scheme
@@ -38,7 +38,7 @@ class Encoded:
 
 
 def faces(folder: Path, number: int, seed: int) -> Dataset:
-    """Faces of 100 px between the eyes; the picture of each is a file of its points."""
+    """Faces with 100 px between the eyes; each face's image file holds its points."""
     rng = np.random.default_rng(seed)
     records = []
     for n in range(number):
@@ -50,18 +50,19 @@ def faces(folder: Path, number: int, seed: int) -> Dataset:
     return Dataset("made", SCHEME, tuple(records), folder)
 
 
-def test_nested_heatmaps_are_finer_and_a_constant_offset_is_removed(tmp_path: Path) -> None:
+def test_nested_heatmaps_are_more_precise_and_a_constant_offset_is_removed(tmp_path: Path) -> None:
     val, data = faces(tmp_path, 20, 0), faces(tmp_path, 20, 1)
     still, moved = (
         reading_errors(cast(FaceAligner, Encoded(val, offset)), val, data) for offset in ((0.0, 0.0), (2.0, -1.0))
     )
     assert still.heatmap == 32
-    pixel = 100 * (1.25 * 180 / 127) * 4 / 100 / 100  # side of a heatmap pixel over the eyes' 100 px
+    pixel = 100 * (1.25 * 180 / 127) * 4 / 100 / 100  # side of a heatmap pixel, relative to the 100 px between the eyes
     assert still.pixel == pytest.approx(100 * pixel, rel=0.02)
-    # a maximum lies 0.38 heatmap pixels from what it rounds, in the mean over a square; a cell of an eighth 0.048
+    # the mean distance of a uniform point from its pixel's centre is 0.38 pixels: 0.38 heatmap pixels for the integer
+    # map, 0.048 for cells of an eighth
     assert still.nme["integer: maximum"] == pytest.approx(0.38 * still.pixel, rel=0.12)
     assert still.nme["nested: maxima (Eq. 4)"] == pytest.approx(0.38 * still.pixel / 8, rel=0.2)
-    # an encoded integer heatmap tells of the pixel alone
+    # an encoded integer heatmap holds the pixel and nothing finer
     assert min(error for way, error in still.nme.items() if way.startswith("integer")) > 0.3 * still.pixel
     for way, error in still.nme.items():
         assert moved.nme[way] == pytest.approx(error, abs=0.01 * still.pixel), way
@@ -72,7 +73,7 @@ def test_table_and_other_scheme(tmp_path: Path) -> None:
     result = reading_errors(cast(FaceAligner, Encoded(val, (0, 0))), val, val)
     table = markdown({"one": result, "two": result}, val, "the command")
     assert "| integer heatmap | 32 x 32 | 32 x 32 |" in table
-    assert table.count("\n| ") == 10  # head, rule, two of the heatmap, six ways
+    assert table.count("\n| ") == 10  # header, rule, two rows for the heatmap, six for the methods
     assert "`the command`" in table
     other = cast(FaceAligner, Encoded(Dataset("other", W300, val.records, tmp_path), (0, 0)))
     with pytest.raises(ValueError, match="scheme 'made', expected '300w'"):

@@ -46,7 +46,7 @@ def test_rivals_train(name):
     loss = model.loss(output, points, weights, LossSettings(), None)
     loss.total.backward()
     assert torch.isfinite(loss.total)
-    # the baseline's last fusion feeds nothing
+    # the output of the baseline's last fusion layer is not used
     idle = {n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()}
     assert all(n.startswith("trunk.stacks.0.merge") for n in idle)
     assert not idle or name == "baseline"
@@ -57,7 +57,7 @@ def test_rivals_train(name):
 
 
 @pytest.mark.parametrize("name", ["hih", "wov", "wom"])
-def test_missing_points_add_nothing(name):
+def test_missing_points_do_not_change_the_loss(name):
     torch.manual_seed(0)
     model = build(name, K, Size(1)).eval()
     with torch.no_grad():
@@ -126,13 +126,13 @@ def test_baseline_has_280_channels_and_one_network_for_three_rules():
 def test_second_maximal_moves_towards_the_larger_neighbour():
     maps = torch.zeros(2, 9, 9)
     maps[0, 4, 4], maps[0, 4, 5], maps[0, 3, 4] = 1, 0.5, 0.4
-    maps[1, 0, 8] = 1  # a corner: nothing to compare
+    maps[1, 0, 8] = 1  # at a corner there is no pair of neighbours to compare
     assert second_maximal(maps).tolist() == [[4.25, 3.75], [8.0, 0.0]]
 
 
 @pytest.mark.parametrize("sigma", [1.5, 2.0])
 def test_dark_finds_the_centre_of_a_gaussian(sigma):
-    """Its Taylor step is exact for a Gaussian, and smoothing one gives another of the same centre."""
+    """DARK's Taylor step is exact for a Gaussian, and smoothing a Gaussian gives a Gaussian with the same centre."""
     points = torch.rand(20, 2, generator=torch.Generator().manual_seed(0)) * 30 + 17
     y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
     maps = torch.exp(
@@ -142,7 +142,7 @@ def test_dark_finds_the_centre_of_a_gaussian(sigma):
     assert (heatmaps.peak(maps) - points).abs().max() > 0.4
 
 
-def test_dark_stays_at_a_border_and_on_flat_maps():
+def test_dark_does_not_move_at_a_border_or_on_flat_maps():
     maps = torch.zeros(2, 16, 16)
     maps[0, 0, 5] = 1
     assert dark(maps).tolist() == [[5.0, 0.0], [0.0, 0.0]]
@@ -155,8 +155,8 @@ def test_offset_map_is_read_at_the_landmarks_pixel():
     assert offsets.tolist() == [[[13.0, 33.0], [5.0, 25.0]]]
 
 
-def test_offset_values_that_are_right_cost_nothing():
-    """A perfect head has no offset loss, and decodes to the very points."""
+def test_correct_offset_values_have_no_loss():
+    """A perfect head has an offset loss of 0, and its points are decoded exactly."""
     model = OffsetValue(2, 1)
     points = torch.tensor([[[3.25, 2.5], [10.75, 1.125]]])
     integer = heatmaps.encode(points, (16, 16)).integer[:, None]
@@ -171,7 +171,7 @@ def test_unknown_rival():
         build("softargmax", K, Size(1))
 
 
-def test_a_rival_is_trained_and_starts_another(faces, tmp_path):
+def test_a_rival_is_trained_and_initializes_another(faces, tmp_path):
     train(small(), [Source(faces[0])], tmp_path / "first", progress=False, build=partial(build, "baseline"))
     start = load_rival(tmp_path / "first" / "best", "baseline")
     assert (start.stacks, start.landmarks, start.scheme) == (1, 4, faces[0].scheme)
@@ -186,13 +186,13 @@ def test_rivals_train_on_several_sources(faces, tmp_path):
     recipe = small(stages=[{"epochs": 1, "size": 64, "batch": 4}])
     sources = [Source(faces[0], 0.5), Source(faces[1], 2)]
     result = train(recipe, sources, tmp_path, progress=False, build=partial(build, "wov"))
-    assert result.steps == 3  # 3 + 6 faces in fours
+    assert result.steps == 3  # batches of four from 3 + 6 faces
     assert "offset" in lines(tmp_path)[0]
     assert (tmp_path / "best" / "model.safetensors").is_file()
 
 
-def test_stacks_of_another_width_are_no_copies():
+def test_stacks_of_another_width_are_not_copied():
     start = Start(HIHNet(68, 1), W300, "test")
-    report = warm_start(build("baseline", 68, Size(2)), start, W300)  # of 280 channels
+    report = warm_start(build("baseline", 68, Size(2)), start, W300)  # 280 channels
     assert any("stacks.1" in name for name in report.fresh)
     assert report.copies == {}

@@ -1,4 +1,4 @@
-"""`FaceTracker`, on faces of coloured dots, whose places are known exactly."""
+"""`FaceTracker`, on faces made of coloured dots, whose positions are known exactly."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIZE = (240, 400)
 
 
 class Finder:
-    """A detector that knows where the faces are, a little off; and how often it was asked."""
+    """A detector that knows the faces' boxes and returns them with a small error. It counts its calls."""
 
     def __init__(self) -> None:
         self.boxes: list[Any] = []
@@ -54,11 +54,11 @@ def follow(
     return found
 
 
-def test_a_face_is_found_once_and_followed(aligner: FaceAligner, finder: Finder) -> None:
+def test_a_face_is_detected_once_and_followed(aligner: FaceAligner, finder: Finder) -> None:
     tracker = FaceTracker(aligner, detector=finder, smooth=False, every=1000)
 
     def boxes(frame: int) -> list[Array]:
-        return [box_at(20 + 0.4 * frame**2, 40 + 2 * frame)]  # faster and faster: 20 px a frame at last
+        return [box_at(20 + 0.4 * frame**2, 40 + 2 * frame)]  # accelerating, to 20 px per frame at the end
 
     for frame, faces in enumerate(follow(tracker, finder, boxes, 26)):
         assert faces.ids.tolist() == [0]
@@ -66,14 +66,14 @@ def test_a_face_is_found_once_and_followed(aligner: FaceAligner, finder: Finder)
     assert finder.asked == 1
 
 
-def test_smoothed_points_are_where_they_were_found(aligner: FaceAligner, finder: Finder) -> None:
+def test_smoothed_points_of_a_still_face_are_where_the_face_is(aligner: FaceAligner, finder: Finder) -> None:
     tracker = FaceTracker(aligner, detector=finder)
     faces = follow(tracker, finder, lambda n: [box_at(60, 40)], 12)
     np.testing.assert_allclose(faces[-1].points[0], dots_of(box_at(60, 40)), atol=0.4)
     assert faces[-1][0].to_dict()["id"] == 0
 
 
-def test_no_face_is_looked_for_in_every_frame(aligner: FaceAligner, finder: Finder) -> None:
+def test_while_no_face_is_tracked_every_frame_is_searched(aligner: FaceAligner, finder: Finder) -> None:
     tracker = FaceTracker(aligner, detector=finder, every=1000)
     found = follow(tracker, finder, lambda n: [box_at(50, 50)] if n >= 3 else [], 5)
     assert [len(faces) for faces in found] == [0, 0, 0, 1, 1]
@@ -82,14 +82,14 @@ def test_no_face_is_looked_for_in_every_frame(aligner: FaceAligner, finder: Find
     assert finder.asked == 4
 
 
-def test_further_faces_get_new_numbers(aligner: FaceAligner, finder: Finder) -> None:
+def test_additional_faces_get_new_ids(aligner: FaceAligner, finder: Finder) -> None:
     tracker = FaceTracker(aligner, detector=finder, every=4)
     found = follow(tracker, finder, lambda n: [box_at(20, 50), box_at(250, 60)][: 1 if n < 2 else 2], 10)
     assert [faces.ids.tolist() for faces in found] == [[0]] * 4 + [[0, 1]] * 6
     assert finder.asked == 3
 
 
-def test_a_lost_face_keeps_its_number_for_a_while(aligner: FaceAligner, finder: Finder) -> None:
+def test_a_lost_face_keeps_its_id_for_a_while(aligner: FaceAligner, finder: Finder) -> None:
     tracker = FaceTracker(aligner, detector=finder, every=2, keep=0.5)
 
     def boxes(frame: int) -> list[Array]:
@@ -98,12 +98,12 @@ def test_a_lost_face_keeps_its_number_for_a_while(aligner: FaceAligner, finder: 
     found = follow(tracker, finder, boxes, 45)
     assert [len(faces) for faces in found] == [len(boxes(n)) for n in range(45)]
     assert found[12].ids.tolist() == [0]
-    assert found[42].ids.tolist() == [1]  # more than half a second later
+    assert found[42].ids.tolist() == [1]  # the face returns after more than half a second
     assert all(float(faces.score.min()) >= 0.5 for faces in found if len(faces))
 
 
-def test_two_faces_that_cross_keep_their_numbers(aligner: FaceAligner, finder: Finder) -> None:
-    """One above the other, they overlap by a fifth while they pass."""
+def test_two_faces_that_cross_keep_their_ids(aligner: FaceAligner, finder: Finder) -> None:
+    """One face is above the other; their boxes overlap by a fifth while they pass."""
     tracker = FaceTracker(aligner, detector=finder, every=3, smooth=False)
 
     def boxes(frame: int) -> list[Array]:
@@ -116,7 +116,7 @@ def test_two_faces_that_cross_keep_their_numbers(aligner: FaceAligner, finder: F
             np.testing.assert_allclose(faces.points[index], dots_of(boxes(frame)[number]), atol=2)
 
 
-def test_a_frame_of_another_size_starts_anew(aligner: FaceAligner, finder: Finder) -> None:
+def test_a_frame_of_another_size_restarts_the_tracker(aligner: FaceAligner, finder: Finder) -> None:
     tracker = FaceTracker(aligner, detector=finder, every=1000)
     follow(tracker, finder, lambda n: [box_at(50, 50)], 3)
     finder.boxes = [box_at(120, 80)]
@@ -130,17 +130,17 @@ def test_reset(aligner: FaceAligner, finder: Finder) -> None:
     tracker = FaceTracker(aligner, detector=finder)
     follow(tracker, finder, lambda n: [box_at(50, 50)], 3)
     tracker.reset()
-    assert follow(tracker, finder, lambda n: [box_at(50, 50)], 1)[0].ids.tolist() == [1]  # times begin again
+    assert follow(tracker, finder, lambda n: [box_at(50, 50)], 1)[0].ids.tolist() == [1]  # times start again
 
 
 @pytest.mark.parametrize("time", [0.1, 0.05, float("nan")])
-def test_times_go_forwards(aligner: FaceAligner, finder: Finder, time: float) -> None:
+def test_times_must_increase(aligner: FaceAligner, finder: Finder, time: float) -> None:
     tracker = FaceTracker(aligner, detector=finder)
     frame = np.zeros((50, 60, 3), np.uint8)
     tracker.update(frame, 0.1)
     with pytest.raises(ValueError, match=f"time is {time}, expected seconds later"):
         tracker.update(frame, time)
-    tracker.update(frame)  # a thirtieth later
+    tracker.update(frame)  # 1/30 s later
 
 
 @pytest.mark.parametrize(
@@ -162,8 +162,11 @@ def test_a_scheme_without_five_points() -> None:
         FaceTracker(small_aligner(replace(DOT_SCHEME, five=None)))
 
 
-def test_a_face_that_comes_back_beside_where_it_was_lost(aligner: FaceAligner, finder: Finder) -> None:
-    """As one that was cut off by the picture's edge: half its side away it is the same, two sides away another."""
+def test_a_face_that_returns_beside_the_place_where_it_was_lost(aligner: FaceAligner, finder: Finder) -> None:
+    """For example, a face that the image's edge cut off.
+
+    A face that returns half its box's side away keeps its id. A face that returns two sides away gets a new id.
+    """
     for back, number in ((130, 0), (225, 1)):
         tracker = FaceTracker(aligner, detector=finder, every=2, keep=1)
 
