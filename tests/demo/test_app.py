@@ -1,4 +1,4 @@
-"""The demo in a browser: what a visitor does, and what comes of it."""
+"""The demo in a browser: the actions of a visitor, and their results."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ def test_a_photograph_gives_the_landmarks_that_align_gives(
     visits: Any, served: str, photograph: Path, aligner: FaceAligner
 ) -> None:
     page = visits(served).page
-    upload(page, photograph)  # the one action
+    upload(page, photograph)  # the only action
     wait_for_faces(page)
     expected = aligner.align(photograph)
     (face,) = json.loads(downloaded(page, "json").read_text("utf-8"))
     np.testing.assert_allclose(face["points"], expected[0].points, atol=1e-3)
     np.testing.assert_allclose(face["scores"], expected[0].scores, atol=1e-4)
     assert face["file"] == "astronaut.png"
-    np.testing.assert_allclose(drawn_points(page), expected[0].points, atol=0.006)  # two digits
+    np.testing.assert_allclose(drawn_points(page), expected[0].points, atol=0.006)  # coordinates have two decimals
     coco = json.loads(downloaded(page, "coco").read_text("utf-8"))
     keypoints = np.array(coco["annotations"][0]["keypoints"]).reshape(68, 3)
     np.testing.assert_allclose(keypoints[:, :2], expected[0].points, atol=2e-3)
@@ -135,7 +135,7 @@ def test_two_visitors_at_once(visits: Any, served: str, photograph: Path, other_
         assert face["file"] == name
 
 
-def test_what_is_no_picture_and_what_is_too_large_is_said(
+def test_a_file_that_is_not_an_image_and_a_too_large_image_are_reported(
     visits: Any, served: str, photograph: Path, tmp_path: Path
 ) -> None:
     page = visits(served).page
@@ -147,7 +147,7 @@ def test_what_is_no_picture_and_what_is_too_large_is_said(
     upload(page, tmp_path / "large.png")
     said(page, "large.png has 10000 x 6000 pixels, 60.0 megapixels: this page takes at most 50")
     page.get_by_label("Remove Image").or_(page.get_by_label("Clear")).first.click()
-    upload(page, photograph)  # the page goes on
+    upload(page, photograph)  # the page still works
     wait_for_faces(page)
 
 
@@ -192,7 +192,7 @@ def test_nothing_is_wider_than_the_window(visits: Any, served: str, photograph: 
         page.get_by_role("tab", name="Photo").click()
 
 
-def test_a_killed_server_is_started_again_and_leaves_nothing(
+def test_a_killed_server_restarts_and_removes_its_files(
     visits: Any, photograph: Path, detector_file: Path, tmp_path: Path
 ) -> None:
     with socket.socket() as free:
@@ -216,7 +216,7 @@ def test_a_killed_server_is_started_again_and_leaves_nothing(
         assert uploaded
         server.kill()
         server.wait(60)
-        assert uploaded[0].is_file()  # nobody could remove it
+        assert uploaded[0].is_file()  # the killed server could not remove the file
         server = start()
         assert not uploaded[0].exists()
         page.reload()
@@ -231,7 +231,7 @@ def test_a_killed_server_is_started_again_and_leaves_nothing(
         server.wait(60)
 
 
-def test_the_server_is_reached_from_this_machine_alone_and_says_what_pages_may_load(served: str) -> None:
+def test_the_server_listens_on_loopback_only_and_restricts_what_pages_load(served: str) -> None:
     with urllib.request.urlopen(served, timeout=60) as answer:
         policy = answer.headers["Content-Security-Policy"]
     assert "default-src 'self'" in policy

@@ -33,22 +33,22 @@ def test_boxes_are_lines_of_four_numbers() -> None:
         view.boxes_from_text("1, 2, 3, 4\n1, 2, 3")
 
 
-def test_a_picture_has_every_point_with_its_name_and_colour() -> None:
+def test_the_drawing_has_every_point_with_its_name_and_colour() -> None:
     page = view.picture(np.zeros((100, 200, 3), np.uint8), landmarks(), "one & <only>")
     points = re.findall(r'<circle cx="([^"]+)" cy="([^"]+)" r="[^"]+" fill="([^"]+)" data-index="(\d+)">', page)
     assert len(points) == 68
-    assert points[0] == ("40.00", "50.00", "#ff2828", "0")  # unsure: red
-    assert points[-1] == ("60.00", "80.00", "#50ff50", "67")  # sure: green
+    assert points[0] == ("40.00", "50.00", "#ff2828", "0")  # a low score is red
+    assert points[-1] == ("60.00", "80.00", "#50ff50", "67")  # a high score is green
     assert "<title>left_eye_0 (36), left eye, score 0.54</title>" in page
     assert "one &amp; &lt;only&gt;" in page
     assert "<only>" not in page
 
 
-def test_small_faces_are_shown_large_and_large_ones_whole() -> None:
+def test_the_view_zooms_to_a_small_face_and_shows_all_of_a_large_one() -> None:
     small = view.around(landmarks(), 2000, 1000)
     assert small is not None
     x, y, width, height = small
-    assert (x, y) == (22, 32)  # 0.6 of the longer side, 30, about the points
+    assert (x, y) == (22, 32)  # the margin around the points is 0.6 of the longer side, which is 30
     assert (width, height) == (56, 66)
     assert view.around(landmarks(), 80, 100) is None
 
@@ -60,18 +60,18 @@ def test_a_table_has_a_line_for_each_face() -> None:
     assert cells[:7] == ["1", "0.500", "", "40.0", "50.0", "60.0", "80.0"]
 
 
-def test_models_and_schemes_that_are_here() -> None:
-    assert "HIH_T" in models.sizes()  # in the wheel
+def test_models_and_schemes_that_are_installed() -> None:
+    assert "HIH_T" in models.sizes()  # HIH_T is in the wheel
     assert models.schemes("HIH_T") == ["300w", "wflw", "cofw"]
     assert models.schemes("somebody/else") == []
 
 
-def test_uploads_are_removed_at_the_end_and_those_of_killed_demos_at_the_start(
+def test_uploads_are_removed_at_exit_and_those_of_killed_demos_at_the_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     for name in session.PRIVATE:
-        monkeypatch.setenv(name, "")  # restored at the end
+        monkeypatch.setenv(name, "")  # monkeypatch restores the variable after the test
     monkeypatch.delenv(session.FOLDER, raising=False)
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
@@ -86,7 +86,7 @@ def test_uploads_are_removed_at_the_end_and_those_of_killed_demos_at_the_start(
         result = session.result_folder()
         assert result.is_relative_to(folder)
         (result / "points.json").write_text("[]")
-        os.utime(result, (0, 0))  # long ago
+        os.utime(result, (0, 0))  # as if the folder were old
         assert session.result_folder() != result
         assert not result.exists()
     assert not folder.exists()

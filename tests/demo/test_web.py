@@ -1,4 +1,4 @@
-"""The static page of examples/web, as a file server gives it to Chromium: it computes what Python computes."""
+"""The static page of examples/web, served by a file server to Chromium: its results equal those of Python."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.browser
 
 SOURCE = Path(__file__).resolve().parents[2] / "examples" / "web"
 
-#: What a page is asked: the crop's and the picture's points of a box, and how long each pass takes.
+#: The page's code for one box: the points in the crop, the points in the image, and the time of each pass.
 ONCE = """async ([name, box, times]) => {
   const { decode } = await import("./app.js");
   const bitmap = await decode(await (await fetch(name)).blob());
@@ -48,7 +48,7 @@ def site(
     shared: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[str, Path, list[tuple[str, list[float]]]]]:
-    """The page's address, its folder, and ten photographs in it with a box each."""
+    """The page's address, its folder, and ten photographs in this folder, each with a box."""
     if not (SOURCE / "node_modules" / "onnxruntime-web").is_dir():
         lacking("needs ONNX Runtime Web (npm ci --prefix examples/web), which is not here")
     for name in ("onnx", "onnxscript"):
@@ -82,7 +82,7 @@ def site(
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    """What `python -m http.server` serves by, without its lines."""
+    """The handler of `python -m http.server`, without its log lines."""
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -94,7 +94,7 @@ def opened(visits: Any, address: str, **options: Any) -> Any:
     return page
 
 
-def test_ten_faces_as_python_has_them(visits: Any, site: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ten_faces_agree_with_python(visits: Any, site: Any, capsys: pytest.CaptureFixture[str]) -> None:
     address, folder, faces = site
     page = opened(visits, address)
     aligner = FaceAligner.from_pretrained("HIH_N", device="cpu")
@@ -114,7 +114,7 @@ def test_ten_faces_as_python_has_them(visits: Any, site: Any, capsys: pytest.Cap
 
 
 def test_speed_beside_python(visits: Any, site: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """States both; times of a shared machine are no test."""
+    """Print both times. They are not compared, because times on a shared machine vary."""
     address, folder, faces = site
     page = opened(visits, address)
     name, box = faces[0]
@@ -146,7 +146,8 @@ def test_a_photograph_and_a_drawn_box(visits: Any, site: Any, photograph: Path, 
     (face,) = json.loads(Path(waiting.value.path()).read_text("utf-8"))
     aligner = FaceAligner.from_pretrained("HIH_N", device="cpu")
     expected = aligner.align(photograph, [177, 80, 275, 200])
-    assert np.linalg.norm(face["points"] - expected.points, axis=1).mean() < 2  # another box
+    # the box is the detector's, not the one used here
+    assert np.linalg.norm(face["points"] - expected.points, axis=1).mean() < 2
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     where = page.locator("#picture").bounding_box()
     scale = where["width"] / 512
@@ -159,7 +160,7 @@ def test_a_photograph_and_a_drawn_box(visits: Any, site: Any, photograph: Path, 
     assert np.linalg.norm(drawn - expected.points, axis=1).mean() < 1
 
 
-def test_what_is_no_picture_is_said(visits: Any, site: Any, tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_image_is_reported(visits: Any, site: Any, tmp_path: Path) -> None:
     page = opened(visits, site[0])
     (tmp_path / "letter.png").write_text("Dear reader")
     page.set_input_files("#file", tmp_path / "letter.png")

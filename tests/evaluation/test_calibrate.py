@@ -1,4 +1,4 @@
-"""`calibrate` on a few real validation faces."""
+"""`calibrate`, on a few real validation faces."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ def aligner() -> FaceAligner:
 
 @pytest.fixture(scope="module")
 def faces(shared: Path) -> Dataset:
-    """Upright ones: `align` looks at turned faces twice, decoders are chosen on the first look."""
+    """Faces that are upright.
+
+    `align` rotates other faces and runs a second pass, but decoders are chosen on the first pass.
+    """
     whole = read_dataset(shared / "data/300w_val/annotations.json", "300w")
     known, points, _ = stack_labels(whole.records)
     rolls = roll_of(np.stack([points[:, list(group)].mean(1) for group in W300.five or ()], 1))
@@ -72,10 +75,10 @@ def test_a_scheme_without_inter_ocular_distance(aligner: FaceAligner, faces: Dat
         assert chosen.decoders[decoder] == pytest.approx(np.mean([r.overall.nme for r in reports]), abs=1e-3)
 
 
-def test_labels_that_lie_beside_what_is_found_shift_the_decoder(aligner: FaceAligner, faces: Dataset) -> None:
-    """By as much as they lie beside it, on top of what suits them where they are."""
+def test_labels_with_an_offset_shift_the_decoder(aligner: FaceAligner, faces: Dataset) -> None:
+    """Labels that are moved by an offset change the chosen shift by this offset."""
     found = {}
-    for by in (0.0, 0.8):  # heatmap pixels
+    for by in (0.0, 0.8):  # offsets in heatmap pixels
         records = [
             replace(
                 r,
@@ -91,7 +94,7 @@ def test_labels_that_lie_beside_what_is_found_shift_the_decoder(aligner: FaceAli
     assert found[0.8][1] == pytest.approx(found[0.0][1], abs=0.15)
 
 
-def test_refining_has_to_pay(chosen: Chosen) -> None:
+def test_refining_is_chosen_only_if_it_reduces_the_error_enough(chosen: Chosen) -> None:
     mean = {n: np.mean([by_box[box] for box in BOXES]) for n, by_box in chosen.passes.items()}
     assert chosen.config.refine == int(mean[1] < (1 - WORTH) * mean[0])
 
@@ -105,8 +108,11 @@ def test_calibration_recovers_a_known_curve() -> None:
     assert curve.bias == pytest.approx(-3, abs=0.15)
 
 
-def test_few_points_give_a_curve_that_is_not_sure_of_itself() -> None:
-    """All found, all lost, or split by their height: no probability is 0 or 1, and none falls with the height."""
+def test_few_points_give_a_curve_without_certain_probabilities() -> None:
+    """The points are all found, all lost, or split by their height.
+
+    No probability is 0 or 1, and no probability decreases with the height.
+    """
     height = np.linspace(0.2, 0.8, 12)
     for close in (np.ones(12), np.zeros(12), (height > 0.5).astype(float), (height < 0.5).astype(float)):
         curve = fit_curve(height, close)
@@ -115,7 +121,7 @@ def test_few_points_give_a_curve_that_is_not_sure_of_itself() -> None:
         assert 0.01 < probability.min() <= probability.max() < 0.99
 
 
-def test_scores_alone_are_calibrated(aligner: FaceAligner, faces: Dataset) -> None:
+def test_scores_can_be_calibrated_without_choosing_a_decoder(aligner: FaceAligner, faces: Dataset) -> None:
     few = replace(faces, records=faces.records[:2])
     decoder = Decoder("expectation", 4, 2.0, 1.0, shift=(0.1, 0.0))
     mine = FaceAligner(aligner.network, replace(aligner.config, calibration={}, refine=0), decode=decoder)
@@ -125,7 +131,7 @@ def test_scores_alone_are_calibrated(aligner: FaceAligner, faces: Dataset) -> No
     assert FaceAligner(aligner.network, chosen.config).calibrated
 
 
-def test_both_decoders_are_calibrated_upwards(chosen: Chosen) -> None:
+def test_the_probabilities_of_both_decoders_increase_with_the_score(chosen: Chosen) -> None:
     assert set(chosen.config.calibration) == {"argmax", "expectation"}
     assert all(curve.slope > 0 for curve in chosen.config.calibration.values())
 
@@ -167,7 +173,7 @@ def test_no_face_left_is_an_error(aligner: FaceAligner, faces: Dataset) -> None:
         calibrate(aligner, faces, keep=lambda record: False)
 
 
-def test_the_summary_names_what_was_chosen(chosen: Chosen) -> None:
+def test_the_summary_names_the_choice(chosen: Chosen) -> None:
     text = markdown(chosen)
     assert f"refine={chosen.config.refine}" in text
     assert "6 validation faces" in text

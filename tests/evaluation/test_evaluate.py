@@ -1,4 +1,4 @@
-"""`evaluation`: errors known beforehand, and the aligner's own results on photographs."""
+"""`evaluation`: errors that are known beforehand, and the aligner's own results on photographs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from hih_align.images import write_image
 
 Array = NDArray[Any]
 
-#: Four points: the eye corners 10 px apart normalise.
+#: Four points. Errors are normalised by the distance of the eye corners, 10 px.
 CROSS = Scheme(
     id="cross",
     names=("left", "right", "top", "bottom"),
@@ -60,7 +60,7 @@ def record(number: int = 0, weights: Sequence[float] = (1, 1, 1, 1), **attribute
 def report(
     records: Sequence[Record], shifts: Sequence[float | Sequence[float]], scores: Any = 0.5, **changes: Any
 ) -> Report:
-    """Predictions off by ``shifts`` pixels to the right, per face or per face and point."""
+    """A report on predictions that lie ``shifts`` pixels to the right of the labels, per face or per face and point."""
     off = np.stack([np.broadcast_to(np.array(shift, float), 4) for shift in shifts])
     points = CROSS_POINTS + np.stack((off, np.zeros_like(off)), -1)
     given = {
@@ -87,7 +87,10 @@ def wflw() -> FaceAligner:
 
 
 def dataset(folder: Path, image: Array, boxes: Array, points: Array, scheme: Scheme, labelled: Array) -> Dataset:
-    """Two photographs, written as COCO and read back: the first holds all faces but the last, the second that one."""
+    """Two photographs, written as COCO and read back.
+
+    The first holds all faces but the last; the second holds the last.
+    """
     write_image(folder / "a.png", image)
     write_image(folder / "b.png", image)
     last = len(boxes) - 1
@@ -112,14 +115,14 @@ def dataset(folder: Path, image: Array, boxes: Array, points: Array, scheme: Sch
 
 @pytest.fixture(scope="module")
 def found(w300: FaceAligner) -> Landmarks:
-    """The astronaut, as the aligner finds her in three boxes."""
+    """The astronaut's landmarks, as the aligner finds them from three boxes."""
     boxes = np.array([177, 80, 275, 200]) + np.array([[0, 0, 0, 0], [4, -3, 4, -3], [-5, 2, 0, 6]])
     return w300.align(skimage.data.astronaut(), boxes, refine=0)
 
 
 @pytest.fixture
 def three(tmp_path: Path, astronaut: Array, found: Landmarks) -> Dataset:
-    """The labels are what the aligner finds, moved right by 1, 2 and 3 px; ten of the second face are missing."""
+    """The labels are the aligner's points, moved right by 1, 2 and 3 px. Ten labels of the second face are missing."""
     points = found.points + np.array([1.0, 2.0, 3.0])[:, None, None] * (1, 0)
     labelled = np.ones((3, 68), int)
     labelled[1, :10] = 0
@@ -129,7 +132,7 @@ def three(tmp_path: Path, astronaut: Array, found: Landmarks) -> Dataset:
 class TestNumbers:
     def test_means_failures_and_areas(self) -> None:
         found = report([record(i) for i in range(4)], [0.5, 0.5, 0.9, 2.0])
-        # a pixel is 10 % of the eyes' distance and 2.5 % of the box
+        # one pixel is 10 % of the distance of the eyes and 2.5 % of the box's side
         np.testing.assert_allclose(found.nme, [5, 5, 9, 20], rtol=1e-5)
         np.testing.assert_allclose(found.box_nme, [1.25, 1.25, 2.25, 5], rtol=1e-5)
         overall = found.overall
@@ -141,7 +144,7 @@ class TestNumbers:
         assert overall.auc10 == pytest.approx((5 + 5 + 1 + 0) / 10 / 4, rel=1e-4)
         assert overall.box_nme == pytest.approx(9.75 / 4, rel=1e-5)
 
-    def test_unlabelled_points_are_in_no_figure(self) -> None:
+    def test_unlabelled_points_do_not_count(self) -> None:
         found = report([record(0, (1, 1, 0, 1)), record(1)], [[1, 1, 50, 4], [1, 1, 1, 1]])
         np.testing.assert_allclose(found.nme, [20, 10], rtol=1e-5)
         np.testing.assert_allclose(found.landmark_nme, [10, 10, 10, 25], rtol=1e-5)
@@ -177,7 +180,7 @@ class TestNumbers:
         found = report([record(i) for i in range(4)], [1, 3, 0, 2])
         assert found.worst(3).tolist() == [1, 3, 0]
 
-    def test_full_set_weighs_the_two_kinds_as_wflw_has_them(self) -> None:
+    def test_full_set_weights_both_groups_by_their_shares_in_wflw(self) -> None:
         records = [record(0, **NONE | {"blur": 1}), record(1, **NONE | {"pose": 1, "blur": 1}), record(2, **NONE)]
         full = report(records, [0.6, 1.2, 0.4]).full_set
         assert full is not None
@@ -197,13 +200,13 @@ class TestNumbers:
         ],
         ids=["one attribute", "a face without", "none marked", "all marked"],
     )
-    def test_no_full_set_elsewhere(self, records: list[Record]) -> None:
+    def test_other_records_have_no_full_set(self, records: list[Record]) -> None:
         assert report(records, [1] * len(records)).full_set is None
 
 
 class TestScores:
     def test_calibration_error(self) -> None:
-        # 5 % of the box's 40 px are 2 px
+        # points within 5 % of the box's side of 40 px, so within 2 px, count as found
         shifts = [[0, 0, 0, 3], [3, 3, 3, 0]]
         scores = [[0.95, 0.95, 0.95, 0.95], [0.15, 0.15, 0.15, 0.15]]
         quality = report([record(0), record(1)], shifts, scores).score_quality
@@ -212,7 +215,7 @@ class TestScores:
         assert quality.found[[1, 9]].tolist() == [0.25, 0.75]
         assert np.isnan(quality.found[5])
 
-    def test_certain_scores_have_a_bin(self) -> None:
+    def test_scores_of_1_are_in_the_last_bin(self) -> None:
         quality = report([record(0)], [0], 1.0).score_quality
         assert quality.count[9] == 4
         assert quality.error == 0
@@ -231,14 +234,15 @@ class TestBoxes:
     def test_jitter(self) -> None:
         boxes = np.array([[0.0, 0.0, 100.0, 50.0], [10.0, 20.0, 110.0, 70.0]])
         moved = jitter(boxes)
-        # by hand: centre + uniform(-.1, .1, (2, 2)) * sides, then sides * uniform(.8, 1.3, (2, 1)), of default_rng(5)
+        # calculated here: centre + uniform(-.1, .1, (2, 2)) * sides, then sides * uniform(.8, 1.3, (2, 1)), from
+        # default_rng(5)
         rng = np.random.default_rng(5)
         shift, scale = rng.uniform(-0.1, 0.1, (2, 2)), rng.uniform(0.8, 1.3, (2, 1))
         np.testing.assert_allclose((moved[:, :2] + moved[:, 2:]) / 2, [[50, 25], [60, 45]] + shift * (100, 50))
         np.testing.assert_allclose(moved[:, 2:] - moved[:, :2], (100, 50) * scale)
         np.testing.assert_array_equal(boxes[0], [0, 0, 100, 50])
 
-    def test_jitter_keeps_its_bounds(self) -> None:
+    def test_jitter_stays_in_its_range(self) -> None:
         boxes = np.tile([0.0, 0.0, 100.0, 50.0], (4000, 1))
         moved = jitter(boxes)
         shift = ((moved[:, :2] + moved[:, 2:]) / 2 - (50, 25)) / (100, 50)
@@ -250,12 +254,12 @@ class TestBoxes:
         assert scale.mean() == pytest.approx(1.05, abs=0.01)
         np.testing.assert_allclose(scale[:, 0], scale[:, 1])
 
-    def test_square_takes_in_the_forehead(self) -> None:
+    def test_square_includes_the_forehead(self) -> None:
         tall, wide = square([[10.0, 20.0, 90.0, 120.0], [0.0, 0.0, 200.0, 100.0]])
-        np.testing.assert_allclose(tall, [-15, -10, 115, 120])  # from 30 above the brows to the chin
+        np.testing.assert_allclose(tall, [-15, -10, 115, 120])  # from 30 px above the eyebrows down to the chin
         np.testing.assert_allclose(wide, [0, -65, 200, 135])
 
-    def test_square_reaches_where_wflws_detector_does(self, shared: Path) -> None:
+    def test_square_has_the_upper_edge_of_wflws_detector_boxes(self, shared: Path) -> None:
         records = read_dataset(shared / "data" / "wflw_dev", "wflw").records
         tight, rect, ours = (face_boxes(records, box) for box in ("annotated", "rect", "square"))  # type: ignore[arg-type]
         height = tight[:, 3] - tight[:, 1]
@@ -288,17 +292,17 @@ class TestChoosing:
         records = [record(i, id=i, kind="odd" if i % 2 else "even") for i in range(6)]
         assert [r.attributes["id"] for r in records if Where(text)(r)] == chosen
 
-    def test_remainders_still_work_and_warn(self) -> None:
+    def test_conditions_with_remainders_still_work_and_warn(self) -> None:
         with pytest.warns(FutureWarning, match=r"where is 'id%3!=0': a condition with % is deprecated.*split file"):
             where = Where("id%3!=0")
         assert [i for i in range(6) if where(record(i, id=i))] == [1, 2, 4, 5]
 
     @pytest.mark.parametrize("text", ["", "id", "id=3", "id%0==1", "id%3", "id==1 and", "id%x==1"])
-    def test_where_of_another_form(self, text: str) -> None:
+    def test_where_with_wrong_syntax(self, text: str) -> None:
         with pytest.raises(ValueError, match="where is"):
             Where(text)
 
-    def test_where_on_faces_that_cannot_be_asked(self) -> None:
+    def test_where_on_faces_without_the_attribute(self) -> None:
         with pytest.raises(ValueError, match=r"set#3 has only \['id'\]"):
             Where("age>3")(record(3, id=3))
         with pytest.raises(ValueError, match="kind of set#3 is 'odd', expected a number"):
@@ -363,18 +367,19 @@ class TestEvaluate:
         assert (found.model, found.settings.refine, found.settings.box) == ("HIH_T/300w", 0, "annotated")
 
     @pytest.mark.parametrize(("refine", "mirror"), [(0, False), (1, False), (0, True)])
-    def test_is_the_aligner_face_by_face(
+    def test_evaluate_gives_the_same_points_as_align(
         self, three: Dataset, w300: FaceAligner, astronaut: Array, refine: int, mirror: bool
     ) -> None:
         found = evaluate(
             w300, three, box="jitter", refine=refine, mirror=mirror, batch_size=2, keep=Where("id>1"), progress=False
         )
         assert len(found) == 2
-        # the box does not depend on who else is measured
+        # a face's jittered box is the same when other faces are left out
         np.testing.assert_array_equal(found.boxes, jitter(np.array([r.box for r in three.records]))[1:])
         for box, points, scores in zip(found.boxes, found.points, found.scores, strict=True):
             face = w300.align(astronaut, box, refine=refine, mirror=mirror)
-            np.testing.assert_allclose(points, face.points, atol=0.01)  # batches add up in another order
+            # sums over a batch are calculated in another order
+            np.testing.assert_allclose(points, face.points, atol=0.01)
             np.testing.assert_allclose(scores, face.scores, atol=1e-3)
 
     def test_the_checkpoints_default_passes_are_reported(self, three: Dataset, w300: FaceAligner) -> None:
@@ -384,15 +389,18 @@ class TestEvaluate:
         assert (found.settings.refine, found.settings.keep) == (2, "id==1")
         np.testing.assert_allclose(found.points, evaluate(w300, three, refine=2, keep=keep, progress=False).points)
 
-    def test_converts_to_the_datas_scheme(self, three: Dataset, wflw: FaceAligner, astronaut: Array) -> None:
+    def test_converts_to_the_scheme_of_the_data(self, three: Dataset, wflw: FaceAligner, astronaut: Array) -> None:
         found = evaluate(wflw, three, refine=0, keep=lambda r: r.attributes["id"] == 1, progress=False)
         face = wflw.align(astronaut, three.records[0].box, refine=0).to("300w")
         np.testing.assert_allclose(found.points[0], face.points, atol=1e-3)
         np.testing.assert_allclose(found.scores[0], face.scores, atol=1e-5)
-        assert found.overall.nme < 8  # of labels that another network made, moved by a pixel
+        assert found.overall.nme < 8  # the labels come from another network, and are moved by a pixel
 
     def test_a_scheme_without_inter_ocular_distance(self, three: Dataset, w300: FaceAligner) -> None:
-        """The scheme's own distance is taken, else the box; the report says which."""
+        """The error is normalised by the scheme's own distance if there is one, else by the box.
+
+        The report says which.
+        """
         for normalizers, expected, unit in (
             ({"mouth": ((48,), (54,))}, "mouth", "mouth distance"),
             ({}, "box", "longer side of the box"),
@@ -405,7 +413,10 @@ class TestEvaluate:
             assert report.nme[0] == pytest.approx(100 / side, rel=1e-3)
 
     def test_profiles_are_measured_by_their_box(self, three: Dataset, w300: FaceAligner) -> None:
-        """No face has both ends of the inter-ocular distance: unasked, errors are shares of the box."""
+        """No face has both ends of the inter-ocular distance.
+
+        Without a chosen normaliser, errors are relative to the box.
+        """
         unlabelled = [
             replace(r, labels=replace(r.labels, weights=np.where(np.arange(68) == 36, 0.0, r.labels.weights)))
             for r in three.records
@@ -416,8 +427,13 @@ class TestEvaluate:
         asked = evaluate(w300, replace(three, records=tuple(unlabelled)), normalizer="inter-ocular", progress=False)
         assert asked.overall.measured == 0
 
-    def test_faces_that_are_found(self, three: Dataset, w300: FaceAligner, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Without boxes: each face gets the found one that is it, and those that were not found are named."""
+    def test_faces_that_a_detector_finds(
+        self, three: Dataset, w300: FaceAligner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """With box="detector", each labelled face gets the detected box that fits it.
+
+        The report names the faces not found.
+        """
         known = face_boxes(three.records)
         beside = known[0] + 1.5 * np.array((120, 0, 120, 0))
         asked: list[int] = []
@@ -507,10 +523,10 @@ class TestPictures:
             assert min(pixels.shape[:2]) > 300
             assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
 
-    def test_a_report_that_cannot_be_drawn_leaves_the_old_one(self, tmp_path: Path) -> None:
+    def test_a_report_that_fails_leaves_the_old_report(self, tmp_path: Path) -> None:
         write_report(report([record(0, (1, 0, 1, 1))], [1]), tmp_path)
         before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-        with pytest.raises(FileNotFoundError):  # the image of the worst face
+        with pytest.raises(FileNotFoundError):  # the image of the worst face does not exist
             write_report(report([record(0)], [1]), tmp_path)
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
@@ -519,7 +535,7 @@ class TestPictures:
         figure = worst_figure(found, 2)
         shown = [axes for axes in figure.axes if axes.images]
         assert [axes.get_title().split(" %")[0] for axes in shown] == [f"{found.nme[i]:.1f}" for i in (2, 1)]
-        # crop pixels: the square of 1.5 times the box's longer side is 320 px wide
+        # the picture is a square of 1.5 times the box's longer side, drawn with 320 px
         record = found.records[2]
         x1, y1, x2, y2 = record.box
         assert record.labels is not None

@@ -1,4 +1,4 @@
-"""`metrics`: against values worked out by hand, and against sums done another way."""
+"""`metrics`, compared with values calculated by hand and with a second way of summing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hih_align.evaluation.metrics import auc, ced, failure_rate, nme, point_errors
 
-# two faces of three points; distances 5, 0, 13 and 0, 0, 1; points 0 and 2 lie 10 and 4 apart
+# Two faces of three points. The distances are 5, 0, 13 and 0, 0, 1; points 0 and 2 of each face are 10 and 4 apart
 TARGET = np.array([[[0, 0], [5, 5], [6, 8]], [[0, 0], [1, 1], [0, 4]]], float)
 PRED = TARGET + np.array([[[3, -4], [0, 0], [5, 12]], [[0, 0], [0, 0], [0, 1]]])
 
@@ -39,10 +39,10 @@ def test_the_pair_is_measured_in_the_target() -> None:
 def test_nme_by_distances() -> None:
     assert nme(PRED, TARGET, np.array([20.0, 0.5])).tolist() == pytest.approx([30, 100 / 1.5])
     assert nme(PRED, TARGET, [20.0, 0.5]).tolist() == pytest.approx([30, 100 / 1.5])
-    # a pair can hold the same numbers as two distances: what is whole is a pair
+    # two numbers can be a pair of indices or two distances: integers are a pair
     assert nme(PRED, TARGET, [1.0, 2.0]).tolist() == pytest.approx([600, 100 / 6])
     assert nme(PRED, TARGET, [1, 2]).tolist() == pytest.approx([100 * 6 / math.hypot(1, 3), 100 / 3 / math.hypot(1, 3)])
-    # any other number of faces takes whole distances
+    # for a number of faces other than two, integers are distances
     assert nme(PRED[:1], TARGET[:1], np.array([20])).tolist() == pytest.approx([30])
     assert nme(np.tile(PRED, (2, 1, 1)), np.tile(TARGET, (2, 1, 1)), [20, 1, 20, 1]).tolist() == pytest.approx(
         [30, 100 / 3] * 2
@@ -53,16 +53,16 @@ def test_point_errors() -> None:
     assert point_errors(PRED, TARGET, (0, 2)) == pytest.approx(np.array([[50, 0, 130], [0, 0, 25]]))
 
 
-def test_unlabelled_points_count_for_nothing() -> None:
+def test_unlabelled_points_do_not_count() -> None:
     target = TARGET.copy()
-    target[0, 1] = math.nan  # whatever stands there
+    target[0, 1] = math.nan  # the coordinates of an unlabelled point do not matter
     labelled = np.array([[True, False, True], [False, True, False]])
     for mask in (labelled, labelled.astype(int) * 2, labelled.tolist()):
         assert nme(PRED, target, (0, 2), mask).tolist() == pytest.approx([90, 0])
 
 
-def test_nan() -> None:
-    """No labelled point, or no distance to divide by."""
+def test_nme_without_labels_or_distance_is_nan() -> None:
+    """A face without labelled points has no NME, and neither has a face whose normalising distance is 0."""
     labelled = [[0, 0, 0], [1, 1, 1]]
     assert nme(PRED, TARGET, (0, 2), labelled) == pytest.approx([math.nan, 25 / 3], nan_ok=True)
     for zero in (0.0, -1.0, math.nan):
@@ -70,7 +70,7 @@ def test_nan() -> None:
     same = TARGET.copy()
     same[0, 2] = same[0, 0]
     assert np.isnan(nme(PRED, same, (0, 2))).tolist() == [True, False]
-    # also where the prediction is perfect: 0 / 0
+    # 0 / 0 is NaN, too: the prediction of the first face is exact and the distance is 0
     assert np.isnan(nme(same, same, (0, 2))).tolist() == [True, False]
 
 
@@ -142,7 +142,10 @@ def test_nme_refuses_labelled(shape: tuple[int, ...]) -> None:
 
 
 def test_failure_rate() -> None:
-    """Above the threshold fails, at it does not; in percent; faces without an error are no faces."""
+    """An error above the threshold is a failure; an error equal to the threshold is not.
+
+    The rate is in percent. Faces without an error (NaN) do not count.
+    """
     errors = [3.0, 10.0, 10.0001, 12.0, math.nan]
     assert failure_rate(errors, 10) == 50
     assert failure_rate(errors) == 50
@@ -158,7 +161,7 @@ def test_failure_rate() -> None:
 
 
 def test_auc_by_hand() -> None:
-    """Errors 2 and 6 of 10: half the faces from 2 on, all from 6 on: (0.5 * 4 + 1 * 4) / 10."""
+    """Errors of 2 and 6, threshold 10: half of the faces from 2 on, all from 6 on, so (0.5 * 4 + 1 * 4) / 10."""
     assert auc([2.0, 6.0], 10) == pytest.approx(0.6)
     assert auc([2.0, 6.0]) == pytest.approx(0.6)
     assert auc([2.0, 6.0, 30.0], 10) == pytest.approx((1 / 3 * 4 + 2 / 3 * 4) / 10)
@@ -174,7 +177,7 @@ def test_auc_by_hand() -> None:
 @given(ERRORS, st.floats(0.5, 30))
 @example([0.0, 5.0, 5.0, 5.0], 5.0)
 def test_auc_is_the_area_under_the_steps(errors: list[float], threshold: float) -> None:
-    """Exactly: the steps' rectangles, added up; and nearly: the curve sampled finely."""
+    """The AUC is exactly the sum of the rectangles under the steps, and nearly the mean of a finely sampled curve."""
     curve = ced(errors)
     if not len(curve.error):
         assert math.isnan(auc(errors, threshold))

@@ -1,4 +1,7 @@
-"""`scripts/gpu_round` on a machine without a GPU: what is packed is trained and comes back, whatever ends the round."""
+"""`scripts/gpu_round` on a machine without a GPU.
+
+Packed faces are trained on, and the results come back, whatever ends the round.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ from gpu_round.plan import read_plan  # noqa: E402
 MIB = 1 << 20
 
 
-# -- parts of a limited size
+# -- parcels: parts of a limited size
 
 
 def some_files() -> dict[str, bytes]:
@@ -53,15 +56,15 @@ def test_files_come_back_from_parts(tmp_path: Path) -> None:
     assert {path: (tmp_path / "in" / path).read_bytes() for path in files} == files
 
 
-def test_a_later_parcel_takes_the_place_of_an_earlier_one(tmp_path: Path) -> None:
+def test_a_later_parcel_replaces_an_earlier_one(tmp_path: Path) -> None:
     parcel.write(tmp_path, some_files(), part=700)
     parcel.write(tmp_path, {"b": b"new"}, part=700)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", "part-2-0.bin"]
     assert parcel.read(tmp_path) == {"b": b"new"}
 
 
-def test_a_parcel_is_whole_whenever_the_machine_goes_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After each of the steps of a second parcel: what is there is the first one or the second."""
+def test_a_parcel_is_complete_whenever_the_machine_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After each step of writing a second parcel, the folder holds either the first parcel or the second."""
     first, second = some_files(), {**some_files(), "b": b"new"}
     seen: list[bool] = []
 
@@ -77,17 +80,17 @@ def test_a_parcel_is_whole_whenever_the_machine_goes_away(tmp_path: Path, monkey
     parcel.write(tmp_path, first, part=700)
     monkeypatch.setattr(parcel, "replace", step)
     parcel.write(tmp_path, second, part=700)
-    assert seen == [False] * 4  # three parts, and the manifest at last
+    assert seen == [False] * 4  # three parts, then the manifest
     monkeypatch.undo()
     assert parcel.read(tmp_path) == second
 
 
-def test_what_there_is_no_room_for_is_named(tmp_path: Path) -> None:
+def test_files_without_room_are_named(tmp_path: Path) -> None:
     files = {"important": bytes(500), "large": bytes(900), "small": bytes(100)}
     assert parcel.write(tmp_path, files, part=300, total=1000) == ["large"]
     assert sorted(parcel.read(tmp_path)) == ["important", "small"]
     assert parcel.left_out(tmp_path) == ["large"]
-    assert parcel.write(tmp_path, {"a": bytes(800)}, part=100, total=10000) == ["a"]  # eight files at most
+    assert parcel.write(tmp_path, {"a": bytes(800)}, part=100, total=10000) == ["a"]  # a parcel has at most eight files
 
 
 def test_damaged_parts_are_refused(tmp_path: Path) -> None:
@@ -105,11 +108,11 @@ def test_damaged_parts_are_refused(tmp_path: Path) -> None:
         parcel.collect([tmp_path / "evil"], tmp_path / "in")
 
 
-# -- what is taken along
+# -- files that travel to the machine
 
 
 def checkout(folder: Path) -> Path:
-    """A repository with a large file, a small one, an ignored one and a new one."""
+    """A repository with a large file, a small file, an ignored file and a new file."""
     folder.mkdir()
     run = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run([*run, "init", "-q"], cwd=folder, check=True)
@@ -135,7 +138,7 @@ def test_large_files_stay_behind_and_come_back(tmp_path: Path) -> None:
     assert sorted(cargo.lighten(root, away)) == sorted(large)
     assert not large.keys() & cargo.tracked(root).keys()
     assert cargo.lighten(root, away) == []
-    cargo.make_kept(["weights/kept.bin"], root, root / ".gpu")  # also of what was moved away
+    cargo.make_kept(["weights/kept.bin"], root, root / ".gpu")  # a file that was moved away is found, too
     assert sorted(cargo.restore(root, away)) == sorted(large)
     assert cargo.tracked(root) == sizes
     assert not away.exists()
@@ -178,7 +181,7 @@ def test_cargo_is_spread_over_volumes(tmp_path: Path) -> None:
     assert not list(there.rglob("cargo.zip"))
     with pytest.raises(cargo.TooLargeError, match=r"takes 0\.7 MiB \(.*two 0\.3.*more volumes"):
         cargo.stow(folder, [300_000] * 2)
-    assert not list(folder.glob("volume-*"))  # neither those of before nor half of the new ones
+    assert not list(folder.glob("volume-*"))  # neither old volumes nor incomplete new ones
 
 
 def test_the_plan_is_checked(tmp_path: Path) -> None:
@@ -198,8 +201,8 @@ def test_the_plan_is_checked(tmp_path: Path) -> None:
             read_plan(path)
 
 
-def test_the_checkouts_own_plan_can_be_run() -> None:
-    """Its recipes exist, with its keys, and each has one stage."""
+def test_the_plan_of_the_repository_is_valid() -> None:
+    """The plan's recipes exist, know the plan's keys, and have one stage each."""
     from hih_align.training.recipe import load_recipe
 
     plan = read_plan(ROOT / "scripts" / "gpu_plan.yaml")
@@ -223,7 +226,7 @@ def test_weights_come_back_in_float16(tmp_path: Path) -> None:
         torch.testing.assert_close(there.state_dict()[name], value, rtol=1e-3, atol=1e-6)
     before = path.stat().st_mtime_ns
     halves.halve(tmp_path, tmp_path / "halves")
-    assert path.stat().st_mtime_ns == before  # not made again
+    assert path.stat().st_mtime_ns == before  # the file is not written again
     with torch.no_grad():
         next(network.parameters()).mul_(1e6)
     save_checkpoint(tmp_path / "net" / "best", network, config)
@@ -236,7 +239,7 @@ def test_weights_come_back_in_float16(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the volumes of a plan of two small networks on six faces, and the plan."""
+    """A folder with a plan of two small networks on six faces, and with the plan's volumes."""
     folder = tmp_path_factory.mktemp("round")
     scheme = folder / "scheme.json"
     scheme.write_text(json.dumps(SCHEME))
@@ -266,7 +269,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def machine(packed: Path, folder: Path) -> Path:
-    """What a call carries: the volumes alone."""
+    """The folder as it is on the machine: it holds only the volumes."""
     for volume in (packed / "here").glob("volume-*/cargo.zip"):
         target = folder / volume.relative_to(packed / "here")
         target.parent.mkdir(parents=True)
@@ -287,9 +290,12 @@ def test_packs_are_made_once(packed: Path) -> None:
 
 
 def test_networks_share_the_time(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process that trains, in this one: of eight seconds the first network has two thirds, the second the rest."""
+    """The training process's code runs in this process. The first network gets two thirds of eight seconds.
+
+    The second network gets the rest.
+    """
     monkeypatch.setattr(training, "BESIDE", 0.5)
-    monkeypatch.setattr(training, "LEAST", -1e9)  # however slow this machine is
+    monkeypatch.setattr(training, "LEAST", -1e9)  # so that a slow machine trains, too
     folder, out = machine(packed, tmp_path / "gpu"), tmp_path / "out"
     cargo.unstow(folder, tmp_path)
     (out / "checks" / "training").mkdir(parents=True)
@@ -312,7 +318,7 @@ def test_networks_share_the_time(packed: Path, tmp_path: Path, monkeypatch: pyte
         assert len(FaceAligner.from_pretrained(str(out / name / "best")).scheme) == 4
 
 
-def test_a_network_that_fails_does_not_take_the_others_time(
+def test_a_network_that_fails_does_not_use_the_time_of_the_others(
     packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(training, "LEAST", -1e9)
@@ -329,7 +335,7 @@ def test_a_network_that_fails_does_not_take_the_others_time(
 
 @contextmanager
 def handlers() -> Iterator[None]:
-    """The signals' handlers are afterwards what they were."""
+    """Restore the handlers of the signals at the end."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
@@ -358,8 +364,11 @@ def test_checks_have_limits_and_their_output_comes_back(packed: Path, tmp_path: 
     assert found["checks/works.log"] == b"fine\n"
 
 
-def test_a_round_that_is_stopped_brings_back_what_it_has(packed: Path, tmp_path: Path) -> None:
-    """The whole of it by the command. SIGTERM comes when the first network is validated: nothing more is waited for."""
+def test_a_stopped_round_returns_what_it_has(packed: Path, tmp_path: Path) -> None:
+    """The whole round, as a command. SIGTERM comes after the first network's first validation.
+
+    Then the round starts no more work and writes what it has.
+    """
     folder, out = machine(packed, tmp_path / "gpu"), tmp_path / "out"
     command = ["run", "1000", out, "--plan", packed / "plan.yaml", "--folder", folder, "--no-checks", "--workers", "1"]
     process = subprocess.Popen(
@@ -378,13 +387,14 @@ def test_a_round_that_is_stopped_brings_back_what_it_has(packed: Path, tmp_path:
     first = tmp_path / "in" / "first"
     assert len(FaceAligner.from_pretrained(str(first / "best")).scheme) == 4
     assert json.loads((first / "metrics.jsonl").read_text().splitlines()[0])["nme"] > 0
-    result = first / "result.json"  # a machine that is too slow to end the step in time kills the training
+    # on a slow machine the step does not end in time and the training is killed; then there is no result
+    result = first / "result.json"
     assert not result.is_file() or not json.loads(result.read_text())["completed"]
     assert "decoded in" in (tmp_path / "in" / "training.log").read_text()
     assert not (tmp_path / "in" / "second").exists()
 
 
-def test_the_rest_comes_by_a_further_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rest_is_returned_by_a_further_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = Config(scheme_from_dict(SCHEME), **Size(1, width=0.25, head_channels=64, input_size=128)._asdict())
     for name in ("a", "b"):
         save_checkpoint(tmp_path / "round" / name / "best", HIHNet(4, *config.size), config)

@@ -1,4 +1,4 @@
-"""Model cards and publishing: the real huggingface_hub client against the server in loopback_hub."""
+"""Model cards and publishing: the real huggingface_hub client talks to the server in loopback_hub."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def row() -> ManifestRow:
 
 
 @pytest.mark.parametrize("name", read_manifest())
-def test_card_tells_what_the_manifest_does(name: str) -> None:
+def test_card_has_the_content_of_the_manifest(name: str) -> None:
     row = read_manifest()[name]
     card = huggingface_hub.ModelCard(row_card(row, [REPORT], "user/repo"))
     assert (card.data.license, card.data.license_name) == ("other", row.license)  # type: ignore[attr-defined]
@@ -58,7 +58,7 @@ def test_card_tells_what_the_manifest_does(name: str) -> None:
         assert metric["command"] in card.text
 
 
-def test_published_checkpoint_is_found_by_its_row(
+def test_a_published_checkpoint_is_found_by_its_row(
     hub: LoopbackHub, row: ManifestRow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "package").mkdir()
@@ -81,7 +81,7 @@ def test_published_checkpoint_is_found_by_its_row(
     refs = huggingface_hub.HfApi().list_repo_refs(REPO)
     assert {tag.name: tag.target_commit for tag in refs.tags} == {"v1": revision, "v1.0": revision}
 
-    # whoever has that manifest and no file gets it from there
+    # a user with this manifest and without the file downloads the file from the repository
     written = read_manifest(tmp_path / "package" / MANIFEST)
     assert (written[row.id].repo_id, written[row.id].revision) == (REPO, revision)
     others = {name: other for name, other in read_manifest().items() if name != row.id}
@@ -115,7 +115,10 @@ def test_card_command(row: ManifestRow, tmp_path: Path) -> None:
 
 
 def test_a_trained_network_becomes_a_row(row: ManifestRow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Float16 weights where the manifest looks for them; the old network's figures and place on the Hub are gone."""
+    """The float16 weights are where the manifest looks for them.
+
+    The old network's figures and its repository on the Hub are removed from the row.
+    """
     shutil.copy(manifest_path(), tmp_path / MANIFEST)
     monkeypatch.setattr("hih_align.hub.manifest.manifest_path", lambda: tmp_path / MANIFEST)
     monkeypatch.setattr("hih_align.hub.manifest.packaged_weights", lambda: tmp_path / "package")
@@ -136,14 +139,14 @@ def test_a_trained_network_becomes_a_row(row: ManifestRow, tmp_path: Path, monke
         torch.testing.assert_close(loaded.state_dict()[name].float(), value.float(), rtol=1e-3, atol=1e-4)
 
 
-def test_the_users_command_line_has_none_of_it() -> None:
+def test_the_users_command_line_has_no_maintainer_commands() -> None:
     from hih_align.cli.app import COMMANDS
 
     assert not {"card", "ship", "publish"} & set(COMMANDS)
 
 
 def test_the_script(row: ManifestRow, tmp_path: Path) -> None:
-    """As a maintainer starts it; errors are a line."""
+    """The script runs as a maintainer starts it, and an error is one line."""
     words = [sys.executable, str(ROOT / "tools" / "weights.py"), "card"]
     done = subprocess.run([*words, row.id], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout == row_card(row)
