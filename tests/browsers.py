@@ -1,4 +1,4 @@
-"""A real browser, Debian's Chromium by Playwright, and the real app, served by this process."""
+"""A real browser (Debian's Chromium, driven by Playwright) and the real app, served by this process."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ import numpy as np
 import PIL.Image
 import pytest
 
-#: Names of the program, of which Debian's is the first.
+#: Names of the program. Debian uses the first.
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
-#: Seconds that a page may take; a shared machine is slow.
+#: Seconds that a page may take. The limit is high because a shared machine is slow.
 PATIENCE = float(os.environ.get("HIH_ALIGN_PATIENCE", 60))
 
 
 def lacking(reason: str) -> None:
-    """Without a browser a test skips; where HIH_ALIGN_REQUIRE_BROWSER is set, it fails."""
-    if os.environ.get("HIH_ALIGN_REQUIRE_BROWSER"):  # set by `.ci/run`, and by no other CI
+    """Skip the test because there is no browser; fail the test if HIH_ALIGN_REQUIRE_BROWSER is set."""
+    if os.environ.get("HIH_ALIGN_REQUIRE_BROWSER"):  # `.ci/run` sets the variable; no other CI does
         pytest.fail(f"{reason}, and HIH_ALIGN_REQUIRE_BROWSER is set", pytrace=False)
     pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Chromium without a window, with a camera that sees the astronaut."""
+    """Chromium without a window. Its camera shows the astronaut."""
     program = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if program is None:
         lacking("needs Chromium (apt-get install chromium), which is not here")
@@ -55,18 +55,18 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @dataclass(eq=False)
 class Visit:
-    """A page that is open, and what it has asked for.
+    """An open page, and the requests that it has sent.
 
     Attributes:
-        page: Playwright's.
-        asked: addresses of all its requests.
+        page: the page object of Playwright.
+        asked: the addresses of all requests.
     """
 
     page: Any
     asked: list[str] = field(default_factory=list)
 
     def elsewhere(self) -> list[str]:
-        """Requests that have left this machine."""
+        """Requests to other machines."""
         return [
             url for url in self.asked if urlsplit(url).scheme in ("http", "https", "ws", "wss", "ftp") and _far(url)
         ]
@@ -78,9 +78,10 @@ def _far(url: str) -> bool:
 
 @pytest.fixture
 def visits(browser: Any, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
-    """``visits(address)`` opens a page of its own. At the end its picture is kept; it must have asked only 127.0.0.1.
+    """``visits(address)`` opens a new page.
 
-    Pictures go to the folder HIH_ALIGN_SCREENSHOTS, where it is set, else to the test's own folder.
+    At the end of the test, a picture of each page is saved, and the page must have sent requests only to 127.0.0.1.
+    Pictures go to the folder that HIH_ALIGN_SCREENSHOTS names, else to the test's temporary folder.
     """
     opened: list[Visit] = []
 
@@ -107,13 +108,13 @@ def visits(browser: Any, request: pytest.FixtureRequest, tmp_path: Path) -> Iter
 
 @pytest.fixture(scope="session")
 def detector_file(shared: Path) -> Path:
-    """YuNet's file, without which no faces are found."""
+    """YuNet's file. Without it no faces are found."""
     return shared / "weights" / "face_detection_yunet_2023mar.onnx"
 
 
 @pytest.fixture(scope="session")
 def served(detector_file: Path) -> Iterator[str]:
-    """The address of the app."""
+    """The address of the demo app."""
     if find_spec("gradio") is None:
         lacking("needs Gradio (pip install 'hih-align[demo]'), which is not here")
     from hih_align.demo.session import private_folder
@@ -134,7 +135,7 @@ def served(detector_file: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def photograph(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The astronaut as a PNG."""
+    """The astronaut as a PNG file."""
     import skimage.data
 
     image: Any = skimage.data.astronaut
@@ -145,14 +146,14 @@ def photograph(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def other_photograph() -> Path:
-    """Grace Hopper, of matplotlib."""
+    """The photograph of Grace Hopper from matplotlib."""
     import matplotlib.cbook
 
     return Path(str(matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)))
 
 
 def _film(path: Path) -> None:
-    """The astronaut, moving to and fro, as frames of JPEG one after the other."""
+    """Write a film of the moving astronaut: JPEG frames, one after the other."""
     import cv2
     import skimage.data
 

@@ -18,23 +18,25 @@ from hypothesis import settings
 from made_faces import faces  # noqa: F401  # a fixture
 from numpy.typing import NDArray
 
-# under pytest-xdist every worker would take all cores for itself
+# without this limit, every worker of pytest-xdist uses all cores
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     threads = max(1, (os.cpu_count() or 1) // workers)
     torch.set_num_threads(threads)
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # of the processes that tests start
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # for the processes that tests start
 
-# else OpenVINO's converter reports each conversion over the network, by a process of its own; its makers' word for "no"
+# Without this variable, OpenVINO's converter starts a process that reports each conversion over the network. If the
+# variable is set, the converter reports nothing
 os.environ.setdefault("TF_BUILD", "tests of hih-align")
 
-# a shared machine is no stopwatch; and what CI finds must be there when it is looked for
+# no deadlines, because times on a shared machine vary; in CI always the same examples, so that a failure can be
+# repeated
 settings.register_profile("hih_align", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("hih_align")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:
-    """Say how a worker of pytest-xdist died: which signal, if any, ended it. xdist says only that it is gone."""
+    """Print the signal or the exit status that ended a worker of pytest-xdist. xdist does not print them."""
     popen = getattr(getattr(node.gateway, "_io", None), "popen", None)
     if error and popen is not None:
         with suppress(subprocess.TimeoutExpired):
@@ -50,11 +52,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def shared_folder(checkout: Path) -> Path:
-    """``shared`` beside a checkout. Without it a test skips; where HIH_ALIGN_REQUIRE_SHARED is set, it fails."""
+    """The folder ``shared`` beside a checkout.
+
+    Without the folder the test is skipped; if HIH_ALIGN_REQUIRE_SHARED is set, the test fails.
+    """
     folder = checkout.parent / "shared"
     if not folder.is_dir():
         reason = f"needs {folder}, which is not here"
-        if os.environ.get("HIH_ALIGN_REQUIRE_SHARED"):  # set by `.ci/run`, and by no other CI
+        if os.environ.get("HIH_ALIGN_REQUIRE_SHARED"):  # `.ci/run` sets the variable; no other CI does
             pytest.fail(f"{reason}, and HIH_ALIGN_REQUIRE_SHARED is set", pytrace=False)
         pytest.skip(reason)
     return folder
@@ -62,7 +67,7 @@ def shared_folder(checkout: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of data, weights and reference values beside the checkout, see `shared_folder`."""
+    """The folder with data, weights and reference values beside the checkout, see `shared_folder`."""
     return shared_folder(Path(__file__).resolve().parents[1])
 
 
@@ -75,5 +80,5 @@ def astronaut() -> NDArray[np.uint8]:
 
 @pytest.fixture
 def astronaut_box() -> tuple[float, float, float, float]:
-    """Box of the astronaut's face, brow to chin."""
+    """Box of the astronaut's face, from the eyebrows to the chin."""
     return (177, 80, 275, 200)

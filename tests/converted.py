@@ -1,4 +1,4 @@
-"""A network that runtimes need not convert: that takes seconds of every test."""
+"""A network that is converted once for each runtime, because a conversion takes seconds in every test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from hih_align.hub.checkpoints import WEIGHTS_FILE, save_weights
 
 @pytest.fixture(scope="session")
 def converted_nano(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    """What ``from_pretrained`` takes to run HIH_N/300w by a runtime: of those that convert, what is converted."""
+    """A function: runtime -> the model's name for ``from_pretrained``, to run HIH_N/300w in this runtime.
+
+    For a runtime that would convert the network, the name is a folder with the exported network.
+    """
 
     @cache
     def name(backend: str) -> str:
@@ -23,7 +26,7 @@ def converted_nano(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
         aligner = FaceAligner.from_pretrained("HIH_N/300w", device="cpu")
         out = tmp_path_factory.mktemp("nano") / backend
         export.export(aligner, out, "onnx" if backend == "onnxruntime" else "openvino")
-        save_weights(aligner.network, out / WEIGHTS_FILE)  # for heatmaps
+        save_weights(aligner.network, out / WEIGHTS_FILE)  # heatmaps need the weights
         return str(out)
 
     return name

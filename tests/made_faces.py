@@ -1,4 +1,4 @@
-"""Faces made of four coloured discs, a data set of them, and a recipe that trains on them in a second."""
+"""Made-up faces of four coloured discs, a data set of these faces, and a recipe that trains on them in a second."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SCHEME = {
 
 
 def write_faces(folder: Path, count: int, seed: int, missing: int = 0) -> Path:
-    """A COCO file of pictures with four coloured discs, which are the landmarks."""
+    """Write a COCO file and its images; each image shows four coloured discs, whose centres are the landmarks."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     images, annotations = [], []
@@ -68,7 +68,7 @@ def faces(tmp_path_factory) -> tuple[Dataset, Dataset]:
 
 
 def small(**changes: object) -> Recipe:
-    """Two stages of an epoch of three steps each."""
+    """A recipe with two stages. Each stage has one epoch of three steps."""
     stages = [
         {"epochs": 1, "size": 64, "batch": 2, "lr": 5e-4, "warmup": 0.5},
         {"epochs": 1, "size": 64, "batch": 2, "lr": 5e-4, "subpixel": False},

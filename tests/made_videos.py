@@ -1,4 +1,4 @@
-"""Videos of photographs that move in a known way: scikit-image's astronaut and matplotlib's Grace Hopper."""
+"""Videos in which photographs move in a known way: scikit-image's astronaut and matplotlib's Grace Hopper."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ SAMPLES = 44100
 
 
 def astronaut() -> tuple[Array, Array]:
-    """A photograph, and the box of its face, brow to chin."""
+    """A photograph, and the box of its face from the eyebrows to the chin."""
     image: Array = skimage.data.astronaut()  # type: ignore[no-untyped-call]
     return image[:300, 80:380], np.array((97.0, 80.0, 195.0, 200.0))
 
 
 def hopper() -> tuple[Array, Array]:
-    """The same of another person."""
+    """A photograph of another person, and the box of its face."""
     from matplotlib.cbook import get_sample_data
 
     with get_sample_data("grace_hopper.jpg") as file:
@@ -34,7 +34,7 @@ def hopper() -> tuple[Array, Array]:
 
 
 def placing(box: Array, centre: tuple[float, float], side: float) -> Array:
-    """(2, 3) that puts a face's box of that longer side at a centre."""
+    """The (2, 3) matrix that moves a face's box to a centre and scales its longer side to ``side``."""
     scale = side / (box[2:] - box[:2]).max()
     return np.array(
         [[scale, 0, centre[0] - scale * (box[0] + box[2]) / 2], [0, scale, centre[1] - scale * (box[1] + box[3]) / 2]]
@@ -42,7 +42,7 @@ def placing(box: Array, centre: tuple[float, float], side: float) -> Array:
 
 
 def scene(size: tuple[int, int], faces: Iterable[tuple[Array, Array]]) -> Array:
-    """(H, W, 3): photographs put onto a grey picture of (width, height) by their maps."""
+    """A grey picture of (width, height), (H, W, 3), onto which each photograph is drawn by its matrix."""
     canvas = np.full((size[1], size[0], 3), 90, np.uint8)
     for image, matrix in faces:
         there = cv2.warpAffine(np.full(image.shape[:2], 255, np.uint8), matrix, size) > 250
@@ -62,11 +62,11 @@ def write_video(
     """A video of 30 frames a second, with a tone of 440 Hz.
 
     Args:
-        path: of the file.
+        path: the path of the file.
         frames: (H, W, 3) uint8 RGB.
         codec, sound: encoders.
-        turned: degrees counter-clockwise by which players shall turn it.
-        ticks: when a frame is shown, in thirty thousandths of a second.
+        turned: the angle in degrees, counter-clockwise, by which players must rotate the video.
+        ticks: a function from a frame's number to the time when the frame is shown, in 1/30000 s.
     """
     import av
 
@@ -97,7 +97,7 @@ def write_video(
 
 
 def read_back(path: Path) -> tuple[list[Array], list[float], int, str | None]:
-    """Frames, their times, how many samples of sound there are, and how that is coded."""
+    """Frames, their times in seconds, the number of sound samples, and the codec of the sound."""
     import av
 
     with av.open(str(path)) as file:

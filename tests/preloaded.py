@@ -1,6 +1,7 @@
-"""A function in a process of its own that has loaded PyTorch already: forked from one that has done nothing else.
+"""Run a function in a new process that has already loaded PyTorch.
 
-For tests whose claim is what a process does, and not how it starts: loading PyTorch takes seconds.
+The process is forked from a server process, which has only loaded PyTorch and other packages. Loading PyTorch takes
+seconds. This module is for tests of what a process does; tests of how a process starts must start a real one.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 _server: Any = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
-# not hih_align: the server does not know the checkout's folder, and could find another one
+# without hih_align, because the server does not know the checkout's folder and could import another installation
 _server.set_forkserver_preload(["torch", "cv2", "skimage.data", "huggingface_hub", "typer"])
 
 
 @dataclass(frozen=True)
 class Done:
-    """How a process ended, as `subprocess.CompletedProcess` says it."""
+    """The result of a process, with the fields of `subprocess.CompletedProcess`."""
 
     returncode: int
     stdout: str
@@ -28,10 +29,10 @@ class Done:
 
 
 def run(function: Callable[..., Any], *arguments: Any, timeout: float = 600) -> Done:
-    """Call a function of a module, with arguments that can be pickled.
+    """Call a function of a module in a new process, with arguments that can be pickled.
 
     Raises:
-        TimeoutError: after ``timeout`` seconds; the process is ended.
+        TimeoutError: the function took longer than ``timeout`` seconds; its process was killed.
     """
     with tempfile.TemporaryDirectory() as folder:
         written = [Path(folder, name) for name in ("stdout", "stderr")]

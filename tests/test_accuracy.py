@@ -1,6 +1,7 @@
 """Accuracy on the faces that the paper reports: 300-W's common test, LFPW half, 224 faces.
 
-All of them by PyTorch are ``slow``. ``accuracy`` is a CI step: every third face, by the fastest runtime.
+Tests with all faces in PyTorch are marked ``slow``. The test marked ``accuracy`` is a step of CI of its own: it uses
+every third face and the fastest runtime.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ Array = NDArray[Any]
 
 
 class Faces(NamedTuple):
-    """Photographs, boxes (N, 4), and points (N, 68, 2) of their faces."""
+    """Photographs, boxes (N, 4), and the faces' points (N, 68, 2)."""
 
     photographs: list[Path]
     boxes: Array
@@ -31,7 +32,7 @@ class Faces(NamedTuple):
         return Faces(*(part[::3] for part in self))
 
     def jittered(self) -> Faces:
-        """Boxes moved by up to 10 % of their sides, and scaled by 0.8 to 1.3."""
+        """The same faces, with boxes moved by up to 10 % of their sides and scaled by 0.8 to 1.3."""
         random = np.random.default_rng(5)
         sides = self.boxes[:, 2:] - self.boxes[:, :2]
         centres = (self.boxes[:, :2] + self.boxes[:, 2:]) / 2 + random.uniform(-0.1, 0.1, sides.shape) * sides
@@ -59,14 +60,14 @@ def lfpw(shared: Path) -> Faces:
 
 
 def papers_decoder(shared: Path, backend: str) -> FaceAligner:
-    """Released weights, read as the paper reads them."""
+    """The released weights with the paper's decoder."""
     released = load_released(shared / "weights" / "hih_t_300w.pth")
     return FaceAligner(released.network, Config(SCHEMES["300w"], 1), decode="argmax", device="cpu", backend=backend)
 
 
 @pytest.mark.slow
 def test_accuracy_of_the_papers_decoder(lfpw: Faces, shared: Path) -> None:
-    """The figure that the README of these weights gives for it."""
+    """The NME is the one that the README of these weights gives for the paper's decoder."""
     assert lfpw.nme(papers_decoder(shared, "torch"), refine=0) == pytest.approx(3.66, abs=0.05)
 
 
@@ -80,7 +81,7 @@ def test_accuracy_and_robustness_of_the_defaults(lfpw: Faces) -> None:
 
 @pytest.mark.accuracy
 def test_accuracy_of_a_third(lfpw: Faces, shared: Path) -> None:
-    """The bounds of the whole hold on every third face as well; the paper's decoder has 3.66 on the whole."""
+    """Every third face has the same bounds as the whole set. On the whole set the paper's decoder has 3.66."""
     third = lfpw.every_third()
     assert len(third.boxes) == 75
     aligner = FaceAligner.from_pretrained("HIH_T", device="cpu", backend="auto", dtype="float32")

@@ -1,7 +1,8 @@
-"""`aligner.FaceAligner`: the one call that the library is for.
+"""`aligner.FaceAligner`: the central class of the library.
 
-Real weights on a real photograph where those matter. Where only the way there does, two small networks: one that finds
-coloured dots, so that the exact result is known, and an untrained one, which makes something of every pixel.
+Tests use real weights and a real photograph where the weights matter. Other tests use two small networks. One of them
+finds coloured dots, so that the exact result is known. The other one is untrained, and its result depends on every
+pixel.
 """
 
 from __future__ import annotations
@@ -34,16 +35,16 @@ from hih_align.crops import tight_box
 from hih_align.method.decoder import Rounding
 from hih_align.method.network import MEAN, STD, DecimalHead, Residual, StackedHourglass, Unit
 
-#: The astronaut's face, brow to chin and jaw to jaw.
+#: The astronaut's face, from the eyebrows to the chin and from jaw to jaw.
 BOX = np.array((177.0, 80.0, 275.0, 200.0))
-#: Eyes, nose tip and mouth corners of the astronaut, read off an enlarged print.
+#: Eyes, nose tip and mouth corners of the astronaut, read by eye from an enlarged image.
 FIVE = np.array([(203.2, 101.3), (246.8, 103.1), (225.4, 127.6), (202.2, 140.0), (244.0, 141.2)])
 
 Array = NDArray[Any]
 
 
 COLOURS = [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, 0, 1), (0, 1, 1)]
-#: Where a face of dots has them, as shares of its box.
+#: Positions of the dots in a face, as fractions of the face's box.
 DOTS = np.array([(0, 0.1), (1, 0), (0.4, 0.5), (0.1, 1), (0.9, 0.8), (0.5, 0.2)])
 DOT_SCHEME = Scheme(
     id="dots", names=tuple("abcdef"), mirror=(), contours=((0, 1, 2),), five=((0,), (1,), (2,), (3,), (4,))
@@ -51,7 +52,7 @@ DOT_SCHEME = Scheme(
 
 
 class DotTrunk(nn.Module):
-    """Integer heatmaps of coloured dots: a network of which it is known what it should find."""
+    """A network whose result is known: its integer heatmaps show coloured dots."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +74,8 @@ class NoDecimals(nn.Module):
 def dot_aligner() -> FaceAligner:
     network = HIHNet(len(COLOURS), 1)
     network.trunk, network.decimal_head = DotTrunk(), NoDecimals()  # type: ignore[assignment]
-    # heatmap pixels are means of 4 x 4 crop pixels, the centre of which is at 1.5: 3 cells of 1/8 of 4 pixels
+    # A heatmap pixel is the mean of 4 x 4 crop pixels, whose centre is at 1.5. This is cell 3 of the 8 cells in 4
+    # pixels
     decoder = Decoder("expectation", radius=8, power=2, bin_offset=3 - 3.5)
     return FaceAligner(network, Config(DOT_SCHEME, stacks=1, name="dots", decoder=decoder), device="cpu")
 
@@ -84,7 +86,7 @@ def dots_of(box: Any) -> Array:
 
 
 def paint(height: int, width: int, boxes: Any) -> Array:
-    """Faces of dots on black."""
+    """A black image with faces of dots."""
     image = np.zeros((height, width, 3))
     y, x = np.mgrid[:height, :width]
     for box in np.reshape(boxes, (-1, 4)):
@@ -95,7 +97,7 @@ def paint(height: int, width: int, boxes: Any) -> Array:
 
 
 def small_aligner(scheme: Scheme, **config: Any) -> FaceAligner:
-    """HIHNet's parts, narrow and untrained: fast, and what it finds depends on every pixel."""
+    """The parts of HIHNet, narrow and untrained: the network is fast, and its result depends on every pixel."""
     torch.manual_seed(0)
     network = HIHNet(len(scheme), 1)
     network.trunk = StackedHourglass(len(scheme), 1, channels=16)
@@ -126,13 +128,16 @@ def wflw() -> FaceAligner:
 
 @pytest.fixture(scope="module")
 def noise() -> Array:
-    """A photograph's stand-in for the small network."""
+    """An image of noise, used by the small network in place of a photograph."""
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
     return cv2.resize(image, (320, 240), interpolation=cv2.INTER_CUBIC)
 
 
 def equal(a: Landmarks, b: Landmarks, atol: float = 1e-3) -> None:
-    """The same faces; float32 sums in another order (another batch size) may differ in the last digits."""
+    """Check that the faces are the same.
+
+    Another batch size changes the order of float32 sums, and so the last digits.
+    """
     assert (a.scheme, a.model, a.several) == (b.scheme, b.model, b.several)
     assert a.points.shape == b.points.shape
     np.testing.assert_allclose(a.points, b.points, atol=atol, rtol=0)
@@ -145,7 +150,7 @@ def off(a: Array, b: Array) -> Array:
     return np.linalg.norm(np.asarray(a, np.float64) - b, axis=-1)
 
 
-# the interface that the issue fixes, so that others can code against it
+# the signatures: other programs depend on them
 
 
 @pytest.mark.parametrize(
@@ -167,7 +172,8 @@ def off(a: Array, b: Array) -> Array:
     ],
 )
 def test_signatures(method: Callable[..., Any], expected: str) -> None:
-    parameters = list(inspect.signature(method).parameters.values())[1:]  # self, or the model, whose name is free
+    # without self; from_pretrained has the model first, under a name that may change
+    parameters = list(inspect.signature(method).parameters.values())[1:]
     if parameters and parameters[0].name == "model":
         parameters = parameters[1:]
     words = [word.partition("=") for word in expected.split()]
@@ -188,7 +194,7 @@ def test_from_pretrained_takes_the_model_first(w300: FaceAligner) -> None:
     assert w300.scheme is SCHEMES["300w"]
 
 
-# what comes out
+# results
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +219,7 @@ def test_finds_the_astronauts_face(w300: FaceAligner, wflw: FaceAligner, face68:
         assert face.scheme is aligner.scheme
         assert (face.bbox.shape, face.bbox.dtype) == ((4,), np.float32)
         np.testing.assert_array_equal(face.bbox, BOX)
-        assert off(face.five_points(), FIVE).max() < 2.5  # of a face of 98 x 120 px
+        assert off(face.five_points(), FIVE).max() < 2.5  # pixels; the face has 98 x 120 px
         assert face.model == aligner.config.name
         assert json.loads(json.dumps(face.to_dict()))["scheme"] == aligner.scheme.id
         np.testing.assert_allclose(tight_box(face.points), (178, 88, 272, 178), atol=4)
@@ -274,7 +280,7 @@ def test_more_boxes_than_a_batch(dots: FaceAligner) -> None:
     np.testing.assert_allclose(faces.points, [dots_of(box) for box in boxes], atol=0.1)
 
 
-def test_what_is_given_stays_as_it_is(small: FaceAligner, noise: Array) -> None:
+def test_arguments_are_not_changed(small: FaceAligner, noise: Array) -> None:
     image, box = noise.copy(), np.array((10.0, 20, 100, 120))
     face = small.align(image, box)
     np.testing.assert_array_equal(image, noise)
@@ -309,7 +315,8 @@ IMAGES: dict[str, Callable[[Array, Path], Any]] = {
         exif=b"Exif\0\0" + EXIF_6,  # type: ignore[has-type]
     ),
 }
-#: Big-endian TIFF with one entry: orientation (0x0112), a short, 6: turn by 90 degrees clockwise to see it upright.
+#: Big-endian TIFF with one entry: tag 0x0112 (orientation), type short, value 6 (rotate by 90 degrees clockwise to
+#: view).
 EXIF_6 = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
 
 GREYS: dict[str, Callable[[Array, Path], Any]] = {
@@ -328,7 +335,8 @@ def test_every_kind_of_image_gives_the_same_points(small: FaceAligner, noise: Ar
     box = (40, 50, 140, 150)
     expected = small.align(noise, box)
     equal(small.align(IMAGES[kind](noise, tmp_path), box), expected, atol=0)
-    assert off(small.align(255 - noise, box).points, expected.points).mean() > 1  # or it would mean nothing
+    # another image gives other points; otherwise the check above would prove nothing
+    assert off(small.align(255 - noise, box).points, expected.points).mean() > 1
 
 
 @pytest.mark.parametrize("kind", GREYS)
@@ -345,7 +353,7 @@ def test_heatmaps(w300: FaceAligner, astronaut: Array) -> None:
     assert (maps.integer.shape, maps.integer.dtype) == ((68, 64, 64), np.float32)
     assert (maps.decimal.shape, maps.decimal.dtype) == ((68, 8, 8), np.float32)
     assert (maps.crop.shape, maps.crop.dtype) == ((256, 256, 3), np.uint8)
-    # the paper's decoding (Eq. 4) by hand: integer argmax + decimal argmax / 8, in crop pixels / 4
+    # the paper's decoder (Eq. 4), written out: integer argmax + decimal argmax / 8, in crop pixels / 4
     pixel, cell = (
         np.stack(np.unravel_index(m.reshape(68, -1).argmax(1), m.shape[1:])[::-1], -1)
         for m in (maps.integer, maps.decimal)
@@ -357,7 +365,7 @@ def test_heatmaps(w300: FaceAligner, astronaut: Array) -> None:
     assert (maps.transform.x, maps.transform.y, maps.transform.side) == (226, 140, pytest.approx(side))
 
 
-# refining, mirroring
+# refining and mirroring
 
 
 def test_refine_runs_on_the_box_of_the_points(w300: FaceAligner, astronaut: Array) -> None:
@@ -367,13 +375,13 @@ def test_refine_runs_on_the_box_of_the_points(w300: FaceAligner, astronaut: Arra
         by_hand = w300.align(astronaut, tight_box(before), refine=0).points
         np.testing.assert_allclose(after, by_hand, atol=0.02)
         assert off(after, before).max() > 0.05
-    # that is what it is for: the result depends less on the box
+    # the purpose of refining: the result depends less on the box
     apart = [off(points[n], w300.align(astronaut, BOX, refine=n).points).mean() for n in (0, 1)]
     assert apart[1] < 0.6 * apart[0]
 
 
 @pytest.mark.parametrize("default", [0, 1, 2])
-def test_refine_none_means_the_checkpoints(noise: Array, default: int) -> None:
+def test_refine_none_uses_the_checkpoints_default(noise: Array, default: int) -> None:
     aligner = small_aligner(DOT_SCHEME, refine=default)
     box = (40, 50, 140, 150)
     found = [aligner.align(noise, box, refine=passes) for passes in (0, 1, 2)]
@@ -407,15 +415,18 @@ def test_mirror_averages_both_views(small: FaceAligner, noise: Array) -> None:
 
 
 @pytest.mark.parametrize("mirror", [False, True])
-def test_a_decoders_shift_points_the_same_way_mirrored_or_not(small: FaceAligner, noise: Array, mirror: bool) -> None:
+def test_a_decoders_shift_has_the_same_direction_in_mirrored_views(
+    small: FaceAligner, noise: Array, mirror: bool
+) -> None:
     shifted = FaceAligner(small.network, small.config, device="cpu", decode=replace(small.decoder, shift=(0.5, -0.25)))
     expected, got = (a.align(noise, (40, 50, 140, 150), refine=0, mirror=mirror).points for a in (small, shifted))
     pixel = 1.25 * 100 / 64  # image pixels per heatmap pixel
     np.testing.assert_allclose(got - expected, np.broadcast_to((0.5 * pixel, -0.25 * pixel), got.shape), atol=1e-3)
 
 
-def test_mirror_keeps_the_place(dots: FaceAligner, w300: FaceAligner, astronaut: Array) -> None:
-    # found exactly in both views; for dots, which say what they are by colour, no two are exchanged
+def test_mirror_keeps_the_positions(dots: FaceAligner, w300: FaceAligner, astronaut: Array) -> None:
+    # the points are exact in both views; for dots, no left point is exchanged with a right one, because colours
+    # identify them
     for box in ((40, 50, 140, 150), (40.3, 50.6, 101.1, 150.2), (30, 60, 91, 120)):
         points = dots.align(paint(200, 190, box), box, mirror=True).points
         np.testing.assert_allclose(points, dots_of(box), atol=0.1)
@@ -427,8 +438,9 @@ def test_a_mirrored_face_has_mirrored_points(w300: FaceAligner, face68: Landmark
     order = w300.scheme.permutation
     assert order is not None
     there = w300.align(np.ascontiguousarray(astronaut[:, ::-1]), (511 - 275, 80, 511 - 177, 200))
-    shift = w300.decoder.shift[0] * 1.25 * 120 / 64  # of labels, towards the right in both views
-    assert off(there.points[order] * (-1, 1) + (511 + 2 * shift, 0), face68.points).mean() < 1.2  # of 98 x 120 px
+    shift = w300.decoder.shift[0] * 1.25 * 120 / 64  # the shift corrects the labels, to the right in both views
+    # pixels; the face has 98 x 120 px
+    assert off(there.points[order] * (-1, 1) + (511 + 2 * shift, 0), face68.points).mean() < 1.2
     assert off(there.points * (-1, 1) + (511, 0), face68.points).mean() > 20  # left and right are exchanged
 
 
@@ -439,7 +451,7 @@ def test_mirror_needs_pairs(noise: Array) -> None:
         aligner.align(noise, (40, 50, 140, 150), mirror=True)
 
 
-# where the face is, and how large
+# position and size of the face
 
 
 @pytest.mark.parametrize(
@@ -458,7 +470,7 @@ def test_mirror_needs_pairs(noise: Array) -> None:
 def test_points_are_pixels_of_the_image(dots: FaceAligner, box: tuple[float, ...], refine: int) -> None:
     image = paint(round(box[3] * 1.2), round(box[2] * 1.3), box)
     face = dots.align(image, box, refine=refine)
-    # a confusion of pixel centres and edges, in image, crop or heatmap, would be half a pixel
+    # an error between pixel centres and pixel edges, in the image, the crop or the heatmap, would be half a pixel
     side = max(box[2] - box[0], box[3] - box[1])
     np.testing.assert_allclose(face.points, dots_of(box), atol=0.3 if side < 20 else max(0.08, 6e-4 * side))
 
@@ -467,7 +479,7 @@ def test_points_are_pixels_of_the_image(dots: FaceAligner, box: tuple[float, ...
 def test_points_of_boxes_partly_outside(dots: FaceAligner, box: tuple[float, ...]) -> None:
     side = max(box[2] - box[0], box[3] - box[1])
     expected = dots_of(box)
-    seen = ((expected > 0.16 * side) & (expected < 199 - 0.16 * side)).all(1)  # 3 sigma from the border
+    seen = ((expected > 0.16 * side) & (expected < 199 - 0.16 * side)).all(1)  # at least 3 sigma from the border
     assert 2 <= seen.sum() < 6
     face = dots.align(paint(200, 200, box), box, refine=0)
     np.testing.assert_allclose(face.points[seen], expected[seen], atol=0.1)
@@ -506,14 +518,14 @@ def test_tiny_face(wflw: FaceAligner, face98: Landmarks, astronaut: Array) -> No
     face = wflw.align(cv2.resize(astronaut, (64, 64), interpolation=cv2.INTER_AREA), (BOX + 0.5) / 8 - 0.5)
     assert face.bbox[2] - face.bbox[0] == pytest.approx(12.25)
     distance = off((face.points + 0.5) * 8 - 0.5, face98.points)
-    assert distance.mean() < 10  # 1.2 of its own pixels
+    assert distance.mean() < 10  # pixels, 1.2 of the tiny face's own
 
 
 def test_faces_partly_outside(w300: FaceAligner, face68: Landmarks, astronaut: Array) -> None:
     whole = face68.points
     for cut, seen in (
-        (astronaut[110:], whole[:, 1] > 110),  # the brows are gone
-        (astronaut[:, :235], whole[:, 0] < 235),  # the right eye is gone
+        (astronaut[110:], whole[:, 1] > 110),  # the eyebrows are cut off
+        (astronaut[:, :235], whole[:, 0] < 235),  # the right eye is cut off
     ):
         shift = np.array((0, 512 - cut.shape[0]))
         points = w300.align(np.ascontiguousarray(cut), BOX - np.tile(shift, 2)).points + shift
@@ -530,7 +542,7 @@ def test_boxes_at_and_over_every_border(small: FaceAligner, noise: Array, box: t
     assert face.bbox.tolist() == pytest.approx(box)
 
 
-def test_scores_tell_a_face_from_none(w300: FaceAligner, wflw: FaceAligner, astronaut: Array) -> None:
+def test_scores_separate_a_face_from_background(w300: FaceAligner, wflw: FaceAligner, astronaut: Array) -> None:
     boxes = np.array([BOX, (350, 300, 450, 420), (0, 0, 120, 140), (20, 300, 140, 440)])
     for aligner in (w300, wflw):
         faces = aligner.align(astronaut, boxes, refine=0)
@@ -546,7 +558,7 @@ def test_scores_tell_a_face_from_none(w300: FaceAligner, wflw: FaceAligner, astr
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Any], list[Any]]:
-    """Images of many sizes and kinds, and boxes of every count and kind."""
+    """Images of many sizes and kinds, and boxes of each number and kind."""
     folder = tmp_path_factory.mktemp("mixed")
     three = [(20.0, 30, 90, 100), (120.5, 40, 180, 110.25), (50, 140, 140, 220)]
     two = [(60.0, 80, 460, 560), (400, 600, 520, 700)]
@@ -569,7 +581,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Any], list[Any
     ("batch_size", "refine", "mirror"),
     [(1, None, False), (2, 0, True), (3, 2, False), (4, 1, True), (5, 0, False), (32, 1, False)],
 )
-def test_align_batch_is_align_face_by_face(
+def test_align_batch_gives_the_same_as_align(
     dots: FaceAligner, mixed: tuple[list[Any], list[Any]], batch_size: int, refine: int | None, mirror: bool
 ) -> None:
     results = dots.align_batch(*mixed, batch_size=batch_size, refine=refine, mirror=mirror)
@@ -601,10 +613,10 @@ def test_align_batch_takes_generators(dots: FaceAligner, mixed: tuple[list[Any],
 
 
 @pytest.mark.parametrize(("device", "most"), [("cpu", 32), ("cuda", 512)])
-def test_align_and_align_batch_have_one_rule(
+def test_align_and_align_batch_have_the_same_batch_limits(
     small: FaceAligner, noise: Array, monkeypatch: pytest.MonkeyPatch, device: str, most: int
 ) -> None:
-    """What goes through the network together, without one: no GPU is needed."""
+    """The batch sizes are recorded without running a network, so the test needs no GPU."""
     batches: list[int] = []
 
     def run(faces: Any, rules: Any, mirror: bool) -> None:
@@ -623,13 +635,13 @@ def test_align_and_align_batch_have_one_rule(
     assert [n for n in batches if n] == expected
     batches.clear()
     assert sum(1 for _ in small.stream([noise] * 70, [boxes[0]] * 70)) == 70
-    assert batches == [32, 32, 6]  # photographs are held no longer than before
+    assert batches == [32, 32, 6]  # a stream holds at most 32 photographs, also on a GPU
     batches.clear()
     small.align_batch([noise] * 70, [boxes[:2]] * 70, batch_size=40)
     assert batches == [40, 40, 40, 20]
 
 
-def test_stream_holds_only_what_it_needs(dots: FaceAligner, noise: Array) -> None:
+def test_stream_holds_only_the_images_of_a_batch(dots: FaceAligner, noise: Array) -> None:
     given_out = 0
 
     def images() -> Iterator[Array]:
@@ -644,8 +656,8 @@ def test_stream_holds_only_what_it_needs(dots: FaceAligner, noise: Array) -> Non
     assert (count, given_out) == (100, 100)
 
 
-def test_files_are_read_ahead_and_no_further(small: FaceAligner, noise: Array, tmp_path: Path) -> None:
-    """With the same results, in the same order; and an error names the file that is bad."""
+def test_files_are_read_ahead_by_a_limited_number(small: FaceAligner, noise: Array, tmp_path: Path) -> None:
+    """Reading ahead changes neither the results nor their order. An error names the bad file."""
     files = [saved(PIL.Image.fromarray(np.roll(noise, n, 1)), tmp_path / f"{n}.png") for n in range(12)]
     box = (40, 50, 140, 150)
     expected = [small.align(file, box) for file in files]
@@ -701,7 +713,7 @@ def test_eight_threads(w300: FaceAligner, dots: FaceAligner, astronaut: Array) -
     run(w300, astronaut, np.stack((BOX, BOX + 7)), 1)
 
 
-# which model, which scheme
+# which model, and which scheme
 
 
 def test_a_bare_size_is_300w(w300: FaceAligner, wflw: FaceAligner) -> None:
@@ -722,7 +734,7 @@ def test_cofw_is_wflw_converted(face98: Landmarks, astronaut: Array, tmp_path: P
     assert face.points.shape == (29, 2)
     equal(face, face98.to("cofw"))
     assert cofw.align(astronaut, np.zeros((0, 4))).points.shape == (0, 29, 2)
-    # its folder is cofw's again, and may still be had as what it was trained for
+    # the folder's scheme is cofw again; the scheme that the network was trained for can be chosen, too
     cofw.save_pretrained(tmp_path)
     assert FaceAligner.from_pretrained(tmp_path).scheme.id == "cofw"
     assert FaceAligner.from_pretrained(tmp_path, scheme="cofw").scheme.id == "cofw"
@@ -783,7 +795,7 @@ def test_devices(w300: FaceAligner) -> None:
 
 
 @pytest.mark.cuda
-def test_cuda_finds_the_same(w300: FaceAligner, astronaut: Array) -> None:
+def test_cuda_gives_the_same_points(w300: FaceAligner, astronaut: Array) -> None:
     boxes = np.stack((BOX, BOX + 4, BOX - 4))
     expected = w300.align(astronaut, boxes)
     for dtype, most in (("float32", 0.05), ("auto", 1.0)):
@@ -804,20 +816,21 @@ def test_decoders(w300: FaceAligner, astronaut: Array) -> None:
     found = [a.align(astronaut, BOX, refine=0).points for a in (w300, argmax, own)]
     assert 0.05 < off(found[1], found[0]).mean() < 2.5
     assert 0.001 < off(found[2], found[0]).mean() < 2.5
-    # argmax stands on a grid of 1/8 heatmap pixels
+    # argmax returns points on a grid of 1/8 heatmap pixels
     maps = w300.heatmaps(astronaut, BOX)
     on_grid = maps.transform.to_crop(found[1]) / 4 * 8
     np.testing.assert_allclose(on_grid, on_grid.round(), atol=1e-3)
 
 
-def test_a_bare_decoder_says_what_it_leaves_out() -> None:
+def test_a_bare_decoder_warns_about_the_settings_that_it_drops() -> None:
     def load(decode: Any) -> FaceAligner:
         return FaceAligner.from_pretrained("HIH_T", decode=decode, device="cpu")
 
     with pytest.warns(UserWarning, match=r"without the other settings .*shift=.*pass decode='expectation'") as told:
         bare = load(Decoder("expectation"))
     assert told[0].filename == __file__
-    assert bare.decoder == Decoder("expectation") != bare.config.decoder  # taken as it is all the same
+    # the decoder is used as it was given, all the same
+    assert bare.decoder == Decoder("expectation") != bare.config.decoder
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         own = load("expectation").decoder
@@ -840,7 +853,7 @@ def test_saved_and_loaded_is_the_same(w300: FaceAligner, astronaut: Array, tmp_p
     for name, value in again.network.state_dict().items():
         assert torch.equal(value, w300.network.state_dict()[name]), name
     before = (folder / "model.safetensors").read_bytes()
-    again.save_pretrained(folder)  # over what it was loaded from
+    again.save_pretrained(folder)  # into the folder that it was loaded from
     assert (folder / "model.safetensors").read_bytes() == before
 
 
@@ -854,7 +867,7 @@ def test_the_decoder_chosen_is_saved(w300: FaceAligner, tmp_path: Path) -> None:
         assert FaceAligner.from_pretrained(tmp_path).decoder == decoder
 
 
-def test_a_scheme_of_ones_own_is_saved(noise: Array, tmp_path: Path) -> None:
+def test_a_users_own_scheme_is_saved(noise: Array, tmp_path: Path) -> None:
     scheme = Scheme(
         id="mine",
         names=("left", "right", "tip", "chin"),
@@ -874,12 +887,12 @@ def test_a_scheme_of_ones_own_is_saved(noise: Array, tmp_path: Path) -> None:
     face, expected = (a.align(noise, (40, 50, 140, 150), refine=0, mirror=True) for a in (again, aligner))
     equal(face, expected, atol=0)
     np.testing.assert_array_equal(face["eyes"], face.points[:2])
-    # the scheme in the config reads as a scheme file does
+    # the scheme in config.json has the same form as a scheme file
     (tmp_path / "mine.json").write_text(json.dumps(json.loads((tmp_path / "config.json").read_text())["scheme"]))
     assert FaceAligner.from_pretrained(tmp_path, scheme=str(tmp_path / "mine.json")).scheme == scheme
 
 
-def test_floored_labels_stand_for_their_cells_centre(noise: Array) -> None:
+def test_floored_labels_are_decoded_at_the_centre_of_the_cell(noise: Array) -> None:
     scheme = Scheme(id="mine", names=("a", "b"))
     network = small_aligner(scheme).network
     rounded, floored = (
@@ -889,7 +902,8 @@ def test_floored_labels_stand_for_their_cells_centre(noise: Array) -> None:
     assert floored.config.rounding == "floor"
     box = (40, 50, 140, 150)
     apart = floored.align(noise, box).points - rounded.align(noise, box).points
-    np.testing.assert_allclose(apart, 0.5 / 8 * 4 * (1.25 * 100 / 256), atol=1e-4)  # half a cell, in image pixels
+    # half a cell, in pixels of the image
+    np.testing.assert_allclose(apart, 0.5 / 8 * 4 * (1.25 * 100 / 256), atol=1e-4)
 
 
 # bad input
@@ -1006,7 +1020,7 @@ def test_boxes_of_tensors_that_need_gradients(small: FaceAligner, noise: Array) 
     np.testing.assert_array_equal(small.align(noise, [box, tuple(box)]).bbox, [(10, 10, 90, 90)] * 2)
 
 
-def test_encoded_pictures_are_read_ahead_too(small: FaceAligner, noise: Array) -> None:
+def test_encoded_images_are_read_ahead_too(small: FaceAligner, noise: Array) -> None:
     encoded = cv2.imencode(".png", noise[..., ::-1])[1].tobytes()
     expected = small.align(noise, (10, 10, 90, 90)).points
     images = [encoded, io.BytesIO(encoded), noise, encoded]
@@ -1049,7 +1063,7 @@ def test_bad_refine(small: FaceAligner, noise: Array, refine: Any) -> None:
         small.align(noise, (1, 1, 8, 8), refine=refine)
 
 
-def test_heatmaps_are_one_faces(small: FaceAligner, noise: Array) -> None:
+def test_heatmaps_take_one_face(small: FaceAligner, noise: Array) -> None:
     for boxes in (np.zeros((0, 4)), [(1, 1, 8, 8)], [(1, 1, 8, 8)] * 2):
         with pytest.raises(ValueError, match=r"bbox has shape \(\d, 4\), expected \(4,\)"):
             small.heatmaps(noise, boxes)
@@ -1086,7 +1100,7 @@ def test_bad_models(options: dict[str, Any], error: type[Exception], message: st
         FaceAligner.from_pretrained(**options)
 
 
-# whatever comes: a result that makes sense, or an error that names the argument
+# any input gives a valid result, or an error that names the argument
 
 SIDES = st.integers(1, 120)
 NUMBERS = st.one_of(
@@ -1138,7 +1152,7 @@ def test_any_box_on_any_image(
     assert (faces.scores >= 0).all()
     assert (faces.scores <= 1).all()
     for face, box in zip(faces, boxes, strict=True):
-        if refine == 0:  # inside the crop, but for half a decimal cell
+        if refine == 0:  # the points are inside the crop, up to half a decimal cell
             centre, half = (box[:2] + box[2:]) / 2, 0.55 * 1.25 * (box[2:] - box[:2]).max()
             assert (np.abs(face.points - centre) <= half + 1e-4 * np.abs(box).max()).all()
         assert face.draw(image).shape == (height, width, 3)
@@ -1147,17 +1161,17 @@ def test_any_box_on_any_image(
 
 
 def _sensible(box: Array, width: int, height: int) -> bool:
-    """Boxes that must work: of at least one pixel and at most a thousand times the image, touching it."""
+    """Whether a box must work: at least one pixel, at most 100,000 pixels, and it touches the image."""
     size = box[2:] - box[:2]
     touches = box[2] > -0.5 and box[3] > -0.5 and box[0] < width - 0.5 and box[1] < height - 0.5
     return bool(np.isfinite(box).all() and size.min() > 0 and 1 <= size.max() <= 1e5 and touches)
 
 
-# batches, with the real network
+# batches with the real network
 
 
-def test_a_batch_is_exactly_its_faces(w300: FaceAligner, astronaut: Array) -> None:
-    """With the real network and its defaults: neighbours in a batch change nothing."""
+def test_a_batch_gives_exactly_the_results_of_its_faces(w300: FaceAligner, astronaut: Array) -> None:
+    """With the real network and its default settings, other faces in the batch do not change the result."""
     boxes = np.array([BOX, (150, 60, 300, 230), (190, 90, 270, 190)])
     together = w300.align_batch([astronaut, astronaut], [boxes[:2], boxes[2:]], batch_size=3)
     alone = [w300.align(astronaut, box) for box in boxes]

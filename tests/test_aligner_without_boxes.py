@@ -1,4 +1,4 @@
-"""`FaceAligner` without boxes: the faces are found first, with ours or with any detector."""
+"""`FaceAligner` without boxes: a detector finds the faces first, the package's own or a user's."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def test_the_astronaut(aligner: FaceAligner, astronaut: Array) -> None:
 
 
 @pytest.mark.parametrize("quarters", [1, 2, 3])
-def test_turned(aligner: FaceAligner, astronaut: Array, quarters: int) -> None:
-    """The points turn with the picture, and so does what is called left."""
+def test_rotated_images(aligner: FaceAligner, astronaut: Array, quarters: int) -> None:
+    """The points rotate with the image, and the left side of the face keeps its name."""
     upright = aligner.align(astronaut)[0]
     face = aligner.align(np.rot90(astronaut, quarters))[0]
     back = (face.points - 511 / 2) @ (1, 1j) * 1j**quarters
     off = np.stack((back.real, back.imag), 1) + 511 / 2 - upright.points
-    assert np.median(np.linalg.norm(off, axis=-1)) < 1  # under the hair the jaw moves more
+    assert np.median(np.linalg.norm(off, axis=-1)) < 1  # the jaw moves more, because hair hides it
     assert abs((face.roll - upright.roll + 90 * quarters + 180) % 360 - 180) < 3
 
 
@@ -61,8 +61,13 @@ def test_no_face(aligner: FaceAligner) -> None:
     assert faces.detection_scores.shape == (0,)
 
 
-def test_what_is_no_face_is_left_out(plain: FaceAligner, astronaut: Array, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A detector takes the helmet for a face; the landmarks' scores know better, and only where boxes were found."""
+def test_detections_that_are_not_faces_are_dropped(
+    plain: FaceAligner, astronaut: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The detector also returns the astronaut's helmet. Its landmarks have low scores, so the face is dropped.
+
+    Boxes that the user gives are never dropped.
+    """
     helmet = np.array([320.0, 380.0, 440.0, 500.0])
     monkeypatch.setattr(plain, "detector", lambda image: [helmet, BOX])
     faces = plain.align(astronaut)
@@ -73,7 +78,7 @@ def test_what_is_no_face_is_left_out(plain: FaceAligner, astronaut: Array, monke
 
 
 def test_batches(aligner: FaceAligner, astronaut: Array) -> None:
-    """Images with and without boxes and faces, in one call."""
+    """One call takes images with boxes, images without boxes, and images without faces."""
     nothing = np.full((80, 90, 3), 120, np.uint8)
     alone = aligner.align(astronaut)
     found = aligner.align_batch([astronaut, nothing, astronaut])
@@ -93,10 +98,10 @@ def test_bad_detectors(plain: FaceAligner, astronaut: Array, monkeypatch: pytest
         plain.align_batch([astronaut])
 
 
-def test_a_roll_that_is_known(plain: FaceAligner, astronaut: Array) -> None:
-    """One pass, in a crop that is turned by it; a wrong one is believed."""
+def test_a_given_roll_is_used(plain: FaceAligner, astronaut: Array) -> None:
+    """The face gets one pass, in a crop that is rotated by the given roll. A wrong roll is used as it is given."""
     upright = plain.align(astronaut, BOX, refine=0)
-    turned = np.rot90(astronaut)  # counter-clockwise: roll -90
+    turned = np.rot90(astronaut)  # rotated counter-clockwise: the roll is -90
     centre = (BOX[:2] + BOX[2:]) / 2
     middle = np.array((centre[1], 511 - centre[0]))
     box = np.concatenate((middle - (BOX[2:] - BOX[:2]) / 2, middle + (BOX[2:] - BOX[:2]) / 2))
@@ -124,7 +129,7 @@ def test_bad_rolls(plain: FaceAligner, astronaut: Array, bbox: Any, roll: Any, m
 
 @pytest.mark.parametrize("backend", ["torch", "onnxruntime", "openvino"])
 def test_every_runtime_finds_the_same_faces(shared: Path, astronaut: Array, backend: str) -> None:
-    """By the smallest network; the others' tests are in tests/runtime."""
+    """The smallest network. The tests of the other networks are in tests/runtime."""
     pytest.importorskip({"onnxruntime": "onnxruntime", "openvino": "openvino"}.get(backend, "torch"))
     found = FaceDetector(shared / "weights" / yunet.FILE)
     small = FaceAligner.from_pretrained("HIH_N/300w", device="cpu", backend=backend, detector=found)
@@ -137,8 +142,11 @@ def test_every_runtime_finds_the_same_faces(shared: Path, astronaut: Array, back
     np.testing.assert_allclose(faces.scores, known.scores, atol=0.01)
 
 
-def test_an_exact_box_is_one_pass(aligner: FaceAligner, astronaut: Array, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also for a face that was found; a box that is far off is two, and so is a face that lies on its side."""
+def test_an_exact_box_gets_one_pass(aligner: FaceAligner, astronaut: Array, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A detected face with an exact box gets one pass, too.
+
+    A box that is far off and a face on its side get two passes.
+    """
     crops: list[int] = []
     look = aligner._pass
 

@@ -1,4 +1,4 @@
-"""The benchmarks' commands, on next to nothing: that they measure what they say; not how fast anything is."""
+"""The benchmark commands, with very little work: the tests check what is measured, not how fast anything is."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hih_align import FaceAligner
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
-#: Stands in for dlib: its predictor "finds" the points of its file.
+#: A stand-in for dlib, whose predictor returns the points in its file.
 DLIB = """
 import json
 class rectangle:
@@ -60,14 +60,14 @@ def run(script: str, *words: object, folders: tuple[Path, ...] = ()) -> subproce
 
 @pytest.fixture
 def part(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The benchmarks' modules by name, which are not in a package."""
+    """A function that imports the benchmarks' modules by name; they are not in a package."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     return importlib.import_module
 
 
 @pytest.fixture(scope="module")
 def found() -> NDArray[np.float32]:
-    """(68, 2): where HIH_T finds the points of the astronaut."""
+    """The astronaut's points, (68, 2), from HIH_T."""
     import skimage.data
 
     aligner = FaceAligner.from_pretrained("HIH_T", device="cpu")
@@ -76,7 +76,7 @@ def found() -> NDArray[np.float32]:
 
 @pytest.fixture
 def data(tmp_path: Path, astronaut: NDArray[np.uint8], found: NDArray[np.float32]) -> Path:
-    """The astronaut, annotated with what HIH_T finds."""
+    """A data set: the astronaut, annotated with the points from HIH_T."""
     (tmp_path / "data" / "images").mkdir(parents=True)
     PIL.Image.fromarray(astronaut).save(tmp_path / "data" / "images" / "a.png")
     keypoints = np.column_stack((found, np.full(68, 2))).ravel().tolist()
@@ -87,12 +87,15 @@ def data(tmp_path: Path, astronaut: NDArray[np.uint8], found: NDArray[np.float32
 
 
 def test_speed(data: Path, found: NDArray[np.float32], tmp_path: Path) -> None:
-    """A table, a file and a plot; NME of ours and of another program's, and why a third was not run."""
+    """The command writes a table, a JSON file and a plot.
+
+    The table has the NME of this package and of one other program. It says why a second program was not run.
+    """
     stub = tmp_path / "stub"
     (stub / "face_recognition_models" / "models").mkdir(parents=True)
     (stub / "dlib.py").write_text(DLIB)
     (stub / "face_recognition_models" / "__init__.py").write_text("raise ImportError('it must not be imported')")
-    points = found.astype(float) + np.array((3, 4))  # five pixels off
+    points = found.astype(float) + np.array((3, 4))  # five pixels away
     weights = stub / "face_recognition_models" / "models" / "shape_predictor_68_face_landmarks.dat"
     weights.write_text(json.dumps(points.tolist()))
     words = ["--sizes", "HIH_T", "--backends", "torch", "--precisions", "fp32", "--threads", 1, "--faces", 1, 2]
@@ -114,7 +117,7 @@ def test_speed(data: Path, found: NDArray[np.float32], tmp_path: Path) -> None:
     assert 0 < outside["share"] < 1
     assert f": {ours['name']} {outside['ms']:.2f} ms ({outside['share']:.1%})." in printed
     assert "outside_network" not in plain
-    # the annotations are what ours finds at its default settings
+    # the annotations are the points of this package with its default settings
     assert ours["accuracy"] == {"nme": pytest.approx(0, abs=0.01), "found": 1, "faces": 1}
     assert 0.3 < plain["accuracy"]["nme"] < 5, "the paper's decoder, and no refining"
     outer = np.linalg.norm(found[36] - found[45])
@@ -127,7 +130,7 @@ def test_speed(data: Path, found: NDArray[np.float32], tmp_path: Path) -> None:
         assert image.width > 500
 
 
-def test_what_was_exported_is_compared_with_its_size(part: Any) -> None:
+def test_an_exported_row_is_compared_with_the_row_of_its_size(part: Any) -> None:
     def row(size: str, backend: str, threads: int, ms: float) -> dict[str, Any]:
         measured = {"1 face, refine 0": {"ms_per_face": ms, "quartiles": [ms, ms], "calls": 1}}
         return {"contender": {"backend": backend, "threads": threads}, "size": size, "measured": measured}
@@ -158,7 +161,10 @@ def test_time_outside_the_network(part: Any, tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_plot(part: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A point for each contender that has weights, dlib's hollow; FAN-4 is a line; fewer threads are not drawn."""
+    """The plot has a point for each program with weights. The point of dlib is hollow, and FAN-4 is a line.
+
+    Rows with fewer threads are not drawn.
+    """
     from matplotlib.axes import Axes
 
     def row(backend: str, ms: float, nme: float | None, threads: int = 2, model: str = "HIH_T") -> dict[str, Any]:
@@ -193,15 +199,18 @@ def test_the_plot(part: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert (tmp_path / "plot.png").stat().st_size > 10_000
 
 
-def test_the_mesh_points(part: Any) -> None:
+def test_the_68_points_of_the_mesh(part: Any) -> None:
     mesh = part("competitors").MESH
     assert len(mesh) == len(set(mesh)) == 68
     assert 0 <= min(mesh) <= max(mesh) < 468
     assert [mesh[i] for i in (8, 30, 36, 39, 42, 45, 48, 54)] == [152, 4, 33, 133, 362, 263, 61, 291]
 
 
-def test_every_call_is_made(part: Any) -> None:
-    """A slow setting is called once, in the middle round; a fast one in every round, as often as its seconds allow."""
+def test_slow_and_fast_settings_are_called_in_the_right_rounds(part: Any) -> None:
+    """A slow setting is called once, in the middle round.
+
+    A fast setting is called in every round, as often as its seconds allow.
+    """
     speed, contender = part("speed"), part("worker").Contender("HIH_T", "torch", "fp32", 1)
     calls: list[tuple[int, int]] = []
 
@@ -228,8 +237,8 @@ def test_folder(data: Path, tmp_path: Path) -> None:
     assert all(rate > 0 for rate in report["align_batch_faces_per_s"])
 
 
-def test_a_figures_command_is_what_was_measured(part: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The `hih-align evaluate` that stands beside a figure asks for the very same evaluation."""
+def test_the_command_beside_a_figure_runs_the_same_evaluation(part: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The `hih-align evaluate` command beside a figure calls `evaluate` with the arguments that were measured."""
     import shlex
 
     from typer.testing import CliRunner
@@ -242,7 +251,7 @@ def test_a_figures_command_is_what_was_measured(part: Any, monkeypatch: pytest.M
 
     accuracy = part("accuracy")
     records = tuple(Record(Path(f"/faces/images/{i:04d}.jpg"), None, {}) for i in range(1, 304))
-    monkeypatch.chdir(accuracy.ROOT)  # commands name split files from there
+    monkeypatch.chdir(accuracy.ROOT)  # paths of split files in commands are relative to this folder
     asked: list[dict[str, Any]] = []
 
     class AskedError(Exception):
@@ -280,15 +289,18 @@ def test_a_figures_command_is_what_was_measured(part: Any, monkeypatch: pytest.M
             assert asked[0] == asked[1], words
 
 
-def test_split_files_part_the_faces_of_wflw_dev() -> None:
-    """Every third face chooses settings, the others are for reporting: no face is in both files."""
+def test_split_files_divide_the_faces_of_wflw_dev() -> None:
+    """Every third face is for choosing settings, the others are for reporting. No face is in both files."""
     choose, report = ((BENCHMARKS / "splits" / f"wflw_dev_{n}.txt").read_text().split() for n in ("choose", "report"))
     assert (len(choose), len(report), len({*choose, *report})) == (101, 202, 303)
     assert all(int(name.removesuffix(".jpg")) % 3 == 0 for name in choose)
 
 
-def test_tables_beside_the_paper(part: Any) -> None:
-    """A trained model's row stands under the paper's, an untrained one has none; what was not measured says so."""
+def test_tables_beside_the_papers_figures(part: Any) -> None:
+    """The row of a trained model is below the paper's row, and an untrained model has no row.
+
+    A figure that was not measured is marked as such.
+    """
     accuracy = part("accuracy")
     values = {"nme": 5.123, "fr10": 6.5, "auc10": 0.4321}
     summary = {"full_set": {"estimate": values}, "subsets": dict.fromkeys(accuracy.SUBSETS, values)}
@@ -302,7 +314,7 @@ def test_tables_beside_the_paper(part: Any) -> None:
 
 
 def test_sizes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A row per network: its work and parameters by hand, times in each runtime that is asked for."""
+    """The table has a row for each network, with its multiplications, parameters, and time in each chosen runtime."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     sizes = importlib.import_module("sizes")
     monkeypatch.setattr(sizes, "CANDIDATES", {"HIH_T": sizes.Size(1, width=0.25), "small": sizes.Size(1, width=0.125)})
@@ -328,8 +340,11 @@ def test_sizes_counts_what_the_network_multiplies(monkeypatch: pytest.MonkeyPatc
     assert parameters == pytest.approx(9.397, abs=0.001)
 
 
-def test_memory_tells_processes_apart(part: Any) -> None:
-    """The fastest times and the largest memory of several, a row each; tests/runtime/test_without_torch.py runs one."""
+def test_memory_summarizes_several_processes(part: Any) -> None:
+    """A row has the shortest times and the largest memory of several processes.
+
+    The test in tests/runtime/test_without_torch.py runs a real process.
+    """
     memory = part("memory")
     names = ("import_s", "load_s", "face_s", "first_face_s", "process_s")
     runs = [

@@ -1,4 +1,4 @@
-"""`boxes`: literal files, good and bad."""
+"""`boxes`: files of boxes, correct and wrong."""
 
 from __future__ import annotations
 
@@ -41,7 +41,10 @@ COCO = """{
 
 
 def test_coco(tmp_path: Path) -> None:
-    """x, y, width, height become corners; images in the file's order, also those without a face."""
+    """Boxes of x, y, width, height become corners.
+
+    All images are listed in the file's order, also those without a face.
+    """
     for text in (COCO, "\ufeff" + COCO, "\n " + COCO):
         found = read(tmp_path, text)
         assert found == {
@@ -76,18 +79,18 @@ def test_csv(tmp_path: Path, header: str) -> None:
         assert list(found) == list(FOUND)
 
 
-def test_the_content_decides(tmp_path: Path) -> None:
+def test_the_format_is_found_from_the_content(tmp_path: Path) -> None:
     assert read(tmp_path, COCO, "boxes.csv")["b.jpg"] == [[-5, 0, 95, 50]]
     assert read(tmp_path, CSV, "boxes.json") == FOUND
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "# nothing\n", "file,x1,y1,x2,y2\n", '{"images": [], "annotations": []}'])
-def test_nothing(tmp_path: Path, text: str) -> None:
+def test_empty_files(tmp_path: Path, text: str) -> None:
     assert read(tmp_path, text) == {}
 
 
-def test_the_data_sets_boxes(shared: Path) -> None:
-    """COCO's boxes are tight around the points of the same file."""
+def test_the_boxes_of_the_data_set(shared: Path) -> None:
+    """The file's boxes are tight around the points in the same file."""
     path = shared / "data" / "300w_test_lfpw" / "annotations.json"
     found = read_boxes(path)
     data = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""`crops`: where pixels go, and that the two directions agree to a fraction of a pixel."""
+"""`crops`: positions of pixels in crops, and that both directions of the mapping agree to a fraction of a pixel."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from scipy import ndimage
 
 from hih_align.crops import CROP_SIZE, Crop, similarity, square_crop, tight_box, warp
 
-# OpenCV before 5 looks up at the nearest 1/32 of an image pixel: it shows where a tiny face is enlarged
+# OpenCV before 5 interpolates at positions rounded to 1/32 of an image pixel; this is visible where a tiny face is
+# enlarged
 GRAIN = 0.0 if int(cv2.__version__.split(".")[0]) >= 5 else 1 / 64
 
 SIDES = [12, 25.5, 60, 128, 256, 333, 383, 385, 500, 1000, 2222.2, 4000]
 
 
 def rotated(crop: Crop, degrees: float) -> NDArray[np.float64]:
-    """``crop.matrix`` turned about the crop's centre."""
+    """``crop.matrix`` rotated about the crop's centre."""
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     middle = (crop.size - 1) / 2
     turn = np.array([[c, -s, middle * (1 - c + s)], [s, c, middle * (1 - s - c)], [0, 0, 1]])
@@ -36,7 +37,7 @@ def apply(matrix: NDArray[np.float64], points: Any) -> NDArray[np.float64]:
 
 
 def bilinear(image: NDArray[Any], matrix: NDArray[np.float64], size: int) -> NDArray[np.float64]:
-    """Every output pixel looked up where it comes from, 0 beyond the image."""
+    """Bilinear interpolation at the source position of each output pixel; outside the image the value is 0."""
     y, x = np.mgrid[:size, :size]
     back = np.linalg.inv(np.vstack((matrix, (0, 0, 1))))[:2]
     where = apply(back, np.stack((x, y), -1))
@@ -50,14 +51,14 @@ def bilinear(image: NDArray[Any], matrix: NDArray[np.float64], size: int) -> NDA
 
 
 def smooth(height: int, width: int, period: float) -> NDArray[np.uint8]:
-    """A colour picture without detail finer than ``period`` pixels."""
+    """A colour image without details smaller than ``period`` pixels."""
     y, x = np.mgrid[:height, :width] * (2 * np.pi / period)
     planes = [np.sin(x + 0.3 * y), np.cos(0.7 * y - x), np.sin(0.5 * x) * np.cos(y)]
     return np.round(127.5 + 100 * np.stack(planes, -1)).astype(np.uint8)
 
 
 def dot(image: NDArray[np.uint8], centre: Any, sigma: float) -> NDArray[np.float64]:
-    """Paint a Gaussian into a black picture, and say where the centre of mass is of what uint8 and the border leave."""
+    """Paint a Gaussian into a black image; return its centre of mass after rounding and cutting at the border."""
     reach = int(5 * sigma) + 2
     x0, y0 = (max(0, int(c) - reach) for c in centre)
     part = image[y0 : int(centre[1]) + reach, x0 : int(centre[0]) + reach]
@@ -68,7 +69,7 @@ def dot(image: NDArray[np.uint8], centre: Any, sigma: float) -> NDArray[np.float
 
 
 def assert_same(got: NDArray[np.float64], expected: NDArray[np.float64], crop: Crop) -> None:
-    """Two places in a crop, to 0.05 crop pixels."""
+    """Check that two positions in a crop agree to 0.05 crop pixels."""
     assert np.abs(got - expected).max() < max(0.05, GRAIN * crop.scale)
 
 
@@ -89,7 +90,7 @@ def centre_of_mass(picture: NDArray[np.uint8]) -> NDArray[np.float64]:
 def test_formula(
     corner: tuple[float, float], extent: tuple[float, float], ratio: float, point: tuple[float, float]
 ) -> None:
-    """crop = (p - centre) * 256 / side + 127.5, in `to_crop` and in the matrix, and back to 1e-3 px."""
+    """`to_crop` and the matrix calculate crop = (p - centre) * 256 / side + 127.5; the inverse is exact to 1e-3 px."""
     (x, y), (w, h) = corner, extent
     crop = square_crop((x, y, x + w, y + h), ratio)
     side = ratio * max(w, h)
@@ -101,20 +102,21 @@ def test_formula(
 
 
 def test_formula_by_hand() -> None:
-    crop = square_crop((100, 50, 180, 178))  # centre (140, 114), longer side 128, ratio 1.25 -> 160
+    # centre (140, 114), longer side 128; with the ratio 1.25 the crop's side is 160
+    crop = square_crop((100, 50, 180, 178))
     assert crop == Crop(140, 114, 160, 256)
     assert crop.scale == 1.6
-    # the square's corners, pixel edges, are the crop's
+    # the square's corners are pixel edges and map to the crop's corners
     assert crop.to_crop([[140, 114], [60, 34], [220, 194]]).tolist() == [[127.5, 127.5], [-0.5, -0.5], [255.5, 255.5]]
     assert crop.to_image([[127.5, 127.5], [0.0, 255.0]]).tolist() == [[140, 114], [60.3125, 193.6875]]
-    # another size of crop has another middle
+    # the centre of a crop depends on the crop's size
     assert square_crop((100, 50, 180, 178), size=128).to_crop([140, 114]).tolist() == [63.5, 63.5]
 
 
 @given(st.floats(1, 40000), st.floats(-40000, 40000), st.lists(st.floats(0, 255, width=32), min_size=2, max_size=2))
 @example(12, 39999, [0.0, 255.0])
 def test_inverse(side: float, centre: float, point: list[float]) -> None:
-    """Crop pixels as the network gives them, float32, to the image and back: to 1e-3 px of either."""
+    """Crop pixels in float32, as the network returns them, map to the image and back to 1e-3 px."""
     crop = Crop(centre, -centre, side)
     back = crop.to_crop(crop.to_image(np.array(point, np.float32)))
     assert back.dtype == np.float64
@@ -123,8 +125,8 @@ def test_inverse(side: float, centre: float, point: list[float]) -> None:
 
 
 @given(st.floats(-720, 720), st.floats(8, 4000), st.tuples(st.floats(-900, 900), st.floats(-900, 900)))
-def test_turned_crops(roll: float, side: float, point: tuple[float, float]) -> None:
-    """A face turned clockwise by its roll is upright in its crop; matrix and both directions agree."""
+def test_rotated_crops(roll: float, side: float, point: tuple[float, float]) -> None:
+    """A face that is rotated clockwise by its roll is upright in its crop. The matrix and both directions agree."""
     crop, upright = square_crop((10, 20, 50, 80), roll=roll), square_crop((10, 20, 50, 80))
     assert (crop.x, crop.y, crop.side, crop.roll) == (30, 50, upright.side, roll)
     angle = np.radians(roll)
@@ -135,8 +137,8 @@ def test_turned_crops(roll: float, side: float, point: tuple[float, float]) -> N
     assert np.abs(crop.to_image(crop.to_crop(point)) - point).max() < 1e-6
 
 
-def test_a_turned_crop_by_hand() -> None:
-    """Roll 90: what is above the centre of the upright face lies to the right of it in the picture."""
+def test_a_rotated_crop_by_hand() -> None:
+    """At roll 90, a point above the centre of the upright face is to the right of the centre in the image."""
     crop = Crop(100, 60, 256, roll=90)
     np.testing.assert_allclose(crop.to_crop((150, 60)), (127.5, 77.5))
     image = np.zeros((120, 200, 3), np.uint8)
@@ -160,7 +162,7 @@ def test_tight_box() -> None:
 # pixels
 
 
-def test_warp_copies_where_nothing_is_scaled() -> None:
+def test_warp_copies_pixels_at_scale_1() -> None:
     image = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
     crop = Crop(20 + 127.5, 30 + 127.5, 256)
     before = image.copy()
@@ -181,14 +183,14 @@ PLACES = {
 @pytest.mark.parametrize("side", [12, 60, 256, 383])
 @pytest.mark.parametrize("place", PLACES)
 def test_warp_is_bilinear(place: str, side: float, degrees: float) -> None:
-    """Up to 1.5 image pixels per crop pixel; what is beyond the image is black."""
+    """Up to 1.5 image pixels per crop pixel, `warp` interpolates bilinearly. Outside the image it is black."""
     image = smooth(250, 310, 40)
     matrix = rotated(Crop(*PLACES[place], side), degrees)
     got, expected = warp(image, matrix, CROP_SIZE), bilinear(image, matrix, CROP_SIZE)
     assert got.shape == (256, 256, 3)
     assert got.dtype == np.uint8
     assert expected.any()
-    # 1/32 of a pixel, see GRAIN, is a 32nd of the step from the picture to the black around it
+    # an error of 1/32 pixel (see GRAIN) is up to 1/32 of the step between the image and the black around it
     assert np.abs(got - expected).max() <= 9
     assert np.abs(got - expected).mean() < 0.6
 
@@ -197,7 +199,7 @@ def test_warp_is_bilinear(place: str, side: float, degrees: float) -> None:
 @pytest.mark.parametrize("side", [385, 777.7, 1300])
 @pytest.mark.parametrize(("x", "y"), [(0.5, 0.5), (0.02, 0.3), (1.05, 0.9)])
 def test_warp_of_larger_faces(x: float, y: float, side: float, degrees: float) -> None:
-    """Where a picture has no fine detail, reducing it first changes nothing but the very border."""
+    """If an image has no fine details, area averaging before the warp changes only pixels at the border."""
     height, width = int(1.1 * side), int(1.3 * side)
     image = smooth(height, width, side / 8)
     matrix = rotated(Crop(x * width, y * height, side), degrees)
@@ -212,8 +214,8 @@ def test_warp_of_larger_faces(x: float, y: float, side: float, degrees: float) -
 
 
 @pytest.mark.parametrize("side", [500, 1024, 3000])
-def test_nothing_aliases(side: int) -> None:
-    """A chequerboard of single pixels is grey from afar; looked up point by point it is black, white or moiré."""
+def test_no_aliasing(side: int) -> None:
+    """A chequerboard of single pixels becomes grey when it is reduced. Without averaging it would show a pattern."""
     board = (np.indices((side + 40, side + 40)).sum(0) % 2 * 255).astype(np.uint8)[..., None].repeat(3, 2)
     got = warp(board, Crop(side / 2 + 20.3, side / 2 + 20.1, side).matrix, CROP_SIZE)
     inner = got[2:-2, 2:-2].astype(float)
@@ -221,8 +223,8 @@ def test_nothing_aliases(side: int) -> None:
     assert inner.std() < 255 / 2 * 256**2 / side**2 * 2
 
 
-def test_area_averaging_starts_at_one_and_a_half() -> None:
-    """Up to there noise is only interpolated (its spread shrinks to 2/3); from there it is averaged first."""
+def test_area_averaging_starts_at_a_reduction_of_one_and_a_half() -> None:
+    """Below, noise is only interpolated, which reduces its deviation to 2/3. Above, noise is averaged first."""
     noise = np.random.default_rng(0).integers(0, 256, (600, 600, 3), dtype=np.uint8)
     crop = Crop(300.3, 299.6, 384)
     plain = warp(noise, crop.matrix, CROP_SIZE)
@@ -232,9 +234,12 @@ def test_area_averaging_starts_at_one_and_a_half() -> None:
 
 @pytest.mark.parametrize("degrees", [0, 33, -120])
 @pytest.mark.parametrize("side", SIDES)
-def test_content_lands_where_the_crop_says(side: float, degrees: float) -> None:
-    """A dot's centre of mass is within 0.05 crop pixels of its mapped centre, at any size, turned or not: the
-    half-pixel shift of the area reduction is 0.5 - 0.5 * 256 / side crop pixels, up to 0.47."""
+def test_content_is_where_the_crop_maps_it(side: float, degrees: float) -> None:
+    """A dot's centre of mass is within 0.05 crop pixels of its mapped centre, at any size and rotation.
+
+    Area averaging without the correction of half a pixel would shift it by 0.5 - 0.5 * 256 / side crop pixels, up to
+    0.47.
+    """
     size = int(1.2 * side) + 8
     crop = Crop(size / 2 + 0.37, size / 2 - 1.21, side)
     matrix = rotated(crop, degrees)
@@ -250,8 +255,8 @@ def test_content_lands_where_the_crop_says(side: float, degrees: float) -> None:
 
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize(("x", "y"), [(0, 0), (1, 0), (0, 1), (1, 1)])
-def test_content_lands_there_at_the_border_too(x: int, y: int, side: float) -> None:
-    """A crop that hangs over a corner of its picture by a third, and a dot that the corner cuts."""
+def test_content_is_where_the_crop_maps_it_at_the_border(x: int, y: int, side: float) -> None:
+    """A third of the crop lies beyond a corner of the image, and the corner cuts the dot."""
     size = int(1.3 * side) + 3
     image = np.zeros((size, size, 3), np.uint8)
     corner = np.array([x, y]) * (size - 1)
@@ -264,14 +269,17 @@ def test_content_lands_there_at_the_border_too(x: int, y: int, side: float) -> N
 
 
 @pytest.mark.parametrize("side", [12, 100, 384, 400, 1234, 4000])
-def test_the_pictures_edge_is_where_it_should_be(side: float) -> None:
-    """White up to the edge of the last pixel, half a pixel beyond its centre; black from there."""
+def test_the_edge_of_the_image_is_where_the_crop_maps_it(side: float) -> None:
+    """The crop is white up to the outer edge of the last pixel, half a pixel beyond its centre.
+
+    From there it is black.
+    """
     size = int(side) + 11
     image = np.full((size, size, 3), 255, np.uint8)
     crop = Crop(3.3, size - 1 - 0.2 * side, side)
     got = warp(image, crop.matrix, CROP_SIZE).astype(float) / 255
     left, bottom = crop.to_crop([-0.5, size - 0.5])
-    # pixel i is the stretch from i - 0.5 to i + 0.5
+    # pixel i covers the range from i - 0.5 to i + 0.5
     near = max(0.1, GRAIN * crop.scale)
     assert got[20].sum(0) == pytest.approx([255.5 - left] * 3, abs=near)
     assert got[:, 250].sum(0) == pytest.approx([bottom + 0.5] * 3, abs=near)
@@ -282,7 +290,7 @@ def test_the_pictures_edge_is_where_it_should_be(side: float) -> None:
 
 @pytest.mark.parametrize(("x", "y"), [(-500, 50), (50, -500), (900, 50), (50, 900), (-1e6, 1e6)])
 @pytest.mark.parametrize("side", [12, 256, 600])
-def test_wholly_outside_is_black(x: float, y: float, side: float) -> None:
+def test_a_crop_outside_the_image_is_black(x: float, y: float, side: float) -> None:
     got = warp(np.full((100, 100, 3), 255, np.uint8), Crop(x, y, side).matrix, CROP_SIZE)
     assert got.shape == (256, 256, 3)
     assert not got.any()
@@ -316,10 +324,10 @@ def test_any_crop_of_any_picture(
 
 
 def test_photograph(astronaut: NDArray[np.uint8], astronaut_box: tuple[float, ...]) -> None:
-    """The astronaut enlarged with any method gives nearly the crop of the original."""
+    """The crop of the astronaut, enlarged by any method, is nearly the crop of the original."""
     crop = square_crop(astronaut_box)
     large = np.repeat(np.repeat(astronaut, 7, 0), 7, 1)
-    # pixel p became pixels 7p .. 7p + 6, its centre 7p + 3
+    # pixel p becomes the pixels 7p .. 7p + 6, whose centre is 7p + 3
     moved = Crop(7 * crop.x + 3, 7 * crop.y + 3, 7 * crop.side)
     difference = np.abs(warp(large, moved.matrix, 256).astype(int) - warp(astronaut, crop.matrix, 256))
     assert difference.mean() < 2.5
@@ -327,9 +335,13 @@ def test_photograph(astronaut: NDArray[np.uint8], astronaut_box: tuple[float, ..
     assert np.abs(warp(large, shifted.matrix, 256).astype(int) - warp(astronaut, crop.matrix, 256)).mean() > 5
 
 
-def test_only_what_is_seen_is_read(tmp_path: Path) -> None:
-    """A 1.2 GB picture on disk: a face of 4000 px and one of 12 px cost what they show, in time and memory."""
-    image = np.memmap(tmp_path / "huge", np.uint8, "w+", shape=(20000, 20000, 3))  # sparse: nothing is written
+def test_only_visible_pixels_are_read(tmp_path: Path) -> None:
+    """Crops from a 1.2 GB image on disk, of a face of 4000 px and a face of 12 px.
+
+    Time and memory depend on the crop's side, not on the size of the image.
+    """
+    # a sparse file: nothing is written to disk
+    image = np.memmap(tmp_path / "huge", np.uint8, "w+", shape=(20000, 20000, 3))
     big, small = dot(image, (15000.4, 4000.7), 60), dot(image, (19990.2, 19985.6), 1)
     tracemalloc.start()
     start = time.perf_counter()
@@ -344,15 +356,15 @@ def test_only_what_is_seen_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("side", [12, 250, 500])
-def test_wider_than_opencv_takes(side: float) -> None:
-    """warpAffine refuses pictures of more than 32767 px."""
+def test_images_wider_than_opencv_supports(side: float) -> None:
+    """cv2.warpAffine refuses images of more than 32767 px."""
     image = np.zeros((600, 40000, 3), np.uint8)
     crop = Crop(39700.3, 300.6, side)
     centre = dot(image, (crop.x + 0.1 * side, crop.y - 0.07 * side), max(side / 40, 1))
     assert_same(centre_of_mass(warp(image, crop.matrix, CROP_SIZE)), crop.to_crop(centre), crop)
 
 
-def test_a_crop_wider_than_opencv_takes() -> None:
+def test_a_crop_wider_than_opencv_supports() -> None:
     image = np.zeros((600, 40000, 3), np.uint8)
     image[:, 30001:32000] = 255
     for axis, picture in enumerate((image, image.transpose(1, 0, 2))):
@@ -365,7 +377,7 @@ def test_a_crop_wider_than_opencv_takes() -> None:
 # similarity
 
 
-def test_similarity_is_exact_where_it_can_be() -> None:
+def test_similarity_is_exact_if_an_exact_one_exists() -> None:
     source = np.random.default_rng(0).uniform(0, 100, (5, 2))
     angle, scale, shift = np.radians(37), 0.4, np.array([12.0, -7.0])
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -373,8 +385,11 @@ def test_similarity_is_exact_where_it_can_be() -> None:
     np.testing.assert_allclose(matrix, np.column_stack((scale * turn, shift)), atol=1e-9)
 
 
-def test_similarity_is_the_least_squares_one() -> None:
-    """a, b, tx, ty of x' = ax - by + tx, y' = bx + ay + ty as linear equations; mirrored targets do not mirror."""
+def test_similarity_is_the_least_squares_solution() -> None:
+    """The expected a, b, tx, ty solve x' = ax - by + tx, y' = bx + ay + ty as linear equations.
+
+    For mirrored targets the result contains no mirroring.
+    """
     rng = np.random.default_rng(1)
     source = rng.uniform(0, 100, (5, 2))
     for target in (source + rng.normal(0, 9, (5, 2)), source * (-1, 1)):

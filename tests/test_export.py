@@ -1,4 +1,4 @@
-"""`hih_align.export`: files for other runtimes, that say what they are."""
+"""`hih_align.export`: files for other runtimes, with a description of their content."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def exported(request: pytest.FixtureRequest, w300: FaceAligner, tmp_path_factory
     folder = tmp_path_factory.mktemp("exported") / request.param
     made = export.export(w300, folder, request.param)
     assert (made.folder, made.file) == (folder, folder / FILES[RUNTIMES[request.param]])  # type: ignore[index]
-    assert [path for path in folder.parent.iterdir() if path != folder] == []  # nothing temporary
+    assert [path for path in folder.parent.iterdir() if path != folder] == []  # no temporary file is left
     return folder
 
 
@@ -55,11 +55,11 @@ def crops_of(image: Array, size: int = 256) -> Array:
     return np.stack([warp(image, t.matrix, t.size) for t in transforms])
 
 
-def test_a_folder_is_a_checkpoint_and_its_file_is_run(
+def test_an_exported_folder_is_a_checkpoint_and_runs_its_file(
     w300: FaceAligner, exported: Path, astronaut: Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime = RUNTIMES[exported.name]
-    monkeypatch.setattr(runtimes, "_of_network", None)  # nothing is converted
+    monkeypatch.setattr(runtimes, "_of_network", None)  # a conversion would fail
     aligner = FaceAligner.from_pretrained(exported, backend=runtime, device="cpu")
     monkeypatch.undo()
     expected = w300.align(astronaut, BOX)
@@ -71,8 +71,8 @@ def test_a_folder_is_a_checkpoint_and_its_file_is_run(
     np.testing.assert_allclose(copied.points, expected.points, atol=0.01)
 
 
-def test_a_folder_holds_nothing_that_is_not_needed(exported: Path, tmp_path: Path) -> None:
-    """No second copy of the weights; who needs them is told what to do."""
+def test_a_folder_holds_only_what_is_needed(exported: Path, tmp_path: Path) -> None:
+    """The folder has no second copy of the weights. The error for a user who needs the weights says what to do."""
     runtime = RUNTIMES[exported.name]
     needed = {"config.json", FILES[runtime]} | ({"model.bin"} if runtime == "openvino" else set())  # type: ignore[index]
     assert {path.name for path in exported.iterdir()} == needed
@@ -94,7 +94,7 @@ def test_a_folder_holds_nothing_that_is_not_needed(exported: Path, tmp_path: Pat
         FaceAligner.from_pretrained(tmp_path, device="cpu")
 
 
-def test_another_network_is_the_one_that_runs(astronaut: Array) -> None:
+def test_a_network_that_is_replaced_is_used(astronaut: Array) -> None:
     small, other = (FaceAligner.from_pretrained(name, device="cpu") for name in ("HIH_T/300w", "HIH_T/300w"))
     with torch.no_grad():
         other.network.decimal_head.predict.bias.add_(1)  # type: ignore[union-attr]
@@ -107,7 +107,7 @@ def test_another_network_is_the_one_that_runs(astronaut: Array) -> None:
 
 
 def run_alone(exported: Path, crops: Array) -> tuple[Any, Any, str]:
-    """Points, scores and description, without hih_align."""
+    """Points, scores and description, computed without hih_align."""
     if exported.name == "onnx":
         import onnxruntime
 
@@ -117,14 +117,14 @@ def run_alone(exported: Path, crops: Array) -> tuple[Any, Any, str]:
     import openvino
 
     model = openvino.Core().read_model(exported / "model.xml")
-    # not what the CPU likes best, which may be bfloat16
+    # without this hint the CPU may choose bfloat16
     compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     found = compiled({"crops": crops})
     return found["points"], found["scores"], str(model.get_rt_info(KEY).value)
 
 
-def test_a_file_alone_is_enough(w300: FaceAligner, exported: Path, astronaut: Array) -> None:
-    """Any batch; and its metadata say what goes in and out."""
+def test_a_file_works_without_the_package(w300: FaceAligner, exported: Path, astronaut: Array) -> None:
+    """The file takes any batch size. Its metadata describe the inputs and outputs."""
     crops = crops_of(astronaut)
     expected = w300._runtime()(crops)
     for count in (1, 3):
@@ -143,13 +143,13 @@ def test_a_file_that_does_not_fit_is_refused(exported: Path, tmp_path: Path) -> 
     runtime: Any = RUNTIMES[exported.name]
     with pytest.raises(ValueError, match=r"was exported with decoder .* export it again"):
         FaceAligner.from_pretrained(exported, backend=runtime, decode="argmax", device="cpu")
-    # other weights: what fine-tuning leaves in the same folder
+    # other weights, as after fine-tuning in the same folder
     other = FaceAligner.from_pretrained("HIH_T", device="cpu")
     with torch.no_grad():
         other.network.decimal_head.predict.bias.add_(1)  # type: ignore[union-attr]
     with pytest.raises(ValueError, match="was exported from other weights"):
         FaceAligner(other.network, other.config, backend=runtime, exported=exported, device="cpu")
-    # no file of ours
+    # a file that the package did not write
     (tmp_path / FILES[runtime]).write_text("nonsense")
     with pytest.raises(CheckpointError, match=f"{FILES[runtime]} cannot be read"):
         FaceAligner(other.network, other.config, backend=runtime, exported=tmp_path, device="cpu")
@@ -190,7 +190,7 @@ def test_bad_exports(nano: FaceAligner, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["full", "notes.txt"]
 
 
-def test_nothing_is_left_of_a_failed_export(nano: FaceAligner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_export_leaves_no_files(nano: FaceAligner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
@@ -200,10 +200,13 @@ def test_nothing_is_left_of_a_failed_export(nano: FaceAligner, tmp_path: Path, m
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_precision_is_the_hardwares_or_warned_of(
+def test_auto_takes_a_native_precision_and_an_emulated_one_warns(
     nano: FaceAligner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As of ``dtype``: "auto" never takes one that is emulated; one asked for by name is taken."""
+    """The rule is the same as for ``dtype``: "auto" never takes an emulated precision.
+
+    A precision that the user names is taken, with a warning if it is emulated.
+    """
     float32, bfloat16 = "float32", "bfloat16"
     for native, expected in (((float32,), "fp32"), ((float32, bfloat16), "bf16")):
         monkeypatch.setattr(precision, "native_dtypes", lambda *_, native=native: native)
@@ -214,14 +217,14 @@ def test_a_precision_is_the_hardwares_or_warned_of(
         torch.export.load(made.file, extra_files=extra)
         assert made.precision == json.loads(extra[KEY])["precision"] == expected
     monkeypatch.setattr(precision, "native_dtypes", lambda *_: (float32,))
-    monkeypatch.setattr(export, "program", None)  # nothing is converted
+    monkeypatch.setattr(export, "program", None)  # a conversion would fail
     emulated = "precision is 'bf16': this CPU has no .* take 'auto' or 'fp32'"
     with pytest.warns(RuntimeWarning, match=emulated), pytest.raises(TypeError, match="NoneType"):
         export.export(nano, tmp_path / "named", "torch", "bf16")
     monkeypatch.setattr(precision, "native_dtypes", lambda *_: (float32, bfloat16))
     monkeypatch.setattr(export, "_write_onnx", lambda model, file, precision, *_: file.write_text(precision))
     pytest.importorskip("onnxruntime")
-    assert export.export(nano, tmp_path / "onnx", "onnx", "auto").precision == "fp32"  # it has no bfloat16
+    assert export.export(nano, tmp_path / "onnx", "onnx", "auto").precision == "fp32"  # this format has no bfloat16
 
 
 def test_the_command(tmp_path: Path) -> None:
@@ -234,7 +237,7 @@ def test_the_command(tmp_path: Path) -> None:
         "model.pt2",
         "model.safetensors",
     ]
-    assert CliRunner().invoke(app, arguments).exit_code == 1  # it is there
+    assert CliRunner().invoke(app, arguments).exit_code == 1  # the folder exists now
     without = CliRunner().invoke(app, ["export", "HIH_T", "--format", "onnx", "--precision", "int8", "--out", "x"])
     assert without.exit_code == 1
 

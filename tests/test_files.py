@@ -1,4 +1,4 @@
-"""`files`: files that are either whole or not there."""
+"""`files`: a file is either complete or does not exist."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ def test_new_file(tmp_path: Path) -> None:
     target = tmp_path / "a.json"
     with replacing(target) as temporary:
         temporary.write_text("new")
-        # beside it, as only a rename within a folder is atomic, and not yet there
+        # the temporary file is in the same folder, because a rename is atomic only within a folder; the target does not
+        # exist yet
         assert temporary.parent == tmp_path
         assert temporary.suffix == ".json"
         assert not target.exists()
@@ -38,7 +39,7 @@ def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> No
     assert os.listdir(tmp_path) == [name]
 
 
-def test_old_file_is_replaced_whole(tmp_path: Path) -> None:
+def test_an_old_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
     target = tmp_path / "a.json"
     target.write_text("old and longer")
     with target.open() as reader:
@@ -50,7 +51,7 @@ def test_old_file_is_replaced_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_nothing_is_left_of_a_failure(tmp_path: Path, error: type[BaseException]) -> None:
+def test_a_failure_leaves_the_old_file_and_no_temporary_file(tmp_path: Path, error: type[BaseException]) -> None:
     target = tmp_path / "a.json"
     target.write_text("old")
 
@@ -78,7 +79,7 @@ with runpy.run_path({files.__file__!r})["replacing"]({str(target)!r}) as tempora
     assert target.read_text() == "old"
 
 
-def test_mode_is_an_ordinary_files(tmp_path: Path) -> None:
+def test_mode_is_that_of_an_ordinary_file(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
         with replacing(tmp_path / "a") as temporary:
@@ -107,8 +108,8 @@ def test_a_folder_is_not_replaced(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("length", [244, 250, 255])
 @pytest.mark.parametrize("name", ["{}.json", "{}", "a.{}", ".{}", "ä{}.png"])
-def test_a_name_as_long_as_the_file_system_takes(tmp_path: Path, name: str, length: int) -> None:
-    """The temporary name beside it is not longer."""
+def test_names_of_the_greatest_length(tmp_path: Path, name: str, length: int) -> None:
+    """The name of the temporary file beside it is not longer."""
     name = name.format("x" * (length - len(name.format("").encode())))
     assert len(name.encode()) == length
     with replacing(tmp_path / name) as temporary:
@@ -134,8 +135,8 @@ def test_a_name_that_is_too_long_is_refused_before_the_work(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("old", ["old", None])
-def test_a_link_is_followed(tmp_path: Path, old: str | None) -> None:
-    """Over several links, of which one leads up from another folder."""
+def test_links_are_followed(tmp_path: Path, old: str | None) -> None:
+    """The path leads over several links. One of them contains ".." after a link to another folder."""
     for name in ("here", "there", "there/deep"):
         (tmp_path / name).mkdir()
     (tmp_path / "other").symlink_to(tmp_path / "there" / "deep")
@@ -157,18 +158,18 @@ def test_a_link_is_followed(tmp_path: Path, old: str | None) -> None:
     assert sorted(os.listdir(target.parent)) == ["deep", "second", "target.json"]
 
 
-def test_links_that_lead_round(tmp_path: Path) -> None:
+def test_links_that_form_a_loop(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
     with pytest.raises(OSError, match="symbolic links"), replacing(tmp_path / "a"):
         pytest.fail("the block must not run")
 
 
-# what is no file
+# targets that are not regular files
 
 
-def test_a_device_is_written_to() -> None:
-    """Of /dev/null nothing but a device is left (as root, it could be replaced)."""
+def test_a_device_is_written_to_and_not_replaced() -> None:
+    """/dev/null is still a device afterwards. A process of root could replace it."""
     before = os.stat("/dev/null")
     with replacing("/dev/null") as temporary:
         temporary.write_text("new")
@@ -200,7 +201,7 @@ def test_a_named_pipe_is_written_to(tmp_path: Path, link: bool) -> None:
     assert sorted(os.listdir(tmp_path)) == sorted({"pipe.json", given.name})
 
 
-def test_nothing_goes_into_a_pipe_if_the_block_fails(tmp_path: Path) -> None:
+def test_a_block_that_fails_writes_nothing_into_a_pipe(tmp_path: Path) -> None:
     read, write = os.pipe()
     with pytest.raises(ValueError, match="invalid"), replacing(f"/dev/fd/{write}") as temporary:
         temporary.write_text("half of the n" + str(int("bad")))
@@ -210,7 +211,7 @@ def test_nothing_goes_into_a_pipe_if_the_block_fails(tmp_path: Path) -> None:
 
 
 def test_an_open_descriptor_is_written_to_and_stays_open(tmp_path: Path) -> None:
-    """What a shell's >(command) and 3>file are; and a file is gone on with, not begun anew."""
+    """A shell's >(command) and 3>file give such paths. The text is added after the existing text of a file."""
     with (tmp_path / "a").open("w") as file:
         file.write("before\n")
         file.flush()
@@ -237,7 +238,7 @@ def test_the_standard_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     assert not os.listdir(tmp_path)
 
 
-def test_a_standard_output_of_text_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_standard_output_that_takes_only_text(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stdout", stream)
     with replacing("-") as temporary:
@@ -250,7 +251,7 @@ def test_a_standard_output_of_text_alone(monkeypatch: pytest.MonkeyPatch) -> Non
         temporary.write_text("new")
 
 
-def test_what_is_a_stream(tmp_path: Path) -> None:
+def test_which_paths_are_streams(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to("file")
     (tmp_path / "null").symlink_to("/dev/null")
@@ -263,7 +264,7 @@ def test_what_is_a_stream(tmp_path: Path) -> None:
 # folders
 
 
-def test_a_folder_is_whole_or_not_there(tmp_path: Path) -> None:
+def test_a_folder_is_complete_or_does_not_exist(tmp_path: Path) -> None:
     (tmp_path / "old").mkdir()
     for name in ("new", "old"):
         with making(tmp_path / name) as folder:
@@ -279,7 +280,7 @@ def test_a_folder_is_whole_or_not_there(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["new", "old"]
 
 
-# FIPS 180-2's examples, and more than one block
+# the examples of FIPS 180-2, and data longer than one block
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -296,13 +297,16 @@ def test_sha256(tmp_path: Path, content: bytes, expected: str) -> None:
     assert sha256(path) == sha256(str(path)) == expected
 
 
-def test_sha256_of_nothing(tmp_path: Path) -> None:
+def test_sha256_of_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         sha256(tmp_path / "gone")
 
 
-def test_the_umask_of_the_process_is_not_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is every thread's: to ask for it is to change it for a moment, and files made then are open to all."""
+def test_the_umask_of_the_process_is_not_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The umask belongs to all threads, and a process can only read it by changing it for a moment.
+
+    Files that other threads create in this moment would be open to all users.
+    """
     monkeypatch.setattr(os, "umask", lambda mask: pytest.fail(f"umask({mask})"))
     with replacing(tmp_path / "a") as temporary:
         temporary.write_text("a")

@@ -1,4 +1,4 @@
-"""`benchmarks/gpu_training.py` without a GPU: it times the trainer's steps, and chooses by what they show in a time."""
+"""`benchmarks/gpu_training.py` without a GPU: it times the trainer's steps and chooses the fastest configuration."""
 
 from __future__ import annotations
 
@@ -22,13 +22,16 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_steps_are_measured_and_written(
     benchmark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On the CPU; a way that fails is told, and the others are measured all the same."""
+    """The steps run on the CPU.
+
+    If a configuration fails, the report says so, and the other configurations are measured.
+    """
     monkeypatch.setattr(benchmark, "FACES", 4)
     monkeypatch.setattr(benchmark, "profile", lambda steps: [{"name": "conv", "calls": 2.0, "share": 0.5}])
     assert not torch.cuda.is_available() or pytest.skip("would be measured on the GPU")
-    monkeypatch.setattr(benchmark, "LEAST", {False: -1e9, True: 1e9})  # however slow this machine is
+    monkeypatch.setattr(benchmark, "LEAST", {False: -1e9, True: 1e9})  # so that a slow machine measures, too
     ways = (("N", 2, False), ("X", 2, False), ("N", 2, True))
-    benchmark.run(tmp_path / "out", 30.0, "here", ways)  # less than a compiler takes
+    benchmark.run(tmp_path / "out", 30.0, "here", ways)  # less time than a compilation takes
     report = json.loads((tmp_path / "out" / "gpu_training.json").read_text())
     first, second = report["rows"]
     assert (first["size"], first["batch"], first["compile"]) == ("HIH_N", 2, False)
@@ -39,7 +42,7 @@ def test_steps_are_measured_and_written(
     assert text in capsys.readouterr().out
 
 
-def test_the_fastest_way_shows_most_faces_in_the_time(benchmark: Any) -> None:
+def test_the_configuration_that_processes_most_faces_in_the_time_is_fastest(benchmark: Any) -> None:
     rows = [
         {"size": "HIH_T", "batch": 64, "compile": False, "step": 1000.0, "start_seconds": 1.0},
         {"size": "HIH_T", "batch": 64, "compile": "cudagraphs", "step": 1500.0, "start_seconds": 20.0},

@@ -1,4 +1,4 @@
-"""The rooms of the package: who may know whom, what an import loads, and where old import paths lead."""
+"""The rooms of the package: which rooms may import which, what an import loads, and where old import paths lead."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hih_align._moved import MOVED
 
 PACKAGE = Path(hih_align.__file__).parent
 
-#: Rooms and modules from the bottom to the top: each knows those on lines above its own, and those on its own line.
+#: Rooms and modules from the bottom to the top. A room may import rooms on the lines above its own and on its own line.
 STOREYS = (
     ("files", "progress", "quiet", "signals", "tensors", "_moved", "_pyinstaller"),
     ("schemes", "crops"),
@@ -38,14 +38,14 @@ LEVEL = {room: level for level, rooms in enumerate(STOREYS) for room in rooms}
 
 
 def modules() -> Iterator[tuple[str, Path]]:
-    """Dotted names below the package, and files."""
+    """Dotted names of the package's modules (without the package's name), and their files."""
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
         yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
 
 
 def imports(name: str, path: Path) -> Iterator[tuple[str, int]]:
-    """What a module imports of the package, also inside functions; what only types need does not count."""
+    """The modules of the package that a module imports, also inside functions. Imports only for types do not count."""
     tree = ast.parse(path.read_text("utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
@@ -83,7 +83,7 @@ def test_a_file_above_400_lines_says_why() -> None:
 
 
 def loaded(code: str) -> tuple[set[str], set[str]]:
-    """What a fresh process has after ``code``: rooms and modules of the package, and other packages."""
+    """The modules that a fresh process has loaded after ``code``: rooms of the package, and other packages."""
     script = f"import json, sys\n{code}\nprint(json.dumps(list(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
     names = json.loads(done.stdout.splitlines()[-1])
@@ -91,10 +91,10 @@ def loaded(code: str) -> tuple[set[str], set[str]]:
     return own, {name.split(".")[0] for name in names}
 
 
-def test_an_import_loads_nothing_that_aligning_does_not_need() -> None:
+def test_an_import_loads_only_what_aligning_needs() -> None:
     rooms, packages = loaded("import hih_align")
     assert not rooms & {"data", "evaluation", "export", "training", "demo", "cli"}
-    # PyTorch is for networks: an exported file runs without (tests/runtime/test_without_torch.py)
+    # only networks need PyTorch: an exported file runs without it (tests/runtime/test_without_torch.py)
     assert not packages & {"torch", "safetensors", "huggingface_hub", "onnxruntime", "openvino", "matplotlib", "scipy"}
     rooms, _ = loaded("import hih_align; hih_align.metrics.nme")
     assert "evaluation" in rooms
@@ -110,8 +110,8 @@ def test_the_command_and_the_runtimes_load_no_pytorch(code: str) -> None:
     assert "torch" not in packages
 
 
-def test_pytorch_alone_does_not_bring_its_compiler() -> None:
-    """Which takes as long to import as PyTorch itself."""
+def test_importing_the_pytorch_runtime_does_not_import_its_compiler() -> None:
+    """The import of PyTorch's compiler (with sympy) takes as long as the import of PyTorch itself."""
     _, packages = loaded("import hih_align.runtime.pytorch")
     assert "torch" in packages
     assert "sympy" not in packages

@@ -1,4 +1,4 @@
-"""`images`: every kind of image a user may hold, and every kind of bad one."""
+"""`images`: each kind of image that a user may have, and each kind of bad image."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from hih_align.images import read_image, write_image
 
 RGB = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
 DEEP = np.random.default_rng(1).integers(0, 65536, (8, 12, 3), dtype=np.uint16)
-# smooth, so that JPEG keeps it
+# a smooth image, so that JPEG compression changes it little
 RAMP = np.add.outer(np.arange(32) * 5, np.arange(48) * 2)[..., None].repeat(3, 2).astype(np.uint8)
 
 
@@ -42,7 +42,7 @@ def same(got: NDArray[np.uint8], expected: NDArray[Any]) -> None:
 
 
 def exif(orientation: int, *entries: tuple[int, int, int, bytes]) -> bytes:
-    """An EXIF block of literal bytes: (tag, type, count, value) each; 0x0112 is the orientation."""
+    """An EXIF block of literal bytes: (tag, type, count, value) for each entry; tag 0x0112 is the orientation."""
     rows = sorted([(0x0112, 3, 1, struct.pack(">HH", orientation, 0)), *entries])
     body = b"".join(struct.pack(">HHI", *row[:3]) + row[3] for row in rows)
     return b"Exif\0\0MM\0*\0\0\0\x08" + struct.pack(">H", len(rows)) + body + b"\0\0\0\0"
@@ -115,7 +115,7 @@ JPEG, PNG, TIFF = file_bytes(RAMP, "JPEG"), file_bytes(RGB, "PNG"), file_bytes(R
         PNG[:20],
         PNG[:60],
         PNG[:-30],
-        PNG.replace(b"IDAT", b"I\xffAT"),  # a SyntaxError of Pillow's
+        PNG.replace(b"IDAT", b"I\xffAT"),  # Pillow raises a SyntaxError
         TIFF[: len(TIFF) // 2],
     ],
 )
@@ -146,7 +146,7 @@ def test_damaged_files_are_read_or_value_errors(
         damaged[at % len(damaged)] = value
     scratch.write_bytes(damaged[:end])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's, of corrupt metadata
+        warnings.simplefilter("ignore")  # Pillow's warnings about corrupt metadata
         try:
             got: NDArray[np.uint8] | str = read_image(scratch)
         except ValueError as error:
@@ -176,7 +176,7 @@ def test_out_of_memory_is_not_bad_input(tmp_path: Path, monkeypatch: pytest.Monk
 
 # EXIF
 
-# What each orientation says of the stored picture (EXIF 2.3, 4.6.4 A): where its row 0 and column 0 belong.
+# The meaning of each orientation (EXIF 2.3, 4.6.4 A): where row 0 and column 0 of the stored image belong.
 UPRIGHT = {
     1: lambda a: a,
     2: lambda a: a[:, ::-1],  # row 0 at the top, column 0 at the right
@@ -197,7 +197,7 @@ def test_orientation(tmp_path: Path, orientation: int) -> None:
     same(read_image(path), expected)
     with PIL.Image.open(path) as opened:
         same(read_image(opened), expected)
-        same(read_image(opened), expected)  # the caller's image has not been turned
+        same(read_image(opened), expected)  # the caller's image is not rotated
         assert opened.getexif()[0x0112] == orientation
         assert opened.size == (12, 8)
     jpeg = tmp_path / "a.jpg"
@@ -218,11 +218,11 @@ def test_orientation(tmp_path: Path, orientation: int) -> None:
         (b"Exif\0\0garbage", RGB),  # not a TIFF header
         (exif(0), RGB),
         (exif(9), RGB),
-        (exif(6, (0x0100, 2, 4, b"abc\0")), UPRIGHT[6](RGB)),  # a width that is a word: Pillow cannot write it back
+        (exif(6, (0x0100, 2, 4, b"abc\0")), UPRIGHT[6](RGB)),  # the width is a text: Pillow cannot write it back
         (exif(6, (0x011A, 2, 4, b"abc\0")), UPRIGHT[6](RGB)),
     ],
 )
-def test_odd_exif_does_not_cost_the_picture(tmp_path: Path, block: bytes, expected: NDArray[np.uint8]) -> None:
+def test_invalid_exif_does_not_prevent_reading(tmp_path: Path, block: bytes, expected: NDArray[np.uint8]) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(file_bytes(RGB, "PNG", exif=block))
     same(read_image(path), expected)
@@ -263,7 +263,7 @@ def test_modes(image: PIL.Image.Image, expected: NDArray[np.uint8]) -> None:
     assert image.tobytes() == before
 
 
-# a colour bar in the mode's own values, and the RGB that they stand for
+# a bar of one colour in the mode's own values, and the RGB value that it must become
 @pytest.mark.parametrize(
     ("mode", "value", "rgb", "tolerance"),
     [
@@ -346,7 +346,7 @@ def test_16_bit_files(tmp_path: Path, suffix: str) -> None:
 
 
 def test_lazy_truncated_pil_image() -> None:
-    image = PIL.Image.open(io.BytesIO(JPEG[:-20]))  # opens: the header is whole
+    image = PIL.Image.open(io.BytesIO(JPEG[:-20]))  # opening works, because the header is complete
     with pytest.raises(ValueError, match=r"^image cannot be read: .*truncated"):
         read_image(image)
 
@@ -544,11 +544,11 @@ def test_wrong_type(image: Any) -> None:
         read_image(image)
 
 
-# encoded pictures
+# encoded images
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, io.BytesIO])
-def test_an_encoded_picture(kind: Any) -> None:
+def test_an_encoded_image(kind: Any) -> None:
     same(read_image(kind(PNG)), RGB)
 
 
@@ -570,7 +570,7 @@ def test_a_stream_that_cannot_seek() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"a.png", PNG[:60]])
-def test_encoded_pictures_that_are_none(data: bytes) -> None:
+def test_encoded_data_that_is_not_an_image(data: bytes) -> None:
     for image in (data, io.BytesIO(data)):
         with pytest.raises(ValueError, match=r"^image \(an encoded picture\) cannot be read"):
             read_image(image)
@@ -586,13 +586,13 @@ def test_files_that_are_not_read(tmp_path: Path) -> None:
         read_image(closed)
 
 
-# integers whose range is not known
+# integers of unknown range
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
 @pytest.mark.parametrize("kind", ["I;16", "I", "array", "tensor", "tiff"])
-def test_white_is_white_whatever_the_bits(tmp_path: Path, bits: int, kind: str) -> None:
-    """A picture from black to white in so many bits, in a wider type: it comes out from 0 to 255."""
+def test_white_is_255_for_each_number_of_bits(tmp_path: Path, bits: int, kind: str) -> None:
+    """An image from black to white with 8 to 16 bits per value, in a wider type, is read as values from 0 to 255."""
     values = np.linspace(0, 2**bits - 1, 96).round().astype(np.uint16).reshape(8, 12)
     image: Any = values
     if kind == "tensor":
@@ -609,12 +609,12 @@ def test_white_is_white_whatever_the_bits(tmp_path: Path, bits: int, kind: str) 
     same(read_image(image), grey(expected))
 
 
-def test_32_bit_integers_are_refused_with_what_to_do() -> None:
+def test_32_bit_integers_are_refused_with_advice() -> None:
     with pytest.raises(TypeError, match=r"image has dtype int32.*0 to 255, else divide by white"):
         read_image(np.full((4, 5, 3), 200, np.int32))
 
 
-# what holds no values
+# objects without values
 
 
 def test_meta_tensors_are_refused() -> None:
@@ -639,7 +639,7 @@ def test_one_channel() -> None:
 @pytest.mark.parametrize("name", ["a.png", "a.PNG", "a.bmp", "a.tif"])
 def test_written_file_reads_back(tmp_path: Path, name: str) -> None:
     write_image(tmp_path / name, RGB[:, ::-1])
-    write_image(str(tmp_path / name), RGB)  # over the first
+    write_image(str(tmp_path / name), RGB)  # over the first file
     same(read_image(tmp_path / name), RGB)
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
@@ -650,7 +650,8 @@ def test_written_jpeg_and_webp_are_near(tmp_path: Path, name: str) -> None:
     write_image(tmp_path / name, noise)
     with PIL.Image.open(tmp_path / name) as opened:
         assert opened.format == {"a.jpg": "JPEG", "a.webp": "WEBP"}[name]
-    assert np.abs(read_image(tmp_path / name).astype(int) - noise).max() < 8  # 14 and more at Pillow's own quality
+    # with Pillow's default quality the difference is 14 or more
+    assert np.abs(read_image(tmp_path / name).astype(int) - noise).max() < 8
 
 
 def test_written_file_has_the_usual_permissions(tmp_path: Path) -> None:
@@ -666,8 +667,8 @@ def test_unknown_suffix(tmp_path: Path, name: str) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_failed_write_leaves_the_old_file_alone(tmp_path: Path) -> None:
-    path = tmp_path / "a.xbm"  # black and white only
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.xbm"  # this format takes only black and white
     path.write_bytes(b"old")
     with pytest.raises(ValueError, match=f"^path '{path}' cannot hold an array"):
         write_image(path, RGB)

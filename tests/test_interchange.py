@@ -1,4 +1,4 @@
-"""Landmarks as other programs take them."""
+"""Landmarks in the formats of other programs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hih_align.data.annotations import read_dataset
 @pytest.fixture
 def faces() -> Landmarks:
     rng = np.random.default_rng(0)
-    # of some face: mirrored it is one too, and left is left
+    # the mean of a shape and its mirror image: a symmetrical face, whose left points are on the left
     order = SCHEMES["300w"].permutation
     points = rng.uniform((10, 10), (80, 150), (2, 68, 2))
     right = np.arange(68) > order
@@ -28,7 +28,7 @@ def faces() -> Landmarks:
 
 
 def test_coco_is_read_back(faces: Landmarks, tmp_path: Path) -> None:
-    """By our own reader, as `hih-align data check` does: points, order and boxes."""
+    """The package's own reader, as `hih-align data check` uses it, reads the same points, order and boxes."""
     PIL.Image.new("RGB", (160, 170)).save(tmp_path / "a.png")
     path = tmp_path / "coco.json"
     path.write_text(json.dumps(faces.to_coco("a.png", 160, 170)))

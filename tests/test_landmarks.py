@@ -1,4 +1,4 @@
-"""`landmarks.Landmarks` on made-up points: a container, its conversions, its chips and its pictures."""
+"""`landmarks.Landmarks` on made-up points: indexing, conversion, aligned chips, and drawing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hih_align import SCHEMES, Landmarks, Scheme
 
 # the arcface_112x112 template, as its authors publish it
 TEMPLATE = [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
-# a scheme whose points are just those five
+# a scheme that consists of these five points
 FIVE = Scheme(id="five", names=("le", "re", "n", "lm", "rm"), five=((0,), (1,), (2,), (3,), (4,)), contours=((0, 1),))
 
 
@@ -52,7 +52,7 @@ def faces() -> Landmarks:
     return made(SCHEMES["300w"], 4)
 
 
-# a container
+# indexing
 
 
 def test_several_faces_are_a_sequence(faces: Landmarks) -> None:
@@ -97,7 +97,7 @@ def test_faces_picked_by_score(faces: Landmarks) -> None:
     assert len(faces[faces.score > 2]) == 0
 
 
-def test_one_face_is_no_sequence(face: Landmarks) -> None:
+def test_one_face_is_not_a_sequence(face: Landmarks) -> None:
     assert bool(face)
     for act in (len, iter, lambda f: f[0], lambda f: f[:2]):
         with pytest.raises(TypeError, match="one face"):
@@ -118,7 +118,7 @@ def test_no_face(face: Landmarks, faces: Landmarks) -> None:
     assert none.to_dict()["points"] == []
 
 
-def test_one_of_one_face_is_several(faces: Landmarks) -> None:
+def test_a_slice_of_one_face_is_several_faces(faces: Landmarks) -> None:
     one = faces[:1]
     assert one.crop(np.zeros((99, 99, 3), np.uint8)).shape == (1, 112, 112, 3)
     assert one.five_points().shape == (1, 5, 2)
@@ -172,7 +172,8 @@ def test_to_68() -> None:
     assert there.scheme == SCHEMES["300w"]
     assert there.points.shape == (68, 2)
     assert there.points.dtype == there.scores.dtype == np.float32
-    # every second of the 33 jaw points; corners of eyes and mouth and the nose are the same points in both
+    # the jaw is every second of the 33 jaw points; the nose and the corners of eyes and mouth are the same points in
+    # both
     np.testing.assert_allclose(there["jaw"], face["jaw"][::2], rtol=1e-6)
     for ours, theirs in ((36, 60), (39, 64), (42, 68), (45, 72), (48, 76), (54, 82), (30, 54), (33, 57), (60, 88)):
         np.testing.assert_allclose(there.points[ours], face.points[theirs], rtol=1e-6)
@@ -215,7 +216,7 @@ def test_conversion_to_itself_and_where_none_is_known(face: Landmarks) -> None:
 def test_conversion_to_a_scheme_of_the_same_id(face: Landmarks) -> None:
     with pytest.raises(ValueError, match=r"no conversion from scheme '300w' to '300w'"):
         face.to(Scheme("300w", ("a", "b")))
-    # the same landmarks in other groups: the points stay, the groups are those asked for
+    # the same landmarks in other parts: the points stay, and the parts are those of the requested scheme
     grouped = replace(face.scheme, parts={"first": (0, 1)})
     there = face.to(grouped)
     assert there.scheme is grouped
@@ -257,7 +258,7 @@ def dot_near(chip: NDArray[np.uint8], x: float, y: float, radius: int) -> tuple[
 
 @pytest.mark.parametrize("size", [112, 224, 96])
 def test_chip_has_the_five_points_on_arcfaces_template(size: int) -> None:
-    # an exact similarity of the template: turned by 25 degrees, 2.2 times as large, shifted
+    # the points are the template after an exact similarity: rotated by 25 degrees, 2.2 times as large, shifted
     turn = 2.2 * np.exp(1j * np.radians(25))
     placed = np.array(TEMPLATE) @ (1, 1j) * turn + (130 + 20j)
     points = np.stack((placed.real, placed.imag), -1)
@@ -300,7 +301,7 @@ def test_chip_is_black_outside_the_image() -> None:
 
 
 def at(x: float, y: float, score: float = 1.0) -> Landmarks:
-    """One face of which one point is 60 px to the right of (x, y), where all others are."""
+    """One face whose second point is 60 px to the right of (x, y); all other points are at (x, y)."""
     points = np.array([[x, y], [x + 60, y], [x, y], [x, y], [x, y]], np.float32)
     return replace(made(FIVE), points=points, scores=np.full(5, score, np.float32))
 
@@ -309,7 +310,7 @@ def changed(picture: NDArray[np.uint8], image: NDArray[np.uint8]) -> NDArray[np.
     return (picture != image).any(-1)
 
 
-def test_draws_where_the_points_are() -> None:
+def test_draws_at_the_positions_of_the_points() -> None:
     image = np.full((100, 120, 3), 90, np.uint8)
     picture = at(30, 40).draw(image, lines=False)
     assert (picture.shape, picture.dtype) == (image.shape, np.uint8)
@@ -317,14 +318,14 @@ def test_draws_where_the_points_are() -> None:
     assert set(zip(ys, xs, strict=True)) >= {(40, 30), (40, 90)}
     distance = np.minimum(np.hypot(xs - 30, ys - 40), np.hypot(xs - 90, ys - 40))
     assert distance.max() <= 3
-    # found for sure is green, doubtful is red
+    # a score of 1 is green, a score of 0 is red
     red, green, _ = (int(v) for v in picture[40, 30])
     assert green > 150 > red
     red, green, _ = (int(v) for v in at(30, 40, score=0).draw(image, lines=False)[40, 30])
     assert red > 150 > green
 
 
-def test_draws_at_subpixel_places() -> None:
+def test_draws_at_subpixel_positions() -> None:
     image = np.zeros((100, 120, 3), np.uint8)
     for shift in (0.0, 0.25, 0.5, 0.75):
         weight = at(30 + shift, 40).draw(image, lines=False)[30:50, 20:42, 1].astype(float)
@@ -340,7 +341,7 @@ def test_lines_and_boxes_are_optional() -> None:
         for options in ({"lines": False}, {}, {"lines": False, "boxes": True})
     )
     assert not points[40, 60]
-    assert lines[40, 60]  # half way between the two points
+    assert lines[40, 60]  # halfway between the two points
     for y, x in ((20, 60), (80, 60), (50, 10), (50, 110)):
         assert boxes[y, x]
         assert not lines[y, x]
@@ -349,7 +350,7 @@ def test_lines_and_boxes_are_optional() -> None:
 
 
 @pytest.mark.parametrize("make", [np.copy, lambda a: a / 255.0, lambda a: a[..., 0], lambda a: a[::-1]])
-def test_drawing_leaves_the_image_as_it_was(make: Callable[[Any], NDArray[Any]], faces: Landmarks) -> None:
+def test_drawing_does_not_change_the_image(make: Callable[[Any], NDArray[Any]], faces: Landmarks) -> None:
     image = make(np.full((100, 120, 3), 90, np.uint8))
     before = image.copy()
     picture = faces.draw(image)
@@ -373,7 +374,7 @@ def test_draws_far_to_the_right_in_a_panorama() -> None:
     assert ys.mean() == pytest.approx(10, abs=1)
 
 
-def test_drawing_points_outside_the_image_and_wild_ones() -> None:
+def test_drawing_points_outside_the_image_and_points_that_are_not_finite() -> None:
     image = np.zeros((50, 50, 3), np.uint8)
     face = at(30, 40)
     for wild in (-300.0, 1e7, np.nan, np.inf):
@@ -383,7 +384,7 @@ def test_drawing_points_outside_the_image_and_wild_ones() -> None:
 
 
 def test_sizes_follow_the_face() -> None:
-    """What is drawn on a face a quarter as large is a quarter as large: a small face's eyes stay to be seen."""
+    """On a face a quarter as large, points and lines are a quarter as large. So they do not hide a small face."""
     shares = []
     for side in (60, 240):
         points = np.array([[0, 0], [side, 0], [0, side], [side, side], [side / 2, side / 2]], np.float32) + side / 2
@@ -393,10 +394,10 @@ def test_sizes_follow_the_face() -> None:
             shares.append(face.draw(image, lines=lines).sum() / side**2)
     small, small_lines, large, large_lines = shares
     assert small == pytest.approx(large, rel=0.25)
-    assert small_lines - small < 2.5 * (large_lines - large)  # lines thinner than a third of a pixel are not seen
+    assert small_lines - small < 2.5 * (large_lines - large)  # lines do not become thinner than a third of a pixel
 
 
-def test_what_is_not_drawn_on_stays_as_it_is() -> None:
+def test_pixels_that_are_not_drawn_on_do_not_change() -> None:
     image = np.random.default_rng(0).integers(0, 256, (100, 120, 3), np.uint8)
     picture = at(30, 40).draw(image)
     ys, xs = np.nonzero(changed(picture, image))
@@ -429,9 +430,9 @@ def test_labels_and_scores() -> None:
         assert labelled[y - 8 : y + 3, x : x + 16].any(), "a number beside every point"
     scored = changed(face.draw(image, lines=False, scores=True), image) & ~plain
     ys, xs = np.nonzero(scored)
-    assert ys.max() < 40  # above the box
+    assert ys.max() < 40  # the text is above the box
     assert 38 <= xs.min() < 60
-    # no room above: inside
+    # there is no room above the box, so the text is inside
     face = replace(face, bbox=np.array([40, 2, 260, 260], np.float32))
     ys, _ = np.nonzero(changed(face.draw(image, lines=False, scores=True), image) & ~plain)
     assert ys.min() > 2
@@ -453,7 +454,7 @@ def test_bad_styles(options: dict[str, Any], message: str) -> None:
         at(30, 40).draw(np.zeros((50, 50, 3), np.uint8), **options)
 
 
-# what a notebook shows
+# display in a notebook
 
 
 def test_repr_is_short(face: Landmarks, faces: Landmarks) -> None:
@@ -473,7 +474,7 @@ def test_a_notebook_draws_faces(face: Landmarks, faces: Landmarks) -> None:
     one, four = (np.asarray(PIL.Image.open(io.BytesIO(some._repr_png_() or b""))) for some in (face, faces))
     assert one.shape == (256, 256, 3)
     assert four.shape == (256, 4 * 260 - 4, 3)
-    # as large as fits, and each point is there
+    # the face fills the picture, and all points are visible
     ys, xs = np.nonzero((one[..., 1] > 200) | (one[..., 0] > 200))
     assert np.ptp(xs) > 200 or np.ptp(ys) > 200
     np.testing.assert_array_equal(four[:, :256], np.asarray(PIL.Image.open(io.BytesIO(faces[0]._repr_png_()))))
@@ -496,7 +497,7 @@ def test_to_dict_is_json(face: Landmarks, faces: Landmarks) -> None:
     assert [several["points"][2], several["scores"][2]] == [faces[2].to_dict()[key] for key in ("points", "scores")]
 
 
-def test_boxes_are_enlarged_with_the_picture() -> None:
+def test_boxes_are_scaled_with_the_image() -> None:
     points = np.array([[10.0, 10], [20, 20]], np.float32)
     scheme = Scheme("two", ("a", "b"))
     face = Landmarks(points, np.ones(2, np.float32), scheme, np.array([8, 6, 22, 24], np.float32))
@@ -508,7 +509,7 @@ def test_boxes_are_enlarged_with_the_picture() -> None:
 
 
 @pytest.mark.parametrize("key", [(0, 1), None])
-def test_keys_that_mean_nothing(key: object) -> None:
+def test_invalid_keys(key: object) -> None:
     faces = Landmarks(
         np.zeros((2, 3, 2), np.float32), np.zeros((2, 3), np.float32), Scheme("x", ("a", "b", "c")), np.zeros((2, 4))
     )

@@ -1,4 +1,4 @@
-"""`progress`: bars where something can be drawn, lines where it cannot, nothing where there is no stream."""
+"""`progress`: a bar on a terminal, lines in a file, and nothing where there is no stream."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def test_without_a_stream_there_is_no_bar(monkeypatch: pytest.MonkeyPatch) -> No
         bar.write("text", file=None)
 
 
-def test_in_a_file_a_bar_is_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is written over, and no line is cut in two."""
+def test_a_bar_in_a_file_is_printed_as_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No text is overwritten, and each message has its own line."""
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     count()
@@ -49,12 +49,12 @@ def test_in_a_file_a_bar_is_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(lines)
 
 
-def test_on_a_terminal_a_bar_is_drawn_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bar_on_a_terminal_is_redrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)
     count()
     assert "\rfaces: 100%" in stream.getvalue()
-    # what is said begins at the beginning of a line
+    # a message begins at the start of a line
     assert "\rface 1 is done\n" in stream.getvalue()
 
 
@@ -65,8 +65,8 @@ def test_disabled(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stream.getvalue() == ""
 
 
-def test_a_run_tells_without_a_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The journal of a training run: `pythonw` and services train, too."""
+def test_a_training_run_works_without_a_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal of a training run works under `pythonw` and in services, which have no standard error."""
     monkeypatch.setattr(sys, "stderr", None)
     with Journal(tmp_path, total=2) as journal:
         journal.advance(1, "epoch 1", {"nme": "3.2"})

@@ -1,4 +1,4 @@
-"""`examples/ray_folder.py` on a Ray of this machine: the rows are what `align_batch` gives, to a thousandth of a px."""
+"""`examples/ray_folder.py` with Ray on this machine: its rows agree with `align_batch` to a thousandth of a pixel."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_folder(tmp_path: Path, astronaut: NDArray[np.uint8], kind: str) -> No
             row = found[name, index]
             assert {"file": name, "index": index}.items() <= row.items()
             assert (row["scheme"], row["model"]) == (face.scheme.id, face.model)
-            # an actor computes with another number of threads, which may add up in another order
+            # an actor uses another number of threads, which can change the order of sums
             for field, atol in (("points", 1e-3), ("scores", 1e-5), ("bbox", 0)):
                 found_values = np.array(row[field], np.float32)
                 np.testing.assert_allclose(found_values, getattr(face, field), rtol=0, atol=atol, err_msg=field)

@@ -1,4 +1,4 @@
-"""What is printed of the library's objects is a line, not their content."""
+"""The repr of each public object is one short line, not the object's content."""
 
 from __future__ import annotations
 

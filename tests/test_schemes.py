@@ -1,4 +1,4 @@
-"""`schemes`: tables of indices, held against faces that people annotated, and a user's own."""
+"""`schemes`: the tables of indices, compared with annotated faces, and schemes that a user defines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BUILT_IN = pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
 
 
 def read(path: Path) -> tuple[list[str], NDArray[np.float64], NDArray[np.bool_]]:
-    """COCO keypoints: file names, (N, K, 2) points and whether they are labelled, sorted by file."""
+    """Read COCO keypoints: file names, points (N, K, 2), and whether they are labelled, all sorted by file."""
     data = json.loads(path.read_text())
     names = {image["id"]: image["file_name"] for image in data["images"]}
     faces = sorted(data["annotations"], key=lambda a: names[a["image_id"]])
@@ -27,14 +27,17 @@ def read(path: Path) -> tuple[list[str], NDArray[np.float64], NDArray[np.bool_]]
 
 
 def box(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Centre and longer side of each face."""
+    """The centre and the longer side of each face."""
     low, high = points.min(1, keepdims=True), points.max(1, keepdims=True)
     return (low + high) / 2, (high - low).max(-1, keepdims=True)
 
 
 @pytest.fixture(scope="module")
 def faces(shared: Path) -> dict[str, NDArray[np.float64]]:
-    """(N, K, 2) annotated faces of each scheme, upright, in units of their box; COFW's by conversion."""
+    """For each scheme annotated faces (N, K, 2), upright, in units of their box.
+
+    COFW's points are converted from WFLW.
+    """
     points_68 = read(shared / "data" / "300w_val" / "annotations.json")[1]
     points_98 = read(shared / "data" / "wflw_dev" / "annotations.json")[1]
     found = {"300w": points_68, "wflw": points_98, "cofw": conversion(WFLW, COFW) @ points_98}
@@ -49,7 +52,7 @@ def faces(shared: Path) -> dict[str, NDArray[np.float64]]:
     return found
 
 
-# the tables by themselves
+# the tables alone
 
 
 @pytest.mark.parametrize(("scheme", "landmarks"), [(W300, 68), (WFLW, 98), (COFW, 29)])
@@ -81,7 +84,10 @@ def test_mirror_is_an_involution(scheme: Scheme) -> None:
 
 @BUILT_IN
 def test_mirror_exchanges_left_and_right(scheme: Scheme) -> None:
-    """Parts become their namesakes, names theirs, normalisers, contours and the five points themselves."""
+    """The mirror table maps left parts to right parts and left names to right names.
+
+    It maps normalisers, contours and the five points to themselves.
+    """
     order = scheme.permutation
     assert order is not None
 
@@ -91,7 +97,7 @@ def test_mirror_exchanges_left_and_right(scheme: Scheme) -> None:
     for name, part in scheme.parts.items():
         assert {order[i] for i in part} == set(scheme.parts[other(name)]), name
     for index, name in enumerate(scheme.names):
-        if not name[-1].isdigit():  # "jaw_3" says nothing of its side
+        if not name[-1].isdigit():  # a name such as "jaw_3" does not say its side
             assert scheme.names[order[index]] == other(name)
     for a, b in scheme.normalizers.values():
         assert {order[i] for i in a} == set(b)
@@ -104,7 +110,7 @@ def test_mirror_exchanges_left_and_right(scheme: Scheme) -> None:
 
 @pytest.mark.parametrize(("scheme", "ocular"), [(W300, ((36,), (45,))), (WFLW, ((60,), (72,))), (COFW, ((8,), (9,)))])
 def test_normalizers(scheme: Scheme, ocular: Any) -> None:
-    """The outer eye corners that everyone's published figures are divided by."""
+    """The distance is that of the outer eye corners, by which published figures are normalised."""
     assert scheme.normalizers["inter-ocular"] == ocular
     points = np.random.default_rng(0).uniform(0, 100, (3, len(scheme), 2))
     (a,), (b,) = ocular
@@ -114,7 +120,10 @@ def test_normalizers(scheme: Scheme, ocular: Any) -> None:
 
 
 def test_inter_pupil() -> None:
-    """68 points have no pupils: the middle of each eye's six; the others have."""
+    """In the 68-point scheme, the centre of each eye's six points is used, because the scheme has no pupils.
+
+    The other schemes have pupils.
+    """
     points = np.zeros((68, 2))
     points[36:42], points[42:48] = [[0, 0], [2, -2], [4, -2], [6, 0], [4, 2], [2, 2]], [[13, 4]] * 6
     assert W300.distance(points, "inter-pupil") == pytest.approx(np.hypot(10, 4))
@@ -127,12 +136,15 @@ def test_unknown_normalizer() -> None:
         WFLW.distance(np.zeros((98, 2)), "brow")
 
 
-# the tables against faces
+# the tables compared with faces
 
 
 @BUILT_IN
 def test_mean_face_is_its_own_mirror_image(scheme: Scheme, faces: dict[str, NDArray[np.float64]]) -> None:
-    """Every landmark's mean place, mirrored, is that of its partner, and of no other of its part's."""
+    """The mean position of each landmark, mirrored, is the mean position of its partner.
+
+    No other landmark in the partner's part is nearer.
+    """
     mean = faces[scheme.id].mean(0)
     mirrored = mean * (-1, 1)
     order = scheme.permutation
@@ -141,13 +153,13 @@ def test_mean_face_is_its_own_mirror_image(scheme: Scheme, faces: dict[str, NDAr
     for name, part in scheme.parts.items():
         partners = order[list(part)]
         distances = np.linalg.norm(mirrored[list(part), None] - mean[partners], axis=-1)
-        # the corners of outer and inner lips meet
+        # in the mouth, corners of outer and inner lips are at the same position
         if name != "mouth" or "outer_lips" not in scheme.parts:
             assert (distances.argmin(1) == np.arange(len(part))).all(), name
 
 
 @BUILT_IN
-def test_left_is_left_in_the_picture(scheme: Scheme, faces: dict[str, NDArray[np.float64]]) -> None:
+def test_left_is_left_in_the_image(scheme: Scheme, faces: dict[str, NDArray[np.float64]]) -> None:
     mean = faces[scheme.id].mean(0)
     for name, part in scheme.parts.items():
         middle = mean[list(part)].mean(0)
@@ -181,7 +193,7 @@ def test_five_points(scheme: Scheme, faces: dict[str, NDArray[np.float64]]) -> N
 
 @BUILT_IN
 def test_contours_are_short_lines(scheme: Scheme, faces: dict[str, NDArray[np.float64]]) -> None:
-    """No line jumps across the face."""
+    """The lines of a contour are short: no line crosses the face."""
     mean = faces[scheme.id].mean(0)
     for line in scheme.contours:
         steps = np.linalg.norm(np.diff(mean[list(line)], axis=0), axis=-1)
@@ -193,14 +205,18 @@ def test_contours_are_short_lines(scheme: Scheme, faces: dict[str, NDArray[np.fl
 
 
 def test_98_to_68_on_annotated_faces(shared: Path) -> None:
-    """The data's 98 points were made from these 68, jaw and lids interpolated: what both schemes name comes back to the
-    file's precision, the lids nearly."""
+    """The conversion from 98 to 68 points returns the 68 points from which the data's 98 points were made.
+
+    The jaw and the eyelids of the data are interpolated. Landmarks that both schemes have return with the file's
+    precision,
+    the eyelids approximately.
+    """
     folder = shared / "data" / "300w_val"
     names, points_68, _ = read(folder / "annotations.json")
     names_98, points_98, labelled = read(folder / "annotations_wflw98.json")
     assert names == names_98
     weights = conversion(WFLW, W300)
-    # only from points that there are
+    # the weights use only points that are labelled
     assert not (np.abs(weights).sum(0) > 0)[~labelled.any(0)].any()
     got = weights @ points_98
     lids = [37, 38, 40, 41, 43, 44, 46, 47]
@@ -212,7 +228,7 @@ def test_98_to_68_on_annotated_faces(shared: Path) -> None:
 
 
 def test_98_to_29(faces: dict[str, NDArray[np.float64]]) -> None:
-    """COFW's points by their names: on faces they lie where these say."""
+    """On annotated faces, each of COFW's points is where its name says."""
     face = dict(zip(COFW.names, faces["cofw"].mean(0), strict=True))
     for side, sign in (("left", -1), ("right", 1)):
         outer, inner, top, bottom = (face[f"{side}_brow_{end}"] for end in ("outer", "inner", "top", "bottom"))
@@ -231,17 +247,17 @@ def test_98_to_29(faces: dict[str, NDArray[np.float64]]) -> None:
 
 
 @pytest.mark.parametrize("target", [W300, COFW])
-def test_conversion_keeps_what_it_should(target: Scheme) -> None:
+def test_conversion_keeps_mirroring_and_normalizers(target: Scheme) -> None:
     weights = conversion(WFLW, target)
     assert weights.shape == (len(target), 98)
     np.testing.assert_allclose(weights.sum(1), 1)
     assert (weights >= 0).all()
-    # mirroring before or after is the same
+    # mirroring before the conversion and after the conversion gives the same
     source_order, target_order = WFLW.permutation, target.permutation
     assert source_order is not None
     assert target_order is not None
     np.testing.assert_allclose(weights[target_order][:, source_order], weights)
-    # and both measure the same distance between the eyes
+    # both schemes have the same distance between the eyes
     points = np.random.default_rng(0).uniform(0, 1, (98, 2))
     assert target.distance(weights @ points) == pytest.approx(WFLW.distance(points))
 
@@ -257,12 +273,12 @@ def test_no_conversion(source: Scheme, target: Scheme) -> None:
         ValueError, match=rf"^no conversion from scheme '{source.id}' to '{target.id}', only to"
     ) as error:
         conversion(source, target)
-    # a newcomer reads what is possible, not "none"
+    # the error lists the possible conversions; it does not only say "none"
     assert "none" not in str(error.value)
     assert "wflw to 300w, wflw to cofw" in str(error.value)
 
 
-# a user's own
+# a user's own scheme
 
 OWN: dict[str, Any] = {
     "id": "Cat",
@@ -308,7 +324,7 @@ def test_own_scheme(tmp_path: Path) -> None:
     assert scheme.distance(points, "ears to eyes") == 6
 
 
-def test_least_scheme() -> None:
+def test_scheme_with_the_fewest_fields() -> None:
     scheme = scheme_from_dict({"id": "five", "landmarks": 5})
     assert scheme == Scheme("five", ("0", "1", "2", "3", "4"))
     assert scheme.permutation is None
@@ -321,7 +337,7 @@ def test_least_scheme() -> None:
 def test_default_normalizer() -> None:
     pupils, ears = ((0,), (1,)), ((3,), (4,))
     scheme = Scheme("mine", tuple("abcde"), normalizers={"ears": ears, "inter-pupil": pupils})
-    assert scheme.default_normalizer == "ears"  # the scheme's first
+    assert scheme.default_normalizer == "ears"  # the first normaliser of the scheme
     assert scheme.distance(np.arange(10.0).reshape(5, 2)) == scheme.distance(np.arange(10.0).reshape(5, 2), "ears")
     assert replace(scheme, normalizers={"ears": ears, "inter-ocular": pupils}).default_normalizer == "inter-ocular"
     assert replace(scheme, normalizers={}).default_normalizer == "box"
@@ -419,7 +435,7 @@ def test_missing_file(tmp_path: Path, name: str) -> None:
         load_scheme(tmp_path / name)
 
 
-def test_a_scheme_equals_its_content_and_its_id() -> None:
+def test_a_scheme_equals_a_copy_and_its_id() -> None:
     again = scheme_from_dict(W300.to_dict())
     assert again == W300 == "300w"
     assert hash(again) == hash(W300)
@@ -446,13 +462,13 @@ def test_equality_is_transitive() -> None:
     assert len({W300, impostor, changed, "300w"}) == 3
 
 
-def test_conversion_goes_by_landmarks() -> None:
+def test_conversion_depends_on_the_landmarks_only() -> None:
     impostor = Scheme("wflw", tuple(f"p{i}" for i in range(98)))
     for target in (W300, COFW, WFLW):
         with pytest.raises(ValueError, match=r"^no conversion from scheme 'wflw' to .* has other landmarks"):
             conversion(impostor, target)
     with pytest.raises(ValueError, match="to another scheme of the same id"):
         conversion(Scheme("mine", ("a", "b")), Scheme("mine", ("b", "a")))
-    # what else a scheme says is not what its points are
+    # other fields of a scheme do not change its points
     np.testing.assert_array_equal(conversion(replace(WFLW, mirror=None), W300), conversion(WFLW, W300))
     np.testing.assert_array_equal(conversion(Scheme("mine", ("a",)), Scheme("mine", ("a",), {"p": (0,)})), [[1]])

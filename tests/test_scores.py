@@ -1,4 +1,4 @@
-"""`scores`: a curve over the heatmaps' height."""
+"""`scores`: a curve over the height of the heatmaps' maxima."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hih_align.scores import TOLERANCE, Calibration, score
 
 
 def maps(*heights: float) -> torch.Tensor:
-    """Heatmaps whose maxima are these, everything else lower."""
+    """Heatmaps with these maxima; all other values are lower."""
     noise = torch.rand(len(heights), 5, 7, generator=torch.Generator().manual_seed(0)) - 600
     for i, height in enumerate(heights):
         noise[i, i % 5, (3 * i) % 7] = height
@@ -27,7 +27,7 @@ def test_curve() -> None:
 
 
 def test_scores_are_probabilities() -> None:
-    """Whatever the network says, and in the order of the heights."""
+    """For any output of the network, scores are between 0 and 1 and have the order of the heights."""
     heights = (-500.0, -1.0, 0.0, 0.3, 0.9, 2.0, 500.0)
     got = score(maps(*heights), Calibration(9.0, -2.0)).tolist()
     assert got == sorted(got)
@@ -58,7 +58,7 @@ def test_stays_on_the_device() -> None:
 
 
 def test_tolerance() -> None:
-    """5 % of the box's longer side: what the scores of every published checkpoint are fitted to."""
+    """5 % of the box's longer side: the scores of every published checkpoint are calibrated to this distance."""
     assert TOLERANCE == 0.05
 
 

@@ -1,4 +1,4 @@
-"""What a checkout's scripts and CI rest on; `.ci/run` itself runs the scripts."""
+"""What a checkout's scripts and CI depend on. `.ci/run` itself runs the scripts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from conftest import shared_folder
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_only_our_own_ci_insists_on_the_shared_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_projects_own_ci_requires_the_shared_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkout = tmp_path / "checkout"
     monkeypatch.setenv("CI", "true")
     monkeypatch.delenv("HIH_ALIGN_REQUIRE_SHARED", raising=False)
@@ -25,7 +25,7 @@ def test_only_our_own_ci_insists_on_the_shared_folder(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize("name", ["scripts/demo", "scripts/test"])
-def test_readmes_scripts_are_what_ci_runs(name: str) -> None:
+def test_the_scripts_in_the_readme_are_those_that_ci_runs(name: str) -> None:
     readme, ci = (ROOT / "README.md").read_text("utf-8"), (ROOT / ".ci" / "run").read_text("utf-8")
     assert [line for line in readme.splitlines() if line.split()[:1] == [name]]
     assert [line for line in ci.splitlines() if line.split()[-1:] == [name] and not line.startswith("step")]

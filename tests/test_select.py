@@ -1,4 +1,4 @@
-"""Some of a network's landmarks as an aligner of its own, and readouts in every runtime."""
+"""An aligner for some of a network's landmarks, and readouts in each runtime."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ def test_wrong_landmarks_are_named(whole: FaceAligner) -> None:
         whole.select([0, 1], Scheme("one", ("a",)))
 
 
-def test_no_box_is_guessed_from_some_points(whole: FaceAligner, picture: np.ndarray) -> None:
+def test_no_box_for_refining_is_estimated_from_some_of_the_points(whole: FaceAligner, picture: np.ndarray) -> None:
     with pytest.raises(ValueError, match="refine is 1"):
         whole.select(CHOSEN).align(picture, BOX, refine=1)
 
 
 @pytest.mark.parametrize("backend", ["torch", "onnxruntime", "openvino"])
-def test_a_readout_is_in_every_runtime(whole: FaceAligner, picture: np.ndarray, tmp_path: Path, backend: str) -> None:
+def test_each_runtime_applies_a_readout(whole: FaceAligner, picture: np.ndarray, tmp_path: Path, backend: str) -> None:
     if backend != "torch":
         pytest.importorskip(backend)
     weights = np.zeros((2, 68), complex)
@@ -86,7 +86,7 @@ def test_a_readout_is_in_every_runtime(whole: FaceAligner, picture: np.ndarray, 
     np.testing.assert_allclose(face.scores[1], there.scores[30], atol=1e-4)
 
 
-def test_boxes_reach_as_far_beyond_the_points_as_in_training() -> None:
+def test_boxes_extend_beyond_the_points_as_in_training() -> None:
     rng = np.random.default_rng(0)
     points = rng.uniform(50, 150, (40, 9, 2))
     tight = crops.tight_box(points)

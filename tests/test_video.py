@@ -1,4 +1,4 @@
-"""`video`: frames in and out with their times, turns, sizes and sound; and what is no video."""
+"""`video`: reading and writing frames with their times, rotations, sizes and sound; and files that are not videos."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Array = NDArray[Any]
 
 
 def pictures(count: int, size: tuple[int, int] = (64, 48), start: int = 0) -> list[Array]:
-    """Grey ones with a red upper left corner; each is a little brighter than the one before."""
+    """Grey images with a red upper left corner. Each image is a little brighter than the one before."""
     found = []
     for number in range(start, start + count):
         image = np.full((size[1], size[0], 3), 40 + 4 * number, np.uint8)
@@ -38,8 +38,8 @@ def passed_on(source: Path, out: Path) -> Path:
 @pytest.mark.parametrize(
     ("suffix", "sound", "kept"), [(".mp4", "aac", "aac"), (".mkv", "pcm_s16le", "aac"), (".mov", None, None)]
 )
-def test_what_goes_in_comes_out(tmp_path: Path, suffix: str, sound: str | None, kept: str | None) -> None:
-    """Pictures, times and sound; sound that players do not know in MP4 is encoded anew."""
+def test_a_video_is_read_and_written_again(tmp_path: Path, suffix: str, sound: str | None, kept: str | None) -> None:
+    """Images, times and sound are kept. A sound codec that players do not support in MP4 is encoded again."""
     source = write_video(tmp_path / f"a{suffix}", pictures(30), sound=sound)
     images, times, samples, name = read_back(passed_on(source, tmp_path / "b.mp4"))
     assert len(images) == 30
@@ -52,7 +52,7 @@ def test_what_goes_in_comes_out(tmp_path: Path, suffix: str, sound: str | None, 
     assert {path.name for path in tmp_path.iterdir()} == {f"a{suffix}", "b.mp4"}
 
 
-def test_frames_that_are_not_evenly_spaced_keep_their_times(tmp_path: Path) -> None:
+def test_frames_at_irregular_times_keep_their_times(tmp_path: Path) -> None:
     at = np.cumsum([0, 1000, 2000, 500, 4000, 1000])
     source = write_video(tmp_path / "a.mp4", pictures(6), ticks=lambda n: int(at[n]))
     with open_video(source) as given:
@@ -62,8 +62,8 @@ def test_frames_that_are_not_evenly_spaced_keep_their_times(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("turned", "corner"), [(90, "lower left"), (180, "lower right"), (270, "upper right")])
-def test_a_turned_video_is_upright(tmp_path: Path, turned: int, corner: str) -> None:
-    """As a telephone films: the file says by how much players turn the pictures. Written ones need no turning."""
+def test_a_rotated_video_becomes_upright(tmp_path: Path, turned: int, corner: str) -> None:
+    """A file from a telephone says by which angle players rotate the images. The written video needs no rotation."""
     source = write_video(tmp_path / "a.mp4", pictures(3), turned=turned)
     for image in (
         next(iter(VideoFile(source).frames())).image,
@@ -79,8 +79,8 @@ def test_a_turned_video_is_upright(tmp_path: Path, turned: int, corner: str) -> 
         assert next(iter(file.decode(video=0))).rotation == 0
 
 
-def test_a_size_that_changes_is_fitted(tmp_path: Path) -> None:
-    """The first size stays, and an odd one gains a pixel."""
+def test_frames_of_another_size_are_fitted(tmp_path: Path) -> None:
+    """All frames get the size of the video. An odd size gains a pixel, and another shape gains black borders."""
     source = write_video(tmp_path / "a.mp4", pictures(2, (64, 48)))
     with open_video(source) as given, writing(tmp_path / "b.mkv", given) as writer:
         for frame, image in zip(given.frames(), (pictures(1, (63, 47))[0], pictures(1, (40, 80))[0]), strict=True):
@@ -91,8 +91,8 @@ def test_a_size_that_changes_is_fitted(tmp_path: Path) -> None:
     assert images[1][24:40, 28:36].min() > 20
 
 
-def test_times_that_go_back_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A broken file's frames are shown one after the other."""
+def test_times_that_go_back_are_corrected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The frames of a damaged file get increasing times."""
     source = write_video(tmp_path / "a.mp4", pictures(4))
     given = VideoFile(source)
     packets = list(given._container.demux(given.stream))
@@ -117,7 +117,7 @@ def test_times_that_go_back_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def spoil(source: Path, first: float, last: float) -> None:
-    """Noise in place of a part of what an MP4 holds; its index stays."""
+    """Replace a part of an MP4's data by noise. The file's index stays."""
     data = bytearray(source.read_bytes())
     start = data.index(b"mdat") + 4
     size = int.from_bytes(data[start - 8 : start - 4], "big") - 8
@@ -134,7 +134,7 @@ def test_packets_that_cannot_be_decoded_are_counted(tmp_path: Path) -> None:
         assert given.broken > 0
 
 
-def test_what_is_no_video(tmp_path: Path) -> None:
+def test_files_that_are_not_videos(tmp_path: Path) -> None:
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "text.mp4").write_text("no video at all\n" * 100)
     with av.open(str(tmp_path / "sound.mp4"), "w") as out:
@@ -155,7 +155,7 @@ def test_what_is_no_video(tmp_path: Path) -> None:
 
 
 def test_a_video_without_frames(tmp_path: Path) -> None:
-    """Its index is whole, none of its frames is; nothing is left of the output."""
+    """The file's index is complete, but no frame can be decoded. No output file is left."""
     source = write_video(tmp_path / "a.mp4", pictures(3))
     spoil(source, 0, 1)
     with pytest.raises(ValueError, match=r"a\.mp4 holds no frame that can be decoded"):
@@ -163,7 +163,7 @@ def test_a_video_without_frames(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
 
 
-def test_names_that_are_no_videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_names_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write_video(tmp_path / "a.mp4", pictures(1))
     check_writable(tmp_path / "b.MOV", source)
     for name, kind, message in (
@@ -185,7 +185,7 @@ def test_pyav_is_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 class FakeCapture:
-    """OpenCV's camera, with three frames."""
+    """A camera of OpenCV that returns three frames."""
 
     def __init__(self, number: int) -> None:
         assert number == 2
@@ -206,7 +206,7 @@ class FakeCapture:
 
 
 def test_a_camera(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """OpenCV's BGR becomes RGB; times are those of the clock."""
+    """The BGR images of OpenCV become RGB, and times come from the clock."""
     monkeypatch.setattr(cv2, "VideoCapture", FakeCapture)
     with open_video("2") as camera, writing(tmp_path / "c.mp4", camera) as writer:
         assert isinstance(camera, Camera)
@@ -219,7 +219,7 @@ def test_a_camera(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert len(read_back(tmp_path / "c.mp4")[0]) == 3
 
 
-def test_a_camera_that_is_not_there(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_camera(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(OSError, match="there is no camera number 97"):
         open_video("97")
-    assert capfd.readouterr().err == ""  # OpenCV's own words
+    assert capfd.readouterr().err == ""  # OpenCV prints no messages of its own
