@@ -1,8 +1,9 @@
-"""A model as a file of another runtime, decoder included: crops in, points and scores out.
+"""Export of a model, with its decoder, to the file of another runtime. The file maps crops to points and scores.
 
-The folder written holds the config and the runtime's file: ``model.onnx``, ``model.xml`` and
-``model.bin``, or ``model.pt2``. `FaceAligner.from_pretrained` takes it, and with its backend runs that file; other
-programs need that file alone, whose own metadata say what goes in and out (`runtime.metadata.describe`).
+`export` writes a folder with the config and the runtime's file: ``model.onnx``, ``model.xml`` and ``model.bin``, or
+``model.pt2``. `FaceAligner.from_pretrained` accepts this folder, and runs the file if the backend is the file's
+runtime. Other programs need only the file. Its metadata describe its input and its outputs
+(`runtime.metadata.describe`).
 """
 
 from __future__ import annotations
@@ -33,36 +34,37 @@ if TYPE_CHECKING:
 
 Format = Literal["onnx", "openvino", "torch"]
 
-#: What each format's runtimes can compute in.
+#: The precisions that each format supports.
 PRECISIONS: dict[Format, tuple[str, ...]] = {
     "onnx": ("fp32", "fp16", "int8"),
     "openvino": ("fp32", "bf16", "fp16", "int8"),
     "torch": ("fp32", "bf16", "fp16"),
 }
 
-#: By how much, in percent points, the validation NME of an int8 network may grow.
+#: The increase of the validation NME by int8 must be smaller than this, in percentage points.
 WORSE = 0.05
 
-#: Faces on which an int8 network's ranges are found.
+#: Number of faces with which the value ranges of an int8 network are measured.
 CALIBRATION_FACES = 300
 
 _RUNTIMES: dict[Format, Runtime] = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
 
 
 class AccuracyError(ValueError):
-    """An int8 network that lost too much."""
+    """The int8 network is too inaccurate."""
 
 
 @dataclass(frozen=True)
 class Export:
-    """What was written.
+    """The result of `export`.
 
     Attributes:
-        folder: the checkpoint.
-        file: the runtime's file in it.
-        precision: of the file, one of `PRECISIONS`.
-        before, after: validation NME in percent, of the network and of its int8 copy; None for other precisions.
-        normalizer: what the NME is percent of, see `normalizers.choose_normalizer`; None for other precisions.
+        folder: the folder that was written.
+        file: the runtime's file in the folder.
+        precision: the precision of the file, one of `PRECISIONS`.
+        before, after: validation NME in percent, of the network and of its int8 copy. None for other precisions.
+        normalizer: the distance that the NME is a percentage of, see `normalizers.choose_normalizer`. None for other
+            precisions.
     """
 
     folder: Path
@@ -86,19 +88,20 @@ def export(
 
     Args:
         aligner: the model, with its decoder.
-        out: folder to be made; an empty one may exist. It appears whole or not at all.
+        out: the folder to write. It must not exist, or must be empty. After an error nothing is written.
         format: "onnx", "openvino" or "torch" (a `torch.export` program).
-        precision: "fp32", "bf16", "fp16" or "int8", see `PRECISIONS`. Of OpenVINO, bf16 is what it computes in, and
-            fp16 what it stores; pixels and points are exact in each. "auto" is bf16 where this CPU has it in hardware
-            and the format knows it, else fp32. One that this CPU emulates warns.
-        calibration: training faces for int8, of which `CALIBRATION_FACES` are taken.
-        validation: other faces for int8; the NME on them may grow by less than `WORSE`.
+        precision: "fp32", "bf16", "fp16" or "int8", see `PRECISIONS`. For OpenVINO, bf16 is the precision of the
+            computation, and fp16 is the precision of the stored weights. Pixels and points keep full precision in all
+            of them. "auto" means bf16 if the format supports it and this CPU has it in hardware, else fp32. A warning
+            tells if this CPU emulates the precision.
+        calibration: training faces for int8. `CALIBRATION_FACES` of them are used.
+        validation: other faces for int8. The increase of their NME must be smaller than `WORSE`.
 
     Raises:
-        ValueError: an unknown format or precision, missing datasets, a folder that is not empty.
-        FileNotFoundError: the folder's own folder does not exist.
-        ImportError: the runtime is not installed; the message names the extra.
-        AccuracyError: int8 lost too much; nothing is written.
+        ValueError: the format or the precision is unknown, a dataset is missing, or the folder is not empty.
+        FileNotFoundError: the parent of the folder does not exist.
+        ImportError: the runtime is not installed. The message names the extra.
+        AccuracyError: the int8 network is too inaccurate. Nothing is written.
     """
     if format not in get_args(Format):
         raise ValueError(f"format is {format!r}, expected one of {list(get_args(Format))}")
@@ -115,7 +118,7 @@ def export(
     if precision == "auto":
         precision = "bf16" if choose_dtype("auto", "cpu", _RUNTIMES[format]) == "bfloat16" else "fp32"
     elif (format, precision) != ("openvino", "fp16"):
-        other = "take 'auto' or 'fp32', unless another machine is to run it"
+        other = "take 'auto' or 'fp32', unless another machine will run the file"
         warn_if_emulated(DTYPES[precision], "cpu", f"precision is {precision!r}", other, runtime=_RUNTIMES[format])
     config = replace(aligner.config, decoder=aligner.decoder)
     half = precision in ("bf16", "fp16") and format != "openvino"
@@ -130,7 +133,7 @@ def export(
             file = temporary / FILES[_RUNTIMES[format]]
             faces = None if calibration is None or precision != "int8" else calibration_crops(aligner, calibration)
             (_write_onnx if format == "onnx" else _write_openvino)(model, file, precision, about, faces)
-        if format == "torch":  # whose program `FaceAligner` does not run
+        if format == "torch":  # `FaceAligner` does not run the exported program, so it needs the weights
             save_checkpoint(temporary, aligner.network, config, torch.float32)
         else:
             write_config(temporary, config)
@@ -142,15 +145,15 @@ def export(
             (before, normalizer), (after, _) = _nme(aligner, validation), _nme(small, validation)
             if not after - before < WORSE:
                 raise AccuracyError(
-                    f"precision is 'int8', with which the NME on {validation.name} grows from {before:.3f} to "
-                    f"{after:.3f} percent of the {normalizer_text(normalizer)}; less than {WORSE} more is accepted: "
-                    "nothing is written"
+                    f"precision is 'int8', which increases the NME on {validation.name} from {before:.3f} to "
+                    f"{after:.3f} percent of the {normalizer_text(normalizer)}. The increase must be smaller than "
+                    f"{WORSE}. Nothing is written"
                 )
     return Export(target, target / file.name, precision, before, after, normalizer)
 
 
 def calibration_crops(aligner: FaceAligner, dataset: Dataset, count: int = CALIBRATION_FACES) -> NDArray[np.uint8]:
-    """(N, S, S, 3) crops of at most ``count`` faces, evenly chosen."""
+    """(N, S, S, 3) uint8 crops of at most ``count`` faces, which are spread evenly over the dataset."""
     chosen = np.unique(np.linspace(0, len(dataset) - 1, count).round().astype(int))
     side = aligner.config.input_size
     result = np.empty((len(chosen), side, side, 3), np.uint8)
@@ -162,7 +165,7 @@ def calibration_crops(aligner: FaceAligner, dataset: Dataset, count: int = CALIB
 
 
 def _nme(aligner: FaceAligner, dataset: Dataset) -> tuple[float, str]:
-    """Mean NME in percent, and what of."""
+    """Mean NME in percent, and the name of its normalizer."""
     from .evaluation.evaluate import evaluate
 
     report = evaluate(aligner, dataset, progress=False)
@@ -182,7 +185,7 @@ def _write_onnx(model: InferenceNet, path: Path, precision: str, about: str, fac
 
 
 def _quantize_onnx(graph: Any, path: Path, faces: NDArray[np.uint8]) -> Any:
-    """int8 convolutions; what is before and after them has none, and stays in float32."""
+    """Quantize the convolutions to int8. All other operations stay float32."""
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
@@ -224,7 +227,7 @@ def _write_openvino(
 
 
 def _quantize_openvino(graph: Any, faces: NDArray[np.uint8]) -> Any:
-    """int8 between the first convolution and the last ones; normalisation and decoder stay in float32."""
+    """Quantize from the first to the last convolutions to int8. Normalisation and decoder stay float32."""
     try:
         import nncf
     except ImportError as error:
@@ -239,7 +242,7 @@ def _quantize_openvino(graph: Any, faces: NDArray[np.uint8]) -> Any:
 
 
 def _around(graph: Any) -> list[str]:
-    """Names of the operations after the last convolutions: the decoder."""
+    """Names of the operations after the last convolutions. These operations are the decoder."""
     names: dict[str, None] = {}
     waiting = list(graph.get_results())
     while waiting:

@@ -1,4 +1,4 @@
-"""Landmarks in the forms that other programs take: COCO keypoints, and supervision's key points."""
+"""Conversion of landmarks to the formats of other programs: COCO keypoints, and key points of supervision."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from .schemes import Scheme
 if TYPE_CHECKING:
     from .landmarks import Landmarks
 
-#: Points of a lower score are given as less sure (v = 1): a person should look at them.
+#: A point with a lower score gets the visibility v = 1, so that a person checks it. Other points get v = 2.
 UNSURE = 0.5
 
 
 def coco_category(scheme: Scheme) -> dict[str, Any]:
-    """The category of a scheme's faces: its landmarks' names, and the contours as a skeleton, counted from 1."""
+    """The COCO category of a scheme: the names of its landmarks, and its contours as a skeleton. Indices start at 1."""
     skeleton = [[a + 1, b + 1] for line in scheme.contours for a, b in pairwise(line)]
     return {"id": 1, "name": "face", "supercategory": "person", "keypoints": list(scheme.names), "skeleton": skeleton}
 
 
 @dataclass(frozen=True)
 class CocoImage:
-    """An image and its N faces, which may be none.
+    """An image and its N faces. N may be 0.
 
     Attributes:
-        file_name: as it is seen from the JSON's folder.
+        file_name: path relative to the folder of the JSON file.
         width, height: in pixels.
-        points: (N, K, 2) in its pixels.
+        points: (N, K, 2) in pixels of the image.
         scores: (N, K) in [0, 1].
     """
 
@@ -45,10 +45,10 @@ class CocoImage:
 
 
 def coco_document(images: Iterable[CocoImage], scheme: Scheme) -> dict[str, Any]:
-    """COCO keypoints of the faces of images: ``images``, ``annotations`` and ``categories``, ready for JSON.
+    """COCO keypoints of the faces of images, as a JSON object with ``images``, ``annotations`` and ``categories``.
 
-    ``bbox`` is the tight box of a face's points; v = 2, or 1 below `UNSURE`; ``score`` is the face's, and
-    ``keypoint_scores`` are the points'.
+    Each annotation is a face. ``bbox`` is the tight box of its points. The visibility v of a point is 2, or 1 if its
+    score is below `UNSURE`. ``score`` is the score of the face, and ``keypoint_scores`` are the scores of its points.
     """
     listed: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -79,10 +79,10 @@ def _coco_face(points: NDArray[np.float64], scores: NDArray[np.float64]) -> dict
 
 
 def to_supervision(faces: Landmarks) -> Any:
-    """``supervision.KeyPoints`` of the faces.
+    """Convert faces to ``supervision.KeyPoints``.
 
     Raises:
-        ImportError: supervision is not installed; the message names the extra.
+        ImportError: supervision is not installed. The message names the extra.
     """
     try:
         import supervision

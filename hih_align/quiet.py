@@ -1,4 +1,4 @@
-"""OpenCV without the warnings that it writes to the standard error output by itself."""
+"""Suppress the warnings that OpenCV writes to the standard error output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ _lock = threading.Lock()
 
 @contextmanager
 def quiet_opencv(level: int = cv2.utils.logging.LOG_LEVEL_ERROR) -> Iterator[None]:
-    """Nothing below ``level`` is written within the block; one thread at a time, because the level is the process's."""
+    """Suppress OpenCV's messages below ``level`` within the block.
+
+    OpenCV has one log level per process. Therefore only one thread at a time can be in such a block.
+    """
     with _lock:
         before = cv2.utils.logging.getLogLevel()
         cv2.utils.logging.setLogLevel(min(before, level))

@@ -145,10 +145,10 @@ def test_files_that_are_not_videos(tmp_path: Path) -> None:
         out.mux(tone.encode())
     for source, kind, message in (
         ("gone.mp4", FileNotFoundError, r"video: no such file: .*gone\.mp4"),
-        (".", IsADirectoryError, "is a folder, expected a video file or a camera's number"),
+        (".", IsADirectoryError, "is a folder, expected a video file or the number of a camera"),
         ("empty.mp4", ValueError, r"video: .*empty\.mp4 cannot be read as a video"),
         ("text.mp4", ValueError, r"video: .*text\.mp4 cannot be read as a video: Invalid data"),
-        ("sound.mp4", ValueError, r"video: .*sound\.mp4 has no video stream, it holds audio"),
+        ("sound.mp4", ValueError, r"video: .*sound\.mp4 has no video stream, it contains audio"),
     ):
         with pytest.raises(kind, match=message):
             open_video(tmp_path / source)
@@ -158,7 +158,7 @@ def test_a_video_without_frames(tmp_path: Path) -> None:
     """The file's index is complete, but no frame can be decoded. No output file is left."""
     source = write_video(tmp_path / "a.mp4", pictures(3))
     spoil(source, 0, 1)
-    with pytest.raises(ValueError, match=r"a\.mp4 holds no frame that can be decoded"):
+    with pytest.raises(ValueError, match=r"a\.mp4 contains no frame that can be decoded"):
         passed_on(source, tmp_path / "b.mp4")
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
 
@@ -167,14 +167,14 @@ def test_output_names_that_are_refused(tmp_path: Path, monkeypatch: pytest.Monke
     source = write_video(tmp_path / "a.mp4", pictures(1))
     check_writable(tmp_path / "b.MOV", source)
     for name, kind, message in (
-        ("b.jpg", ValueError, r"out: .*b\.jpg is no video's name, expected one that ends in \.mp4, \.m4v"),
-        ("a.mp4", ValueError, "out: .* is the video itself"),
+        ("b.jpg", ValueError, r"out is .*b\.jpg, expected the name of a video, which ends in \.mp4, \.m4v"),
+        ("a.mp4", ValueError, "out: .* is the source itself"),
         ("gone/b.mp4", FileNotFoundError, "out: .* is in a folder that does not exist"),
     ):
         with pytest.raises(kind, match=message):
             check_writable(tmp_path / name, source)
     monkeypatch.setattr("hih_align.video.writer.ENCODER", "libx264000")
-    with pytest.raises(ValueError, match=r"has no encoder libx264000 here, .* pip install .*; or leave --out away"):
+    with pytest.raises(ValueError, match=r"has no encoder libx264000 .* pip install .* Or use --json without --out"):
         check_writable(tmp_path / "b.mp4", source)
 
 
@@ -220,6 +220,6 @@ def test_a_camera(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_a_missing_camera(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(OSError, match="there is no camera number 97"):
+    with pytest.raises(OSError, match="there is no camera 97"):
         open_video("97")
     assert capfd.readouterr().err == ""  # OpenCV prints no messages of its own

@@ -1,4 +1,4 @@
-"""`hih-align align`: one photograph."""
+"""`hih-align align`: the landmarks of one photograph, or of a folder (`folder`)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,10 @@ app = commands()
 
 
 class WithBoxes(TyperCommand):
-    """``--bbox x1 y1 x2 y2``, repeatable: typer has no option that is both, so its four words become one."""
+    """A command with the repeatable option ``--bbox x1 y1 x2 y2``.
+
+    typer has no repeatable option of four values. So the four words are joined to one before typer parses them.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         joined: list[str] = []
@@ -58,27 +61,29 @@ def align(
     photo: Annotated[Path, typer.Argument(help="An image, or a folder of images.")],
     bbox: Annotated[
         list[str] | None,
-        typer.Option(metavar="X1 Y1 X2 Y2", help="A face's box in pixels; may be given several times."),
+        typer.Option(metavar="X1 Y1 X2 Y2", help="The box of a face in pixels. Repeat the option for more faces."),
     ] = None,
     boxes: Annotated[
-        Path | None, typer.Option(help="The boxes of an image or a folder: COCO JSON, or CSV file,x1,y1,x2,y2.")
+        Path | None,
+        typer.Option(help="A file with the boxes of an image or a folder: COCO JSON, or CSV file,x1,y1,x2,y2."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Write the image with the landmarks drawn; for a folder, a folder. - is stdout.")
+        Path | None,
+        typer.Option(help="Write the image with the landmarks drawn. For a folder, name a folder. - is stdout."),
     ] = None,
     json_path: Annotated[
         Path | None,
         typer.Option(
             "--json",
-            help="Write points and scores. A name that ends in .jsonl gets JSON Lines, a face a line, and so does "
-            "every file of a folder's faces; other files of one image get a JSON list. - is stdout.",
+            help="Write points and scores. For a folder, and if the name ends in .jsonl, the format is JSON Lines "
+            "with one line per face. Else it is a JSON list. - is stdout.",
         ),
     ] = None,
     output: Annotated[
         Literal["json", "coco"],
         typer.Option(
             "--format",
-            help="Of --json: coco is one file of COCO keypoints for all images, to be corrected in CVAT.",
+            help="Format of --json. coco: one file with the COCO keypoints of all images, to correct them in CVAT.",
         ),
     ] = "json",
     model: Model = "HIH_T",
@@ -98,18 +103,19 @@ def align(
     thickness: Thickness = None,
     colour: Colour = None,
     line_colour: LineColour = "white",
-    scale: Annotated[float, typer.Option(help="Enlarge the drawn picture, for small faces.")] = 1.0,
+    scale: Annotated[float, typer.Option(help="Factor by which the drawn picture is enlarged.")] = 1.0,
 ) -> None:
     """Align the faces of an image or of a folder.
 
-    Without --bbox and --boxes the faces are found first. Without --out and --json, JSON Lines go to the standard
-    output. A folder's JSON Lines are written as they come; when the file exists, the faces it holds are not done again.
+    Without --bbox and --boxes, the command detects the faces first. Without --out and --json, it writes JSON Lines to
+    the standard output. For a folder it writes each line as soon as the face is aligned. If the file exists, the faces
+    in it are not aligned again.
     """
     if not photo.exists():
         raise FileNotFoundError(f"image: no such file: {photo}")
     style = Style(contours, box, labels, scores, True, point_size, thickness, colour, line_colour)
     if out is None and (style != Style(line_colour="white") or scale != 1):
-        raise ValueError("out is missing: the options of drawing need --out, which names the picture")
+        raise ValueError("out is missing: the drawing options need --out with the name of the picture")
     if out is not None and out == json_path and is_stream(out):
         raise ValueError(f"out and json are both {out}, expected different outputs")
     if output == "coco":
@@ -119,7 +125,7 @@ def align(
     options = {"refine": refine, "mirror": mirror}
     if photo.is_dir():
         if bbox:
-            raise ValueError(f"{photo} is a folder: --boxes names a file with its boxes, instead of --bbox")
+            raise ValueError(f"bbox is given, but {photo} is a folder: expected --boxes with a file of boxes")
         task = (aligner, photo, boxes, out, json_path, batch_size, options, drawing)
         if output == "coco":
             coco.align(*task)
@@ -160,5 +166,5 @@ def _bbox(words: str) -> list[float]:
 def _of_photo(boxes: Path, photo: Path) -> Any:
     found = read_boxes(boxes)
     if photo.name not in found:
-        raise ValueError(f"boxes: {boxes} has none for {photo.name}")
+        raise ValueError(f"boxes: {boxes} has no boxes for {photo.name}")
     return found[photo.name]

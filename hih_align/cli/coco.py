@@ -1,4 +1,4 @@
-"""`hih-align align --format coco`: the faces of a photograph or of a folder as COCO keypoints."""
+"""`hih-align align --format coco`: writes the faces of a photograph or of a folder as COCO keypoints."""
 
 from __future__ import annotations
 
@@ -18,11 +18,17 @@ from . import folder as lines_of
 
 
 def check(path: Path | None) -> None:
-    """Refuse what is no name of such a file."""
+    """Check the name of the file to write.
+
+    Raises:
+        ValueError: there is no name, or its suffix is that of JSON Lines.
+    """
     if path is None:
-        raise ValueError("json is missing: --format coco needs --json, which names the file")
+        raise ValueError("json is missing: --format coco needs --json with the name of the file")
     if lines_of.is_json_lines(path):
-        raise ValueError(f"json: {path} says JSON Lines, --format coco is one document: expected a name with .json")
+        raise ValueError(
+            f"json is {path}, a name of JSON Lines: --format coco writes one JSON document, expected .json"
+        )
 
 
 def align(
@@ -35,7 +41,10 @@ def align(
     options: Mapping[str, Any],
     drawing: Mapping[str, Any],
 ) -> None:
-    """As `folder.align`. What is done lies in ``NAME.partial.jsonl`` until all is, and is gone on with."""
+    """Align the faces of a folder and write the COCO file. See `folder.align` for the arguments.
+
+    Finished faces are kept in ``NAME.partial.jsonl`` until all faces are done. A later run continues from this file.
+    """
     assert json_path is not None
     with _partial(json_path) as partial:
         names = lines_of.align(aligner, folder, boxes, out, partial, batch_size, options, drawing)
@@ -51,7 +60,14 @@ def align(
 
 
 def write(path: Path, images: Iterable[tuple[Path, Any, Any]], scheme: Scheme) -> None:
-    """Write the points (N, K, 2) and scores (N, K) of images; their names are those seen from the file's folder."""
+    """Write a COCO file.
+
+    Args:
+        path: the file.
+        images: for each image its path, the points (N, K, 2) and the scores (N, K). The COCO file names each image
+            relative to its own folder.
+        scheme: of the landmarks.
+    """
     from ..data.records import image_size
 
     home = Path.cwd() if is_stream(path) else path.absolute().parent

@@ -15,30 +15,32 @@ app = commands()
 
 @app.command()
 def demo(
-    model: Annotated[str, typer.Option(help="What is chosen first: size, manifest id, folder or Hub repository.")] = (
+    model: Annotated[str, typer.Option(help="The model at the start: size, manifest id, folder or Hub repository.")] = (
         "HIH_T"
     ),
     device: Device = None,
     dtype: Dtype = None,
     backend: Backend = "torch",
     host: Annotated[
-        str, typer.Option(help="Address to serve at; 0.0.0.0 is reached by other machines, too.")
+        str, typer.Option(help="Address of the server. With 0.0.0.0, other machines can reach it.")
     ] = "127.0.0.1",
     port: Annotated[
-        int | None, typer.Option(help="Port to serve at.", show_default="the first free one from 7860 on")
+        int | None, typer.Option(help="Port of the server.", show_default="the first free port from 7860 on")
     ] = None,
     share: Annotated[
         bool,
-        typer.Option("--share", help="Also through a public link, by Gradio's servers: pictures leave this machine."),
+        typer.Option(
+            "--share", help="Also create a public link by Gradio's servers. Pictures then leave this machine."
+        ),
     ] = False,
     open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in the browser.")] = True,
 ) -> None:
-    """Landmarks in the browser: photographs, videos, a webcam, and a look into the heatmaps.
+    """Find landmarks in the browser: in photographs, in videos, with a webcam. Shows the heatmaps, too.
 
-    The page is served at 127.0.0.1 and loads nothing from elsewhere. What is uploaded is removed at the end.
-    Ctrl-C ends it.
+    By default only this machine can open the page. The page loads no file from other servers. Uploaded files are
+    deleted at the end. Ctrl-C stops the server.
     """
-    with private_folder():  # before Gradio is loaded, which reads the settings then
+    with private_folder():  # before the import of Gradio, because the import reads these settings
         try:
             import gradio  # noqa: F401
         except ImportError as error:

@@ -1,4 +1,4 @@
-"""`hih-align align` for a folder of photographs: JSON Lines that are gone on with, and pictures."""
+"""`hih-align align` for a folder of photographs: it writes JSON Lines, which a later run continues, and pictures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..files import STANDARD_OUTPUT, appending, is_stream
 from ..images import write_image
 from ..landmarks import Landmarks
 
-#: How a line of ours begins: what does not may be a file that somebody needs.
+#: First bytes of each line that this command writes. Another file is not changed: somebody may need it.
 _LINE = b'{"file": '
 
 
@@ -35,29 +35,31 @@ def align(
     options: Mapping[str, Any],
     drawing: Mapping[str, Any],
 ) -> list[str]:
-    """Align the faces that ``boxes`` names in ``folder``, or that are found in its images.
+    """Align the faces of the images in ``folder``. The faces are those in ``boxes``, or are detected.
 
     Args:
         aligner: the model.
-        folder: of the photographs.
-        boxes: see `read_boxes`; None finds the faces of all images in the folder, not of folders in it.
-        out: folder of the pictures.
-        json_path: JSON Lines; without it and ``out``, they go to the standard output. Faces that it holds are done.
+        folder: the folder with the photographs.
+        boxes: a file of boxes, see `read_boxes`. None: the faces of all images in the folder are detected; subfolders
+            are not searched.
+        out: the folder for the pictures.
+        json_path: the JSON Lines file. Faces that are in it are not aligned again. None: if ``out`` is also None, the
+            lines go to the standard output, else no lines are written.
         batch_size: as in `FaceAligner.align_batch`.
-        options: of `FaceAligner.stream`.
-        drawing: of `Landmarks.draw`.
+        options: further arguments of `FaceAligner.stream`.
+        drawing: arguments of `Landmarks.draw`.
 
     Returns:
         names of the images, in the order of the lines.
 
     Raises:
-        ValueError, FileNotFoundError: a bad box or photograph, or an output that is not to be written over.
+        ValueError, FileNotFoundError: a box or a photograph is bad, or an output must not be overwritten.
     """
     todo: dict[str, Any] = _boxes(boxes, folder) if boxes is not None else dict.fromkeys(image_files(folder))
     if out is not None:
         _prepare(out, folder, boxes, todo)
     if json_path is not None and json_path.suffix == ".json":
-        progress.say(f"{json_path} gets JSON Lines, a face a line: a name with .jsonl says so")
+        progress.say(f"{json_path} gets JSON Lines, one line per face: a name with .jsonl is clearer")
     done = _resume(json_path, aligner) if json_path is not None and not is_stream(json_path) else {}
     names = _left(todo, done)
     if not names:
@@ -67,19 +69,19 @@ def align(
         return list(todo)
     images, given = (folder / n for n in names), (todo[n] for n in names)
     results = aligner.stream(images, given, batch_size, **options, read_ahead=READ_AHEAD)
-    # how many faces there are is known with their boxes alone
+    # the number of faces is known only if the boxes are given
     unit, total = ("image", len(names)) if boxes is None else ("face", sum(len(todo[name]) for name in names))
     target = STANDARD_OUTPUT if json_path is None and out is None else json_path
     with contextlib.ExitStack() as stack:
         lines = None if target is None else stack.enter_context(appending(target))
-        # lines that are read as they come leave no room for a bar
+        # no bar if the lines are shown in the same terminal
         quiet = target == STANDARD_OUTPUT and sys.stdout.isatty()
         bar = stack.enter_context(progress.progress_bar(total=total, unit=unit, disable=quiet))
         pictures = None if out is None else stack.enter_context(ThreadPoolExecutor(1, "hih-align-draw"))
         drawn: deque[tuple[str, Landmarks, Future[None] | None]] = deque()
 
         def finish() -> None:
-            """The oldest image: its lines say that it is done, so its picture comes first."""
+            """Finish the oldest image. Its lines mean that it is done, so they are written after its picture."""
             name, faces, picture = drawn.popleft()
             if picture is not None:
                 picture.result()
@@ -93,7 +95,7 @@ def align(
         for name, faces in zip(names, results, strict=True):
             if pictures is None or out is None:
                 drawn.append((name, faces, None))
-            else:  # the network goes on meanwhile
+            else:  # another thread draws while the network goes on
                 drawn.append((name, faces, pictures.submit(_draw, folder / name, faces, out / name, drawing)))
             while len(drawn) > (0 if out is None else READ_AHEAD):
                 finish()
@@ -103,7 +105,7 @@ def align(
 
 
 def image_files(folder: Path) -> list[str]:
-    """Names of the files of a folder whose suffix is that of an image, sorted."""
+    """Sorted names of the files in a folder that have the suffix of an image format."""
     known = PIL.Image.registered_extensions()
     return sorted(p.name for p in folder.iterdir() if known.get(p.suffix.lower()) in PIL.Image.OPEN and p.is_file())
 
@@ -118,7 +120,8 @@ def _boxes(boxes: Path, folder: Path) -> dict[str, Any]:
 def _left(todo: Mapping[str, Any], done: Mapping[tuple[str, int], None]) -> list[str]:
     """The images with faces that are not done.
 
-    Where the faces are found, an image is done when a line is there of it, but for the last: its others may be lacking.
+    If the faces are detected, an image is done if there is a line for it. The last image of the file is the exception:
+    lines for its other faces may be missing.
     """
     files = [name for name, _ in done]
     before = set(files) - set(files[-1:])
@@ -130,19 +133,19 @@ def _left(todo: Mapping[str, Any], done: Mapping[tuple[str, int], None]) -> list
 
 
 def not_over(out: Path, photo: Path) -> None:
-    """Refuse a picture that would take the place of the photograph."""
+    """Raise a ValueError if the picture ``out`` would overwrite the photograph."""
     if out.resolve() == photo.resolve():
-        raise ValueError(f"out: {out} is the photograph itself, which would be lost")
+        raise ValueError(f"out: {out} is the photograph itself, expected another name")
 
 
 def is_json_lines(path: Path) -> bool:
-    """Whether the name of a file says that it holds JSON Lines."""
+    """Whether a file has the suffix of JSON Lines."""
     return path.suffix.lower() in (".jsonl", ".ndjson")
 
 
 def _prepare(out: Path, folder: Path, boxes: Path | None, todo: Mapping[str, Any]) -> None:
     if is_stream(out):
-        raise ValueError(f"out: {out} is no folder, which the pictures of a folder need")
+        raise ValueError(f"out: {out} is a stream, expected a folder for the pictures")
     for name in todo:
         not_over(out / name, folder / name)
         if not (out / name).resolve().is_relative_to(out.resolve()):
@@ -156,9 +159,9 @@ def _draw(photo: Path, faces: Landmarks, out: Path, drawing: Mapping[str, Any]) 
 
 
 def _resume(path: Path, aligner: FaceAligner) -> dict[tuple[str, int], None]:
-    """The faces that a JSON Lines file of this model holds; a last line that was cut off is removed from it.
+    """The faces in a JSON Lines file of this model, in the order of the file.
 
-    In the order of the file.
+    If the last line is incomplete, it is removed from the file.
     """
     if not path.exists():
         return {}
@@ -170,7 +173,7 @@ def _resume(path: Path, aligner: FaceAligner) -> dict[tuple[str, int], None]:
                 break
             try:
                 if not line.endswith(b"\n"):
-                    raise ValueError("it has no end")
+                    raise ValueError("the line has no newline at its end")
                 record = json.loads(line)
                 done[str(record["file"]), int(record["index"])] = None
                 made = record["model"], record["scheme"]
@@ -178,8 +181,8 @@ def _resume(path: Path, aligner: FaceAligner) -> dict[tuple[str, int], None]:
                 raise ValueError(f"json: {path}, line {number} is not a face of an earlier run: {error!r}") from error
             if made != (aligner.config.name, aligner.scheme.id):
                 raise ValueError(
-                    f"json: {path}, line {number} is of {made[0]} ({made[1]}), this is {aligner.config.name} "
-                    f"({aligner.scheme.id}): name another file"
+                    f"json: {path}, line {number} is of the model {made[0]} ({made[1]}), but the model of this run is "
+                    f"{aligner.config.name} ({aligner.scheme.id}): use another file"
                 )
             end += len(line)
     os.truncate(path, end)

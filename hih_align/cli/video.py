@@ -1,4 +1,4 @@
-"""`hih-align video`: the faces of a video, followed."""
+"""`hih-align video`: tracks the faces of a video."""
 
 from __future__ import annotations
 
@@ -40,12 +40,16 @@ app = commands()
 
 @app.command()
 def video(
-    source: Annotated[str, typer.Argument(metavar="IN", help="A video file, or a camera's number: 0 is the first.")],
+    source: Annotated[
+        str, typer.Argument(metavar="IN", help="A video file, or the number of a camera: 0 is the first.")
+    ],
     out: Annotated[
-        Path | None, typer.Option(help="Write the video with the faces drawn, sound kept: .mp4, .m4v, .mov or .mkv.")
+        Path | None,
+        typer.Option(help="Write the video with the faces drawn, and with its sound: .mp4, .m4v, .mov or .mkv."),
     ] = None,
     json_path: Annotated[
-        Path | None, typer.Option("--json", help="Write points and scores as JSON Lines, a frame a line. - is stdout.")
+        Path | None,
+        typer.Option("--json", help="Write points and scores as JSON Lines, one line per frame. - is stdout."),
     ] = None,
     model: Model = "HIH_T",
     scheme: Annotated[str | None, typer.Option(help="300w, wflw or cofw.")] = None,
@@ -53,30 +57,35 @@ def video(
     dtype: Dtype = None,
     backend: Backend = "torch",
     decode: Decode = None,
-    smooth: Annotated[bool, typer.Option(help="Keep points steady.")] = True,
-    every: Annotated[int, typer.Option(help="Frames between two looks for further faces.")] = 10,
-    keep: Annotated[float, typer.Option(help="Seconds for which the number of a lost face waits for it.")] = 1.0,
+    smooth: Annotated[bool, typer.Option(help="Smooth the points over time.")] = True,
+    every: Annotated[int, typer.Option(help="Detect new faces once in this number of frames.")] = 10,
+    keep: Annotated[
+        float, typer.Option(help="A lost face that reappears within this many seconds gets its old number.")
+    ] = 1.0,
     seconds: Annotated[
-        float | None, typer.Option(help="Stop after so much of it.", show_default="its end; a camera: Ctrl-C")
+        float | None,
+        typer.Option(
+            help="Stop after this time of the video, in seconds.", show_default="the end; for a camera, Ctrl-C"
+        ),
     ] = None,
     contours: Contours = True,
     box: DrawBox = False,
     labels: DrawLabels = False,
     scores: DrawScores = False,
-    ids: Annotated[bool, typer.Option(help="Write each face's number above it.")] = True,
+    ids: Annotated[bool, typer.Option(help="Draw the number of each face above it.")] = True,
     point_size: PointSize = None,
     thickness: Thickness = None,
     colour: Colour = None,
     line_colour: LineColour = "white",
 ) -> None:
-    """Follow the faces of a video, or of a camera.
+    """Track the faces of a video or of a camera.
 
-    Without --out and --json, JSON Lines go to the standard output. Ctrl-C and SIGTERM end it early: the files then hold
-    what was done.
+    Without --out and --json, JSON Lines go to the standard output. Ctrl-C and SIGTERM stop the command early. The files
+    then contain the frames up to this moment.
     """
     style = Style(contours, box, labels, scores, ids, point_size, thickness, colour, line_colour)
     if out is None and style != Style(line_colour="white"):
-        raise ValueError("out is missing: the options of drawing need --out, which names the video")
+        raise ValueError("out is missing: the drawing options need --out with the name of the video")
     if seconds is not None and not seconds > 0:
         raise ValueError(f"seconds is {seconds}, expected more than 0")
     if out is not None:
@@ -90,7 +99,7 @@ def video(
         with contextlib.ExitStack() as stack:
             lines = None if target is None else stack.enter_context(_lines(target))
             writer = None if out is None else stack.enter_context(writing(out, given))
-            # lines that are read as they come leave no room for a bar
+            # no bar if the lines are shown in the same terminal
             quiet = target == Path(STANDARD_OUTPUT) and sys.stdout.isatty()
             bar = stack.enter_context(progress.progress_bar(total=total, unit="frame", disable=quiet))
             stack.enter_context(stop.listening())
@@ -108,19 +117,19 @@ def video(
                 if stop.made or (seconds is not None and frame.time >= seconds):
                     break
         if given.broken:
-            progress.say(f"{given.name}: {given.broken} packets could not be decoded and were left out")
-        if stop.made and not isinstance(given, Camera):  # of a camera it is the end
+            progress.say(f"{given.name}: {given.broken} packets could not be decoded and were skipped")
+        if stop.made and not isinstance(given, Camera):  # for a camera this is the usual end
             held = " and ".join(str(path) for path in (out, json_path) if path is not None and not is_stream(path))
             progress.say(
                 f"interrupted after {number} frames"
-                + (f", which {held} hold{'s' * (' and ' not in held)}" if held else "")
+                + (f". {held} contain{'s' * (' and ' not in held)} these frames" if held else "")
             )
             raise typer.Exit(130)
 
 
 @contextlib.contextmanager
 def _lines(path: Path) -> Iterator[Any]:
-    """Text that goes to a stream at once, and to a file that takes the place of ``path`` when the block ends well."""
+    """Yield a text file. If ``path`` is no stream, the file replaces it when the block ends without an error."""
     if is_stream(path):
         with appending(path) as stream:
             yield stream

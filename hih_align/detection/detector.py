@@ -89,7 +89,7 @@ class FaceDetector:
         """Make a detector from the network's file.
 
         Args:
-            path: the file ``face_detection_yunet_2023mar.onnx``; None: the file is searched when it is first needed.
+            path: the file ``face_detection_yunet_2023mar.onnx``. None: the file is searched when it is first needed.
             threshold, sizes, rotations: as in `from_pretrained`.
             hub: cache_dir, revision, token and local_files_only for the search of the file.
         """

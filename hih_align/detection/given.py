@@ -1,4 +1,4 @@
-"""What a detector returns, checked: ours, or any function of the user's."""
+"""Calls a detector and checks its results. The detector is a `FaceDetector` or a function of the user."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ Detector: TypeAlias = Callable[[NDArray[np.uint8]], Any]
 
 
 def detections(detector: Detector, image: NDArray[np.uint8]) -> Detections:
-    """Faces by any detector, largest first.
+    """Find faces by any detector. The largest face comes first.
 
     Args:
         detector: see `Detector`.
         image: (H, W, 3) uint8 RGB.
 
     Returns:
-        without points (NaN) but for our own detector's, with scores of 1 where the detector gives none.
+        The faces. If the detector is not a `FaceDetector`, their points are NaN. If the detector returns no scores,
+        they are 1.
 
     Raises:
-        ValueError, TypeError: it returns something else, or boxes that are none; the message names the detector.
+        ValueError, TypeError: the detector returns something else, or bad boxes. The message names the detector.
     """
     found = detector(image)
     if isinstance(found, Detections):
@@ -35,7 +36,7 @@ def detections(detector: Detector, image: NDArray[np.uint8]) -> Detections:
     name = getattr(detector, "__name__", type(detector).__name__)
     expected = f"detector {name} returned {{}}, expected boxes (N, 4) x1, y1, x2, y2, or (N, 5) with scores"
     if found is None:
-        raise TypeError(expected.format("None") + "; no face is an empty array")
+        raise TypeError(expected.format("None") + ". If there is no face, return an empty array")
     try:
         rows = np.asarray(found.detach().cpu() if is_tensor(found) else found, np.float64)
     except (TypeError, ValueError) as error:

@@ -1,4 +1,7 @@
-"""YuNet: a small face detector (MIT, by Shiqi Yu's group), found as weights are, and run by OpenCV's FaceDetectorYN."""
+"""YuNet: a small face detector (MIT licence, by Shiqi Yu's group). OpenCV's FaceDetectorYN runs it.
+
+Its file is searched in the same places as the weights of this package.
+"""
 
 from __future__ import annotations
 
@@ -20,19 +23,19 @@ REPOSITORY = "opencv/face_detection_yunet"
 FILE = "face_detection_yunet_2023mar.onnx"
 SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
 
-#: Most candidates of one square that are compared with each other.
+#: Largest number of candidates of one square that non-maximum suppression compares.
 TOP = 5000
 
 
 def find_file(hub: dict[str, Any]) -> Path:
-    """The network's file: in the folder that ``HIH_ALIGN_WEIGHTS`` names, in the Hub's cache, or from the Hub.
+    """Find the network's file: in the folder that ``HIH_ALIGN_WEIGHTS`` names, in the Hub's cache, or on the Hub.
 
     Args:
         hub: cache_dir, revision, token and local_files_only, as in `huggingface_hub.hf_hub_download`.
 
     Raises:
-        CheckpointError: a file of another SHA-256.
-        WeightsUnavailableError: it is nowhere, and cannot be fetched.
+        CheckpointError: the file has another SHA-256.
+        WeightsUnavailableError: the file is not found, and cannot be downloaded.
     """
     named = os.environ.get(WEIGHTS_FOLDER)
     if named and (path := Path(named) / FILE).is_file():
@@ -42,29 +45,31 @@ def find_file(hub: dict[str, Any]) -> Path:
     except WeightsUnavailableError as error:
         where = f"{WEIGHTS_FOLDER}={named}" if named else f"{WEIGHTS_FOLDER} (not set)"
         raise WeightsUnavailableError(
-            f"detector: {FILE} is neither in the folder that {where} names nor in the Hub's cache, and the Hub does "
-            f"not give it ({error}). `hf download {REPOSITORY} {FILE}` gets it where there is a network; or give the "
-            "faces' boxes, or a detector of your own"
+            f"detector: {FILE} is neither in the folder that {where} names nor in the Hub's cache, and it cannot be "
+            f"downloaded ({error}). With a network connection, `hf download {REPOSITORY} {FILE}` downloads it. Or give "
+            "the boxes of the faces, or your own detector"
         ) from error
 
 
 class YuNet:
-    """The network; thread-safe.
+    """The network. Thread-safe.
 
     Args:
-        path: of its file.
-        threshold: least score of what is returned, in [0, 1].
+        path: the network's file.
+        threshold: lowest score of a face that is returned, in [0, 1].
     """
 
     def __init__(self, path: Path, threshold: float) -> None:
         self._lock = threading.Lock()
-        with quiet_opencv():  # OpenCV 5 warns that its new engine ignores the target, which nobody has chosen
+        with quiet_opencv():  # OpenCV 5 warns that its new engine ignores the target, but no target is set here
             self._network = cv2.FaceDetectorYN.create(str(path), "", (CANVAS, CANVAS), threshold, SAME_UNION, TOP)
 
     def __call__(self, square: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[Any]]:
-        """Faces of a (640, 640, 3) uint8 BGR picture: boxes (N, 4) x1, y1, x2, y2, scores (N,), points (N, 5, 2).
+        """Find the faces of a (640, 640, 3) uint8 BGR picture.
 
-        The points are left and right eye, nose tip, left and right mouth corner, left in the picture.
+        Returns:
+            boxes (N, 4) x1, y1, x2, y2, scores (N,), and points (N, 5, 2), in pixels of the picture. The points are
+            left and right eye, nose tip, left and right mouth corner. Left is left in the picture.
         """
         with self._lock:
             found = self._network.detect(square)[1]

@@ -1,4 +1,4 @@
-"""What is chosen for a network after training, on validation faces: decoder, refining passes, and score calibration."""
+"""Choice of settings of a trained network on validation faces: decoder, refining passes, and score calibration."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ from .evaluate import AnyBox, evaluate
 from .normalizers import choose_normalizer, normalizer_text
 from .refining import WORTH, Refining
 
-#: The boxes that settings are chosen for, in equal parts: exact ones, and those of careless callers.
+#: The kinds of boxes for which settings are chosen, with equal weights: exact boxes, and inaccurate boxes.
 BOXES: tuple[Box, ...] = ("annotated", "jitter")
 
 RADII = (4, None)
 POWERS = (2.0, 2.5, 3.0, 4.0, 5.0)
 TEMPERATURES = (0.25, 0.35, 0.5, 1.0)
 
-#: Decoders for which the best shift is looked for: those of the least errors without one.
+#: Number of decoders for which the best shift is searched: those with the lowest errors without a shift.
 SHIFTED = 5
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """Settings, and what each candidate reached on the validation faces.
+    """The settings that `calibrate` chose, and the errors of all candidates on the validation faces.
 
     Attributes:
-        config: the model's, with the best decoder, refining passes and calibrations.
-        decoders: mean NME by decoder, over the faces and both kinds of `BOXES`, without refining; those of the grid
-            without and with the shift that suits each best.
-        passes: mean NME by number of refining passes, for each kind of boxes, with the best decoder; where faces are
-            refined above a threshold, with that.
-        refining: how the passes were chosen; None where they were not.
-        faces: how many faces these were.
-        normalizer: what errors were divided by.
+        config: the config of the model, with the best decoder, refining passes and calibrations.
+        decoders: mean NME in percent of each decoder, over the faces and both kinds of `BOXES`, without refining. It
+            holds the decoders of the grid, and the best ones also with their best shift.
+        passes: mean NME in percent for each number of refining passes and each kind of boxes, with the best decoder. If
+            a threshold was chosen, only the faces above it are refined.
+        refining: the choice of the refining passes. None if they were not chosen.
+        faces: number of validation faces.
+        normalizer: name of the distance by which errors were divided.
     """
 
     config: Config
@@ -61,14 +61,14 @@ class Chosen:
 
 @dataclass
 class _Seen:
-    """What is kept of the faces' heatmaps: every candidate's points and the heights of the maxima."""
+    """The parts of the faces' heatmaps that are needed: the points of each candidate, and the heights of the maxima."""
 
     points: dict[Decoder, NDArray[np.float64]]  # (N, K, 2) image pixels
     heights: NDArray[np.float64]  # (N, K)
     pixels: NDArray[np.float64]  # (N,) image pixels per heatmap pixel
 
     def shifted(self, decoder: Decoder) -> NDArray[np.float64]:
-        """(N, K, 2) points of a candidate, moved by its shift."""
+        """(N, K, 2) points of a candidate in image pixels, moved by its shift."""
         return self.points[replace(decoder, shift=(0.0, 0.0))] + np.multiply.outer(self.pixels, decoder.shift)[:, None]
 
 
@@ -84,28 +84,30 @@ def calibrate(
     """Choose decoder, refining passes and score calibration.
 
     Args:
-        aligner: the model, in the dataset's scheme.
-        dataset: validation faces. Errors are divided by `normalizers.choose_normalizer`; faces on which its landmarks
-            are not labelled count for the scores alone.
-        keep: chooses among them, as in `evaluate`.
-        decoder: choose decoder and refining passes; else the aligner's stay, and only the scores are calibrated.
-        boxes: kinds of boxes for which refining is chosen, `BOXES` first.
+        aligner: the model. Its scheme has the landmarks of the dataset.
+        dataset: validation faces. Errors are divided by `normalizers.choose_normalizer`. Faces on which the landmarks
+            of the normalizer are not labelled are used only for the scores.
+        keep: selects faces, as in `evaluate`.
+        decoder: choose the decoder and the refining passes. If False, the aligner keeps its own, and only the scores
+            are calibrated.
+        boxes: kinds of boxes for which refining is chosen. The first two must be `BOXES`.
         progress: draw progress bars on stderr.
 
-    The decoder is the one of a grid (`RADII`, `POWERS`, `TEMPERATURES`) with the least mean NME, with the shift of all
-    points that suits it best where that lowers the mean by more than `WORTH`; shifts are tried for the `SHIFTED` best.
-    How many faces take a refining pass says `refining.choose`. The calibrations, one per decoder method, are logistic
-    curves by maximum likelihood of a labelled point's error being below `TOLERANCE` of the annotated box.
+    The decoder is the one with the lowest mean NME in a grid (`RADII`, `POWERS`, `TEMPERATURES`). For the `SHIFTED`
+    best decoders, the best constant shift of all points is searched. A shift is used if it lowers the mean NME by more
+    than the share `WORTH`. `refining.choose` chooses which faces get a second pass. There is one calibration per
+    decoder method: a logistic curve that estimates the probability that the error of a labelled point is below
+    `TOLERANCE` of the longer side of the annotated box. The curve is fitted by maximum likelihood.
 
     Raises:
-        ValueError: another scheme, or no face left.
+        ValueError: the dataset has another scheme, or no face is left.
     """
     if not aligner.scheme.same_landmarks(dataset.scheme) or aligner.config.output is not None:
-        raise ValueError(f"scheme of the data is {dataset.scheme.id!r}, expected the model's, {aligner.scheme.id!r}")
+        raise ValueError(f"dataset has scheme {dataset.scheme.id!r}, expected {aligner.scheme.id!r}, as the model has")
     complete = [record for record in dataset.records if record.labels is not None]
     chosen = [i for i, record in enumerate(complete) if keep is None or keep(record)]
     if not chosen:
-        raise ValueError(f"dataset {dataset.name!r} has no face with points that was chosen")
+        raise ValueError(f"dataset {dataset.name!r} has no face with points that was selected")
     records = [complete[i] for i in chosen]
     _, target, weights = stack_labels(records)
     labelled = weights > 0
@@ -160,7 +162,7 @@ def calibrate(
         backend=aligner.backend,
         detector=aligner.detector,
     )
-    passes = {0: by_box(best)}  # evaluate's errors, to a rounding
+    passes = {0: by_box(best)}  # as `evaluate` computes it, except for rounding errors
     how = None
     if decoder and config.refits:
         seen_twice = refining.look_twice(
@@ -179,7 +181,7 @@ def calibrate(
 def _distance(
     scheme: Scheme, normalizer: str, target: NDArray[np.float64], labelled: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """(N,) distances, NaN where they are not labelled."""
+    """(N,) distances in pixels. NaN for faces on which the landmarks of the distance are not labelled."""
     known = labelled[:, [i for group in scheme.normalizers[normalizer] for i in group]].all(-1)
     return np.where(known, scheme.distance(np.where(labelled[..., None], target, 0.0), normalizer), np.nan)
 
@@ -210,7 +212,10 @@ def _look(
 
 
 def _shift(decoder: Decoder, error: Callable[[Decoder], float]) -> Decoder:
-    """The decoder with the shift of least error, a mean of distances and so convex in it; to 0.01 heatmap pixels."""
+    """The decoder with the shift of the lowest error, rounded to 0.01 heatmap pixels.
+
+    The error is a mean of distances, and therefore a convex function of the shift.
+    """
     from scipy.optimize import minimize
 
     found = minimize(
@@ -226,7 +231,7 @@ def _shift(decoder: Decoder, error: Callable[[Decoder], float]) -> Decoder:
 def _close(
     points: NDArray[np.float64], target: NDArray[np.float64], longer: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """(N, K) 1.0 where the error is below the scores' tolerance, else 0.0."""
+    """(N, K) 1.0 for points with an error below `TOLERANCE`, else 0.0."""
     distance = np.linalg.norm(points - np.nan_to_num(target), axis=-1)
     return (distance < TOLERANCE * longer[:, None]).astype(np.float64)
 
@@ -234,8 +239,8 @@ def _close(
 def fit_curve(height: NDArray[np.float64], close: NDArray[np.float64]) -> Calibration:
     """Logistic regression of ``close`` (0 or 1) on ``height`` by maximum likelihood, with a slope of at least 0.
 
-    Its targets are Platt's (1999), a little less than 1 and more than 0, and there is a trace of L2: few points, or
-    points that are all found or all lost, give a curve that is not sure of itself.
+    The targets are those of Platt (1999): slightly less than 1, and slightly more than 0. A small L2 term is added.
+    Therefore the curve stays away from 0 and 1 if there are few points, or if all points are close or none is.
     """
     from scipy.optimize import minimize
 
@@ -255,7 +260,7 @@ def _mean(by_box: dict[str, float]) -> float:
 
 
 def markdown(chosen: Chosen) -> str:
-    """What was chosen and why, as Markdown."""
+    """The choice and the errors that it is based on, as Markdown."""
     best = chosen.config.decoder
     unmoved = min(e for d, e in chosen.decoders.items() if d.method == "expectation" and d.shift == (0.0, 0.0))
     argmax = next(error for decoder, error in chosen.decoders.items() if decoder.method == "argmax")

@@ -1,4 +1,4 @@
-"""For which faces a second pass pays: the threshold `Config.refine_above`, chosen on validation faces."""
+"""Choice of the threshold `Config.refine_above` on validation faces: it says which faces get a second pass."""
 
 from __future__ import annotations
 
@@ -14,31 +14,32 @@ from ..images import read_image
 from ..passes import off
 from .evaluate import AnyBox, evaluate
 
-#: Boxes for which the threshold is chosen: exact ones, those of careless callers, and those of common detectors.
+#: Kinds of boxes for which the threshold is chosen: exact boxes, inaccurate boxes, and boxes of common detectors.
 BOXES: tuple[AnyBox, ...] = ("annotated", "jitter", "square")
 
-#: Thresholds that are tried, in the unit of `passes.off`.
+#: Candidates for the threshold, in the unit of `passes.off`.
 THRESHOLDS = tuple(round(0.02 + 0.0025 * step, 4) for step in range(93))
 
-#: Most of the faces in exact boxes that may take a second pass.
+#: Largest share of the faces in exact boxes that may get a second pass.
 MOST = 0.15
 
-#: NME that may be lost against a second pass for every face, on any kind of `BOXES`, in percent.
+#: Largest increase of the NME, in percentage points, compared with a second pass for every face. For each kind of
+#: `BOXES`.
 LOSS = 0.01
 
-#: A second pass has to take this share off the error, in the mean over the first two of `BOXES`.
+#: A second pass must lower the error by more than this share. The error is the mean over the first two `BOXES`.
 WORTH = 0.01
 
 
 @dataclass(frozen=True)
 class Twice:
-    """What a second pass does to N faces in one kind of boxes.
+    """The errors of N faces in one kind of boxes after one pass and after two passes.
 
     Attributes:
-        box: which boxes, as in `evaluate`.
-        once, twice: (N,) NME in percent after one pass, and after two for every face.
-        off: (N,) how far the first pass's points lay off the box (`passes.off`); infinite for faces that are looked
-            at again in any case, because they are turned.
+        box: kind of boxes, as in `evaluate`.
+        once, twice: (N,) NME in percent after one pass, and after two passes.
+        off: (N,) difference between the given box and the box of the points of the first pass (`passes.off`). It is
+            infinite for rotated faces, because these get a second pass in any case.
     """
 
     box: AnyBox
@@ -47,22 +48,22 @@ class Twice:
     off: NDArray[np.float64]
 
     def nme(self, above: float) -> float:
-        """Mean NME with a second pass for the faces that lie off by more than ``above``; infinite: for none."""
+        """Mean NME in percent if the faces with `off` above this threshold get a second pass. inf: no face does."""
         return float(np.nanmean(np.where(self.off > above, self.twice, self.once)))
 
     def share(self, above: float) -> float:
-        """Share of the faces that take a second pass."""
+        """Share of the faces that get a second pass."""
         return float((self.off > above).mean())
 
 
 @dataclass(frozen=True)
 class Refining:
-    """What was chosen, and why.
+    """The choice, and the errors that it is based on.
 
     Attributes:
-        refine: passes after the first, `Config.refine`.
-        above: the threshold, `Config.refine_above`; None: no face takes them, or with ``refine`` every face.
-        seen: what it was chosen on.
+        refine: number of passes after the first, `Config.refine`.
+        above: the threshold, `Config.refine_above`. None: all faces get ``refine`` further passes.
+        seen: the errors for each kind of boxes.
     """
 
     refine: int
@@ -70,12 +71,15 @@ class Refining:
     seen: tuple[Twice, ...]
 
     def nme(self) -> dict[str, float]:
-        """Mean NME by kind of boxes, with what was chosen."""
+        """Mean NME in percent for each kind of boxes, with the chosen settings."""
         at = np.inf if self.refine == 0 else -1.0 if self.above is None else self.above
         return {one.box: one.nme(at) for one in self.seen}
 
     def markdown(self) -> str:
-        """A table of one pass, two, and as many as the threshold says; where none fits, as the best one would say."""
+        """A Markdown table of the errors with one pass, with two passes, and with the threshold.
+
+        If no threshold fits, the table shows the best one.
+        """
         fitting = [above for above in THRESHOLDS if fits(self.seen, above)]
         tried = _nearest(self.seen) if self.above is None else self.above
         known = f"{fitting[0]:g} to {fitting[-1]:g} fit" if fitting else f"none fits, shown is {tried:g}"
@@ -100,7 +104,7 @@ def look_twice(
     keep: Callable[[Record], bool] | None = None,
     progress: bool = True,
 ) -> list[Twice]:
-    """Errors after one pass and after two, and how far the first one's points lay off the box.
+    """Measure the errors after one pass and after two passes, and the differences of the boxes (`Twice.off`).
 
     Args:
         aligner: the model.
@@ -126,7 +130,7 @@ def look_twice(
             moved < 1e-3 * once.box_sides[first],
             strict=True,
         ):
-            # what a face does not gain by the further pass, it has had already: it was turned
+            # if the second pass changes nothing, the face already got it, because it is rotated
             far = np.inf if same else off(points, given, 0.0, read_image(record.image), aligner.config.box)
             distances.append(far)
         found.append(Twice(box, once.nme[first], twice.nme[second], np.array(distances)))
@@ -134,11 +138,12 @@ def look_twice(
 
 
 def choose(seen: Sequence[Twice]) -> Refining:
-    """For which faces a second pass pays.
+    """Choose which faces get a second pass.
 
-    The threshold is the middle one of those that lose at most `LOSS` on any kind of boxes and ask at most `MOST` of the
-    faces in exact ones (the first of ``seen``) for a second pass. Where none does, or it does not pay, every face gets
-    the second pass if that pays (`WORTH`), else none.
+    A threshold fits if it meets two conditions. For each kind of boxes, the NME grows by at most `LOSS`. In exact boxes
+    (the first of ``seen``), at most the share `MOST` of the faces gets a second pass. The middle one of the thresholds
+    that fit is chosen, if it lowers the error by more than `WORTH`. Otherwise all faces get a second pass, if this
+    lowers the error by more than `WORTH`. Otherwise no face does.
     """
     one_pass = _mean(seen, np.inf)
     fitting = [above for above in THRESHOLDS if fits(seen, above)]
@@ -148,12 +153,12 @@ def choose(seen: Sequence[Twice]) -> Refining:
 
 
 def fits(seen: Sequence[Twice], above: float) -> bool:
-    """Whether a threshold keeps within `LOSS` and `MOST`."""
+    """Whether a threshold meets the limits `LOSS` and `MOST`."""
     return seen[0].share(above) <= MOST and all(one.nme(above) <= one.nme(-1) + LOSS for one in seen)
 
 
 def _nearest(seen: Sequence[Twice]) -> float:
-    """Of the thresholds that ask few enough faces for a second pass, the one that loses least."""
+    """The threshold with the smallest increase of the NME, among those that meet the limit `MOST`."""
     few = [above for above in THRESHOLDS if seen[0].share(above) <= MOST] or [THRESHOLDS[-1]]
     return min(few, key=lambda above: max(one.nme(above) - one.nme(-1) for one in seen))
 

@@ -1,4 +1,4 @@
-"""Faces followed from frame to frame: each by its own points, without a detector as long as its score is high."""
+"""Tracking of faces from frame to frame. Each face is tracked by its own points. The detector only finds new faces."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from ..landmarks import Landmarks
 from ..passes import NOTHING
 from .smoothing import FRAME, POINTS, FaceFilter, OneEuro, Steady
 
-#: Frames a second where `FaceTracker.update` is told no times.
+#: Frames per second if `FaceTracker.update` gets no times.
 RATE = 30.0
 
-#: Boxes that share more than this of their union are of one face.
+#: Two boxes belong to the same face if their intersection over union is higher than this.
 SAME = 0.3
 
-#: A face that is found within this many of its sides of where one was lost is that one, and not `LARGER` times as large
-#: or small.
+#: A new face is identified with a lost face if two conditions are met. The distance of their centres is below `NEAR`
+#: times the longer side of their boxes. Their sizes differ by a factor below `LARGER`.
 NEAR, LARGER = 0.8, 1.6
 
-#: How fast a face's motion is believed: the share of the newest step in its velocity.
+#: Weight of the newest step in the velocity of a face.
 NEWEST = 0.6
 
 
 @dataclass(eq=False)
 class _Track:
-    """A face that is followed.
+    """A tracked face.
 
     Attributes:
-        id: its number.
-        box: (4,) of the upright face, where it was last.
-        roll: degrees.
-        velocity: (2,) pixels a second.
-        time: seconds, when it was last seen.
-        filter: of its points.
+        id: number of the face.
+        box: (4,) last box of the upright face, x1, y1, x2, y2 in pixels.
+        roll: last rotation of the face, in degrees.
+        velocity: (2,) x, y in pixels per second.
+        time: time at which the face was last seen, in seconds.
+        filter: the filter of its points.
     """
 
     id: int
@@ -51,29 +51,30 @@ class _Track:
     filter: FaceFilter | None = None
 
     def expected(self, time: float) -> NDArray[np.float64]:
-        """(4,) the box where the face should be by then."""
+        """(4,) the predicted box at a time."""
         return self.box + np.tile(self.velocity * (time - self.time), 2)
 
     def moved(self, box: NDArray[np.float64], roll: float, time: float) -> None:
-        """Take where it is now."""
+        """Set the new box, rotation and time, and update the velocity."""
         step = (box[:2] + box[2:] - self.box[:2] - self.box[2:]) / 2 / (time - self.time)
         self.velocity = self.velocity + NEWEST * (step - self.velocity)
         self.box, self.roll, self.time = box, roll, time
 
 
 class FaceTracker:
-    """Follows the faces of a video.
+    """Tracks the faces of a video.
 
-    A face is found once; from then on its box is that of its own points of the frame before, moved on as it moves. A
-    face whose score falls is dropped and looked for again. Not thread-safe: one tracker is for one video.
+    The detector finds a face once. In the following frames, the box of the face is computed from its points in the
+    frame before and from its velocity. A face with a low score is lost, and the detector searches it again. The class
+    is not thread-safe. Each video needs its own tracker.
 
     Attributes:
-        aligner: which aligns them; its scheme needs five points (`Scheme.five`).
-        detector: finds faces to follow.
-        smooth: settings of the filter for faces and for points in them; None: points as they are found.
-        every: frames between two looks for further faces; while none is followed, every frame is looked at.
-        keep: seconds for which the number of a lost face waits for it, where it was.
-        least: mean score below which a face is lost.
+        aligner: the aligner of the faces. Its scheme must define five points (`Scheme.five`).
+        detector: finds new faces.
+        smooth: settings of the filters of the face's frame and of the points within the frame. None: no filter.
+        every: the detector runs once in this number of frames. While no face is tracked, it runs on every frame.
+        keep: time in seconds during which a lost face that appears again gets its old number.
+        least: a face with a lower mean score is lost.
     """
 
     def __init__(
@@ -86,21 +87,21 @@ class FaceTracker:
         keep: float = 1.0,
         least: float = 0.5,
     ) -> None:
-        """Take an aligner.
+        """Create a tracker.
 
         Args:
             aligner: see the class.
-            detector: as in `FaceAligner`; None is the aligner's.
-            smooth: True, False, or the settings for the face's frame and for the points in it.
+            detector: as in `FaceAligner`. None: the detector of the aligner.
+            smooth: True, False, or the settings for the face's frame and for the points within the frame.
             every: at least 1.
             keep: at least 0.
             least: in [0, 1].
 
         Raises:
-            ValueError: a setting out of range; an aligner whose scheme does not define its five points.
+            ValueError: a setting is out of range, or the scheme of the aligner does not define five points.
         """
         if aligner.scheme.five is None:
-            raise ValueError(f"aligner is of scheme {aligner.scheme.id!r}, which does not define its five points")
+            raise ValueError(f"aligner has scheme {aligner.scheme.id!r}, expected a scheme that defines five points")
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
             raise ValueError(f"every is {every!r}, expected a whole number of frames, at least 1")
         if not keep >= 0:
@@ -115,7 +116,7 @@ class FaceTracker:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all faces, for another video; numbers are not used again."""
+        """Forget all faces, for another video. New faces get new numbers."""
         self._tracks: list[_Track] = []
         self._lost: list[_Track] = []
         self._frames = 0
@@ -123,22 +124,22 @@ class FaceTracker:
         self._size: tuple[int, ...] | None = None
 
     def update(self, frame: Image, time: float | None = None) -> Landmarks:
-        """The faces of the next frame.
+        """Find the faces of the next frame.
 
         Args:
-            frame: as in `FaceAligner.align`. One of another size than the one before starts anew.
-            time: seconds, later than that of the frame before; None is 1/30 s later.
+            frame: as in `FaceAligner.align`. If its size differs from the frame before, all faces are forgotten.
+            time: time of the frame in seconds. It must be later than that of the frame before. None: 1/30 s later.
 
         Returns:
-            N faces, N may be 0, by their numbers `Landmarks.ids`, smoothed.
+            N faces with smoothed points, sorted by their numbers (`Landmarks.ids`). N may be 0.
 
         Raises:
-            ValueError: times that go backwards; a bad frame.
+            ValueError: the time is not later than that of the frame before, or the frame is bad.
         """
         pixels = read_image(frame)
         now = (0.0 if self._time is None else self._time + 1 / RATE) if time is None else float(time)
         if not np.isfinite(now) or (self._time is not None and now <= self._time):
-            raise ValueError(f"time is {time!r}, expected seconds later than those of the frame before, {self._time}")
+            raise ValueError(f"time is {time!r}, expected seconds, more than {self._time} of the frame before")
         if self._size is not None and self._size != pixels.shape:
             self.reset()
         self._size = pixels.shape
@@ -151,7 +152,7 @@ class FaceTracker:
         return self._smoothed(faces, now - before if before is not None else 1 / RATE)
 
     def _follow(self, pixels: NDArray[np.uint8], now: float) -> Landmarks:
-        """The faces of the frame before, by their own points; lost ones are dropped."""
+        """Align the faces of the frame before in the new frame, without faces that are lost."""
         height, width = pixels.shape[:2]
         there: list[_Track] = []
         for track in self._tracks:
@@ -171,7 +172,10 @@ class FaceTracker:
         return self._chosen(faces, kept)
 
     def _distinct(self, tracks: Sequence[_Track], faces: Landmarks) -> list[int]:
-        """Indices of the faces that are still seen. Of two that have come to be the same, the one that expected it."""
+        """Indices of the faces that are not lost.
+
+        If two tracks have moved to the same face, the track with the more accurate predicted box remains.
+        """
         seen = [index for index in range(len(tracks)) if float(faces[index].score) >= self.least]
         boxes = faces.upright_box.reshape(-1, 4)
         kept: list[int] = []
@@ -181,7 +185,7 @@ class FaceTracker:
         return sorted(kept)
 
     def _look(self, pixels: NDArray[np.uint8], now: float, followed: Landmarks) -> Landmarks:
-        """The faces with those that a detector finds beside them."""
+        """The tracked faces, and the new faces that the detector finds."""
         found = detections(self.detector, pixels)
         known = np.array([track.box for track in self._tracks]).reshape(-1, 4)
         new = [
@@ -211,7 +215,10 @@ class FaceTracker:
         return _Track(self._next_id - 1, box, roll, now)
 
     def _again(self, box: NDArray[np.float64], now: float) -> _Track | None:
-        """The lost face that this one is: the one that was, or should be by now, nearest to it."""
+        """The lost face that reappears in this box; None if there is none. See `NEAR`.
+
+        It is the lost face whose last box or predicted box is the nearest one.
+        """
         nearest, least = None, NEAR
         for track in self._lost:
             places = np.stack((track.box, track.expected(now)))

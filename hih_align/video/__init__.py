@@ -1,6 +1,6 @@
-"""Videos: frames from a file or a camera, and frames into a file with the sound of another; needs ``[video]``.
+"""Videos: read frames from a file or a camera, and write frames and sound to a file. Needs the extra ``[video]``.
 
-`source` opens a file or camera, `writer` makes an H.264 file of frames and sound.
+`source` opens a file or a camera. `writer` writes an H.264 file.
 """
 
 from .source import Camera, Frame, VideoFile, open_video

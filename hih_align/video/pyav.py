@@ -1,4 +1,4 @@
-"""PyAV, which the extra ``[video]`` brings."""
+"""Import of PyAV, which the extra ``[video]`` installs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames from a file, by PyAV, or from a camera, by OpenCV."""
+"""Reads frames from a file with PyAV, or from a camera with OpenCV."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from ..quiet import quiet_opencv
 from .pyav import pyav
 
-#: Frames a second of a source that does not say how many.
+#: Frames per second of a source that does not tell its frame rate.
 RATE = 30
 
-#: Times of a camera's frames are whole numbers of this, seconds.
+#: Unit of the times of a camera's frames, in seconds.
 _TICK = Fraction(1, 90000)
 
 
@@ -28,9 +28,9 @@ class Frame:
     """A picture of a video.
 
     Attributes:
-        image: (H, W, 3) uint8 RGB, upright: turned as the file says that it is to be shown.
-        ticks: when it is shown, in `VideoFile.tick`; later than the frame before.
-        time: seconds since the first frame.
+        image: (H, W, 3) uint8 RGB. The rotation that the file asks for is applied.
+        ticks: presentation time in units of `VideoFile.tick`, later than that of the frame before.
+        time: presentation time in seconds since the first frame.
     """
 
     image: NDArray[np.uint8]
@@ -38,7 +38,7 @@ class Frame:
     time: float
 
 
-#: Takes the packets of sound, as they lie in the file between the frames.
+#: A function that gets the audio packets in the order of the file.
 Sound = Callable[[Any], None]
 
 
@@ -46,37 +46,37 @@ class VideoFile:
     """A video in a file. It is closed by `close`, or at the end of a ``with`` block.
 
     Attributes:
-        name: of the file.
-        rate: frames a second, on average.
-        tick: the unit of times, seconds.
-        count: how many frames there are, as far as the file says; None: it does not.
-        broken: how many packets could not be decoded so far.
+        name: path of the file.
+        rate: mean number of frames per second.
+        tick: unit of times, in seconds.
+        count: number of frames. The file tells it, or it is computed from the duration. None: it is unknown.
+        broken: number of packets that could not be decoded so far.
     """
 
     def __init__(self, path: str | Path) -> None:
         """Open a file.
 
         Raises:
-            FileNotFoundError, IsADirectoryError: no such file.
-            ValueError: it cannot be read, or holds no video.
-            ImportError: PyAV is not installed; the message names the extra.
+            FileNotFoundError, IsADirectoryError: there is no such file.
+            ValueError: the file cannot be read, or contains no video.
+            ImportError: PyAV is not installed. The message names the extra.
         """
         av = pyav()
         self.name = str(path)
         if not Path(path).exists():
             raise FileNotFoundError(f"video: no such file: {path}")
         if Path(path).is_dir():
-            raise IsADirectoryError(f"video: {path} is a folder, expected a video file or a camera's number")
+            raise IsADirectoryError(f"video: {path} is a folder, expected a video file or the number of a camera")
         try:
             self._container = av.open(self.name)
         except (av.error.FFmpegError, OSError) as error:
             raise ValueError(f"video: {path} cannot be read as a video: {_why(error)}") from error
-        # the cover of a song is a video of one picture
+        # an audio file may contain a cover picture as a video stream
         streams = [s for s in self._container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
         if not streams:
             kinds = sorted({stream.type for stream in self._container.streams}) or ["nothing"]
             self._container.close()
-            raise ValueError(f"video: {path} has no video stream, it holds {', '.join(kinds)}")
+            raise ValueError(f"video: {path} has no video stream, it contains {', '.join(kinds)}")
         self.stream = streams[0]
         self.stream.thread_type = "AUTO"
         self.sounds = tuple(self._container.streams.audio)
@@ -97,13 +97,13 @@ class VideoFile:
         self._container.close()
 
     def frames(self, sound: Sound | None = None) -> Iterator[Frame]:
-        """The frames in the order in which they are shown.
+        """Yield the frames in the order of presentation.
 
         Args:
-            sound: is called with each packet of sound in its turn.
+            sound: a function that is called with each audio packet.
 
         Raises:
-            ValueError: there is not a single frame.
+            ValueError: the file contains no frame that can be decoded.
         """
         av = pyav()
         first = last = None
@@ -121,15 +121,15 @@ class VideoFile:
             for frame in decoded:
                 step = max(1, round(1 / (self.rate * self.tick)))
                 ticks = frame.pts if frame.pts is not None else 0 if last is None else last + step
-                ticks = ticks if last is None else max(ticks, last + 1)  # broken files go back in time
+                ticks = ticks if last is None else max(ticks, last + 1)  # in broken files times can decrease
                 last, first = ticks, ticks if first is None else first
                 image = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
                 yield Frame(np.ascontiguousarray(image), ticks, float((ticks - first) * self.tick))
         if last is None:
-            raise ValueError(f"video: {self.name} holds no frame that can be decoded")
+            raise ValueError(f"video: {self.name} contains no frame that can be decoded")
 
     def _packets(self, streams: tuple[Any, ...]) -> Iterator[Any]:
-        """Up to the end, or to where the file is broken off."""
+        """Yield the packets until the end of the file, or until an error."""
         packets = iter(self._container.demux(*streams))
         while True:
             try:
@@ -143,23 +143,23 @@ class VideoFile:
 
 
 class Camera:
-    """A camera of this machine, by OpenCV. Attributes as of `VideoFile`; it goes on until it is closed."""
+    """A camera of this machine, read with OpenCV. It has the attributes of `VideoFile`. Its frames do not end."""
 
     def __init__(self, number: int) -> None:
         """Open a camera.
 
         Args:
-            number: as OpenCV counts them, 0 is the first.
+            number: number of the camera in OpenCV. 0 is the first camera.
 
         Raises:
-            OSError: there is none of that number, or another program has it.
+            OSError: there is no camera with this number, or another program uses it.
         """
         self.name = f"camera {number}"
         with quiet_opencv(cv2.utils.logging.LOG_LEVEL_SILENT):
             self._capture = cv2.VideoCapture(number)
         if not self._capture.isOpened():
-            raise OSError(f"video: there is no camera number {number}, or another program has it (0 is the first one)")
-        self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # what is seen now, not what waited
+            raise OSError(f"video: there is no camera {number}, or another program uses it (0 is the first camera)")
+        self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # read the newest frame, no older frames from a buffer
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.rate = Fraction(rate).limit_denominator(1001) if 1 <= rate <= 1000 else Fraction(RATE)
         self.tick = _TICK
@@ -174,14 +174,14 @@ class Camera:
         self.close()
 
     def close(self) -> None:
-        """Let the camera go."""
+        """Release the camera."""
         self._capture.release()
 
     def frames(self, sound: Sound | None = None) -> Iterator[Frame]:
-        """What it sees, as fast as it is asked. It has no sound.
+        """Yield the camera's frames. A camera has no sound, so ``sound`` is not called.
 
         Raises:
-            OSError: it gives no picture.
+            OSError: the camera returns no picture.
         """
         begun, last = None, -1
         while True:
@@ -193,14 +193,14 @@ class Camera:
             last = max(last + 1, round((now - begun) / self.tick))
             yield Frame(np.ascontiguousarray(pixels[..., ::-1]), last, float(last * self.tick))
         if begun is None:
-            raise OSError(f"video: {self.name} gives no picture")
+            raise OSError(f"video: {self.name} returns no picture")
 
 
 def open_video(source: str | Path) -> VideoFile | Camera:
-    """A file by its path, or a camera by its number; ``./0`` is a file named 0.
+    """Open a file by its path, or a camera by its number. ``./0`` is the file with the name 0.
 
     Raises:
-        as `VideoFile` and `Camera`.
+        the errors of `VideoFile` and `Camera`.
     """
     return Camera(int(source)) if isinstance(source, str) and source.isdecimal() else VideoFile(source)
 

@@ -1,4 +1,4 @@
-"""Frames and sound into a file: H.264, with the times of the source, and its sound copied or encoded anew."""
+"""Writes frames and sound to an H.264 file. The frames keep the times of the source. Its sound is copied or encoded."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from ..files import is_stream, replacing
 from .pyav import pyav
 from .source import Camera, Frame, VideoFile
 
-#: How a written video is encoded, and files that hold it.
+#: The encoder of written videos, and the suffixes of the file formats that can hold them.
 ENCODER = "libx264"
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
 
-#: Of x264: a quality at which nothing is seen to be lost, and its default pace.
+#: Options of x264: a quality without visible loss, and the default speed.
 _QUALITY = {"crf": "18", "preset": "medium"}
 
 
 class VideoWriter:
-    """Writes frames as H.264, and sound beside them. Made by `writing`.
+    """Writes frames as H.264, and sound. `writing` creates it.
 
     Attributes:
-        size: (width, height) of its pictures; None before the first one.
+        size: (width, height) of its pictures in pixels. None before the first picture.
     """
 
     def __init__(self, path: Path, source: VideoFile | Camera) -> None:
@@ -41,17 +41,18 @@ class VideoWriter:
         self.size: tuple[int, int] | None = None
 
     def write(self, picture: NDArray[np.uint8], frame: Frame) -> None:
-        """Add a picture that is shown when ``frame`` is.
+        """Add a picture with the presentation time of ``frame``.
 
         Args:
-            picture: (H, W, 3) uint8 RGB. One of another size than the first is fitted into it, with black borders.
-            frame: which frame of the source it is of.
+            picture: (H, W, 3) uint8 RGB. If its size differs from that of the first picture, it is resized to fit into
+                that size, with black borders.
+            frame: the frame of the source.
         """
         if self.size is None:
             self._begin(picture)
         assert self.size is not None
         fitted = _fitted(picture, self.size)
-        # sides of H.264's usual colour format are even
+        # the usual colour format of H.264 needs even sides
         fitted = np.pad(fitted, ((0, fitted.shape[0] % 2), (0, fitted.shape[1] % 2), (0, 0)), "edge")
         coded = self._av.VideoFrame.from_ndarray(fitted, format="rgb24")
         context = self._stream.codec_context
@@ -62,14 +63,14 @@ class VideoWriter:
         self._container.mux(self._stream.encode(coded))
 
     def sound(self, packet: Any) -> None:
-        """Add a packet of the source's sound."""
+        """Add an audio packet of the source."""
         if self._stream is None:
             self._early.append(packet)
         else:
             self._sounds[packet.stream.index].add(packet)
 
     def close(self) -> None:
-        """Write what is still on its way, and the end of the file."""
+        """Write the remaining packets and the end of the file."""
         if self._stream is not None:
             self._container.mux(self._stream.encode())
             for sound in self._sounds.values():
@@ -101,28 +102,28 @@ class VideoWriter:
         self._early.clear()
 
 
-#: The index of a video stands before its frames: players begin before the whole file is there.
+#: The index is written before the frames, so that players can start before the whole file is loaded.
 _FAST_START = {"movflags": "+faststart"}
 
 
-#: Of sound that is encoded anew, by the number of channels.
+#: Channel layouts of encoded sound by the number of channels.
 _LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 
 
 class _Sound:
-    """One stream of sound: copied where the file's kind can hold it as it is, else encoded anew as AAC."""
+    """One audio stream. It is copied if the file format can hold it, else it is encoded as AAC."""
 
     def __init__(self, container: Any, given: Any) -> None:
         self._av = pyav()
         self._container = container
         name = given.codec.canonical_name
-        # MP4 can hold bare samples, but few players know it
+        # MP4 can hold uncompressed sound, but few players can play it
         playable = not name.startswith("pcm") or container.format.name != "mp4"
         self._copied = playable and name in container.supported_codecs
         if self._copied:
             self._stream = container.add_stream_from_template(given)
         else:
-            layout = _LAYOUTS.get(given.layout.nb_channels, "stereo")  # the given one may have no name
+            layout = _LAYOUTS.get(given.layout.nb_channels, "stereo")  # the layout of the source may have no name
             self._stream = container.add_stream("aac", rate=given.rate, layout=layout)
             self._resampler: Any = None
         if given.language:
@@ -133,7 +134,7 @@ class _Sound:
             packet.stream = self._stream
             self._container.mux(packet)
             return
-        with suppress(self._av.error.FFmpegError):  # a broken packet is a gap in the sound
+        with suppress(self._av.error.FFmpegError):  # a broken packet leaves a gap in the sound
             for frame in packet.decode():
                 self._encode(frame)
 
@@ -155,34 +156,34 @@ class _Sound:
 
 
 def check_writable(out: Path, source: str | Path) -> None:
-    """Refuse a name that no video can be written to.
+    """Check that a video can be written to a path.
 
     Raises:
-        ValueError: not a video's name, a stream, or the source itself; there is no encoder.
-        FileNotFoundError: its folder does not exist.
+        ValueError: the path has no suffix of a video, or is a stream or the source, or PyAV has no H.264 encoder.
+        FileNotFoundError: the parent folder does not exist.
         ImportError: PyAV is not installed.
     """
     if out.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"out: {out} is no video's name, expected one that ends in {', '.join(SUFFIXES)}")
+        raise ValueError(f"out is {out}, expected the name of a video, which ends in {', '.join(SUFFIXES)}")
     if is_stream(out):
-        raise ValueError(f"out: {out} is no file, which a video needs: its beginning is written last")
+        raise ValueError(f"out: {out} is a stream, expected a file, because the start of a video is written last")
     if not out.absolute().parent.is_dir():
         raise FileNotFoundError(f"out: {out} is in a folder that does not exist")
     if Path(source).exists() and out.resolve() == Path(source).resolve():
-        raise ValueError(f"out: {out} is the video itself, which would be lost")
+        raise ValueError(f"out: {out} is the source itself, expected another name")
     av = pyav()
     try:
         av.codec.Codec(ENCODER, "w")
     except ValueError as error:
         raise ValueError(
-            f"out: PyAV {av.__version__} has no encoder {ENCODER} here, which writes H.264. PyPI's wheels have it: "
-            "pip install --force-reinstall --only-binary av av; or leave --out away, and take the points by --json"
+            f"out: this build of PyAV {av.__version__} has no encoder {ENCODER} for H.264. The wheels of PyPI have it: "
+            "pip install --force-reinstall --only-binary av av. Or use --json without --out to get only the points"
         ) from error
 
 
 @contextmanager
 def writing(out: Path, source: VideoFile | Camera) -> Iterator[VideoWriter]:
-    """A `VideoWriter` whose file takes the place of ``out`` when the block ends well; see `files.replacing`."""
+    """Yield a `VideoWriter`. Its file replaces ``out`` when the block ends without an error, see `files.replacing`."""
     with replacing(out) as temporary:
         writer = VideoWriter(temporary, source)
         try:

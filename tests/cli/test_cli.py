@@ -269,7 +269,8 @@ def test_faces_of_another_model_are_not_mixed_in(folder: Path, expected: Landmar
     line = json.dumps({"file": "a.png", "index": 0} | expected[0].to_dict() | {"model": "mine/98"}) + "\n"
     points.write_text(line)
     error = run_align(folder, "--boxes", table(tmp_path / "boxes.csv"), "--json", points, code=1).stderr
-    assert "line 1 is of mine/98 (300w), this is HIH_T/300w (300w): name another file" in error
+    other = "line 1 is of the model mine/98 (300w), but the model of this run is HIH_T/300w (300w): use another file"
+    assert other in error
     assert points.read_text() == line
 
 
@@ -337,11 +338,11 @@ def one_line(result: Result, message: str) -> None:
         (["{tmp}/photo.png", "--bbox", *BOX, "--out", "{tmp}/no/o.png"], r".*no/o\.png' is in a folder that does not"),
         (["{tmp}/photo.png", "--bbox", *BOX, "--json", "{tmp}/no/p.json"], "p.json is in a folder that does not exist"),
         (["{tmp}/photo.png", "--boxes", "{tmp}/none.csv"], "boxes: no such file: .*none.csv"),
-        (["{tmp}/photo.png", "--boxes", "{tmp}/boxes.csv"], "boxes: .* has none for photo.png"),
+        (["{tmp}/photo.png", "--boxes", "{tmp}/boxes.csv"], "boxes: .* has no boxes for photo.png"),
         (["{tmp}/photo.png", "--boxes", "{tmp}/bad.csv"], "boxes: .*bad.csv, line 2 is 'a.png,1,2,3'"),
         (["{tmp}/photo.png", "--boxes", "{tmp}/bad.json"], "boxes: .*bad.json is not COCO JSON"),
         (["{tmp}/photos", "--boxes", "{tmp}/missing.csv"], "boxes: .* names 1 files that .* lacks, first nowhere.png"),
-        (["{tmp}/photos", "--bbox", *BOX], "is a folder: --boxes names a file"),
+        (["{tmp}/photos", "--bbox", *BOX], "is a folder: expected --boxes with a file"),
         (["{tmp}/photos", "--boxes", "{tmp}/boxes.csv", "--out", "{tmp}/photo.png"], "File exists"),
     ],
 )

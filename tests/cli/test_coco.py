@@ -117,6 +117,6 @@ def test_one_photograph(weights: Path, photos: Path, tmp_path: Path, monkeypatch
 def test_names(weights: Path, photos: Path) -> None:
     for words, message in (
         ([], "json is missing: --format coco needs --json"),
-        (["--json", "a.jsonl"], "json: a.jsonl says JSON Lines, --format coco is one document"),
+        (["--json", "a.jsonl"], "json is a.jsonl, a name of JSON Lines"),
     ):
         assert message in align(photos, *words, weights=weights, code=1).stderr

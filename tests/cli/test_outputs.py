@@ -57,7 +57,7 @@ def test_the_standard_output(photo: Path, tmp_path: Path, monkeypatch: pytest.Mo
     error = run("align", photo, "--bbox", *BOX, "--out", "-", "--json", "-", code=1).stderr
     assert "out and json are both -" in error
     error = run("align", photo.parent, "--boxes", "boxes.csv", "--out", "-", code=1).stderr
-    assert "out: - is no folder" in error
+    assert "out: - is a stream, expected a folder" in error
     assert sorted(os.listdir(tmp_path)) == before
 
 
@@ -113,7 +113,7 @@ def test_json_lines_by_the_name(photo: Path, tmp_path: Path) -> None:
     lines = (tmp_path / "a.jsonl").read_text().splitlines()
     assert json.loads((tmp_path / "a.json").read_text()) == [json.loads(line) for line in lines]
     said = run("align", photo.parent, "--boxes", tmp_path / "boxes.csv", "--json", tmp_path / "b.json").stderr
-    assert "b.json gets JSON Lines, a face a line: a name with .jsonl says so" in said
+    assert "b.json gets JSON Lines, one line per face: a name with .jsonl is clearer" in said
     said = run("align", photo.parent, "--boxes", tmp_path / "boxes.csv", "--json", tmp_path / "b.jsonl").stderr
     assert "JSON Lines" not in said
 

@@ -217,7 +217,8 @@ def test_a_signal_leaves_what_was_done(weights: Path, tmp_path: Path, number: si
     assert process.returncode == 130, said
     lines = (tmp_path / "a.jsonl").read_text().splitlines()
     assert 1 <= len(lines) < 400
-    assert f"interrupted after {len(lines)} frames, which {tmp_path}/out.mp4 and {tmp_path}/a.jsonl hold" in said
+    files = f"{tmp_path}/out.mp4 and {tmp_path}/a.jsonl"
+    assert f"interrupted after {len(lines)} frames. {files} contain these frames" in said
     images, times, samples, _ = read_back(tmp_path / "out.mp4")
     assert len(images) == len(lines)
     assert times[-1] == pytest.approx(json.loads(lines[-1])["time"], abs=1e-3)
@@ -230,10 +231,10 @@ def test_a_signal_leaves_what_was_done(weights: Path, tmp_path: Path, number: si
     [
         (["gone.mp4"], "video: no such file: gone.mp4"),
         (["empty.mp4"], "video: empty.mp4 cannot be read as a video: "),
-        (["97"], "video: there is no camera number 97"),
-        (["in.mp4", "--out", "a.gif"], "out: a.gif is no video's name, expected one that ends in .mp4"),
-        (["in.mp4", "--out", "in.mp4"], "out: in.mp4 is the video itself"),
-        (["in.mp4", "--scores"], "out is missing: the options of drawing need --out"),
+        (["97"], "video: there is no camera 97"),
+        (["in.mp4", "--out", "a.gif"], "out is a.gif, expected the name of a video, which ends in .mp4"),
+        (["in.mp4", "--out", "in.mp4"], "out: in.mp4 is the source itself"),
+        (["in.mp4", "--scores"], "out is missing: the drawing options need --out"),
         (["in.mp4", "--seconds", "0"], "seconds is 0.0, expected more than 0"),
         (["in.mp4", "--every", "0"], "every is 0, expected a whole number of frames"),
     ],

@@ -115,4 +115,4 @@ def test_no_detector(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_bad_boxes_are_bad_as_before(weights: Path, folder: Path, astronaut: NDArray[np.uint8]) -> None:
     result = run(folder, "--bbox", 1, 2, 3, 4, weights=weights, code=1)
-    assert "is a folder: --boxes names a file" in result.stderr
+    assert "is a folder: expected --boxes with a file" in result.stderr

@@ -262,7 +262,7 @@ def test_other_detectors_find_nothing(nothing: Any) -> None:
 @pytest.mark.parametrize(
     ("answer", "error", "message"),
     [
-        (lambda i: None, TypeError, "returned None.*no face is an empty array"),
+        (lambda i: None, TypeError, "returned None.*return an empty array"),
         (lambda i: "faces", TypeError, "returned str"),
         (lambda i: [1, 2, 3, 4], ValueError, r"returned an array of shape \(4,\), expected boxes \(N, 4\)"),
         (lambda i: np.zeros((2, 15)), ValueError, r"shape \(2, 15\)"),

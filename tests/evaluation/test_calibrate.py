@@ -164,7 +164,7 @@ def test_choice_is_stored_in_the_manifest_and_nothing_else_changes(
 
 
 def test_other_landmarks_are_refused(faces: Dataset) -> None:
-    with pytest.raises(ValueError, match=r"scheme of the data is '300w'"):
+    with pytest.raises(ValueError, match=r"dataset has scheme '300w'"):
         calibrate(FaceAligner.from_pretrained("HIH_T", "wflw"), faces)
 
 
