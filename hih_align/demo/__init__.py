@@ -1,4 +1,4 @@
-"""The demo in a browser, `hih-align demo`: photographs, videos and a webcam, and a look into the heatmaps.
+"""The demo in a browser, `hih-align demo`: photographs, videos, a webcam, and the heatmaps of a face.
 
-`app` puts the page together, and each tab has a module. Needs the extra ``[demo]``.
+`app` builds the page, and each tab has a module. Needs the extra ``[demo]``.
 """

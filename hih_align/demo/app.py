@@ -1,4 +1,4 @@
-"""The demo's page, and the server that it comes from."""
+"""The page of the demo, and its server."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import gradio as gr
 from . import choices, inside, photo, session, uploads, webcam
 from .models import Models
 
-#: What a page may load: what this server gives it, and what it makes itself. Browsers refuse all else.
+#: Content security policy: the page may load only files of this server, and data that its scripts create.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; "
     "connect-src 'self' data: blob:; form-action 'self'; base-uri 'self'"
 )
 
-#: Fonts of the reader's system: none is fetched.
+#: Fonts of the user's system, so that the page downloads no font.
 FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 MONOSPACE = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 
@@ -28,7 +28,7 @@ this page comes from, and are removed when it stops.
 
 
 class Policy:
-    """Puts `POLICY` into the answers of an ASGI application."""
+    """Middleware that adds `POLICY` to the responses of an ASGI application."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
@@ -47,11 +47,11 @@ class Policy:
 
 
 def build(models: Models, chosen: choices.Choices | None = None) -> Any:
-    """The page, as Gradio's `Blocks`.
+    """Build the page, a `Blocks` object of Gradio.
 
     Args:
         models: loads the models.
-        chosen: what is chosen when the page is opened.
+        chosen: the initial choices.
     """
     start = choices.Choices() if chosen is None else chosen
     with gr.Blocks(
@@ -72,14 +72,14 @@ def build(models: Models, chosen: choices.Choices | None = None) -> Any:
 def launch(
     page: Any, *, host: str = "127.0.0.1", port: int | None = None, share: bool = False, browser: bool = False
 ) -> str:
-    """Serve the page, and return its address; ``page.close()`` ends it.
+    """Start the server and return the address of the page. ``page.close()`` stops the server.
 
     Args:
-        page: of `build`.
-        host: address of this machine that it is served at.
-        port: None takes the first free one from 7860 on.
-        share: also through a public link by Gradio's servers.
-        browser: open it in the browser.
+        page: the result of `build`.
+        host: address of this machine on which the server listens.
+        port: port of the server. None: the first free port from 7860 on.
+        share: also create a public link by Gradio's servers.
+        browser: open the page in the browser.
     """
     from starlette.middleware import Middleware
 
@@ -106,5 +106,5 @@ def launch(
 
 
 def wait() -> None:
-    """Until the process is interrupted."""
+    """Wait until the process is interrupted."""
     threading.Event().wait()

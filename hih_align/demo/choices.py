@@ -1,4 +1,4 @@
-"""What several tabs share: the choice of a model, and the script of the picture."""
+"""Parts that several tabs share: the choice of a model, and the script of the picture."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import gradio as gr
 
 from . import models
 
-#: Where a picture will be.
+#: Shown in place of a picture before there is one.
 EMPTY = '<div class="hih-empty">The picture with its landmarks comes here.</div>'
 
 
 @dataclass(frozen=True)
 class Choices:
-    """What is chosen when the page is opened.
+    """The initial choices on the page.
 
     Attributes:
-        model: a size, or any model that `FaceAligner.from_pretrained` takes.
-        scheme: of the landmarks; None is the model's own.
+        model: a size, or any model that `FaceAligner.from_pretrained` accepts.
+        scheme: id of the scheme of the landmarks. None: the model's own scheme.
         decode: "expectation" or "argmax".
     """
 
@@ -30,7 +30,7 @@ class Choices:
 
     @classmethod
     def of(cls, model: str) -> Choices:
-        """Those of a model: a size's first scheme, a manifest id's, or the model's own."""
+        """The choices for a model. The scheme is the first one of a size, that of a manifest id, or the model's own."""
         size, _, scheme = model.partition("/")
         listed = models.schemes(size)
         if model in models.sizes():
@@ -39,13 +39,17 @@ class Choices:
 
 
 def fast(chosen: Choices) -> Choices:
-    """What is chosen first for a camera: the smallest network that is here, where a size was chosen."""
+    """The initial choices for a camera: the smallest network on this machine, if a size was chosen."""
     sizes = models.sizes()
     return Choices.of(sizes[0]) if chosen.model in sizes and chosen.scheme in models.schemes(sizes[0]) else chosen
 
 
 def inputs(chosen: Choices) -> tuple[Any, Any, Any, Any]:
-    """Inputs of model, scheme and decoder; and the event after the choice of a model, when its schemes are listed."""
+    """Create the inputs for model, scheme and decoder.
+
+    Returns:
+        The three inputs, and the event after the choice of a model, when the list of its schemes is updated.
+    """
     sizes = models.sizes()
     names = [*sizes, *([] if chosen.model in sizes else [chosen.model])]
     with gr.Group():
@@ -70,7 +74,7 @@ def inputs(chosen: Choices) -> tuple[Any, Any, Any, Any]:
 
 
 def script() -> str:
-    """The script of a picture: boxes are drawn, and points chosen, by mouse or finger."""
+    """The script of a picture: the user draws boxes and selects points by mouse or finger."""
     return resources.files(__package__).joinpath("assets", "view.js").read_text("utf-8")
 
 

@@ -1,4 +1,4 @@
-"""The tab *Look inside*: one landmark's two heatmaps and how they are read (the paper's Fig. 1 and 2)."""
+"""The tab *Look inside*: the two heatmaps of one landmark, and how they are decoded (Fig. 1 and 2 of the paper)."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ EMPTY = '<div class="hih-empty">First choose a photograph in the tab <b>Photo</b
 
 @dataclass(frozen=True)
 class Reading:
-    """Where a landmark lies by its heatmaps, x and y each.
+    """The place of a landmark, decoded from its heatmaps. All values are x, y.
 
     Attributes:
-        peak: (2,) pixel of the integer heatmap's maximum.
-        cell: (2,) cell of the decimal heatmap's maximum.
-        centroid: (2,) centre of mass around the integer heatmap's maximum, heatmap pixels.
-        expected: (2,) expectation of the decimal heatmap, cells.
-        argmax: (2,) the landmark by the paper's Eq. 4, crop pixels.
-        expectation: (2,) the landmark by the expectation, crop pixels, without the decoder's shift.
+        peak: (2,) pixel of the maximum of the integer heatmap.
+        cell: (2,) cell of the maximum of the decimal heatmap.
+        centroid: (2,) centre of mass around the maximum of the integer heatmap, in heatmap pixels.
+        expected: (2,) expectation of the decimal heatmap, in cells.
+        argmax: (2,) the landmark by Eq. 4 of the paper, in crop pixels.
+        expectation: (2,) the landmark by the expectation, in crop pixels, without the shift of the decoder.
     """
 
     peak: NDArray[np.float32]
@@ -43,7 +43,7 @@ class Reading:
 
 
 def reading(maps: Heatmaps, index: int, aligner: FaceAligner) -> Reading:
-    """Read the heatmaps of head ``index`` in both ways, with the settings of the checkpoint's decoder."""
+    """Decode the heatmaps of head ``index`` in both ways, with the settings of the decoder in the checkpoint."""
     decoder = aligner.config.decoder
     integer, decimal = (torch.from_numpy(m[index]).float() for m in (maps.integer, maps.decimal))
     top, cell = peak(integer), peak(decimal)
@@ -62,7 +62,7 @@ def reading(maps: Heatmaps, index: int, aligner: FaceAligner) -> Reading:
 
 
 def page(result: Result, number: int, index: int) -> str:
-    """The face as the network saw it, and the two heatmaps of head ``index``, as HTML."""
+    """HTML with the crop that the network got, and with the two heatmaps of head ``index``."""
     aligner = result.aligner
     maps = aligner.heatmaps(result.image, result.faces.bbox[number])
     read = reading(maps, index, aligner)
@@ -115,15 +115,17 @@ def page(result: Result, number: int, index: int) -> str:
 
 
 def coloured(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """(h, w, 3) uint8 RGB of a map: dark where it is low, bright where it is high."""
+    """(h, w, 3) uint8 RGB picture of a map (h, w): low values are dark, high values are bright."""
     low, high = max(float(values.min()), 0.0), float(values.max())
     grey = np.clip((values - low) / max(high - low, 1e-6) * 255, 0, 255).astype(np.uint8)
     return np.asarray(cv2.cvtColor(cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def heat(values: NDArray[np.float32], size: int) -> str:
-    """A map as an SVG layer over the crop: transparent where it is low. Its pixel i covers crop pixels 4 i to 4 i + 3
-    and means the crop pixel 4 i."""
+    """A map as an SVG layer over the crop: low values are transparent.
+
+    Pixel i of the map stands for the crop pixel 4 i. It is drawn as a square of 4 pixels around the crop pixel 4 i.
+    """
     share = np.clip(values / max(float(values.max()), 1e-6), 0, 1)
     layer = np.zeros((*values.shape, 4), np.uint8)
     layer[..., 0], layer[..., 1], layer[..., 3] = 255, 160, (share * 200).astype(np.uint8)
@@ -134,7 +136,7 @@ def heat(values: NDArray[np.float32], size: int) -> str:
 
 
 def points(maps: Heatmaps, aligner: FaceAligner) -> str:
-    """The landmarks of the crop as small points that can be clicked."""
+    """The landmarks of the crop as SVG: small points that the user can click."""
     marks = []
     for head in range(len(maps.integer)):
         x, y = reading(maps, head, aligner).expectation
@@ -147,24 +149,24 @@ def points(maps: Heatmaps, aligner: FaceAligner) -> str:
 
 
 def landmarks(aligner: FaceAligner) -> list[tuple[str, int]]:
-    """The network's heads, by name."""
+    """Names and indices of the heads of the network."""
     config = aligner.config
     names = config.scheme.names if config.readout is None else [f"head {i}" for i in range(config.heads)]
     return [(f"{index} {name}", index) for index, name in enumerate(names)]
 
 
 def start(aligner: FaceAligner) -> int:
-    """The landmark that is shown first: an eye's corner."""
+    """Index of the landmark that is shown first: the corner of an eye."""
     names = aligner.config.scheme.names
     return names.index("left_eye_0") if aligner.config.readout is None and "left_eye_0" in names else 0
 
 
 def tab(result: Any, photograph: Any) -> None:
-    """The tab.
+    """Create the tab.
 
     Args:
         result: the component that holds the `Result` of the tab *Photo*.
-        photograph: that tab's view, whose points choose a landmark here.
+        photograph: the view of the tab *Photo*. A click on one of its points chooses a landmark in this tab.
     """
     gr.Markdown(
         "The network gives two heatmaps for each landmark: a coarse one says in which cell the landmark lies, and a "

@@ -1,4 +1,4 @@
-"""The models that the demo offers, and those that are loaded."""
+"""The models that the demo offers, and the cache of loaded models."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from ..detection import FaceDetector
 from ..hub.manifest import local_weights, read_manifest
 from ..method.sizes import SIZES
 
-#: Loaded models that are kept.
+#: Number of loaded models that are kept.
 KEPT = 4
 
-#: Schemes by id, as the page calls them, with their number of points.
+#: Labels of the schemes on the page by id, with the number of points.
 SCHEME_NAMES = {"300w": "300W: 68", "wflw": "WFLW: 98", "cofw": "COFW: 29"}
 
 DECODERS = ("expectation", "argmax")
 
 
 def sizes() -> list[str]:
-    """Sizes of which weights are on this machine, smallest network first."""
+    """Sizes that have weights on this machine. The smallest network comes first."""
     rows = read_manifest().values()
     here = {row.size for row in rows if local_weights(row) is not None}
     return [size for size in SIZES if size in here]
 
 
 def schemes(model: str) -> list[str]:
-    """Schemes that a size has weights for on this machine; [] for a model that is no size: it has its own."""
+    """Schemes for which a size has weights on this machine. [] if ``model`` is not a size: it has its own scheme."""
     rows = [row for row in read_manifest().values() if row.size == model and local_weights(row) is not None]
     found = [row.scheme for row in rows]
     return [*found, "cofw"] if "wflw" in found else found
@@ -48,7 +48,7 @@ class Models:
         self._detector = FaceDetector()
 
     def __call__(self, model: str, scheme: str | None, decode: str) -> FaceAligner:
-        """An aligner; ``scheme`` None is the model's own. Raises as `FaceAligner.from_pretrained`."""
+        """Get an aligner. ``scheme`` None is the model's own. It raises the errors of `FaceAligner.from_pretrained`."""
         key = (model, scheme, decode)
         with self._lock:
             if key not in self._loaded:

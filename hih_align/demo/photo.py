@@ -1,4 +1,4 @@
-"""The tab *Photo*: a photograph comes in, its faces go out as a picture, a table, chips and files."""
+"""The tab *Photo*: shows the faces of a photograph as a picture, a table, chips and files to download."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from . import choices, uploads, view
 from .models import Models
 from .session import result_folder
 
-#: Most chips that are shown, and their side in pixels.
+#: Largest number of chips that are shown, and their side in pixels.
 CHIPS, CHIP_SIDE = 24, 112
 
 
@@ -29,10 +29,10 @@ class Result:
     """A photograph and its faces.
 
     Attributes:
-        name: of the file.
+        name: name of the file.
         image: (H, W, 3) uint8 RGB.
-        faces: several.
-        aligner: by which they were found.
+        faces: N faces, N may be 0.
+        aligner: the aligner that found the landmarks.
     """
 
     name: str
@@ -42,11 +42,11 @@ class Result:
 
 
 def found(path: str, aligner: FaceAligner, boxes: str) -> Result:
-    """Faces of an uploaded photograph, in the boxes of a text, or found without.
+    """Align the faces of an uploaded photograph. The boxes are those of a text, or the detector finds them.
 
     Raises:
-        ValueError: no picture, one that is too large, or boxes that are none.
-        WeightsUnavailableError: without boxes, when the detector's file cannot be had.
+        ValueError: the file is not a picture, the picture is too large, or a box is bad.
+        WeightsUnavailableError: there are no boxes, and the file of the detector is not available.
     """
     image = uploads.read_photo(path)
     given = view.boxes_from_text(boxes)
@@ -54,7 +54,7 @@ def found(path: str, aligner: FaceAligner, boxes: str) -> Result:
 
 
 def downloads(result: Result) -> tuple[str, str, str]:
-    """Paths of the faces as JSON, as COCO keypoints, and drawn into the photograph (PNG)."""
+    """Write the faces as JSON, as COCO keypoints, and drawn into the photograph (PNG). Returns the three paths."""
     folder, name = result_folder(), stem(result)
     height, width = result.image.shape[:2]
     listed = [{"file": result.name, "index": i} | face.to_dict() for i, face in enumerate(result.faces)]
@@ -70,12 +70,12 @@ def downloads(result: Result) -> tuple[str, str, str]:
 
 
 def stem(result: Result) -> str:
-    """What the names of a result's files begin with."""
+    """The start of the names of a result's files."""
     return Path(result.name).stem or "photo"
 
 
 def sentence(faces: Landmarks) -> str:
-    """What was found, in words."""
+    """A sentence about the faces."""
     if not len(faces):
         return "No face was found. Draw a box around a face with the mouse."
     scores = ", ".join(f"{score:.2f}" for score in faces.score[:6])
@@ -85,7 +85,7 @@ def sentence(faces: Landmarks) -> str:
 
 
 def tab(models: Models, chosen: choices.Choices) -> tuple[Any, Any]:
-    """The tab; returns the component that holds its `Result` or None, and its view."""
+    """Create the tab. Returns the component that holds its `Result` or None, and the view of the picture."""
     result = gr.State(None)
     with gr.Row(elem_classes="hih-grid"):
         with gr.Column(elem_classes="hih-in"):

@@ -1,6 +1,6 @@
-"""What a running demo leaves behind: nothing. Its folder of uploads and results, and the settings that keep it private.
+"""Privacy of a running demo: the folder of uploads and results, which is deleted at the end, and settings of Gradio.
 
-Without Gradio: the settings have to be made before Gradio is imported.
+This module does not import Gradio, because the settings must be made before Gradio is imported.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-#: Environment variable: the folder that Gradio keeps uploads in.
+#: Environment variable that names the folder for Gradio's uploads.
 FOLDER = "GRADIO_TEMP_DIR"
 
-#: No telemetry, no history of uses in the browser, no server of tools, no second server for pages.
+#: Settings: no telemetry, no history of runs in the browser, no MCP server, no server-side rendering.
 PRIVATE = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "GRADIO_RUN_HISTORY": "False",
@@ -25,7 +25,7 @@ PRIVATE = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
 
-#: Seconds after which what was uploaded or made is removed while the demo runs on.
+#: Seconds after which uploads and results are deleted while the demo is still running.
 KEPT = 3600
 
 _NAME = "hih-align-demo-"
@@ -33,9 +33,9 @@ _NAME = "hih-align-demo-"
 
 @contextmanager
 def private_folder() -> Iterator[Path]:
-    """A folder for all uploads and results, removed at the end; telemetry is off from here on.
+    """Create a folder for all uploads and results, and delete it at the end of the block. Turn telemetry off.
 
-    Folders of demos that were killed are removed, too.
+    Folders of demos that were killed are deleted, too.
     """
     for old in Path(tempfile.gettempdir()).glob(f"{_NAME}*"):
         if not _alive(old.name[len(_NAME) :].partition("-")[0]):
@@ -55,7 +55,7 @@ def private_folder() -> Iterator[Path]:
 
 
 def result_folder() -> Path:
-    """A new folder for the files of one result; those of results that are older than `KEPT` are removed."""
+    """Create a folder for the files of one result. Folders that are older than `KEPT` are deleted."""
     results = Path(os.environ.get(FOLDER) or tempfile.gettempdir(), "results")
     results.mkdir(parents=True, exist_ok=True)
     for old in results.iterdir():
@@ -65,13 +65,13 @@ def result_folder() -> Path:
 
 
 def _alive(pid: str) -> bool:
-    """Whether a process of that number runs; also where that cannot be known."""
+    """Whether a process with this number runs. True if this cannot be determined."""
     if not pid.isdigit():
         return False
     try:
         os.kill(int(pid), 0)
     except ProcessLookupError:
         return False
-    except (OSError, OverflowError):  # another user's; or Windows, which has no such question
+    except (OSError, OverflowError):  # the process of another user; or Windows, which has no signal 0
         return True
     return True

@@ -1,4 +1,4 @@
-"""What is uploaded, read with limits; and errors that the page shows as a sentence."""
+"""Reading of uploaded files within limits, and errors as messages on the page."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from numpy.typing import NDArray
 
 from ..images import read_image
 
-#: Largest photograph, megapixels.
+#: Largest photograph, in megapixels.
 MEGAPIXELS = 50
 
-#: Largest file, as Gradio takes it.
+#: Largest file, in the notation of Gradio.
 FILE_SIZE = "500mb"
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def photo_input(**options: Any) -> Any:
-    """Gradio's image input, which hands on the path of the uploaded file as it is: reading it is ours.
+    """Gradio's image input. Its value is the path of the unchanged uploaded file, which `read_photo` reads.
 
-    Not a subclass: beside the module of one, Gradio writes a file.
+    It is not a subclass, because Gradio writes a file beside the module of a subclass.
     """
     component = gr.Image(type="filepath", image_mode=None, **options)
     its_own = component.preprocess
@@ -48,7 +48,7 @@ def read_photo(path: str | os.PathLike[str], megapixels: float = MEGAPIXELS) -> 
     """(H, W, 3) uint8 RGB of an uploaded file.
 
     Raises:
-        ValueError: no picture, or one of more than ``megapixels``.
+        ValueError: the file is not a picture, or has more than ``megapixels``.
     """
     name = Path(path).name
     try:
@@ -74,7 +74,7 @@ def read_photo(path: str | os.PathLike[str], megapixels: float = MEGAPIXELS) -> 
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Errors of bad input become a message on the page."""
+    """Show errors of bad input as messages on the page."""
     try:
         yield
     except (ValueError, TypeError, OSError, ImportError) as error:
@@ -82,7 +82,7 @@ def told() -> Iterator[None]:
 
 
 def telling(function: Function) -> Function:
-    """A function whose errors of bad input become a message on the page."""
+    """A decorator that shows errors of bad input as messages on the page."""
 
     @functools.wraps(function)
     def wrapped(*args: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A picture with its faces, as HTML: points that say their names, coloured by score, over the photograph."""
+"""HTML of a picture with its faces: points over the photograph, coloured by score, with their names as titles."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ..drawing import by_score
 from ..landmarks import Landmarks
 from ..schemes import Scheme
 
-#: Longer side of the photograph in the page, pixels; points keep their precision.
+#: Longer side of the photograph in the page, in pixels. Points keep their precision.
 SHOWN = 1600
 
-#: Faces that take a smaller share of the picture's width and height than this are shown large at first.
+#: If the faces take a smaller share of the width or of the height of the picture than this, the view starts enlarged.
 SMALL = 0.5
 
 
@@ -31,10 +31,10 @@ def picture(
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        faces: several; None or none shows the photograph alone.
-        note: a sentence below.
-        boxes: draw the boxes given.
-        zoom: show faces that are small in it large at first.
+        faces: N faces. None, or N = 0: only the photograph.
+        note: a sentence below the picture.
+        boxes: draw the boxes of the faces.
+        zoom: start with an enlarged view if the faces are small.
     """
     height, width = image.shape[:2]
     shown = "" if faces is None else "".join(face(one, number, boxes) for number, one in enumerate(faces))
@@ -49,13 +49,15 @@ def figure(
     note: str = "",
     part: tuple[float, float, float, float] | None = None,
 ) -> str:
-    """An SVG whose coordinates are pixels of a picture, 0 at the centre of the first, and a sentence below.
+    """HTML of an SVG in the coordinates of a picture, and a sentence below it.
+
+    Coordinates are in pixels. 0 is at the centre of the first pixel.
 
     Args:
         background, shapes: SVG.
         whole: x, y, width and height of the picture.
         note: the sentence.
-        part: of the picture, which is shown first; a button changes to the whole.
+        part: x, y, width and height of the part that is shown at first. A button switches to the whole picture.
     """
     views = [_box(whole)] if part is None else [_box(part), _box(whole)]
     other = "" if part is None else f'<button type="button" data-view="{views[1]}">Whole picture</button>'
@@ -66,7 +68,7 @@ def figure(
 
 
 def around(faces: Landmarks, width: int, height: int) -> tuple[float, float, float, float] | None:
-    """x, y, width and height of the part of a picture that its faces are seen in; None where they are large in it."""
+    """x, y, width and height of the part of a picture that contains its faces. None if this part is large."""
     if not len(faces):
         return None
     low, high = faces.points.min((0, 1)), faces.points.max((0, 1))
@@ -79,7 +81,7 @@ def around(faces: Landmarks, width: int, height: int) -> tuple[float, float, flo
 
 
 def face(one: Landmarks, number: int = 0, box: bool = True) -> str:
-    """One face's contours, points and box as SVG; a point's title is its name and score."""
+    """SVG of the contours, points and box of one face. The title of a point is its name and its score."""
     side = max(float(np.ptp(one.points, axis=0).max()), 1.0)
     parts = [f'<g class="hih-face" data-face="{number}" stroke-width="{side / 280:.3f}">']
     if box:
@@ -98,7 +100,7 @@ def face(one: Landmarks, number: int = 0, box: bool = True) -> str:
 
 
 def part_of(scheme: Scheme, index: int) -> str:
-    """The part that a landmark belongs to, as "left eye, "; the smallest of several, "" for none."""
+    """The part of the face of a landmark, such as "left eye, ". The smallest part if there are several, "" if none."""
     groups = [(len(group), name) for name, group in scheme.parts.items() if index in group]
     return f"{min(groups)[1].replace('_', ' ')}, " if groups else ""
 
@@ -109,7 +111,7 @@ def colour(score: float) -> str:
 
 
 def legend() -> str:
-    """What the colours mean."""
+    """HTML of the legend of the colours."""
     stops = ", ".join(colour(share) for share in (0.0, 0.25, 0.5, 0.75, 1.0))
     return (
         '<div class="hih-legend"><span>score 0: not found</span>'
@@ -118,11 +120,11 @@ def legend() -> str:
 
 
 def chips(images: NDArray[np.uint8], name: str) -> str:
-    """Pictures side by side, each of which can be saved.
+    """HTML of pictures side by side. A click on a picture saves it.
 
     Args:
-        images: (N, S, S, 3) uint8 RGB; N may be 0.
-        name: that their files begin with.
+        images: (N, S, S, 3) uint8 RGB. N may be 0.
+        name: start of the names of the saved files.
     """
     if not len(images):
         return ""
@@ -135,7 +137,7 @@ def chips(images: NDArray[np.uint8], name: str) -> str:
 
 
 def table(faces: Landmarks) -> str:
-    """A line for each face: number, score, the detector's score, box, roll."""
+    """HTML table with one row per face: number, score, score of the detector, box, roll."""
     if not len(faces):
         return ""
     found = faces.detection_scores
@@ -154,7 +156,7 @@ def table(faces: Landmarks) -> str:
 
 
 def jpeg(image: NDArray[np.uint8], side: int = SHOWN) -> str:
-    """A data URI of the picture, its longer side at most ``side``."""
+    """A data URI of the picture as JPEG. It is reduced to a longer side of at most ``side`` pixels."""
     scale = side / max(image.shape[:2])
     if scale < 1:
         image = np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
@@ -162,25 +164,25 @@ def jpeg(image: NDArray[np.uint8], side: int = SHOWN) -> str:
 
 
 def pixels(image: NDArray[np.uint8]) -> str:
-    """A data URI of the picture, every pixel as it is."""
+    """A data URI of the picture as PNG, with unchanged pixels."""
     return _uri(image, "PNG")
 
 
 def place(uri: str, width: float, height: float, kind: str = "") -> str:
-    """An SVG image of ``width`` x ``height`` pixels, whose first pixel's centre is 0."""
+    """An SVG image of ``width`` x ``height`` pixels. The centre of its first pixel is at 0."""
     return f'<image class="{kind}" href="{uri}" x="-0.5" y="-0.5" width="{width}" height="{height}"/>'
 
 
 def boxes_as_text(boxes: Sequence[Sequence[float]]) -> str:
-    """A line x1, y1, x2, y2 for each box."""
+    """Text with one line x1, y1, x2, y2 per box."""
     return "\n".join(", ".join(f"{value:.1f}" for value in box) for box in boxes)
 
 
 def boxes_from_text(text: str) -> list[list[float]] | None:
-    """Boxes of lines x1, y1, x2, y2; None of an empty text.
+    """The boxes of a text with one line x1, y1, x2, y2 per box. None if the text is empty.
 
     Raises:
-        ValueError: a line that is not four numbers.
+        ValueError: a line does not consist of four numbers.
     """
     found = []
     for line in filter(str.strip, (text or "").splitlines()):

@@ -1,4 +1,4 @@
-"""The tab *Webcam*: faces followed while the camera runs, and how many frames a second come through."""
+"""The tab *Webcam*: tracks faces while the camera runs, and shows the frame rate."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from ..tracking import FaceTracker
 from . import choices, uploads, view
 from .models import Models
 
-#: Seconds between two frames that the page sends; a frame waits for the one before.
+#: Shortest time between two frames that the page sends, in seconds. A frame waits until the frame before is done.
 EVERY = 0.05
 
-#: Longer side of the frames in pixels; larger ones are shrunk.
+#: Longer side of the frames in pixels. Larger frames are reduced.
 SIDE = 640
 
-#: How much of the newest frame's rate is taken into the rate that is shown.
+#: Weight of the newest frame in the smoothed frame rate.
 NEWEST = 0.2
 
 
 @dataclass(eq=False)
 class Stream:
-    """One visitor's camera.
+    """The camera of one user.
 
     Attributes:
-        tracker: follows the faces.
-        chosen: the model that it was made for.
-        begun: when the camera started, seconds of `time.monotonic`.
-        last: when the last frame was done; None before the first.
-        rate: frames a second, smoothed; 0 before the second frame.
+        tracker: tracks the faces.
+        chosen: the choices for which the tracker was created: model, scheme, decoder and smoothing.
+        begun: time at which the camera started, in seconds of `time.monotonic`.
+        last: time at which the last frame was done. None before the first frame.
+        rate: smoothed number of frames per second. 0 before the second frame.
     """
 
     tracker: FaceTracker
@@ -44,7 +44,7 @@ class Stream:
     rate: float = 0.0
 
     def update(self, frame: NDArray[np.uint8]) -> tuple[str, str]:
-        """The frame with its faces as HTML, and a sentence about the rate."""
+        """HTML of the frame with its faces, and a sentence about the frame rate."""
         scale = SIDE / max(frame.shape[:2])
         if scale < 1:
             frame = np.asarray(cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
@@ -61,7 +61,7 @@ class Stream:
 
 
 def tab(models: Models, chosen: choices.Choices) -> None:
-    """The tab."""
+    """Create the tab."""
     stream = gr.State(None)
     with gr.Row(elem_classes="hih-grid"):
         with gr.Column(elem_classes="hih-in"):
