@@ -1,4 +1,4 @@
-"""Own landmarks without training: what is saved aligns as it was measured."""
+"""`adapt`, without training: the saved aligner gives the points that were measured."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_faces(tmp_path_factory.mktemp("adapt") / "made", 8, 0)
 
 
-def test_what_is_saved_aligns_as_it_was_measured(start: FaceAligner, data: Path, tmp_path: Path) -> None:
+def test_the_saved_aligner_gives_the_points_that_were_measured(start: FaceAligner, data: Path, tmp_path: Path) -> None:
     made = adapt(start, data, scheme=scheme_from_dict(SCHEME), out=tmp_path / "mine", progress=False)
     loaded = FaceAligner.from_pretrained(tmp_path / "mine")
     assert loaded.scheme.names == tuple(SCHEME["names"])
@@ -43,7 +43,7 @@ def test_what_is_saved_aligns_as_it_was_measured(start: FaceAligner, data: Path,
     assert made.report.overall.faces == 8
     seen = look(start, open_dataset(data, scheme_from_dict(SCHEME)), progress=False)
     expected = made.matching.readout.points(seen.points)
-    if made.aligner.config.refine:  # the faces were looked at twice, in the boxes of the first pass
+    if made.aligner.config.refine:  # the faces had two passes, the second in the boxes of the first pass's points
         assert made.aligner.config.box is not None
     else:
         for record, points in zip(seen.records, expected, strict=True):

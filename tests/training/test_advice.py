@@ -1,4 +1,4 @@
-"""Each fault of a first try is said in a sentence, and nothing is said of faces that are right."""
+"""Advice after a first training run: one sentence for each fault, and none for correct faces."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COUNT = 20
 
 
 def labels() -> np.ndarray:
-    """(20, 4, 2) faces whose eyes are 100 px apart."""
+    """Faces (20, 4, 2) with 100 px between the eyes."""
     rng = np.random.default_rng(0)
     return 50 * SHAPE + rng.uniform(200, 300, (COUNT, 1, 2)) + rng.normal(0, 1, (COUNT, 4, 2))
 
@@ -48,7 +48,7 @@ def report(target: np.ndarray, found: np.ndarray, margin: float = 10.0) -> Repor
     )
 
 
-def test_nothing_is_said_of_faces_that_are_right() -> None:
+def test_correct_faces_get_no_advice() -> None:
     target = labels()
     matching = match(target, target, np.ones((COUNT, 4), bool), FOUR, FOUR)
     assert advice(report(target, target + 1), matching, target, FOUR) == ()
@@ -77,7 +77,7 @@ def test_points_outside_the_box() -> None:
     assert said.startswith("20 of 20 faces have points further outside their box than a tenth of its side, first #0")
 
 
-def test_a_mirror_table_of_what_are_no_mirror_images() -> None:
+def test_a_mirror_table_whose_pairs_are_not_mirror_images() -> None:
     target = labels()
     wrong = Scheme("wrong", FOUR.names, mirror=((0, 2),))
     (said,) = doubtful_mirror(target, target, FOUR, wrong)
@@ -97,7 +97,7 @@ def test_a_curve_that_still_falls() -> None:
     assert "from 9.00 to 7.00 % in the last 2 epochs" in said
 
 
-def test_a_landmark_that_nothing_follows() -> None:
+def test_a_landmark_without_a_related_landmark() -> None:
     target = labels()
     found = target.copy()
     own = target.copy()

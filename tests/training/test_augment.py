@@ -25,23 +25,23 @@ from hih_align.training.augmentation.occluders import draw_occluders
 from hih_align.training.preview import draw_points, pixels, preview
 
 NONE = Augmentation.none()
-# 0 and 1 change places in a mirror
+# a mirror exchanges landmarks 0 and 1
 SWAP = np.array([1, 0, 2])
 EFFECTS = ("rectangle", "piece", "light", "colour", "gamma", "grey", "blur", "motion", "low_resolution", "noise")
 
 
 def certain(*names: str, **changes: Any) -> Augmentation:
-    """Nothing but these, always."""
+    """Settings under which the named effects are always applied, and no others."""
     return replace(NONE, **dict.fromkeys(names, 1.0), **changes)
 
 
 def rgb(batch: Batch) -> Tensor:
-    """(B, 3, H, W) in [0, 1]."""
+    """The images of a batch as RGB in [0, 1], (B, 3, H, W)."""
     return batch.images * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]
 
 
 def textured(count: int, side: int = 160) -> Tensor:
-    """Random pictures of some coarseness."""
+    """Random images with coarse details."""
     generator = torch.Generator().manual_seed(3)
     coarse = torch.rand(count, 3, 40, 40, generator=generator)
     fine = torch.nn.functional.interpolate(coarse, size=(side, side), mode="bicubic", align_corners=False)
@@ -73,7 +73,7 @@ def astronaut_store(tmp_path: Path, astronaut: NDArray[np.uint8]) -> tuple[FaceS
 
 
 @pytest.mark.parametrize(("size", "ratio"), [(256, 1.25), (128, 1.25), (64, 1.4)])
-def test_none_is_the_plain_crop(
+def test_no_augmentation_gives_the_plain_crop(
     astronaut_store: tuple[FaceStore, NDArray[np.float64]], astronaut: NDArray[np.uint8], size: int, ratio: float
 ) -> None:
     store, points = astronaut_store
@@ -91,12 +91,12 @@ def test_none_is_the_plain_crop(
     expected = warp(astronaut, crop.matrix, size)
     difference = np.abs(pixels(batch.images)[0].astype(int) - expected)
     assert difference.mean() < 2
-    # a shift of a fifth of a pixel would already show
+    # the check would notice a shift of a fifth of a pixel
     shifted = crop.matrix + np.array([[0, 0, 0.2], [0, 0, 0.0]])
     assert difference.mean() < np.abs(pixels(batch.images)[0].astype(int) - warp(astronaut, shifted, size)).mean()
 
 
-def test_none_agrees_on_real_faces(shared: Path) -> None:
+def test_no_augmentation_gives_the_plain_crops_of_real_faces(shared: Path) -> None:
     data = read_dataset(shared / "data/300w_val", "300w")
     data = replace(data, records=data.records[:8])
     store = FaceStore.build(data, progress=False)
@@ -111,8 +111,8 @@ def test_none_agrees_on_real_faces(shared: Path) -> None:
         assert np.abs(pixels(batch.images[n : n + 1])[0].astype(int) - plain).mean() < 3
 
 
-def test_shrinking_does_not_alias() -> None:
-    # columns of black and white, one pixel wide: at a quarter of the size they are grey, not stripes
+def test_reduction_does_not_alias() -> None:
+    # columns of black and white, one pixel wide: at a quarter of the size the image must be grey, without stripes
     stripes = torch.zeros(1, 320, 320, 3, dtype=torch.uint8)
     stripes[:, :, ::2] = 255
     inside = rgb(run(stripes, NONE, size=50))[0, :, 5:-5, 5:-5]
@@ -124,7 +124,7 @@ def test_outside_the_store_is_black() -> None:
     crop = rgb(run(white, certain("foreign", foreign_zoom=(1.6, 1.6), foreign_shift_x=(0, 0), foreign_shift_y=(0, 0))))[
         0
     ]
-    # the crop shows 2 boxes, which is all there is
+    # the crop shows an area of 2 boxes, which is all that the store holds
     assert (crop[:, 1:-1, 1:-1] > 0.99).all()
     crop = rgb(run(white, certain("foreign", foreign_zoom=(1.6, 1.6), foreign_shift_x=(1, 1), foreign_shift_y=(0, 0))))[
         0
@@ -137,7 +137,7 @@ def test_outside_the_store_is_black() -> None:
 
 
 def dots(count: int, side: int = 200, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Dark pictures with one bright dot each, and where it is."""
+    """Dark images with one bright dot each, and the positions of the dots."""
     generator = torch.Generator().manual_seed(seed)
     places = (torch.rand(count, 1, 2, generator=generator, dtype=torch.float64) - 0.5) * side / 3 + side / 2
     axis = torch.arange(side, dtype=torch.float64)
@@ -164,7 +164,7 @@ def centroid(picture: Tensor) -> Tensor:
     ],
     ids=["all", "roll and mirror", "foreign", "blurred"],
 )
-def test_points_follow_the_picture(settings: Augmentation, size: int) -> None:
+def test_points_move_with_the_image(settings: Augmentation, size: int) -> None:
     images, places = dots(24)
     batch = augment(
         images,
@@ -183,7 +183,7 @@ def test_points_follow_the_picture(settings: Augmentation, size: int) -> None:
     assert seen > 12
 
 
-def test_mirror_exchanges_sides_points_and_weights() -> None:
+def test_mirror_exchanges_left_and_right_points_and_weights() -> None:
     images, seeds = textured(2), sample_seeds(1, 0, [0, 1])
     points = torch.tensor([[[40.0, 60.0], [100.0, 50.0], [80.0, 100.0]]]).expand(2, -1, -1)
     weights = torch.tensor([[0.25, 1.0, 0.0], [1.0, 0.5, 0.75]])
@@ -196,35 +196,38 @@ def test_mirror_exchanges_sides_points_and_weights() -> None:
     torch.testing.assert_close(mirrored.points, expected[:, SWAP], atol=1e-3, rtol=0)
     assert torch.equal(mirrored.weights, weights[:, SWAP])
     assert torch.equal(plain.weights, weights)
-    # without a mirror table nothing is mirrored
+    # without a mirror table no face is mirrored
     assert torch.equal(unpaired.images, plain.images)
     assert torch.equal(unpaired.points, plain.points)
 
 
-def test_mirrored_landmarks_of_a_real_scheme_look_like_landmarks(shared: Path) -> None:
+def test_mirrored_landmarks_of_a_real_scheme_keep_left_and_right(shared: Path) -> None:
     data = read_dataset(shared / "data/300w_val/annotations_wflw98.json", "wflw")
     store = FaceStore.build(replace(data, records=data.records[:8]), side=64, progress=False)
     batch = augment(*store.gather(torch.arange(8)), settings=certain("mirror"), seeds=torch.arange(8),
                     permutation=WFLW.permutation)  # fmt: skip
-    assert (batch.points[:, 60, 0] < batch.points[:, 72, 0]).all()  # outer corners of left and right eye
+    assert (batch.points[:, 60, 0] < batch.points[:, 72, 0]).all()  # outer corners of the left and the right eye
     assert (batch.points[:, 0, 0] < batch.points[:, 32, 0]).all()
 
 
 def angles(batch: Batch) -> NDArray[np.float64]:
-    """Degrees by which the first two of `many`'s landmarks are turned."""
+    """The rotation in degrees of the first two landmarks of `many`."""
     side = (batch.points[:, 1] - batch.points[:, 0]).numpy()
     return np.degrees(np.arctan2(side[:, 1], side[:, 0]))
 
 
 def many(settings: Augmentation, count: int = 600) -> Batch:
-    """Geometry of many samples: landmarks at the middle and a box's side right of and below it."""
+    """The geometry of many samples. One landmark is in the centre, one to the right of it and one below it.
+
+    The distances are one side of the box.
+    """
     images = torch.zeros(count, 32, 32, 3, dtype=torch.uint8)
     points = torch.tensor([[15.5, 15.5], [31.5, 15.5], [15.5, 31.5]]).expand(count, -1, -1)
     seeds = sample_seeds(2, 0, np.arange(count))
     return augment(images, points, torch.ones(count, 3), settings=settings, seeds=seeds, permutation=range(3), size=16)
 
 
-def test_the_papers_augmentation() -> None:
+def test_augmentation_of_the_paper() -> None:
     settings = Augmentation.paper()
     assert [getattr(settings, name) for name in ("mirror", "rotate", "rectangle", "blur")] == [0.5, 0.5, 0.5, 0.3]
     assert settings.rotate_degrees == 30
@@ -243,7 +246,7 @@ def test_the_papers_augmentation() -> None:
 
 
 def test_boxes_move_within_their_ranges() -> None:
-    box = 16 / 1.25  # of the plain crop, in its pixels
+    box = 16 / 1.25  # side of the box in the plain crop, in crop pixels
     batch = many(replace(NONE, zoom=(0.8, 1.3), shift=0.1))
     zoom = box / (batch.points[:, 1] - batch.points[:, 0]).norm(dim=-1)
     shift = -(batch.points[:, 0] - 7.5) / box * zoom[:, None]
@@ -258,7 +261,7 @@ def test_boxes_move_within_their_ranges() -> None:
     assert (zoom < 1.5001).all()
     assert (shift[:, 0] >= -1e-4).all()
     assert (shift[:, 0] <= 0.1001).all()
-    assert (shift[:, 1] <= -0.1999).all()  # up: detectors take in the forehead
+    assert (shift[:, 1] <= -0.1999).all()  # upwards, because detectors' boxes include the forehead
     assert (shift[:, 1] >= -0.3001).all()
 
 
@@ -279,7 +282,7 @@ def test_a_sample_does_not_depend_on_its_batch(with_donors: bool) -> None:
     for rows in ([0], [7], [3, 11, 5], [11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0]):
         for got, want in zip(part(rows), whole, strict=True):
             assert torch.equal(got, want[rows])
-    # the batched path of accelerators, here on the CPU
+    # the batched code of accelerators, run here on the CPU
     dice = Dice(seeds.numpy())
     geometry = draw_geometry(dice, Augmentation.wild(), True)
     occluders, camera = draw_occluders(dice, Augmentation.wild()), draw_camera(dice, Augmentation.wild())
@@ -288,7 +291,7 @@ def test_a_sample_does_not_depend_on_its_batch(with_donors: bool) -> None:
     torch.testing.assert_close(batched, rgb(whole), atol=2e-4, rtol=0)
 
 
-def test_seeds_decide() -> None:
+def test_each_seed_gives_another_result() -> None:
     images = textured(1).expand(40, -1, -1, -1)
     batch = run(images, Augmentation.modern(), sample_seeds(0, 0, np.arange(40)), size=32)
     flat = batch.images.flatten(1)
@@ -302,11 +305,11 @@ def test_sample_seeds() -> None:
     assert grid.dtype == torch.int64
     assert len(grid.unique()) == len(grid)
     assert torch.equal(sample_seeds(3, 4, [9, 2]), sample_seeds(3, 4, torch.arange(10))[[9, 2]])
-    # the same on every machine and in every version, or a resumed run would not go on as it was
+    # the values must be the same on every machine and in every version, because a resumed run needs them
     assert sample_seeds(1, 2, [0, 3]).tolist() == [3248506767648729816, -7297955527709719101]
 
 
-def test_a_changed_setting_leaves_the_rest_as_it_was() -> None:
+def test_a_changed_setting_does_not_change_the_other_effects() -> None:
     images = textured(6)
     before = run(images, replace(NONE, rotate=0.5, shift=0.2, mirror=0.5))
     after = run(images, replace(NONE, rotate=0.5, shift=0.2, mirror=0.5, blur=1.0, foreign_zoom=(0.5, 0.6), noise=0.5))
@@ -318,7 +321,7 @@ def test_a_changed_setting_leaves_the_rest_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("name", EFFECTS)
-def test_each_effect_changes_pixels_alone(name: str) -> None:
+def test_each_effect_changes_only_pixels(name: str) -> None:
     images = textured(8)
     plain, changed = run(images, NONE, donors=textured(3, 50)), run(images, certain(name), donors=textured(3, 50))
     assert changed.images.shape == (8, 3, 128, 128)
@@ -327,7 +330,7 @@ def test_each_effect_changes_pixels_alone(name: str) -> None:
     value = rgb(changed)
     assert value.min() > -1e-5
     assert value.max() < 1 + 1e-5
-    assert (value - rgb(plain)).abs().flatten(1).amax(1).min() > 0.01  # of every sample
+    assert (value - rgb(plain)).abs().flatten(1).amax(1).min() > 0.01  # in each sample
     assert torch.isfinite(value).all()
 
 
@@ -340,7 +343,7 @@ def test_everything_at_once_stays_in_range() -> None:
         assert value.max() < 1 + 1e-5
 
 
-def test_rectangles_fill_what_they_say() -> None:
+def test_rectangles_have_the_size_that_is_set() -> None:
     images = torch.full((300, 40, 40, 3), 128, dtype=torch.uint8)
     value = rgb(run(images, certain("rectangle", rectangle_size=(0.2, 0.5)), size=40))
     inside = (value - 128 / 255).abs().amax(1) > 1e-4
@@ -348,11 +351,11 @@ def test_rectangles_fill_what_they_say() -> None:
     for sides in (widths, heights):
         assert sides.max() <= 0.53
         assert sides.max() > 0.4
-    assert ((widths * heights * 1600).round() == inside.sum((1, 2))).all()  # one rectangle
+    assert ((widths * heights * 1600).round() == inside.sum((1, 2))).all()  # there is exactly one rectangle
     for picture, where in zip(value, inside, strict=True):
         if where.any():
-            assert picture[:, where].std(1).max() < 1e-6  # of one colour
-    # anywhere: the centres of those wholly inside lie all over
+            assert picture[:, where].std(1).max() < 1e-6  # the rectangle has one colour
+    # rectangles are at all positions: every pixel is covered sometimes
     assert inside.float().mean(0).min() > 0.01
 
 
@@ -367,7 +370,7 @@ def test_pieces_come_from_the_donors() -> None:
     covered = (value.amax(1) > 0.5).float().mean((1, 2))
     assert covered.max() < 0.7**2 + 0.05
     assert covered.mean() > 0.08
-    # without donors, from the picture itself
+    # without donors, the pieces come from the image itself
     plain = textured(1, 100)
     own = rgb(run(plain, certain("piece"), torch.tensor([3])))
     assert (own - rgb(run(plain, NONE))).abs().max() > 0.05
@@ -390,7 +393,7 @@ def test_light_darkens_one_side() -> None:
 
 
 @pytest.mark.parametrize("size", [100, 128, 256])
-def test_blur_is_as_wide_as_said(size: int) -> None:
+def test_blur_has_the_width_that_is_set(size: int) -> None:
     image = torch.zeros(1, 2 * size, 2 * size, 3, dtype=torch.uint8)
     image[:, :, size:] = 255  # a vertical edge
     sharp, soft = (
@@ -402,7 +405,7 @@ def test_blur_is_as_wide_as_said(size: int) -> None:
     place = (torch.arange(size - 1) + 0.5)[middle]
     mean = (steps * place).sum() / steps.sum()
     sigma = ((steps * (place - mean).square()).sum() / steps.sum()).sqrt()
-    assert abs(mean - (size - 1) / 2) < 0.1  # it stays where it was
+    assert abs(mean - (size - 1) / 2) < 0.1  # the edge does not move
     assert abs(sigma - 0.02 * size) < 0.05 * 0.02 * size + 0.02
     assert (sharp > 0.5).sum() == size // 2
 
@@ -417,24 +420,24 @@ def test_motion_blurs_along_a_line() -> None:
         spread = torch.einsum("hw,hwi,hwj->ij", value, place - mean, place - mean) / value.sum()
         small, large = torch.linalg.eigvalsh(spread).sqrt()
         assert mean.norm() < 0.3
-        # the dot's own deviation, 2.5, and that of a line of 20 pixels, 20 / sqrt(12)
+        # the deviation of the dot is 2.5, and that of a line of 20 pixels is 20 / sqrt(12)
         assert abs(small - 2.5) < 0.15
         assert abs(large - (2.5**2 + 20**2 / 12) ** 0.5) < 0.3
 
 
-def test_low_resolution_keeps_no_detail_but_the_mean() -> None:
+def test_low_resolution_keeps_only_means() -> None:
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (4, 128, 128, 3), generator=generator, dtype=torch.uint8)
     options = {"crop_ratio": 1.0, "margin": 1.0, "size": 128}
     plain = rgb(run(image, NONE, **options))
     low = rgb(run(image, certain("low_resolution", low_resolution_share=(0.125, 0.125)), **options))
-    # 16 x 16 averages of 8 x 8 pixels, in their middle
+    # 16 x 16 means of 8 x 8 pixels, placed at the centres of these pixels
     means = torch.nn.functional.avg_pool2d(plain, 8)
     expected = torch.nn.functional.interpolate(means, scale_factor=8, mode="bilinear", align_corners=False)
     torch.testing.assert_close(low, expected, atol=1e-4, rtol=0)
 
 
-def test_noise_is_as_strong_as_said() -> None:
+def test_noise_has_the_strength_that_is_set() -> None:
     grey = torch.full((6, 64, 64, 3), 128, dtype=torch.uint8)
     value = rgb(run(grey, certain("noise", noise_sigma=(0.05, 0.05)))).flatten(1)
     expected = 0.05 * (128 / 255 + 0.3)
@@ -442,7 +445,8 @@ def test_noise_is_as_strong_as_said() -> None:
     assert (value.mean(1) - 128 / 255).abs().max() < 0.002
     assert not torch.equal(value[0], value[1])
     coarse = rgb(run(grey, certain("noise", "low_resolution", low_resolution_share=(0.25, 0.25))))
-    assert (coarse[..., 1:] - coarse[..., :-1]).abs().mean() < 0.5 * (coarse - 128 / 255).abs().mean()  # in patches
+    # the noise is coarse: neighbouring pixels are similar
+    assert (coarse[..., 1:] - coarse[..., :-1]).abs().mean() < 0.5 * (coarse - 128 / 255).abs().mean()
 
 
 def test_colour_ranges() -> None:
@@ -532,13 +536,13 @@ def test_preview_shows_points_and_targets(tmp_path: Path) -> None:
     crop, heat = (sheet[:128, left : left + 128].astype(int) for left in (0, 128))
     for (x, y), weight in zip(batch.points[0].round().int().tolist(), weights[0].tolist(), strict=True):
         assert (abs(crop[y, x] - 90).max() > 50) == (weight > 0)
-        # a heatmap pixel covers four of the crop's, and lies right of and below its landmark
+        # a heatmap pixel covers four crop pixels, to the right of its landmark and below it
         assert (heat[y, x, 0] > 150) == (weight > 0)
     with pytest.raises(ValueError, match="at least 1"):
         preview(batch, columns=0)
 
 
-def test_draw_points_leaves_the_image_alone() -> None:
+def test_draw_points_does_not_change_the_image() -> None:
     image = np.zeros((60, 60, 3), np.uint8)
     drawn = draw_points(
         image, np.array([[10, 10], [50, 10], [np.nan, np.nan]], np.float32), np.array([1, 1, 0], np.float32)

@@ -1,4 +1,4 @@
-"""A run that is given seconds: it ends with its time, and its learning rate follows the time."""
+"""A run with a time limit in seconds: the run ends in time, and the learning rate depends on the elapsed time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def timed(seconds: float, **changes: object) -> Recipe:
 
 
 class Hours:
-    """A clock that the test moves: a step takes 1 s, the first one 5, a validation 3."""
+    """A clock that the test advances: 1 s for a step, 5 s for the first step, 3 s for a validation."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -67,8 +67,11 @@ def told(recipe: Recipe, faces: tuple[Dataset, Dataset], out: Path, hours: Hours
     return trainer
 
 
-def test_a_run_ends_with_its_time(faces: tuple[Dataset, Dataset], tmp_path: Path, hours: Hours) -> None:
-    """Three steps an epoch and a validation each: 5+1+1+3, 1+1+1+3, 1+1+1+3 and, for 3 s are kept free, 1+3."""
+def test_a_run_ends_in_time(faces: tuple[Dataset, Dataset], tmp_path: Path, hours: Hours) -> None:
+    """Three steps and a validation for each epoch take 5+1+1+3, 1+1+1+3 and 1+1+1+3 s.
+
+    After them there is time for one step, because 3 s are kept free for its validation: 1+3 s.
+    """
     trainer = told(timed(26), faces, tmp_path / "run", hours)
     result = trainer.run()
     assert result.completed
@@ -78,10 +81,10 @@ def test_a_run_ends_with_its_time(faces: tuple[Dataset, Dataset], tmp_path: Path
     assert [line["steps"] for line in told_lines] == [3, 6, 9, 10]
     assert all("nme" in line for line in told_lines)
     assert (tmp_path / "run" / "last" / "model.safetensors").is_file()
-    # the first step, in which a network may be compiled, does not count: of 18 s for steps the tenth step begins at 15
+    # The first step may include a compilation, so it does not count. The steps have 18 s; the tenth step begins at 15 s
     share = (100 + 22 - 100 - 5) / (26 - 5 - 3)
     assert trainer.rates[-1] == pytest.approx(trainer.recipe.stages[0].rate(share * 10 * 3, 3))
-    assert trainer.rates[0] == pytest.approx(1e-3 / 3)  # the first of a warm-up of an epoch of ten
+    assert trainer.rates[0] == pytest.approx(1e-3 / 3)  # the first rate of the warm-up, which lasts one epoch of ten
     assert max(trainer.rates) < 1e-3
     assert told_lines[-1]["lr"] < 1e-4 < trainer.rates[5]
 
@@ -90,7 +93,7 @@ def test_a_run_ends_with_its_time(faces: tuple[Dataset, Dataset], tmp_path: Path
     assert again.rates == []
 
 
-def test_an_interrupted_run_has_the_rest_of_its_time(
+def test_an_interrupted_run_uses_the_rest_of_its_time(
     faces: tuple[Dataset, Dataset], tmp_path: Path, hours: Hours
 ) -> None:
     first = told(timed(26), faces, tmp_path / "run", hours)
@@ -106,7 +109,7 @@ def test_an_interrupted_run_has_the_rest_of_its_time(
     assert first.rates + second.rates == pytest.approx(whole.rates)
 
 
-def test_validations_are_epochs_apart_and_the_last_is_never_left_out(
+def test_validations_are_epochs_apart_and_the_last_one_always_runs(
     faces: tuple[Dataset, Dataset], tmp_path: Path, hours: Hours
 ) -> None:
     told(timed(15, validate_every=100), faces, tmp_path / "run", hours).run()
@@ -127,7 +130,7 @@ def test_seconds_are_checked() -> None:
     assert timed(60, min_steps=1000).with_steps(6).stages[0].epochs == 10
 
 
-def test_without_seconds_the_clock_says_nothing() -> None:
+def test_without_seconds_the_clock_does_nothing() -> None:
     clock = clock_module.Clock(None, Progress())
     clock.tick()
     assert clock.share is None

@@ -1,4 +1,4 @@
-"""From few faces new heads alone learn, beside a network that stays as it is."""
+"""Fine-tuning on few faces: only new heads learn, and the start network does not change."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def init(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def _any_box(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody asks whether the faces' boxes suit a network that knows nothing."""
+    """Switch off the check whether the faces' boxes suit the start network, because this network is untrained."""
     monkeypatch.setattr(adaptation, "OFF", np.inf)
 
 
@@ -54,7 +54,7 @@ def grown() -> Grown:
     return Grown(HIHNet(6, *SIZE).eval(), from_weights(read), Decoder(), [0.5, 1.0])
 
 
-def test_it_begins_as_the_start_network_with_heads_twice(grown: Grown) -> None:
+def test_new_heads_begin_as_copies_of_the_start_networks_heads(grown: Grown) -> None:
     torch.manual_seed(0)
     start = HIHNet(6, *SIZE).eval()
     images = torch.randn(2, 3, 128, 128)
@@ -66,7 +66,7 @@ def test_it_begins_as_the_start_network_with_heads_twice(grown: Grown) -> None:
     torch.testing.assert_close(output.subpixel[:, 6:], decimal[:, [3, 1]])  # type: ignore[index]
 
 
-def test_new_heads_learn_alone_from_features(grown: Grown) -> None:
+def test_only_new_heads_learn_from_features(grown: Grown) -> None:
     images = torch.randn(2, 3, 128, 128)
     grown.train()
     before = {name: value.clone() for name, value in grown.state_dict().items()}
@@ -80,10 +80,10 @@ def test_new_heads_learn_alone_from_features(grown: Grown) -> None:
     learning = {name for name, parameter in grown.named_parameters() if parameter.grad is not None}
     assert learning == {"integer.weight", "integer.bias", "decimal.weight", "decimal.bias"}
     for name, value in grown.state_dict().items():
-        assert torch.equal(value, before[name]), name  # no statistics move
+        assert torch.equal(value, before[name]), name  # statistics do not change either
 
 
-def test_what_was_learnt_is_in_the_network_that_is_kept(grown: Grown) -> None:
+def test_the_settled_network_contains_the_trained_heads(grown: Grown) -> None:
     images = torch.randn(2, 3, 128, 128)
     with torch.no_grad():
         for parameter in (*grown.integer.parameters(), *grown.decimal.parameters()):
@@ -96,7 +96,7 @@ def test_what_was_learnt_is_in_the_network_that_is_kept(grown: Grown) -> None:
     torch.testing.assert_close(decimal[:, 6:], learnt.subpixel, rtol=0, atol=0.01 * float(learnt.subpixel.abs().max()))
 
 
-def test_a_landmark_is_a_mean_of_two_guesses() -> None:
+def test_a_landmark_is_the_mean_of_two_points() -> None:
     readout = from_weights(np.array([[1, 0], [0.5 + 0.5j, 0.5 - 0.5j]]))
     both = mixed(readout, [0.5, 1.0])
     points = np.random.default_rng(0).normal(size=(4, 2))
@@ -122,18 +122,19 @@ def test_a_run_on_few_faces(
     assert config.heads == 6 + 4
     ours, theirs = (load_file(folder / WEIGHTS_FILE) for folder in (tmp_path / "a" / "last", init))
     for name, value in theirs.items():
-        assert torch.equal(ours[name][tuple(slice(length) for length in value.shape)], value), name  # old rows first
+        # the start network's rows come first
+        assert torch.equal(ours[name][tuple(slice(length) for length in value.shape)], value), name
     report = evaluate(FaceAligner.from_pretrained(tmp_path / "a"), faces[1], progress=False)
     assert result.nme == pytest.approx(report.overall.nme, abs=0.02)
 
 
-def test_faces_get_the_boxes_that_the_network_wants(
+def test_faces_get_boxes_that_suit_the_network(
     faces: tuple[Dataset, Dataset],  # noqa: F811
     init: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(adaptation, "OFF", -1.0)  # no box is what the network wants
+    monkeypatch.setattr(adaptation, "OFF", -1.0)  # so that no given box suits the network
     recipe = load_recipe("finetune", overrides={"epochs": 1, "batch": 6, "precision": "no", "calibrate": "no"})
     trainer = Trainer(recipe, [Source(faces[0])], tmp_path, val=faces[1], init=init, progress=False)
     assert trainer.matched is not None
@@ -147,11 +148,11 @@ def test_faces_get_the_boxes_that_the_network_wants(
     np.testing.assert_allclose([record.box for record in trainer.val.faces.records], tight_box(points), atol=1e-3)
     trainer.run()
     kept = read_config(tmp_path / "last" / "config.json")
-    assert (kept.refine, kept.crop_ratio) == (1, seen.config.crop_ratio)  # so does the aligner
+    assert (kept.refine, kept.crop_ratio) == (1, seen.config.crop_ratio)  # the aligner uses these boxes, too
 
 
 @pytest.mark.usefixtures("_any_box")
-def test_a_word_trains_the_whole_network(
+def test_a_setting_trains_the_whole_network(
     faces: tuple[Dataset, Dataset],  # noqa: F811
     init: Path,
     tmp_path: Path,
@@ -177,7 +178,7 @@ def test_a_resumed_run_reaches_the_same_weights(
 
     def stop(*args: Any) -> None:
         step(*args)
-        first._stop.made = next(steps) == 7  # in the third epoch, which shows pictures of the first
+        first._stop.made = next(steps) == 7  # in the third epoch, which shows the images of the first epoch again
 
     first._step = stop  # type: ignore[method-assign]
     assert not first.run().completed
@@ -187,12 +188,12 @@ def test_a_resumed_run_reaches_the_same_weights(
         assert torch.equal(parts[name], value), name
 
 
-def test_pictures_repeat() -> None:
+def test_augmented_images_are_repeated() -> None:
     assert repeats(Few(views=400), 48) == 8
     assert repeats(Few(views=400), 500) == 1
 
 
-def test_what_is_said_of_stages_counts_for_few_faces() -> None:
+def test_settings_of_stages_apply_to_few_faces() -> None:
     recipe = load_recipe("finetune", overrides={"lr": 1e-3, "epochs": 2})
     assert (recipe.few.lr, recipe.few.steps) == (1e-3, 0)
     assert load_recipe("finetune", overrides={"min_steps": 40}).few.steps == 40

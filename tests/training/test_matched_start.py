@@ -1,4 +1,4 @@
-"""Fine-tuning starts from landmarks matched by place, and is never worse than its start."""
+"""Fine-tuning starts from landmarks that are matched by position, and is never worse than its start."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def init(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_run_that_gains_nothing_returns_its_start_and_says_so(
+def test_a_run_without_gain_returns_its_start_and_warns(
     faces: tuple[Dataset, Dataset],  # noqa: F811
     init: Path,
     tmp_path: Path,
@@ -54,10 +54,10 @@ def test_a_run_that_gains_nothing_returns_its_start_and_says_so(
     assert result.nme is not None
     assert report.overall.nme == pytest.approx(result.nme, abs=0.02)
     start = read_config(tmp_path / "last" / "config.json")
-    assert start.readout is None  # the network that was trained has heads of its own
+    assert start.readout is None  # the trained network has its own heads
 
 
-def test_heads_start_from_the_landmarks_that_follow(
+def test_heads_start_from_the_matched_landmarks(
     faces: tuple[Dataset, Dataset],  # noqa: F811
     init: Path,
     tmp_path: Path,
@@ -73,10 +73,10 @@ def test_heads_start_from_the_landmarks_that_follow(
     torch.testing.assert_close(ours, theirs[torch.from_numpy(sources)])
 
 
-def test_steps_have_a_floor_and_epochs_that_are_asked_for_are_kept() -> None:
+def test_a_run_has_a_minimum_of_steps_unless_epochs_are_set() -> None:
     recipe = load_recipe("finetune", overrides={"min_steps": 100})
     few, many = recipe.with_steps(20), recipe.with_steps(2000)
-    assert few.epochs * 2 >= 100  # two steps an epoch
+    assert few.epochs * 2 >= 100  # each epoch has two steps
     assert few.epochs // few.validate_every == recipe.epochs
     assert few.stages[0].warmup == few.validate_every
     assert few.ema < recipe.ema
@@ -85,7 +85,7 @@ def test_steps_have_a_floor_and_epochs_that_are_asked_for_are_kept() -> None:
     assert np.isclose(few.ema, 1 - 20 / (few.epochs * 2))
 
 
-def test_the_end_tells_the_start_and_the_untouched_network() -> None:
+def test_the_last_message_reports_the_start_and_the_untouched_network() -> None:
     assert gain(Progress(best=2.0, start=3.0)) == "start, nothing trained: nme 3.000; best: nme 2.000"
     said = gain(Progress(best=2.0, start=3.0, untouched=2.5, best_there=1.9))
     assert said.endswith("landmarks that lie on the start network's own: the network as it was 2.500, best 1.900")

@@ -1,4 +1,4 @@
-"""Landmarks matched by place: synthetic faces, whose truth is known."""
+"""Landmarks matched by position, on synthetic faces for which the correct result is known."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from hih_align.schemes import Scheme
 from hih_align.training.advice import doubtful_mirror, guessed_mirror, places_in_frame
 from hih_align.training.matching import cross_validated, match
 
-#: Left and right eye, nose, corners of the mouth, chin.
+#: Left eye, right eye, nose, two corners of the mouth, chin.
 SHAPE = np.array([[-30, -20], [30, -20], [0, 5], [-20, 30], [20, 30], [0, 60]], float)
 OLD = Scheme("old", ("l", "r", "nose", "ml", "mr", "chin"), mirror=((0, 1), (3, 4)))
 NEW = Scheme("new", ("pupil_l", "pupil_r", "chin", "brow_l", "brow_r"), mirror=((0, 1), (3, 4)))
-#: Where the new landmarks lie: on the eyes and the chin, and 20 above the eyes in the face's own frame.
+#: Positions of the new landmarks: both eyes, the chin, and points 20 above each eye in the face's own frame.
 PLACES = np.stack([SHAPE[0], SHAPE[1], SHAPE[5], SHAPE[0] - (0, 20), SHAPE[1] - (0, 20)])
 
 
 def faces(count: int, noise: float = 0.5, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 6, 2) what a network finds and (N, 5, 2) labels, of turned and scaled faces."""
+    """A network's points (N, 6, 2) and labels (N, 5, 2) for rotated and scaled faces."""
     rng = np.random.default_rng(seed)
     angle, scale = rng.uniform(-0.6, 0.6, count), rng.uniform(0.7, 1.5, count)
     turn = np.stack((np.stack((np.cos(angle), np.sin(angle)), -1), np.stack((-np.sin(angle), np.cos(angle)), -1)), 1)
     shift = rng.uniform(80, 200, (count, 1, 2))
-    opened = rng.normal(0, 3, (count, 1)) * np.array([0, 0, 0, 0, 0, 1.0])  # the chin moves by itself
+    opened = rng.normal(0, 3, (count, 1)) * np.array([0, 0, 0, 0, 0, 1.0])  # the chin moves independently
     shape = SHAPE + np.stack((0 * opened, opened), -1)
     place = np.repeat(PLACES[None], count, 0)
     place[:, 2] = shape[:, 5]
@@ -33,26 +33,26 @@ def faces(count: int, noise: float = 0.5, seed: int = 0) -> tuple[np.ndarray, np
     return found, scale[:, None, None] * place @ turn + shift + rng.normal(0, noise, place.shape)
 
 
-def test_landmarks_start_from_those_that_follow_them() -> None:
+def test_landmarks_start_from_related_landmarks() -> None:
     found, points = faces(30)
     matching = match(found, points, np.ones(points.shape[:2], bool), OLD, NEW)
     assert [(m.source, m.how) for m in matching.matches[:3]] == [("l", "same"), ("r", "same"), ("chin", "same")]
     assert [m.how for m in matching.matches[3:]] == ["near", "near"]
     fresh, truth = faces(200, noise=0.0, seed=1)
     errors = np.linalg.norm(matching.readout.points(fresh) - truth, axis=-1).mean(0)
-    assert errors[:3].max() < 1e-6  # as they are
-    assert errors[3:].max() < 1.0  # with a way of 20 in the face's own frame, whatever its roll and size
+    assert errors[:3].max() < 1e-6  # the same points
+    assert errors[3:].max() < 1.0  # an offset of 20 in the face's own frame, which follows the face's roll and size
     assert "pupil_l    l" in matching.text()
 
 
-def test_both_sides_agree() -> None:
+def test_left_and_right_have_mirrored_weights() -> None:
     found, points = faces(15)
     readout = match(found, points, np.ones(points.shape[:2], bool), OLD, NEW).readout
     order = OLD.permutation
     np.testing.assert_allclose(readout.weights[4], readout.weights[3].conj()[order], atol=1e-6)
 
 
-def test_a_landmark_that_moves_by_itself_starts_from_scratch() -> None:
+def test_a_landmark_that_moves_independently_starts_from_scratch() -> None:
     found, points = faces(30)
     points[:, 2] += np.random.default_rng(3).normal(0, 30, (30, 2))
     found_how = [m.how for m in match(found, points, np.ones((30, 5), bool), OLD, NEW).matches]
@@ -60,7 +60,7 @@ def test_a_landmark_that_moves_by_itself_starts_from_scratch() -> None:
     assert "from scratch" not in found_how[:2]
 
 
-def test_faces_that_the_network_got_wrong_bend_nothing() -> None:
+def test_faces_with_wrong_points_do_not_change_the_result() -> None:
     found, points = faces(40)
     found[:4] += np.random.default_rng(0).normal(0, 60, found[:4].shape)
     readout = match(found, points, np.ones((40, 5), bool), OLD, NEW).readout
@@ -80,20 +80,20 @@ def test_missing_labels() -> None:
         match(found, points, labelled, OLD, NEW)
 
 
-def test_cross_validation_knows_nothing_of_the_face() -> None:
+def test_cross_validation_does_not_use_the_faces_of_the_same_image() -> None:
     found, points = faces(20)
     labelled = np.ones(points.shape[:2], bool)
     groups = np.arange(20) // 2
     before = cross_validated(found, points, labelled, OLD, NEW, groups.tolist())
     assert not np.isnan(before).any()
     changed = points.copy()
-    changed[4:6] += 50  # both faces of a photograph
+    changed[4:6] += 50  # both faces of one photograph
     after = cross_validated(found, changed, labelled, OLD, NEW, groups.tolist())
     np.testing.assert_array_equal(after[4:6], before[4:6])
     assert not np.array_equal(after, before)
 
 
-def test_mirror_pairs_are_guessed_and_doubted() -> None:
+def test_mirror_pairs_are_proposed_and_checked() -> None:
     found, points = faces(20)
     places = places_in_frame(found, points, OLD)
     assert places is not None

@@ -1,4 +1,4 @@
-"""`training.narrow`: a narrow network made of a wide one's channels."""
+"""`training.narrow`: a narrow network is made from channels of a wide network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NARROW, WIDE = Size(2, 8, 0.125, 256, 128), Size(2, 8, 0.25, 256, 128)
 
 
 def doubled(network: HIHNet) -> HIHNet:
-    """The same function with every channel twice, and half the weight on either."""
+    """A network that computes the same as ``network``, with each channel twice and each input weight halved."""
     wide = HIHNet(network.landmarks, *WIDE)
     state = {}
     for name, value in wide.state_dict().items():
@@ -40,8 +40,8 @@ def images() -> torch.Tensor:
     return torch.randn(6, 3, 128, 128, generator=torch.Generator().manual_seed(1))
 
 
-def test_of_channels_that_come_twice_one_is_kept(images: torch.Tensor) -> None:
-    """The narrow network then computes what the wide one does; channels chosen blindly do not."""
+def test_one_of_two_equal_channels_is_kept(images: torch.Tensor) -> None:
+    """The narrow network then computes the same as the wide network. Taking the first channels does not."""
     torch.manual_seed(0)
     small_one = HIHNet(3, *NARROW)
     for module in small_one.modules():
@@ -72,8 +72,11 @@ def test_of_channels_that_come_twice_one_is_kept(images: torch.Tensor) -> None:
             assert (got - there).std() > 0.2 * there.std()
 
 
-def test_pivots_explain_the_most() -> None:
-    """Of x, x + noise, y and a constant: x's copy adds nothing that matters, the constant nothing at all."""
+def test_pivots_explain_most_variance() -> None:
+    """The channels are a constant, x, x with noise, and y.
+
+    With x chosen, its noisy copy adds little, and the constant adds nothing.
+    """
     generator = torch.Generator().manual_seed(0)
     x, y, noise = torch.randn(3, 5000, generator=generator, dtype=torch.float64)
     covariance = torch.cov(torch.stack((torch.full_like(x, 7.0), x, x + 0.1 * noise, 0.5 * y)))
@@ -82,12 +85,12 @@ def test_pivots_explain_the_most() -> None:
     assert narrow.pivots(covariance, 4).tolist() == [0, 1, 2, 3]
 
 
-def test_what_is_narrower() -> None:
+def test_which_sizes_are_narrower() -> None:
     assert narrow.is_wider(Size(1), Size(1, width=0.5))
     assert narrow.is_wider(Size(1), Size(1, head_channels=256))
     assert not narrow.is_wider(Size(1), Size(1))
     assert not narrow.is_wider(Size(1), Size(1, input_size=128))
-    assert not narrow.is_wider(Size(1), Size(1, width=0.5, head_channels=1024))  # a wider head
+    assert not narrow.is_wider(Size(1), Size(1, width=0.5, head_channels=1024))  # the head is wider
     network = HIHNet(2, 1, width=0.125)
     with pytest.raises(ValueError, match=r"size is .*expected a narrower size"):
         narrow.narrowed(network, Size(1, width=0.25), torch.zeros(1, 3, 128, 128))
@@ -96,7 +99,7 @@ def test_what_is_narrower() -> None:
 
 
 def test_training_starts_from_the_channels_of_a_wider_network(faces: tuple[Dataset, Dataset], tmp_path: Path) -> None:
-    """All tensors are taken over, statistics included; without narrowing none would fit."""
+    """The run takes over all tensors, also the statistics. Without narrowing, no tensor would have the right shape."""
     torch.manual_seed(0)
     size = WIDE._replace(stacks=1)
     save_checkpoint(tmp_path / "wide", HIHNet(4, *size), Config(faces[0].scheme, **size._asdict()))
@@ -109,4 +112,5 @@ def test_training_starts_from_the_channels_of_a_wider_network(faces: tuple[Datas
     assert not start.fresh
     assert not start.unused
     assert trainer.config.size == trainer.size
-    assert [stage.size for stage in trainer.recipe.stages] == [128]  # a stage that names no size has the network's
+    # a stage without a size has the network's input size
+    assert [stage.size for stage in trainer.recipe.stages] == [128]

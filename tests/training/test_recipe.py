@@ -31,12 +31,12 @@ def test_packaged_recipes():
 
 @pytest.mark.parametrize(("scheme", "sigma"), [("wflw", 1.5), ("300w", 1.0), ("cofw", 1.5)])
 @pytest.mark.parametrize(("size", "alpha"), [("T", 0.1), ("S", 0.05), ("B", 0.05)])
-def test_paper_recipes_are_sec_iv_a_3(scheme, sigma, size, alpha):
+def test_paper_recipes_follow_section_iv_a_3(scheme, sigma, size, alpha):
     recipe = load_recipe(f"paper/{scheme}", size)
     assert recipe.scheme == scheme
     assert recipe.size == size
     assert recipe.losses == LossSettings(integer_sigma=sigma, alpha=alpha)
-    assert recipe.losses.temperature == 1  # Eq. 5 as printed
+    assert recipe.losses.temperature == 1  # Eq. 5 as printed in the paper
     assert recipe.augmentation == Augmentation.paper()
     assert recipe.decoder.method == "argmax"
     assert recipe.optimizer == "adam"
@@ -101,7 +101,7 @@ def test_mistakes_are_named(tmp_path, text, message):
 
 
 def test_recipes_of_version_0_1():
-    """``gradient_scale`` was Adam's eps by another name, and part of what clip meant."""
+    """``gradient_scale`` is converted: Adam's eps and ``clip``, divided by it, have the same effect."""
     plain = {"stages": [{"epochs": 1}]}
     for old, eps, clip in (
         ({"gradient_scale": 1000, "clip": 5}, 1e-11, 0.005),
@@ -116,7 +116,7 @@ def test_recipes_of_version_0_1():
 
 
 @pytest.mark.parametrize("name", [name for name in recipe_names() if not name.startswith("paper/")])
-def test_measured_recipes_keep_their_effective_values(name):
+def test_measured_recipes_keep_their_values(name):
     assert (load_recipe(name).eps, load_recipe(name).clip) == (1e-11, 0.005)
 
 
@@ -153,12 +153,12 @@ def test_rates():
     rates = [stage.rate(step, 5) for step in range(50)]
     assert rates[:10] == pytest.approx([0.1 * n for n in range(1, 11)])
     assert rates[10:] == sorted(rates[10:], reverse=True)
-    assert rates[30] == pytest.approx(0.1 + 0.9 * 0.5)  # half way
+    assert rates[30] == pytest.approx(0.1 + 0.9 * 0.5)  # halfway
     assert 0.1 < rates[-1] < 0.11
     assert Stage(3, lr=0.5, schedule="constant").rate(7, 5) == 0.5
 
 
-def test_a_recipes_network_is_its_sizes_else_the_start_weights() -> None:
+def test_a_recipes_size_takes_precedence_over_the_start_weights() -> None:
     start = Size(2, width=0.25, input_size=128)
     assert load_recipe("modern/n").network(start) == SIZES["HIH_N"]
     assert load_recipe("300w", size="N").network(None) == SIZES["HIH_N"]
@@ -168,8 +168,8 @@ def test_a_recipes_network_is_its_sizes_else_the_start_weights() -> None:
     assert own.network(start) == Size(2, 4, 0.5, 384, 128)
 
 
-def test_compile_is_one_of_torchs_ways(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By `torch.compile`; what records a step cannot put it together from pieces."""
+def test_compile_takes_the_ways_of_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each value is passed to `torch.compile`. Recording with CUDA graphs refuses steps of several pieces."""
     asked: list[dict[str, object]] = []
     monkeypatch.setattr(torch, "compile", lambda module, **how: asked.append(how) or module)
     learner = HIH(HIHNet(4, 1, width=0.25, head_channels=8, input_size=128))

@@ -1,4 +1,4 @@
-"""Decoded faces that several runs share."""
+"""Decoded faces that several training runs share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hih_align.training.trainer import Trainer
 def test_runs_share_decoded_faces(
     faces: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second run decodes what the first did not: nothing, or what another recipe or other data asks for."""
+    """A later run decodes faces only if no earlier run has decoded the same data at the same size."""
     built: list[int] = []
 
     class Counted(FaceStore):

@@ -60,7 +60,7 @@ def _one_thread():
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a run's state: network, moving average and optimiser."""
+    """All tensors in a run's state: network, moving average and optimizer."""
     state = torch.load(folder / "state.pt", weights_only=True)
     flat = {f"{part}.{name}": value for part in ("model", "ema") for name, value in state[part].items()}
     for index, values in state["optimizer"]["state"].items():
@@ -76,7 +76,7 @@ def assert_same(a: Path, b: Path) -> None:
 
 
 class Stopped(Trainer):
-    """A trainer that gets a signal within a step."""
+    """A trainer that gets a signal during a step."""
 
     at = (4, signal.SIGTERM)
 
@@ -98,7 +98,7 @@ def uninterrupted(faces, tmp_path_factory) -> Path:
     return out
 
 
-# -- what a run leaves behind
+# -- the files of a run
 
 
 def test_run_folder(uninterrupted, faces):
@@ -106,13 +106,13 @@ def test_run_folder(uninterrupted, faces):
     assert [line["epoch"] for line in metrics] == [1, 2]
     assert {"loss", "integer", "decimal", "nme", "failure_rate", "auc", "images_per_second", "lr"} <= metrics[0].keys()
     assert all(0 <= line["data_share"] < 1 for line in metrics)
-    assert "decimal" not in metrics[1]  # a stage without the decimal head
+    assert "decimal" not in metrics[1]  # this stage has no decimal head
     aligner = FaceAligner.from_pretrained(str(uninterrupted / "best"))
     assert aligner.scheme == faces[0].scheme
     record = faces[1].records[0]
     points = aligner.align(record.image, record.box).points
     assert points.shape == (4, 2)
-    run = FaceAligner.from_pretrained(str(uninterrupted))  # its folder stands for its best
+    run = FaceAligner.from_pretrained(str(uninterrupted))  # the run's folder gives the same as its folder best/
     np.testing.assert_array_equal(run.align(record.image, record.box).points, points)
     assert (uninterrupted / "validation.png").stat().st_size > 1000
     assert (uninterrupted / "batch-64px.png").stat().st_size > 1000
@@ -124,19 +124,19 @@ def test_curve_shows_every_epoch(uninterrupted):
     above, below = curve_figure(lines(uninterrupted)).axes
     minutes = np.cumsum([line["seconds"] / 60 for line in lines(uninterrupted)])
     for axes, key in ((above, "nme"), (below, "loss")):
-        drawn = np.concatenate([line.get_xydata() for line in axes.lines])  # a line for each of the two stages
+        drawn = np.concatenate([line.get_xydata() for line in axes.lines])  # one line for each of the two stages
         np.testing.assert_allclose(drawn[:, 0], minutes)
         np.testing.assert_allclose(drawn[:, 1], [line[key] for line in lines(uninterrupted)])
 
 
-def test_curve_joins_validations_that_are_epochs_apart():
+def test_curve_connects_validations_that_are_epochs_apart():
     epochs = [{"seconds": 60, "stage": 0, "size": 64, "loss": 1.0} for _ in range(5)]
     for number, nme in ((1, 8.0), (3, 6.0)):
         epochs[number]["nme"] = nme
     above, below = curve_figure(epochs).axes
     np.testing.assert_allclose(above.lines[0].get_xydata(), [(2, 8), (4, 6)])
     assert len(below.lines[0].get_xydata()) == 5
-    curve_figure(epochs[:1])  # nothing was validated yet
+    curve_figure(epochs[:1])  # no epoch has a validation yet
 
 
 def test_best_is_the_epoch_of_the_lowest_nme_of_its_stage(uninterrupted):
@@ -146,7 +146,7 @@ def test_best_is_the_epoch_of_the_lowest_nme_of_its_stage(uninterrupted):
     state = torch.load(uninterrupted / "state.pt", weights_only=True)
     for name, value in last.state_dict().items():
         assert torch.equal(value, state["ema"][f"network.{name}"])
-        assert torch.equal(value, best.state_dict()[name])  # the last stage has one epoch
+        assert torch.equal(value, best.state_dict()[name])  # the last stage has only one epoch
 
 
 # -- resuming
@@ -159,7 +159,7 @@ def test_stopped_run_resumes_to_the_same_weights(uninterrupted, faces, tmp_path)
         stopped.at = (step, number)
         result = stopped.run()
         assert not result.completed
-        assert result.steps == step + 1  # the step under way is finished
+        assert result.steps == step + 1  # the current step is finished
         assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
     result = train(small(), [Source(faces[0])], tmp_path, val=faces[1], resume=True, progress=False)
     assert result.completed
@@ -196,9 +196,9 @@ def test_killed_run_resumes_to_the_same_weights(uninterrupted, faces, tmp_path):
     done = subprocess.run([sys.executable, "-c", KILLED], input=json.dumps(given), text=True, capture_output=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     state = torch.load(tmp_path / "state.pt", weights_only=True)
-    assert state["progress"]["steps"] == 3  # of the epoch before
+    assert state["progress"]["steps"] == 3  # the state after the first epoch
     assert len(lines(tmp_path)) == 1
-    # a sitting killed after it wrote an epoch's line, and half of another, but before it saved
+    # as after a kill between writing metrics and saving the state: a line of an epoch, and half of a line
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write(json.dumps({"epoch": 2, "loss": 9}) + '\n{"epo')
     result = train(small(), [Source(faces[0])], tmp_path, val=faces[1], resume=True, progress=False)
@@ -207,7 +207,7 @@ def test_killed_run_resumes_to_the_same_weights(uninterrupted, faces, tmp_path):
     assert [line["loss"] for line in lines(tmp_path)] == [line["loss"] for line in lines(uninterrupted)]
 
 
-def test_resume_wants_the_same_run(uninterrupted, faces):
+def test_resume_refuses_another_run(uninterrupted, faces):
     with pytest.raises(ValueError, match="already holds a run"):
         train(small(), [Source(faces[0])], uninterrupted, val=faces[1], progress=False)
     with pytest.raises(ValueError, match=r"recipe\.seed \(3 there\)"):
@@ -216,7 +216,7 @@ def test_resume_wants_the_same_run(uninterrupted, faces):
         train(small(), [Source(faces[0], 0.5)], uninterrupted, val=faces[1], resume=True, progress=False)
 
 
-def test_finished_run_resumes_to_itself(uninterrupted, faces):
+def test_a_finished_run_does_not_change_when_it_is_resumed(uninterrupted, faces):
     before = (uninterrupted / "state.pt").read_bytes()
     result = train(small(), [Source(faces[0])], uninterrupted, val=faces[1], resume=True, progress=False)
     assert result.completed
@@ -224,8 +224,11 @@ def test_finished_run_resumes_to_itself(uninterrupted, faces):
     assert (uninterrupted / "state.pt").read_bytes() == before
 
 
-def test_a_run_of_version_0_1_goes_on(uninterrupted, faces, tmp_path):
-    """It multiplied the loss by `gradient_scale`: the moments in its state are larger by it, and eps was."""
+def test_a_run_of_version_0_1_can_be_resumed(uninterrupted, faces, tmp_path):
+    """Version 0.1 multiplied the loss by `gradient_scale`.
+
+    So the optimizer's moments in an old state are larger by this factor, and so is its eps. Both are converted.
+    """
     stopped = Stopped(small(), [Source(faces[0])], tmp_path, val=faces[1], progress=False)
     stopped.run()
     run = json.loads((tmp_path / "run.json").read_text())
@@ -244,8 +247,8 @@ def test_a_run_of_version_0_1_goes_on(uninterrupted, faces, tmp_path):
         torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-5, msg=name)
 
 
-def test_precision_is_the_hardwares(faces, tmp_path, monkeypatch):
-    """It is written into the run; and a run goes on where the hardware has another."""
+def test_auto_precision_depends_on_the_hardware(faces, tmp_path, monkeypatch):
+    """The precision is written into run.json. A run can be resumed on hardware with another precision."""
     recipe = small(precision="auto", stages=[{"epochs": 1, "size": 64, "batch": 2}])
     found = ((("float32",), "no"), (("float32", "bfloat16"), "bf16"))
     for step, (native, taken) in enumerate(found):
@@ -263,7 +266,7 @@ def test_precision_is_the_hardwares(faces, tmp_path, monkeypatch):
     assert Recipe(recipe.stages).precision == "auto"
 
 
-def test_an_accelerator_that_is_alive_keeps_its_state(monkeypatch):
+def test_an_existing_accelerator_keeps_its_state(monkeypatch):
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
@@ -290,7 +293,7 @@ def test_damaged_state_is_an_error(faces, tmp_path):
         train(small(), [Source(faces[0])], tmp_path, resume=True, progress=False)
 
 
-# -- what stops a run before, or while, it goes wrong
+# -- faults that stop a run before it starts, or while it runs
 
 
 def test_validation_faces_must_not_be_trained_on(faces, tmp_path):
@@ -322,11 +325,11 @@ def test_arguments_are_checked(faces, tmp_path):
         train(small(accumulate=4), [Source(faces[0])], tmp_path, progress=False)
 
 
-# -- the parts
+# -- parts of the trainer
 
 
-def test_pieces_of_a_step_give_the_step(faces, tmp_path):
-    """Accumulation is exact where batch norms do not see the batch."""
+def test_accumulated_pieces_give_the_same_step(faces, tmp_path):
+    """Accumulation is exact if the statistics of batch norms are frozen."""
     recipe = {
         "frozen_statistics": True,
         "ema": 0,
@@ -345,7 +348,7 @@ def test_pieces_of_a_step_give_the_step(faces, tmp_path):
 
 @pytest.fixture
 def worn(faces, tmp_path) -> Dataset:
-    """The training faces, of which one photograph is cut short."""
+    """The training faces; the file of one photograph is truncated."""
     broken = tmp_path / "broken.png"
     broken.write_bytes(Path(faces[0].records[2].image).read_bytes()[:2000])
     records = list(faces[0].records)
@@ -353,8 +356,8 @@ def worn(faces, tmp_path) -> Dataset:
     return dataclasses.replace(faces[0], records=tuple(records))
 
 
-def test_faces_that_do_not_fit_are_streamed(faces, worn, tmp_path):
-    """To the same weights: a bad photograph is left out, and pieces of other faces cover these, either way."""
+def test_faces_that_do_not_fit_into_memory_are_streamed(faces, worn, tmp_path):
+    """Streaming gives the same weights as a store. Both leave out a bad photograph and paste pieces of other faces."""
     recipe = small(augmentation={"preset": "modern", "piece": 0.8}, stages=[{"epochs": 2, "size": 64, "batch": 3}])
     for name, limit in (("store", 1 << 30), ("stream", 0)):
         with pytest.warns(UserWarning, match="1 faces of 1 photographs are left out"):
@@ -370,7 +373,7 @@ def test_faces_that_do_not_fit_are_streamed(faces, worn, tmp_path):
             )
     assert_same(tmp_path / "store", tmp_path / "stream")
     assert [line["nme"] for line in lines(tmp_path / "store")] == [line["nme"] for line in lines(tmp_path / "stream")]
-    assert lines(tmp_path / "store")[-1]["steps"] == 4  # of five faces in threes, twice
+    assert lines(tmp_path / "store")[-1]["steps"] == 4  # two epochs with batches of three, from five faces
 
 
 @pytest.mark.parametrize("limit", [1 << 30, 0])
@@ -390,7 +393,7 @@ def test_one_limit_holds_for_training_and_validation_together(faces, tmp_path, k
         "none": min(training, validation) - 1,
     }[kept]
     train_faces = faces[0]
-    if kept == "validation":  # where training faces alone do not fit, validation faces may
+    if kept == "validation":  # the training faces do not fit, but the validation faces do
         train_faces = dataclasses.replace(faces[0], records=faces[0].records * 5)
     trainer = Trainer(small(), [Source(train_faces)], tmp_path, val=faces[1], limit=limit, progress=False)
     held = trainer.faces.held, trainer.val.faces.held
@@ -398,7 +401,7 @@ def test_one_limit_holds_for_training_and_validation_together(faces, tmp_path, k
     assert sum(held) <= limit
 
 
-def test_batches_are_made_ahead_in_order():
+def test_batches_are_prepared_ahead_in_order():
     torch.set_num_threads(2)
     made = []
 
@@ -421,7 +424,7 @@ def test_batches_are_made_ahead_in_order():
     going = threading.Event()
     second = ahead(item for item in (1, 2) if item == 1 or going.set() is None)
     assert next(second) == 1
-    assert going.wait(10)  # the next is made while this one is in use
+    assert going.wait(10)  # the next item is prepared while this one is in use
     second.close()
     assert torch.get_num_threads() == 2
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
@@ -429,7 +432,7 @@ def test_batches_are_made_ahead_in_order():
 
 @pytest.mark.cuda
 def test_steps_do_not_wait_for_the_gpu(faces, tmp_path):
-    """Nothing within a step stalls the GPU: neither the batch that is made, nor the loss that is looked at."""
+    """No step synchronises with the GPU: neither the preparation of a batch nor the check of the loss."""
 
     class Watched(Trainer):
         def _step(self, *args, **kwargs):
@@ -441,12 +444,12 @@ def test_steps_do_not_wait_for_the_gpu(faces, tmp_path):
 
     recipe = small(augmentation="wild", precision="bf16")
     trainer = Watched(recipe, [Source(faces[0])], tmp_path / "run", val=faces[1], progress=False)
-    noise_tile(trainer.accelerator.device)  # sent once for all
+    noise_tile(trainer.accelerator.device)  # this tensor is sent once, before the first step
     assert trainer.run().steps == 6
     assert all(np.isfinite(line["loss"]) for line in lines(tmp_path / "run"))
 
 
-def test_order_shows_every_face_by_its_sources_weight():
+def test_order_shows_each_face_as_often_as_its_source_weighs():
     order = Order([0] * 10 + [1] * 4 + [2] * 3, [1.0, 0.5, 2.0], seed=7)
     assert order.faces == 10 + 2 + 6
     assert order.steps(4) == 5
@@ -485,12 +488,12 @@ def test_ema_averages_weights_and_statistics():
     torch.testing.assert_close(average, before + 0.5)
     torch.testing.assert_close(average_mean, before_mean + 1)
     assert ema.model.network.trunk.stem[0].bn.num_batches_tracked == 3
-    ema.update(0)  # early: decay 0.1
+    ema.update(0)  # early in a run the decay is 0.1
     torch.testing.assert_close(average, before + 0.5 + 0.45)
 
 
 def test_ema_counts_from_the_start_of_each_stage(faces, tmp_path, monkeypatch):
-    """Weights of the stage before, learnt at another resolution, must not linger in the average."""
+    """The average of a new stage must not contain weights of the stage before, which had another resolution."""
     counted: list[int] = []
     update = EMA.update
     monkeypatch.setattr(EMA, "update", lambda self, steps: (counted.append(steps), update(self, steps))[1])
@@ -502,7 +505,7 @@ def test_ema_counts_from_the_start_of_each_stage(faces, tmp_path, monkeypatch):
 
 
 def test_best_is_chosen_by_the_nme_that_evaluate_reports(faces, start, tmp_path):
-    """Also where a face lacks an end of the distance that normalises: it has no error, here and there."""
+    """The two agree also where a face lacks an end of the normalising distance: this face has no error in either."""
     val = faces[1]
     bare = dataclasses.replace(
         val.records[0], labels=dataclasses.replace(val.records[0].labels, weights=np.array([1.0, 0.0, 1.0, 1.0]))
@@ -536,7 +539,7 @@ def test_a_run_calibrates_its_best_network_at_the_end(faces, start, tmp_path, ho
     assert "3 validation faces" in (tmp_path / "calibration.md").read_text()
     if how == "scores":
         assert aligner.config.decoder == recipe.decoder
-    else:  # better than untuned
+    else:  # the chosen decoder is better than the default
         assert result.nme < lines(tmp_path)[-1]["nme"]
     written = (tmp_path / "best" / "config.json").stat().st_mtime_ns
     again = train(recipe, [Source(faces[0])], tmp_path, val=faces[1], init=start, resume=True, progress=False)
@@ -552,7 +555,7 @@ def test_a_run_without_validation_faces_is_not_calibrated(faces, tmp_path):
     assert "scores are not calibrated" in markdown(evaluate(aligner, faces[1], progress=False))
 
 
-def test_faces_are_shown_by_error():
+def test_faces_for_the_picture_are_chosen_by_error():
     assert by_error(np.array([3.0, np.nan, 9.0, 1.0]), 24).tolist() == [2, 0, 3, 1]
     errors = np.random.default_rng(0).permutation(100).astype(float)
     shown = errors[by_error(errors, 10)]
@@ -561,16 +564,16 @@ def test_faces_are_shown_by_error():
     assert shown[-1] == 0
 
 
-def test_the_picture_shows_true_points_beside_those_found():
+def test_the_picture_shows_labels_beside_found_points():
     scheme = scheme_from_dict({"id": "two", "names": ["a", "b"]})
     images = np.full((1, 64, 64, 3), 100, np.uint8)
     true, found = np.array([[[10.0, 40.0], [np.nan, np.nan]]]), np.array([[[30.0, 40.0], [50.0, 50.0]]])
     sheet = compare(images, true, found, np.array([7.25]), scheme, unit="box")[-64:]
     labelled, drawn, nothing = sheet[40, 10].astype(int), sheet[40, 30].astype(int), sheet[50, 50]
-    assert labelled[1] > labelled[0] + 50  # green
-    assert drawn[0] > drawn[1] + 50  # red
-    assert nothing.tolist() == [100, 100, 100]  # there is no label to compare it with
-    assert not np.array_equal(sheet[40, 20], [100, 100, 100])  # the way between
+    assert labelled[1] > labelled[0] + 50  # the label is green
+    assert drawn[0] > drawn[1] + 50  # the found point is red
+    assert nothing.tolist() == [100, 100, 100]  # no point is drawn, because this landmark has no label
+    assert not np.array_equal(sheet[40, 20], [100, 100, 100])  # the line between label and found point
 
 
 # -- start weights
@@ -608,19 +611,19 @@ def test_warm_start_for_other_landmarks_and_stacks():
     assert torch.equal(have[second + "predict.weight"][16], want[first + "predict.weight"][32])
     assert not report.fresh
     assert not report.unused
-    assert not report.rows  # each of the 68 is one of the 98
+    assert not report.rows  # each of the 68 landmarks is one of the 98
     assert report.copies == {1: 0}
     assert "stack 2 starts as stack 1" in report.summary()
 
 
 @pytest.mark.parametrize("stacks", [2, 4])
-def test_deeper_models_start_as_good_as_their_source(stacks):
+def test_deeper_models_start_with_the_result_of_their_source(stacks):
     torch.manual_seed(0)
     source, model = HIHNet(5, 1).eval(), HIH(HIHNet(5, stacks)).eval()
     scheme = scheme_from_dict({"id": "five", "names": list("abcde")})
     with torch.no_grad():
         for module in source.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):  # signal as strong as a trained network's
+            if isinstance(module, torch.nn.BatchNorm2d):  # activations as strong as those of a trained network
                 module.weight.uniform_(0.5, 1.0)
                 module.bias.uniform_(0.0, 0.2)
         report = warm_start(model, Start(source, scheme, "test"), scheme)
@@ -634,7 +637,7 @@ def test_deeper_models_start_as_good_as_their_source(stacks):
     for stack in range(stacks):
         assert apart(got_integer[:, stack], integer[:, 0]) < 0.1
     assert apart(got_decimal, decimal) < 0.1
-    # and the fusion can learn: ReLU would pass nothing back to weights of 0
+    # the fusion layers can learn: with weights of 0, ReLU would have no gradient
     model.network.train()
     got = model.network(images)
     (got[0].square().sum() + got[1].square().sum()).backward()
@@ -643,7 +646,7 @@ def test_deeper_models_start_as_good_as_their_source(stacks):
         assert stack.merge_heatmaps.bn.weight.grad.abs().max() > 0  # type: ignore[attr-defined]
 
 
-def test_warm_start_keeps_fresh_rows_where_a_landmark_is_new():
+def test_warm_start_keeps_random_rows_for_new_landmarks():
     torch.manual_seed(0)
     source, target = HIHNet(68, 1), HIHNet(98, 1)
     fresh = target.trunk.stacks[0].predict.weight.detach().clone()
@@ -661,7 +664,7 @@ def test_start_weights_of_the_released_layout(shared):
     assert start.network.stacks == 1
 
 
-# -- from the outside
+# -- the public interface
 
 
 @pytest.fixture(scope="module")
@@ -697,8 +700,8 @@ def tune(faces, start, **options):
     return fine_tune(start, faces[0], faces[1], scheme=faces[0].scheme, progress=False, **(small | options))
 
 
-@pytest.mark.parametrize("step", [0, 2])  # before there is a best/, and after
-def test_an_interrupted_fine_tune_says_so_and_can_go_on(faces, start, tmp_path, monkeypatch, step):
+@pytest.mark.parametrize("step", [0, 2])  # before a folder best/ exists, and after
+def test_an_interrupted_fine_tune_reports_its_folder_and_can_be_resumed(faces, start, tmp_path, monkeypatch, step):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     class Interrupted(Stopped):
@@ -719,7 +722,7 @@ def test_an_interrupted_fine_tune_says_so_and_can_go_on(faces, start, tmp_path, 
         assert torch.equal(a, b)
 
 
-def test_a_complete_or_refused_fine_tune_leaves_no_temporary_folder(faces, start, tmp_path, monkeypatch):
+def test_a_finished_or_refused_fine_tune_leaves_no_temporary_folder(faces, start, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     tune(faces, start, epochs=1)
     with pytest.raises(ValueError, match="accumulate 2"):
@@ -730,9 +733,10 @@ def test_a_complete_or_refused_fine_tune_leaves_no_temporary_folder(faces, start
 
 
 @pytest.mark.parametrize("outside", [torch.no_grad, torch.inference_mode])
-def test_fine_tune_where_gradients_are_off(faces, start, outside):
+def test_fine_tune_with_gradients_disabled(faces, start, outside):
     with outside():
-        aligner = tune(faces, start, epochs=1, match=False)  # else the start may be the better one, and come back
+        # with match, fine_tune returns the start if the start is better
+        aligner = tune(faces, start, epochs=1, match=False)
     before = load_network(find_checkpoint(start)).state_dict()["trunk.stem.0.conv.weight"]
     after = aligner.network.state_dict()["trunk.stem.0.conv.weight"]
     assert not torch.equal(before, after)
@@ -777,8 +781,11 @@ def test_command(faces, start, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_train_as_one(shared, tmp_path):
-    """Two gloo processes against one that accumulates two pieces: the same faces in the same order, pieces and the
-    first 50 losses, in float32, without augmentation, on real faces."""
+    """Two gloo processes give the losses of one process that accumulates two pieces.
+
+    Both use the same faces in the same order and the same pieces. The first 50 losses are compared, in float32, without
+    augmentation, on real faces.
+    """
     script = textwrap.dedent(
         """
         import json, sys
@@ -823,12 +830,12 @@ def test_two_processes_train_as_one(shared, tmp_path):
         losses[processes] = json.loads((out / "losses.json").read_text())
     assert len(losses[1]) == len(losses[2]) >= 50
     np.testing.assert_allclose(losses[2][:50], losses[1][:50], rtol=1e-3)
-    assert losses[1][49] < losses[1][0]  # and not because nothing was learnt
+    assert losses[1][49] < losses[1][0]  # and the network did learn
 
 
 @pytest.mark.slow
-def test_sixteen_faces_are_learnt_by_heart(shared, tmp_path):
-    """From 3 % to under 1 % NME on the very faces, as the aligner sees them in their photographs."""
+def test_sixteen_faces_are_memorized(shared, tmp_path):
+    """The NME on the training faces falls from about 3 % to under 1 %, measured by an aligner on the photographs."""
     dataset = read_dataset(shared / "data" / "300w_val" / "annotations.json", "300w")
     learnt = dataclasses.replace(dataset, records=dataset.records[::13][:16])
     before = evaluate(FaceAligner.from_pretrained("HIH_T/300w"), learnt, refine=0, progress=False)
@@ -849,7 +856,7 @@ def test_sixteen_faces_are_learnt_by_heart(shared, tmp_path):
 
 @pytest.mark.slow
 def test_training_finds_the_landmarks(faces, tmp_path):
-    """Three faces are learnt by heart, and the aligner finds their points in the photographs."""
+    """The network memorizes three faces, and an aligner finds their points in the photographs."""
     learnt = dataclasses.replace(faces[0], records=faces[0].records[3:])
     recipe = small(
         augmentation="none",
