@@ -70,7 +70,7 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path: Path) -> None:
     target = tmp_path / "a.json"
     target.write_text("old")
     script = f"""
-import os, runpy, signal  # runpy: the package would import torch
+import os, runpy, signal  # runpy, because importing the package would import torch
 with runpy.run_path({files.__file__!r})["replacing"]({str(target)!r}) as temporary:
     temporary.write_text("half of the n")
     os.kill(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The `hih-align` command, most of it in this process, a little of it as its own."""
+"""The `hih-align` command. Most tests call it in this process, a few start it as a process of its own."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from hih_align import FaceAligner, Landmarks
 from hih_align.cli.app import app
 from hih_align.hub.manifest import manifest_path, read_manifest
 
-#: The face in the part of the astronaut's photograph that is used here.
+#: The face in the part of the astronaut's photograph that these tests use.
 BOX = (27.0, 20.0, 125.0, 140.0)
 OTHER = (20.5, 14.0, 130.0, 145.25)
 
@@ -43,7 +43,7 @@ def run_align(*words: object, **options: Any) -> Result:
 
 
 def program(*words: object, **env: str) -> subprocess.CompletedProcess[str]:
-    """The program as a user starts it."""
+    """Start the program as a user does."""
     path = os.pathsep.join([str(Path(hih_align.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
         [sys.executable, "-m", "hih_align.cli", *map(str, words)],
@@ -75,7 +75,7 @@ def photograph() -> NDArray[np.uint8]:
 
 @pytest.fixture(scope="module")
 def expected(aligner: FaceAligner, photograph: NDArray[np.uint8]) -> Landmarks:
-    """Of both boxes."""
+    """The landmarks in both boxes."""
     return aligner.align(photograph, [BOX, OTHER], refine=0)
 
 
@@ -88,7 +88,7 @@ def photo(photograph: NDArray[np.uint8], tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folder(photograph: NDArray[np.uint8], tmp_path: Path) -> Path:
-    """Three photographs, of which one has two boxes and one has none."""
+    """Three photographs. One of them has two boxes, one has one box, and one has no box."""
     folder = tmp_path / "photos"
     (folder / "more").mkdir(parents=True)
     for name in ("a.png", "more/b c.png", "none.png"):
@@ -130,7 +130,7 @@ def same(line: dict[str, Any], face: Landmarks, file: str, index: int) -> None:
 
 
 def of_folder(lines: list[dict[str, Any]], expected: Landmarks) -> None:
-    """The lines of `folder`, with the boxes of `coco` or `table`."""
+    """Check the lines for `folder` with the boxes of `coco` or `table`."""
     assert len(lines) == 3
     for line, (face, file, index) in zip(
         lines, [(expected[0], "a.png", 0), (expected[1], "a.png", 1), (expected[0], "more/b c.png", 0)], strict=True
@@ -157,7 +157,7 @@ def test_several_boxes_an_overlay_and_a_file(
     np.testing.assert_array_equal(read(out), expected.draw(photograph))
     np.testing.assert_array_equal(read(photo), photograph)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["drawn.png", "photo.png", "points.json"]
-    # once more over both, with one face
+    # once more to the same files, with one face
     run_align(photo, "--bbox", *BOX, "--out", out, "--json", points)
     assert len(json.loads(points.read_text())) == 1
     np.testing.assert_array_equal(read(out), expected[0].draw(photograph))
@@ -203,9 +203,9 @@ def test_a_folder(folder: Path, expected: Landmarks, tmp_path: Path, boxes: Call
     words = [folder, "--boxes", boxes(tmp_path / "boxes"), "--batch-size", 2]
     result = run_align(*words, "--json", points)
     assert result.stdout == ""
-    assert "3/3" in result.stderr  # the progress bar
+    assert "3/3" in result.stderr  # from the progress bar
     of_folder(faces_in(points.read_text()), expected)
-    # all is done: nothing is done again
+    # all faces are done, so no face is aligned again
     before = points.read_bytes()
     run_align(*words, "--json", points)
     assert points.read_bytes() == before
@@ -231,7 +231,7 @@ def test_resuming(folder: Path, expected: Landmarks, tmp_path: Path, kept: int, 
         json.dumps({"file": "a.png", "index": index} | face.to_dict() | {"scores": [0.5] * 68})
         for index, face in enumerate(expected)
     ]
-    # None: cut just before the line's end
+    # None: the file ends just before the line's end
     points.write_text("".join(line + "\n" for line in lines[:kept]) + (lines[1] if cut is None else cut))
     run_align(folder, "--boxes", table(tmp_path / "boxes.csv"), "--json", points)
     found = faces_in(points.read_text())
@@ -244,8 +244,10 @@ def test_resuming(folder: Path, expected: Landmarks, tmp_path: Path, kept: int, 
     )
 
 
-def test_a_face_is_done_when_its_picture_is(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What cannot be drawn stops the run, and is drawn by the next one."""
+def test_a_face_is_done_only_when_its_image_is_drawn(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If an image cannot be drawn, the run stops. The next run draws this image."""
     points, out = tmp_path / "points.jsonl", tmp_path / "drawn"
     words = [folder, "--boxes", table(tmp_path / "boxes.csv"), "--json", points, "--out", out, "--batch-size", 1]
     write = hih_align.cli.folder.write_image
@@ -264,7 +266,7 @@ def test_a_face_is_done_when_its_picture_is(folder: Path, tmp_path: Path, monkey
     assert (out / "more" / "b c.png").is_file()
 
 
-def test_faces_of_another_model_are_not_mixed_in(folder: Path, expected: Landmarks, tmp_path: Path) -> None:
+def test_faces_of_another_model_are_refused(folder: Path, expected: Landmarks, tmp_path: Path) -> None:
     points = tmp_path / "points.jsonl"
     line = json.dumps({"file": "a.png", "index": 0} | expected[0].to_dict() | {"model": "mine/98"}) + "\n"
     points.write_text(line)
@@ -275,7 +277,7 @@ def test_faces_of_another_model_are_not_mixed_in(folder: Path, expected: Landmar
 
 
 @pytest.mark.parametrize("content", ['{"images": []}', "not ours", "file,x1,y1\n", '{"file": 3}\n', "[1]\n", "{}"])
-def test_a_file_of_something_else_is_not_touched(folder: Path, tmp_path: Path, content: str) -> None:
+def test_a_file_with_other_content_is_not_changed(folder: Path, tmp_path: Path, content: str) -> None:
     points = tmp_path / "precious.json"
     points.write_text(content)
     error = run_align(folder, "--boxes", table(tmp_path / "b.csv"), "--json", points, code=1).stderr
@@ -296,7 +298,9 @@ def test_photographs_are_not_overwritten(folder: Path, tmp_path: Path) -> None:
     assert (folder / "a.png").read_bytes() == before
 
 
-def test_a_bad_photograph_stops_after_what_is_done(folder: Path, tmp_path: Path, expected: Landmarks) -> None:
+def test_a_bad_photograph_stops_the_run_and_keeps_the_faces_before_it(
+    folder: Path, tmp_path: Path, expected: Landmarks
+) -> None:
     (folder / "more" / "b c.png").write_bytes(b"no image")
     points = tmp_path / "points.jsonl"
     words = [folder, "--boxes", table(tmp_path / "boxes.csv"), "--json", points, "--batch-size", 1]
@@ -308,7 +312,7 @@ def test_a_bad_photograph_stops_after_what_is_done(folder: Path, tmp_path: Path,
     of_folder(faces_in(points.read_text()), expected)
 
 
-# errors: one line, exit code 1; 2 for a command line that cannot be understood
+# errors: one line and exit code 1; exit code 2 for an invalid command line
 
 
 def one_line(result: Result, message: str) -> None:
@@ -360,7 +364,7 @@ def test_errors(photo: Path, folder: Path, tmp_path: Path, words: list[Any], mes
 
 
 def without_weights(monkeypatch: pytest.MonkeyPatch, folder: Path, **change: object) -> None:
-    """A manifest whose first checkpoint, HIH_T/300w, has no file anywhere."""
+    """Use a manifest whose first checkpoint, HIH_T/300w, has no file on this machine."""
     data = json.loads(manifest_path().read_text("utf-8"))
     data["checkpoints"][0] |= change
     (folder / "weights_manifest.json").write_text(json.dumps(data))
@@ -375,7 +379,7 @@ def test_calibrate_writes_nothing_into_an_installed_package(tmp_path: Path, monk
     manifest.parent.mkdir()
     manifest.write_text(text, "utf-8")
     monkeypatch.setattr("hih_align.hub.manifest.__file__", str(manifest.parent / "hub" / "checkpoints.py"))
-    # before the work: the data is not looked for
+    # the error comes before the work: the missing data file is not noticed
     words = ("calibrate", "--model", "HIH_T/300w", "--data", tmp_path / "missing.json")
     one_line(
         run(*words, "--write", code=1), "model is 'HIH_T/300w', whose config is .*weights_manifest.json, a file of"
@@ -383,7 +387,7 @@ def test_calibrate_writes_nothing_into_an_installed_package(tmp_path: Path, monk
     assert manifest.read_text("utf-8") == text
 
 
-def test_weights_that_cannot_be_had(photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_are_not_available(photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_weights(monkeypatch, tmp_path)
     one_line(run("align", photo, "--bbox", *BOX, "--model", "HIH_T", code=1), "HIH_T/300w is not published: expected")
 
@@ -408,7 +412,7 @@ def test_a_bad_box_in_a_folder_names_its_photograph(folder: Path, tmp_path: Path
         (["paint"], "paint"),
     ],
 )
-def test_command_lines_that_cannot_be_understood(photo: Path, words: list[str], message: str) -> None:
+def test_invalid_command_lines(photo: Path, words: list[str], message: str) -> None:
     words = [str(photo) if word == "a.png" else word for word in words]
     result = run(*words, code=2)
     assert message in re.sub(r"\s+", " ", result.stderr)
@@ -427,7 +431,7 @@ def test_help() -> None:
     text = run("align", "--help").stdout
     for option in ("--bbox", "--boxes", "--out", "--json", "--model", "--scheme", "--device", "--refine", "--mirror"):
         assert option in text
-    assert "align" in run(code=2).output  # no command at all
+    assert "align" in run(code=2).output  # without a command
 
 
 # the other commands
@@ -446,7 +450,7 @@ def test_models() -> None:
 @pytest.mark.parametrize(
     ("sha256", "where"), [(None, "not trained yet"), ("0" * 64, "not published")], ids=("untrained", "trained")
 )
-def test_models_says_what_cannot_be_had(
+def test_models_marks_weights_that_are_not_available(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sha256: str | None, where: str
 ) -> None:
     without_weights(monkeypatch, tmp_path, sha256=sha256)
@@ -467,7 +471,7 @@ def test_convert(
     assert size < 2 * released.stat().st_size
     loaded = FaceAligner.from_pretrained(out, device="cpu", decode="argmax")
     assert (loaded.scheme.id, loaded.config.crop_ratio, loaded.config.rounding) == ("300w", 1.25, "round")
-    # the weights that ship are these
+    # the weights in the package are these weights
     shipped = FaceAligner(aligner.network, aligner.config, device="cpu", decode="argmax")
     found, known = (a.align(photograph, BOX, refine=0).points for a in (loaded, shipped))
     assert np.isfinite(found).all()
@@ -475,7 +479,7 @@ def test_convert(
         np.testing.assert_allclose(found, known, atol=1e-3)
 
 
-def test_convert_says_how_it_was_trained(shared: Path, tmp_path: Path) -> None:
+def test_convert_writes_the_settings_of_the_training(shared: Path, tmp_path: Path) -> None:
     words = ["--scheme", "wflw", "--out", tmp_path, "--crop-ratio", 1.5, "--rounding", "floor"]
     assert "98 points" in run("convert", shared / "weights" / "hih_t_wflw.pth", *words).stdout
     config = json.loads((tmp_path / "config.json").read_text())
@@ -484,7 +488,7 @@ def test_convert_says_how_it_was_trained(shared: Path, tmp_path: Path) -> None:
 
 
 class Trojan:
-    """A pickle that runs a command when it is read without care."""
+    """A pickle that runs a command when it is loaded without weights_only."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -517,7 +521,7 @@ def test_convert_refuses(shared: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-# its own process
+# in a process of its own
 
 
 def test_python_m(photo: Path, expected: Landmarks, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`hih-align align --format coco`: what it writes is read back, checked and gone on with."""
+"""`hih-align align --format coco`: its file is read back, checked, and continued after an interruption."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def weights(shared: Path) -> Path:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Two faces in one picture, one in another that has to be turned, and none."""
+    """One image with two faces, one image with a face that needs its EXIF rotation, and one image without a face."""
     face = skimage.data.astronaut()[40:250, 130:330]
     folder = tmp_path / "photos"
     folder.mkdir()
     PIL.Image.fromarray(np.concatenate((face, face[:, ::-1]), 1)).save(folder / "two.png")
     turned = PIL.Image.fromarray(np.rot90(face, -1).copy())
-    turned.getexif()[0x0112] = 8  # shown turned counter-clockwise
+    turned.getexif()[0x0112] = 8  # viewers rotate the image counter-clockwise
     turned.save(folder / "one.jpg", exif=turned.getexif(), quality=95)
     PIL.Image.fromarray(np.full((60, 80, 3), 100, np.uint8)).save(folder / "none.png")
     return folder
@@ -80,7 +80,7 @@ def test_a_folder_and_back(weights: Path, photos: Path) -> None:
     assert sorted(p.name for p in photos.iterdir()) == ["labels.json", "none.png", "one.jpg", "two.png"]
 
 
-def test_an_interrupted_folder_is_gone_on_with(
+def test_an_interrupted_folder_is_continued(
     weights: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, stream = tmp_path / "labels.json", FaceAligner.stream

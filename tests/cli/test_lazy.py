@@ -1,4 +1,4 @@
-"""A command loads what it needs, and no other command."""
+"""A command loads the modules that it needs, and no other command."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def loaded(work: str) -> set[str]:
     return set(json.loads(done.stderr.splitlines()[-1]))
 
 
-def test_align_loads_nothing_of_training(tmp_path: Path) -> None:
-    """Of data, evaluation and training no more than the package itself does."""
+def test_align_loads_no_training_code(tmp_path: Path) -> None:
+    """Of data, evaluation and training, the command loads only modules that `import hih_align` loads, too."""
     noise = np.random.default_rng(0).integers(0, 256, (100, 100, 3), np.uint8)
     PIL.Image.fromarray(noise).save(tmp_path / "a.png")
     (tmp_path / "boxes.csv").write_text("a.png,10,10,90,90\n")
@@ -57,5 +57,5 @@ def test_a_command_loads_no_other(tmp_path: Path) -> None:
         found = loaded(CALL.format(words=[name, "--help"]))
         commands = {f"hih_align.cli.{other}" for other in COMMANDS}
         assert found & commands == {f"hih_align.cli.{name}"}
-    # help for train needs nothing of training
+    # the help of train needs no training code
     assert not any(name.startswith("hih_align.training.") for name in found)

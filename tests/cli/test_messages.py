@@ -1,4 +1,4 @@
-"""What a newcomer reads who has left something out."""
+"""The messages for a new user who has forgotten something."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(*words: object, code: int = 0) -> Any:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Two faces with twelve landmarks of the user's own."""
+    """A data set of two faces with twelve landmarks that the user has defined."""
     random = np.random.default_rng(0)
     points = random.uniform(20, 80, (12, 2))
     images, annotations = [], []
@@ -85,7 +85,7 @@ def test_a_mirror_without_pairs(data: Path) -> None:
     error = run("data", "check", data, "--scheme", scheme(data, mirror=[]), code=1).stderr
     assert "mirror has no pairs, so each landmark would be its own mirror image" in error
     assert "such as [[0, 1]], or leave mirror out" in error
-    # where all landmarks lie on the line that halves a face there are no pairs to name
+    # a face whose landmarks are all on its midline has no pairs, so here an empty mirror is correct
     content = json.loads(data.read_text())
     for annotation in content["annotations"]:
         annotation["keypoints"] = (
@@ -95,11 +95,12 @@ def test_a_mirror_without_pairs(data: Path) -> None:
     assert len(read_dataset(data, str(scheme(data, mirror=[])))) == 1
 
 
-def test_warnings_are_a_line_without_source(data: Path) -> None:
+def test_warnings_are_one_line_without_source_code(data: Path) -> None:
     before = warnings.formatwarning
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        warnings.showwarning = lambda message, *_, **__: sys.stderr.write(  # as Python's own, not pytest's
+        # as Python's own function does; pytest replaces it
+        warnings.showwarning = lambda message, *_, **__: sys.stderr.write(
             warnings.formatwarning(message, UserWarning, "file.py", 1, "source")
         )
         error = run("data", "check", data, "--scheme", scheme(data)).stderr
@@ -109,7 +110,7 @@ def test_warnings_are_a_line_without_source(data: Path) -> None:
     assert warnings.formatwarning is before
 
 
-def test_a_missing_picture_is_named_once(data: Path) -> None:
+def test_a_missing_image_is_named_once(data: Path) -> None:
     for name in ("gone.png", "/nowhere/gone.png"):
         content = json.loads(data.read_text())
         content["images"][1]["file_name"] = name
@@ -132,7 +133,7 @@ def test_models_prints_short_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "HIH_S_300w.safetensors" in text.splitlines()[-1]
 
 
-def test_worst_faces_are_lines() -> None:
+def test_worst_faces_are_listed_line_by_line() -> None:
     from types import SimpleNamespace
 
     from hih_align.evaluation import report

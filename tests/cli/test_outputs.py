@@ -1,4 +1,4 @@
-"""Where `hih-align` writes: devices, pipes, links, the standard output; and what it says when it is done."""
+"""The outputs of `hih-align` (devices, pipes, links, the standard output), and its messages at the end."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def run(*words: object, code: int = 0) -> Any:
 
 
 def program(command: str, folder: Path) -> subprocess.CompletedProcess[bytes]:
-    """In a shell, as a user would; $ALIGN is the command."""
+    """Run a command in a shell, as a user does; $ALIGN stands for the program."""
     align = f"{sys.executable} -m hih_align.cli align"
     return subprocess.run(
         ["bash", "-c", command.replace("$ALIGN", align)], cwd=folder, capture_output=True, timeout=300, check=False
@@ -80,7 +80,7 @@ def test_devices_and_pipes_in_a_shell(photo: Path, tmp_path: Path) -> None:
     assert os.stat("/dev/null").st_ino == null
 
 
-def test_links_are_followed_and_gone_on_with(photo: Path, tmp_path: Path) -> None:
+def test_links_are_followed_and_their_files_are_continued(photo: Path, tmp_path: Path) -> None:
     for name in ("points.jsonl", "points.json", "drawn.png"):
         (tmp_path / name).symlink_to(f"real-{name}")
     run("align", photo, "--bbox", *BOX, "--json", tmp_path / "points.json", "--out", tmp_path / "drawn.png")
@@ -106,7 +106,7 @@ def test_a_long_name(photo: Path, tmp_path: Path) -> None:
         assert json.loads((tmp_path / f"{name}.jso").read_text())
 
 
-def test_json_lines_by_the_name(photo: Path, tmp_path: Path) -> None:
+def test_json_lines_are_chosen_by_the_name(photo: Path, tmp_path: Path) -> None:
     two = ["--bbox", *BOX, "--bbox", *BOX]
     run("align", photo, *two, "--json", tmp_path / "a.json")
     run("align", photo, *two, "--json", tmp_path / "a.jsonl")
@@ -118,7 +118,7 @@ def test_json_lines_by_the_name(photo: Path, tmp_path: Path) -> None:
     assert "JSON Lines" not in said
 
 
-def test_a_folder_that_is_done_says_so(photo: Path, tmp_path: Path) -> None:
+def test_a_finished_folder_is_reported(photo: Path, tmp_path: Path) -> None:
     words = ["align", photo.parent, "--boxes", tmp_path / "boxes.csv", "--json", tmp_path / "a.jsonl"]
     run(*words)
     assert run(*words).stderr == f"nothing to do: {tmp_path / 'a.jsonl'} holds all 1 faces\n"

@@ -1,5 +1,7 @@
-"""The way that the README shows for own landmarks, by the commands, with `examples/five.json`, which has no
-inter-ocular distance."""
+"""The commands in the README's order for a user's own landmarks, with `examples/five.json`.
+
+This scheme has no inter-ocular distance.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,7 @@ def run(*words: object) -> Result:
 
 
 def write_five(folder: Path, image: NDArray[np.uint8], numbers: range) -> Path:
-    """A COCO file with the five points of the astronaut, each time a little elsewhere in the picture."""
+    """A COCO file with the astronaut's five points; in each image the face is at a slightly different position."""
     assert W300.five is not None
     aligner = FaceAligner.from_pretrained("HIH_N/300w", device="cpu")
     folder.mkdir()
@@ -66,7 +68,7 @@ def test_five_points_from_training_to_int8(
     assert FaceAligner.from_pretrained(out, device="cpu").calibrated
     assert f"NME in percent of the {unit}" in run("evaluate", "--model", out, "--data", val).output
     assert f"in percent of the {unit}" in run("calibrate", "--model", out, "--data", val, "--write").output
-    monkeypatch.setattr(export, "WORSE", np.inf)  # one step of training is not worth a comparison
+    monkeypatch.setattr(export, "WORSE", np.inf)  # after one training step the accuracy of int8 does not matter
     words = ["--format", "onnx", "--precision", "int8", "--data", data, "--val", val, "--out", tmp_path / "int8"]
     assert f"in percent of the {unit}" in run("export", out, *words).output
     small = FaceAligner.from_pretrained(tmp_path / "int8", backend="onnxruntime", device="cpu")

@@ -1,4 +1,4 @@
-"""`hih-align video`: two faces of photographs, one of which leaves and comes back, followed from end to end."""
+"""`hih-align video`, on a video of two faces from photographs; one of the faces leaves and comes back."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ pytest.importorskip("av", reason="needs PyAV: pip install 'hih-align[video]'")
 
 Array = NDArray[Any]
 FRAMES, SIZE, SIDE = 300, (320, 240), 90
-#: The second face is at rest, leaves to the right, is away, and comes back.
+#: Frames. The second face does not move until LEAVES, is outside from GONE to BACK, and is in place again at THERE.
 LEAVES, GONE, BACK, THERE = 90, 120, 170, 200
-#: The smallest network, whose file lies in the checkout.
+#: The smallest network; its file is in the checkout.
 MODEL = "HIH_N/300w"
 
 
@@ -41,12 +41,12 @@ def run(*words: object, weights: Path | str, code: int = 0) -> Result:
 
 
 def first(frame: float) -> tuple[float, float]:
-    """Where the astronaut's face is: up to 2 px a frame."""
+    """The centre of the astronaut's face, which moves by up to 2 px per frame."""
     return 90 + 20 * np.sin(frame / 12), 120 + 15 * np.sin(frame / 17)
 
 
 def second(frame: float) -> tuple[float, float]:
-    """Where Grace Hopper's face is."""
+    """The centre of Grace Hopper's face."""
     way = np.interp(frame, (LEAVES, GONE, BACK, THERE), (0, 160, 160, 0))
     return 240 + float(way), 125.0
 
@@ -60,14 +60,14 @@ def frames(count: int) -> Any:
 
 @dataclass(frozen=True)
 class Followed:
-    """The video, what the command wrote, and its lines."""
+    """The source video, the video that the command wrote, and the lines that it wrote."""
 
     source: Path
     out: Path
     lines: list[dict[str, Any]]
 
     def points(self, number: int) -> tuple[Array, Array]:
-        """Frames, and points (F, 68, 2), of a face."""
+        """The frames with a face, and the face's points (F, 68, 2)."""
         at = [line["frame"] for line in self.lines if number in line["id"]]
         found = [line["points"][line["id"].index(number)] for line in self.lines if number in line["id"]]
         return np.array(at), np.array(found)
@@ -99,8 +99,8 @@ def test_a_line_for_each_frame(followed: Followed) -> None:
         assert np.shape(line["scores"]) == ((count, 68) if count else (0,))
 
 
-def test_both_faces_keep_their_numbers(followed: Followed) -> None:
-    """Also the one that was away for less time than --keep."""
+def test_both_faces_keep_their_ids(followed: Followed) -> None:
+    """The face that was away for less time than --keep keeps its id, too."""
     ids = [line["id"] for line in followed.lines]
     assert sorted(ids[0]) == [0, 1]
     assert {number for found in ids for number in found} == {0, 1}
@@ -113,16 +113,18 @@ def test_both_faces_keep_their_numbers(followed: Followed) -> None:
 
 
 @pytest.mark.parametrize("face", ["astronaut", "hopper"])
-def test_points_move_as_the_faces_do(followed: Followed, weights: Path, face: str) -> None:
-    """In the photograph's own pixels they rest where HIH_T finds them: by a pixel of the video, a fortieth of the
-    eyes' distance in the mean."""
+def test_points_move_with_the_faces(followed: Followed, weights: Path, face: str) -> None:
+    """In the photograph's coordinates the points do not move, and they are those of HIH_T.
+
+    The mean distance is about one pixel of the video, or a fortieth of the distance of the eyes.
+    """
     (image, box), path = (astronaut(), first) if face == "astronaut" else (hopper(), second)
     known = FaceAligner.from_pretrained("HIH_T", device="cpu").align(image, box).points
     eyes = float(np.linalg.norm(known[36] - known[45]))
     number = min((0, 1), key=lambda n: abs(followed.points(n)[1][0].mean(0)[0] - path(0)[0]))
     at, found = followed.points(number)
     if face == "hopper":
-        # all in the picture: what is cut off is guessed
+        # only frames in which the whole face is visible, because points outside are guessed
         inside = (at < LEAVES) | (at > THERE + 12)
         at, found = at[inside], found[inside]
     back = []
@@ -138,8 +140,8 @@ def test_points_move_as_the_faces_do(followed: Followed, weights: Path, face: st
     assert lag < 0.04
 
 
-def test_the_video_shows_them(followed: Followed) -> None:
-    """As long, as large and as loud as before; only the faces are drawn on, in green."""
+def test_the_output_video_shows_the_faces(followed: Followed) -> None:
+    """Length, size and sound are those of the source. Only the faces are drawn on, in green."""
     before, times, samples, _ = read_back(followed.source)
     after, shown, heard, sound = read_back(followed.out)
     assert len(after) == FRAMES
@@ -152,7 +154,7 @@ def test_the_video_shows_them(followed: Followed) -> None:
         rows, columns = np.nonzero(changed)
         near = np.linalg.norm(np.stack((columns, rows), 1)[:, None] - points, axis=-1).min(1)
         assert len(near) > 40 * len(followed.lines[number]["id"])
-        assert np.quantile(near, 0.9) < 12  # the lines between points, and the numbers above
+        assert np.quantile(near, 0.9) < 12  # drawn: the lines between points, and the ids above the faces
         at = np.round(points).astype(int)
         inside = ((at >= 0) & (at < SIZE)).all(1)
         green, skin = (
@@ -161,15 +163,20 @@ def test_the_video_shows_them(followed: Followed) -> None:
         assert np.median(green - skin) > 30
 
 
-def test_lines_alone_go_to_the_standard_output(weights: Path, tmp_path: Path) -> None:
+def test_without_an_output_video_the_lines_go_to_the_standard_output(weights: Path, tmp_path: Path) -> None:
     source = write_video(tmp_path / "in.mp4", frames(5))
     lines = [json.loads(line) for line in run(source, "--seconds", 0.1, weights=weights).stdout.splitlines()]
     assert [line["frame"] for line in lines] == [0, 1, 2, 3]
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
 
 
-def test_a_frame_of_another_size_begins_anew(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a video call does. The tracker finds the faces again; the output keeps the first size."""
+def test_a_frame_of_another_size_restarts_the_tracker(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The size of a video call can change.
+
+    The tracker detects the faces again, and the output keeps the first size.
+    """
     from hih_align.video import VideoFile
 
     source = write_video(tmp_path / "in.mp4", frames(4))
@@ -194,7 +201,7 @@ def test_a_frame_of_another_size_begins_anew(weights: Path, tmp_path: Path, monk
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_leaves_what_was_done(weights: Path, tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_keeps_the_frames_that_were_done(weights: Path, tmp_path: Path, number: signal.Signals) -> None:
     source = write_video(tmp_path / "in.mp4", list(frames(1)) * 400, sound="aac")
     words = [source, "--out", tmp_path / "out.mp4", "--json", tmp_path / "a.jsonl", "--model", MODEL, "--device", "cpu"]
     process = subprocess.Popen(
@@ -205,7 +212,7 @@ def test_a_signal_leaves_what_was_done(weights: Path, tmp_path: Path, number: si
     )
     try:
         began = time.monotonic()
-        # the lines are in a file of another name until the end
+        # until the end, the lines are in a temporary file
         while not any(path.stat().st_size > 4000 for path in tmp_path.glob(".*.jsonl")):
             assert process.poll() is None, process.stderr and process.stderr.read()
             assert time.monotonic() - began < 120

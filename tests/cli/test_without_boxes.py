@@ -1,4 +1,4 @@
-"""`hih-align align` without boxes: a photograph, a folder, and a folder that is gone on with."""
+"""`hih-align align` without boxes: a photograph, a folder, and a folder that is continued."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def weights(shared: Path) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two faces, one face, none; and what is no image."""
+    """A folder with images of two faces, one face and no face; and with a file that is not an image."""
     face = skimage.data.astronaut()[40:250, 130:330]
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -66,7 +66,7 @@ def test_a_photograph_without_faces(weights: Path, folder: Path, tmp_path: Path)
     assert json.loads((tmp_path / "c.json").read_text()) == []
 
 
-def test_a_folder_that_is_gone_on_with(
+def test_an_interrupted_folder_is_continued(
     weights: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "faces.jsonl"
@@ -84,7 +84,7 @@ def test_a_folder_that_is_gone_on_with(
         return stream(self, images, *rest, **options)
 
     monkeypatch.setattr(FaceAligner, "stream", spying)
-    # killed between the two faces of an image, within a line: that image is done again
+    # the run was killed within a line, between the two faces of an image: the image is aligned again
     first, second, last = whole.splitlines(keepends=True)
     for held, todo in (
         (first + second[:40], ["a two.png", "b.JPG", "c.png"]),
@@ -113,6 +113,6 @@ def test_no_detector(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_bad_boxes_are_bad_as_before(weights: Path, folder: Path, astronaut: NDArray[np.uint8]) -> None:
+def test_invalid_boxes_are_refused_as_before(weights: Path, folder: Path, astronaut: NDArray[np.uint8]) -> None:
     result = run(folder, "--bbox", 1, 2, 3, 4, weights=weights, code=1)
     assert "is a folder: expected --boxes with a file" in result.stderr

@@ -1,4 +1,4 @@
-"""`hih_align.runtime`: what runs is a private copy, and every runtime finds the same."""
+"""`hih_align.runtime`: a private copy of the network is run, and all runtimes give the same results."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def w300() -> FaceAligner:
 
 @pytest.fixture
 def own() -> FaceAligner:
-    """One that a test may change."""
+    """An aligner that a test may change."""
     torch.manual_seed(0)
     return FaceAligner(HIHNet(3, 1), Config(Scheme(id="three", names=("a", "b", "c")), 1), device="cpu")
 
@@ -54,7 +54,7 @@ def crop(astronaut: Array) -> Array:
 
 @pytest.mark.parametrize("runtime", ["torch", *RUNTIMES])
 def test_a_network_of_another_input_size(runtime: str, astronaut: Array, tmp_path: Path) -> None:
-    """HIH_N takes crops of 128 pixels: points come out where its own heatmaps, decoded by hand, have them."""
+    """HIH_N takes crops of 128 pixels. The points are those of its own heatmaps, decoded in the test."""
     needs(runtime)
     torch.manual_seed(0)
     size = SIZES["HIH_N"]
@@ -70,7 +70,7 @@ def test_a_network_of_another_input_size(runtime: str, astronaut: Array, tmp_pat
         integer, decimal = network.predict(((pixels - mean) / std)[None])
         expected = transform.to_image(STRIDE * heatmaps.decode(integer, decimal, aligner.decoder)[0])
     np.testing.assert_allclose(aligner.align(astronaut, BOXES[1]).points, expected, atol=0.02)
-    # and mirrored there and back
+    # with mirroring, a mirrored image gives the mirrored points
     flipped = np.ascontiguousarray(astronaut[:, ::-1])
     edge = astronaut.shape[1] - 1
     box = (edge - BOXES[1][2], BOXES[1][1], edge - BOXES[1][0], BOXES[1][3])
@@ -86,8 +86,8 @@ def test_a_network_of_another_input_size(runtime: str, astronaut: Array, tmp_pat
 # the private copy
 
 
-def test_the_copy_computes_what_the_network_does(w300: FaceAligner, crop: Array) -> None:
-    """Against the network itself, and the normalisation written out."""
+def test_the_copy_gives_the_result_of_the_network(w300: FaceAligner, crop: Array) -> None:
+    """The copy is compared with the network itself, with the normalisation written out."""
     pixels = torch.from_numpy(crop).permute(2, 0, 1).float() / 255
     mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
     with torch.inference_mode():
@@ -100,7 +100,7 @@ def test_the_copy_computes_what_the_network_does(w300: FaceAligner, crop: Array)
     np.testing.assert_allclose(scores, 1 / (1 + np.exp(-(curve.slope * height + curve.bias))), atol=1e-4)
 
 
-def test_folding_leaves_no_batch_norm_and_the_network_as_it_is(own: FaceAligner) -> None:
+def test_folding_removes_batch_norms_and_does_not_change_the_network(own: FaceAligner) -> None:
     for module in own.network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.running_mean, -1, 1)  # type: ignore[arg-type]
@@ -118,7 +118,7 @@ def test_folding_leaves_no_batch_norm_and_the_network_as_it_is(own: FaceAligner)
     assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
-def test_the_network_stays_trainable_whatever_runs(w300: FaceAligner, astronaut: Array, tmp_path: Path) -> None:
+def test_the_network_stays_trainable_in_each_precision(w300: FaceAligner, astronaut: Array, tmp_path: Path) -> None:
     half = FaceAligner.from_pretrained("HIH_N/300w", dtype="bfloat16", device="cpu")
     half.align(astronaut, BOXES[0])
     assert half.dtype is torch.bfloat16
@@ -126,14 +126,14 @@ def test_the_network_stays_trainable_whatever_runs(w300: FaceAligner, astronaut:
     half.network.train()
     sum(maps.sum() for maps in half.network(torch.rand(2, 3, 64, 64))).backward()
     assert all(p.dtype is torch.float32 and p.grad is not None for p in half.network.parameters())
-    # and what is saved is what was loaded, not what bfloat16 left of it
+    # the saved weights are the loaded ones, not weights rounded to bfloat16
     half = FaceAligner.from_pretrained("HIH_N/300w", dtype="bfloat16", device="cpu")
     half.save_pretrained(tmp_path)
     saved = FaceAligner.from_pretrained(tmp_path, device="cpu").network.state_dict()
     assert all(torch.equal(value, saved[name]) for name, value in w300.network.state_dict().items())
 
 
-def test_training_mode_does_not_reach_the_copy(own: FaceAligner, astronaut: Array) -> None:
+def test_training_mode_does_not_affect_the_copy(own: FaceAligner, astronaut: Array) -> None:
     expected = own.align(astronaut, BOXES[0])
     own.network.train()
     np.testing.assert_array_equal(own.align(astronaut, BOXES[0]).points, expected.points)
@@ -165,10 +165,13 @@ def _statistics(network: HIHNet) -> None:
 
 
 @pytest.mark.parametrize("change", [_step, _move, _load, _replace, _statistics])
-def test_a_loaded_network_is_followed_once_somebody_has_it(
+def test_a_loaded_network_is_checked_for_changes_once_it_was_read(
     own: FaceAligner, astronaut: Array, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Any
 ) -> None:
-    """Until then no call looks at its weights, which takes as long as a tenth of a millisecond."""
+    """Before the user reads ``network``, no call checks its weights for changes.
+
+    The check takes up to a tenth of a millisecond per call.
+    """
     own.save_pretrained(tmp_path)
     loaded = FaceAligner.from_pretrained(tmp_path, device="cpu")
     with monkeypatch.context() as patch:
@@ -182,14 +185,14 @@ def test_a_loaded_network_is_followed_once_somebody_has_it(
 
 
 @pytest.mark.parametrize("change", [_step, _move, _load, _replace, _statistics])
-def test_a_changed_network_is_followed(own: FaceAligner, astronaut: Array, change: Any) -> None:
+def test_a_changed_network_is_used(own: FaceAligner, astronaut: Array, change: Any) -> None:
     before = own.align(astronaut, BOXES[0])
     change(own.network)
     after = own.align(astronaut, BOXES[0])
     assert (after.points != before.points).any()
     fresh = FaceAligner(own.network, own.config, device="cpu").align(astronaut, BOXES[0])
     np.testing.assert_array_equal(after.points, fresh.points)
-    assert own._runtime() is own._runtime()  # once
+    assert own._runtime() is own._runtime()  # the copy is made once
 
 
 def test_threads_see_one_new_copy(own: FaceAligner, astronaut: Array) -> None:
@@ -203,7 +206,7 @@ def test_threads_see_one_new_copy(own: FaceAligner, astronaut: Array) -> None:
     assert len({id(runtime) for runtime in seen}) == 1
 
 
-# every runtime finds the same
+# all runtimes give the same results
 
 
 @pytest.fixture(scope="module", params=RUNTIMES)
@@ -217,21 +220,21 @@ def converted(runtime: str) -> FaceAligner:
     return FaceAligner.from_pretrained("HIH_N/300w", backend=runtime, device="cpu")
 
 
-def test_a_converted_network_finds_the_same(
+def test_a_converted_network_gives_the_same_results(
     w300: FaceAligner, converted: FaceAligner, runtime: str, astronaut: Array
 ) -> None:
     assert (converted.backend, converted.dtype, converted.device.type) == (runtime, torch.float32, "cpu")
     for options in ({"refine": 0}, {"refine": 1}, {"refine": 0, "mirror": True}):
         found, expected = (aligner.align(astronaut, BOXES, **options) for aligner in (converted, w300))
-        scale = 128 / (1.25 * 170)  # the largest box: image pixels to crop pixels
+        scale = 128 / (1.25 * 170)  # scale from image pixels to crop pixels, for the largest box
         np.testing.assert_allclose(found.points, expected.points, atol=0.02 / scale)
         np.testing.assert_allclose(found.scores, expected.scores, atol=1e-3)
-    # neighbours change nothing
+    # other faces in the batch do not change the result
     np.testing.assert_array_equal(
         converted.align(astronaut, BOXES, refine=0).points,
         [converted.align(astronaut, box, refine=0).points for box in BOXES],
     )
-    # heatmaps are had all the same, and the network is the trainable one
+    # heatmaps are available, and the network can be trained
     np.testing.assert_allclose(
         converted.heatmaps(astronaut, BOXES[0]).integer, w300.heatmaps(astronaut, BOXES[0]).integer, atol=1e-4
     )
@@ -269,7 +272,7 @@ def test_a_converted_network_in_eight_threads(converted: FaceAligner, astronaut:
 
 
 def sure(maps: Array) -> Array:
-    """Where the largest value exceeds the second by more than 1e-3: (..., h, w) -> (...)."""
+    """Whether the largest value exceeds the second largest by more than 1e-3: (..., h, w) -> (...)."""
     two = np.sort(maps.reshape(*maps.shape[:-2], -1), -1)[..., -2:]
     return np.asarray(two[..., 1] - two[..., 0] > 1e-3)
 
@@ -277,7 +280,10 @@ def sure(maps: Array) -> Array:
 @pytest.mark.slow
 @pytest.mark.parametrize("decode", [None, "argmax"])
 def test_runtimes_agree_on_300w_val(runtime: str, shared: Path, decode: Any) -> None:
-    """The whole of it: points to 0.02 crop pixels and scores to 1e-3; argmax exactly, wherever it is sure."""
+    """On the whole set, points agree to 0.02 crop pixels and scores to 1e-3.
+
+    With argmax the points agree exactly, where the maximum is clear.
+    """
     data = json.loads((shared / "data" / "300w_val" / "annotations.json").read_text())
     names = {image["id"]: image["file_name"] for image in data["images"]}
     aligners = [
@@ -297,7 +303,7 @@ def test_runtimes_agree_on_300w_val(runtime: str, shared: Path, decode: Any) -> 
             maps = aligners[0].heatmaps(image, box)
             known = sure(maps.integer) & sure(maps.decimal)
             assert known.mean() > 0.8
-            assert distance[known].max() < 0.01, image  # a cell is half a crop pixel
+            assert distance[known].max() < 0.01, image  # a decimal cell is half a crop pixel
 
 
 def test_bfloat16_of_openvino(astronaut: Array) -> None:
@@ -307,14 +313,14 @@ def test_bfloat16_of_openvino(astronaut: Array) -> None:
     assert half.dtype is torch.bfloat16
     found, expected = (aligner.align(astronaut, BOXES, refine=0).points for aligner in (half, full))
     distance = np.linalg.norm(found - expected, axis=-1)
-    assert distance.mean() < 0.1  # its coordinates are not bfloat16, which would be off by one
+    assert distance.mean() < 0.1  # coordinates are not in bfloat16, which would have errors of one pixel
     assert distance.max() < 1
 
 
-# which runtime
+# choice of the runtime
 
 
-def test_auto_is_the_first_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_takes_the_first_installed_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     here = {"openvino", "onnxruntime", "torch"}
     monkeypatch.setattr(runtimes, "_installed", lambda name: name in here)
     for expected in ("openvino", "onnxruntime", "torch"):

@@ -1,6 +1,7 @@
-"""`backends.cuda`: batches are filled up, cut and put together as if there were no graphs, and nothing depends on them.
+"""`runtime.cuda`: batches are padded, split and joined, and CUDA graphs do not change the results.
 
-Most of it runs without a GPU: what would be captured is called instead. The rest says so when it is skipped.
+Most tests run without a GPU: they call the function that a graph would capture. The other tests are skipped with a
+message.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ from hih_align.runtime.cuda import GRAPH_SIZES, CudaBackend, CudaGraphs
 Array = NDArray[Any]
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-#: The astronaut's face three times; and a box that is none, but large enough to be reduced first.
+#: The astronaut's face in three boxes; and a box without a face that is large enough to be reduced before the warp.
 FACES = np.array([(177.0, 80, 275, 200), (150, 60, 300, 230), (190, 90, 270, 190)])
 BOXES = np.vstack((FACES, (20, 20, 480, 470)))
 
 
 class Called:
-    """A recorder whose graphs are calls; their result is overwritten, as that of graphs is."""
+    """A recorder whose graphs are ordinary calls. A later replay overwrites the result, as with real graphs."""
 
     def __init__(self) -> None:
         self.recorded: list[int] = []
@@ -51,7 +52,7 @@ class Called:
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        assert not self.inside  # one thread at a time
+        assert not self.inside  # only one thread at a time
         self.inside = True
         try:
             yield
@@ -98,26 +99,29 @@ def batch(count: int) -> Tensor:
         (150, [64, 64, 32]),
     ],
 )
-def test_batches_are_filled_up_and_cut(count: int, expected: list[int]) -> None:
+def test_batches_are_padded_and_split(count: int, expected: list[int]) -> None:
     recorder = Called()
     graphs = CudaGraphs(double, recorder)
-    for _ in range(2):  # from graphs that were just captured, and again
+    for _ in range(2):  # first with newly captured graphs, then with the same graphs
         torch.testing.assert_close(graphs(batch(count)), double(batch(count)))
     assert recorder.replayed == expected * 2
-    assert sorted(recorder.recorded) == sorted(set(expected))  # each once
+    assert sorted(recorder.recorded) == sorted(set(expected))  # each graph is captured once
 
 
-def test_a_smaller_batch_does_not_see_the_one_before() -> None:
+def test_a_smaller_batch_does_not_contain_the_one_before() -> None:
     graphs = CudaGraphs(double, Called())
     first = graphs(batch(8) + 5)
     second = graphs(batch(5))
     torch.testing.assert_close(second, double(batch(5)))
-    torch.testing.assert_close(first, double(batch(8) + 5))  # nor is that one overwritten
+    torch.testing.assert_close(first, double(batch(8) + 5))  # the first result is not overwritten
 
 
 @pytest.mark.parametrize("fails_at", [0, 1])
-def test_without_graphs_where_they_cannot_be_had(fails_at: int) -> None:
-    """Said once, remembered, and the same results: whether the first capture fails or a later one."""
+def test_plain_calls_replace_graphs_that_cannot_be_captured(fails_at: int) -> None:
+    """There is one warning, the failure is remembered, and the results are the same.
+
+    The first capture fails, or a later one.
+    """
     recorder = Called()
     recorder.fails_at = fails_at
     graphs = CudaGraphs(double, recorder)
@@ -133,7 +137,7 @@ def test_without_graphs_where_they_cannot_be_had(fails_at: int) -> None:
             torch.testing.assert_close(graphs(batch(count)), double(batch(count)))
 
 
-def test_what_is_wrong_without_graphs_too_is_raised() -> None:
+def test_an_error_that_also_occurs_without_graphs_is_raised() -> None:
     def broken(pixels: Tensor) -> Tensor:
         raise ValueError("no such layer")
 
@@ -169,11 +173,11 @@ def test_graphs_in_eight_threads() -> None:
     assert sorted(recorder.recorded) == [1, 2, 4, 8, 16]
 
 
-# the way of a face, with a backend that takes the CPU for a GPU
+# faces on the device, with a backend that uses the CPU in place of a GPU
 
 
 def small_aligner(device: str = "cpu") -> FaceAligner:
-    """HIHNet's parts, narrow and untrained: fast, and what it finds depends on every pixel."""
+    """The parts of HIHNet, narrow and untrained: the network is fast, and its result depends on every pixel."""
     torch.manual_seed(0)
     network = HIHNet(68, 1)
     network.trunk = StackedHourglass(68, 1, channels=16)
@@ -200,29 +204,29 @@ def w300() -> FaceAligner:
 
 
 @pytest.mark.parametrize("options", [{"refine": 1}, {"refine": 0, "mirror": True}])
-def test_faces_by_way_of_the_device(w300: FaceAligner, astronaut: Array, options: dict[str, Any]) -> None:
-    """As they are found on the CPU: the crops differ by a grey level here and there."""
+def test_faces_on_the_device(w300: FaceAligner, astronaut: Array, options: dict[str, Any]) -> None:
+    """The points agree with those of the CPU runtime. A few pixels of the crops differ by one grey level."""
     recorder = Called()
     aligner = pretending(FaceAligner.from_pretrained("HIH_T", device="cpu"), recorder)
     expected, found = (a.align(astronaut, FACES, **options) for a in (w300, aligner))
     assert np.linalg.norm(found.points - expected.points, axis=-1).max() < 0.05
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-3)
     np.testing.assert_array_equal(found.bbox, expected.bbox)
-    # one replay a pass, both ways round at once
+    # one replay for each pass; a mirrored pass has both views in one batch
     assert recorder.replayed == ([8] if "mirror" in options else [4, 4])
 
 
-def test_a_large_face_by_way_of_the_device(w300: FaceAligner, astronaut: Array) -> None:
+def test_a_large_face_on_the_device(w300: FaceAligner, astronaut: Array) -> None:
     image = cv2.resize(astronaut, (2048, 2048), interpolation=cv2.INTER_CUBIC)
     aligner = pretending(FaceAligner.from_pretrained("HIH_T", device="cpu"), Called())
     expected, found = (a.align(image, 4 * FACES[0], refine=0) for a in (w300, aligner))
     assert np.linalg.norm(found.points - expected.points, axis=-1).max() < 4 * 0.05
 
 
-def test_one_face_is_one_row_and_one_graph(
+def test_one_face_takes_one_transfer_and_one_graph(
     plain: FaceAligner, astronaut: Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A graph of its own for one face, by which nothing is cut out beforehand; others take the way of several."""
+    """A single face has a graph of its own, which cuts out the crop. Other faces are cut out before the graph."""
     recorder = Called()
     aligner = pretending(small_aligner(), recorder)
     cut: list[int] = []
@@ -233,17 +237,17 @@ def test_one_face_is_one_row_and_one_graph(
         np.testing.assert_allclose(found.scores, expected.scores, atol=1e-3)
     assert cut == []
     assert recorder.recorded == [1]
-    assert recorder.replayed == [1] * 4  # two passes each
-    there = aligner.align(astronaut, BOXES[3], refine=0)  # is reduced first
+    assert recorder.replayed == [1] * 4  # two passes for each face
+    there = aligner.align(astronaut, BOXES[3], refine=0)  # this face is reduced before the warp
     assert cut == [1]
     assert np.linalg.norm(there.points - plain.align(astronaut, BOXES[3], refine=0).points, axis=-1).max() < 0.5
     aligner.align(astronaut, FACES[0], refine=0, mirror=True)
     assert cut == [1, 1]
-    assert recorder.recorded == [1, 1, 2]  # of crops: one face, and one face both ways round
+    assert recorder.recorded == [1, 1, 2]  # graphs for crops: one face, and one face with its mirrored view
 
 
 def test_graphs_that_share_a_recorder_take_turns() -> None:
-    """They share its memory: neither runs while the other's result is being read."""
+    """Graphs with one recorder share its memory, so no graph may run while the result of another is read."""
     recorder, lock = Called(), threading.Lock()
     both = CudaGraphs(double, recorder, lock), CudaGraphs(double, recorder, lock)
     wrong: list[int] = []
@@ -263,20 +267,20 @@ def test_graphs_that_share_a_recorder_take_turns() -> None:
 
 
 def test_faces_of_many_images_share_batches(w300: FaceAligner, astronaut: Array) -> None:
-    """Each in its own place; and an image without faces among them."""
+    """Each face's result is at its own position, also if an image between others has no faces."""
     recorder = Called()
     aligner = pretending(FaceAligner.from_pretrained("HIH_T", device="cpu"), recorder)
     images = [np.roll(astronaut, 20 * n, 1) for n in range(4)]
     boxes = [FACES, FACES[0] + np.array((20, 0, 20, 0)), np.zeros((0, 4)), FACES[:1] + np.array((60, 0, 60, 0))]
     several = aligner.align_batch(images, boxes, batch_size=3, refine=0)
-    assert recorder.replayed == [4, 2]  # 3 faces, and the last 2
+    assert recorder.replayed == [4, 2]  # batches of 3 faces and of the last 2 faces
     for found, expected in zip(several, w300.align_batch(images, boxes, refine=0), strict=True):
         assert (found.several, found.points.shape) == (expected.several, expected.points.shape)
         assert not found.points.size or np.abs(found.points - expected.points).max() < 0.05
 
 
-def test_crops_and_heatmaps_of_one_s_own(plain: FaceAligner, astronaut: Array) -> None:
-    """`Backend`'s own way in, and heatmaps, which take no graph."""
+def test_crops_of_the_caller_and_heatmaps(plain: FaceAligner, astronaut: Array) -> None:
+    """A direct call of the backend with crops; and heatmaps, which do not use graphs."""
     backend = CudaBackend(plain.network, plain.config, CPU, torch.float32, Called())
     transforms = [square_crop(box) for box in BOXES]
     crops = np.stack([warp(astronaut, t.matrix, t.size) for t in transforms])
@@ -284,12 +288,12 @@ def test_crops_and_heatmaps_of_one_s_own(plain: FaceAligner, astronaut: Array) -
         np.testing.assert_allclose(got, expected, atol=1e-3)
     for got, expected in zip(backend.heatmaps(crops), plain._runtime().heatmaps(crops), strict=True):  # type: ignore[attr-defined]
         np.testing.assert_allclose(got, expected, atol=1e-4)
-    with torch.autocast("cpu"):  # which a graph would remember
+    with torch.autocast("cpu"):  # a graph would record the autocast
         inside = backend.align([Photograph(astronaut)] * 4, transforms)
     np.testing.assert_array_equal(inside[0], backend.align([Photograph(astronaut)] * 4, transforms)[0])
 
 
-def test_only_cuda_has_it(plain: FaceAligner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_cuda_devices_get_this_backend(plain: FaceAligner, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not isinstance(plain._runtime(), CudaBackend)
     made = []
     monkeypatch.setattr("hih_align.runtime.cuda.CudaBackend", lambda *given: made.append(given))
@@ -310,7 +314,7 @@ def test_the_benchmark_says_that_it_needs_cuda(tmp_path: Path) -> None:
 def test_the_benchmark_counts_and_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What can be seen of it without a GPU: every number of a row, from a small network on the CPU."""
+    """The parts that work without a GPU: all numbers of a row, measured with a small network on the CPU."""
     folder = Path(__file__).resolve().parents[2] / "benchmarks"
     monkeypatch.syspath_prepend(folder)
     benchmark = importlib.import_module("gpu")
@@ -345,12 +349,12 @@ def test_the_benchmark_counts_and_writes(
 
 @pytest.fixture
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Convolutions in float32 and not in TF32, which is off by up to 1e-3."""
+    """Convolutions in float32, not in TF32, which has errors of up to 1e-3."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
 @pytest.mark.cuda
-def test_graphs_compute_what_the_network_does(astronaut: Array, exact: None) -> None:
+def test_graphs_give_the_result_of_the_network(astronaut: Array, exact: None) -> None:
     backend = FaceAligner.from_pretrained("HIH_T", device="cuda")._runtime()
     assert isinstance(backend, CudaBackend)
     boxes = FACES[0] + np.random.default_rng(0).uniform(-8, 8, (GRAPH_SIZES[-1] + 3, 1))
@@ -358,15 +362,15 @@ def test_graphs_compute_what_the_network_does(astronaut: Array, exact: None) -> 
         crops = device_crops.warp([Photograph(astronaut)] * len(boxes), [square_crop(b) for b in boxes], CUDA)
         for count in (1, 2, 3, 33, len(crops), 1):
             found = backend._graphs(crops[:count])
-            # in other batches other kernels may run, which sum in another order
+            # other batch sizes may use other kernels, which sum in another order
             torch.testing.assert_close(found, backend._find(crops[:count]), rtol=0, atol=0.02)
     assert backend._graphs._usable
 
 
 @pytest.mark.cuda
 @pytest.mark.parametrize(("dtype", "limit"), [("float32", 0.05), ("float16", 1.0), ("bfloat16", 2.0)])
-def test_cuda_finds_what_the_cpu_does(astronaut: Array, exact: None, dtype: str, limit: float) -> None:
-    """In float32 to 0.05 px; no graph was given up."""
+def test_cuda_agrees_with_the_cpu(astronaut: Array, exact: None, dtype: str, limit: float) -> None:
+    """In float32, points agree to 0.05 px. Every graph was captured."""
     expected = FaceAligner.from_pretrained("HIH_T", device="cpu")
     aligner = FaceAligner.from_pretrained("HIH_T", device="cuda", dtype=dtype)
     with warnings.catch_warnings():
@@ -383,7 +387,7 @@ def test_cuda_finds_what_the_cpu_does(astronaut: Array, exact: None, dtype: str,
 
 @pytest.mark.cuda
 def test_eight_threads_on_cuda(astronaut: Array, exact: None) -> None:
-    """A new aligner: its graphs are captured while other threads send and read."""
+    """With a new aligner, graphs are captured while other threads send faces and read results."""
     aligner = FaceAligner.from_pretrained("HIH_T", device="cuda")
     expected = FaceAligner.from_pretrained("HIH_T", device="cuda").align(astronaut, FACES, refine=0).points
     wrong: list[float] = []

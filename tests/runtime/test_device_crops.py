@@ -1,4 +1,4 @@
-"""`device_crops`: the pixels that `crops.warp` gives, by torch; on the CPU here."""
+"""`device_crops`: PyTorch code that gives the pixels of `crops.warp`; the tests run it on the CPU."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from hih_align.runtime.device_crops import WINDOW, packed, sent, unpacked, warp
 Array = NDArray[Any]
 
 CPU = torch.device("cpu")
-#: Grey levels. OpenCV before 5 looks up at the nearest 1/32 of a pixel, see `test_crops.GRAIN`.
+#: Grey levels. OpenCV before 5 interpolates at positions rounded to 1/32 of a pixel, see `test_crops.GRAIN`.
 LIMIT = 1 if int(cv2.__version__.split(".")[0]) >= 5 else 9
 
 
@@ -33,7 +33,7 @@ def compare(images: list[Array], transforms: list[Crop]) -> None:
     for image, transform, got in zip(images, transforms, found.numpy(), strict=True):
         off = np.abs(got.astype(int) - crops.warp(image, transform.matrix, transform.size))
         assert off.max() <= LIMIT, transform
-        # reduced exactly by half, a quarter of the pixels lie between two grey levels, and OpenCV rounds them up
+        # at a reduction by exactly one half, a quarter of the pixels lie between two grey levels, and OpenCV rounds up
         assert off.mean() < (0.2 if LIMIT == 1 else 0.6), transform
 
 
@@ -43,7 +43,7 @@ def resized(image: Array, width: int, height: int) -> Array:
 
 @pytest.mark.parametrize("scale", [0.3, 1, 2.6, 4])
 def test_faces_of_a_photograph(astronaut: Array, astronaut_box: Any, scale: float) -> None:
-    """From 36 px to 480 px: looked up directly, and reduced first."""
+    """Faces from 36 px to 480 px: small faces are interpolated directly, large faces are reduced first."""
     image = resized(astronaut, round(512 * scale), round(512 * scale))
     boxes = np.array(astronaut_box) * scale + np.random.default_rng(0).uniform(-20, 20, (4, 4)) * scale
     compare([image] * 4, [square_crop(box) for box in boxes])
@@ -57,14 +57,14 @@ def test_faces_of_a_photograph(astronaut: Array, astronaut_box: Any, scale: floa
     st.sampled_from([256, 128]),
     st.sampled_from([0.0, 90.0, 180.0]) | st.floats(-180, 180),
 )
-def test_anywhere(x: float, y: float, side: float, size: int, roll: float) -> None:
-    """Any place, partly or wholly outside, any size and roll, on the hardest picture: noise."""
+def test_any_position_size_and_roll(x: float, y: float, side: float, size: int, roll: float) -> None:
+    """Crops at any position (also outside the image), of any size and roll, from noise, the most difficult image."""
     noise = np.random.default_rng(0).integers(0, 256, (170, 230, 3), dtype=np.uint8)
     compare([noise], [Crop(x * 230, y * 170, side, size, roll)])
 
 
 @pytest.mark.parametrize("side", [383.9, 384, 384.1, 512, 768])
-def test_reduction_starts_where_it_does_on_the_cpu(side: float) -> None:
+def test_reduction_starts_at_the_size_at_which_it_does_on_the_cpu(side: float) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (600, 600, 3), dtype=np.uint8)
     compare([noise], [Crop(300.3, 299.6, side)])
 
@@ -81,8 +81,8 @@ def test_wide_images() -> None:
     compare([image] * 3, [Crop(39700.3, 20.6, side) for side in (30, 300, 20000)])
 
 
-def test_strides_of_any_kind(astronaut: Array) -> None:
-    """BGR turned around, flipped, a read-only part: none is a tensor without a copy."""
+def test_arrays_with_any_strides(astronaut: Array) -> None:
+    """Reversed channels, a flipped array, and a read-only part: none of them becomes a tensor without a copy."""
     part = astronaut[20:300, 100:400]
     part.flags.writeable = False
     images = [astronaut[:, :, ::-1], astronaut[::-1, ::2], part]
@@ -90,14 +90,17 @@ def test_strides_of_any_kind(astronaut: Array) -> None:
 
 
 def test_mixed_batches(astronaut: Array) -> None:
-    """Neighbours of one photograph are cut out together, unless they are reduced; each gets its own pixels."""
+    """Consecutive faces of one photograph are cut out together, unless they are reduced.
+
+    Each face gets its own pixels.
+    """
     large = resized(astronaut, 1100, 900)
     images = [Photograph(astronaut), Photograph(large)]
     which = [0, 0, 1, 0, 1, 1, 1, 1, 0]
     sides = [150, 60, 700, 300, 100, 90, 800, 120, 200]
     transforms = [Crop(150 + 12.3 * n, 180 - 7.7 * n, side) for n, side in enumerate(sides)]
-    transforms[1] = Crop(-900, 50, 100)  # wholly outside, beside one that is not
-    transforms[3] = Crop(5000, 5000, 300)  # alone
+    transforms[1] = Crop(-900, 50, 100)  # wholly outside the image, in a group with a face inside
+    transforms[3] = Crop(5000, 5000, 300)  # wholly outside the image, in a group of its own
     for n in (0, 2, 5):
         transforms[n] = replace(transforms[n], roll=40.0 * n - 70)
     found = warp([images[n] for n in which], transforms, CPU).numpy().astype(int)
@@ -107,7 +110,7 @@ def test_mixed_batches(astronaut: Array) -> None:
     assert not found[3].any()
 
 
-def test_no_more_than_so_many_together(astronaut: Array, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_faces_cut_out_together_is_limited(astronaut: Array, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_crops, "TOGETHER", 2)
     compare([astronaut] * 5, [Crop(100 + 20.4 * n, 150, 120) for n in range(5)])
     photograph = Photograph(astronaut)
@@ -115,12 +118,15 @@ def test_no_more_than_so_many_together(astronaut: Array, monkeypatch: pytest.Mon
     assert list(plan.groups()) == [(0, 2), (2, 4), (4, 5)]
 
 
-def test_photographs_are_gone_once_their_faces_are_cut(astronaut: Array, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of those that do not stay only what is read is sent, and no two are there at a time."""
+def test_photographs_are_freed_after_their_faces_are_cut_out(astronaut: Array, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a photograph that does not stay on the device, only the needed part is sent.
+
+    At most one such photograph is on the device at a time.
+    """
     sent: list[tuple[weakref.ref[torch.Tensor], tuple[int, ...]]] = []
 
     def watching(array: Any, device: torch.device) -> torch.Tensor:
-        if array.ndim == 3:  # a photograph's
+        if array.ndim == 3:  # the array is a photograph
             assert [ref for ref, _ in sent if ref() is not None] == []
             tensor = upload(array, device)
             sent.append((weakref.ref(tensor), array.shape))
@@ -145,8 +151,8 @@ def test_photographs_are_gone_once_their_faces_are_cut(astronaut: Array, monkeyp
     assert [ref for ref, _ in sent if ref() is not None] == []
     shapes = [shape for _, shape in sent]
     assert len(shapes) == 3
-    assert shapes[0][0] < 120  # a face's part
-    assert shapes[2] == images[2].shape  # faces that share a photograph: once, as a whole
+    assert shapes[0][0] < 120  # only the part with the face
+    assert shapes[2] == images[2].shape  # faces that share a photograph: it is sent once, as a whole
 
 
 def test_a_photograph_that_stays_is_sent_once(astronaut: Array, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,14 +168,17 @@ def test_a_photograph_that_stays_is_sent_once(astronaut: Array, monkeypatch: pyt
     for _ in range(3):
         warp([photograph] * 2, [Crop(200, 150, 100), Crop(250, 150, 450)], CPU)
     assert shapes.count(astronaut.shape) == 1
-    assert len(shapes) == 4  # and the places, each time
+    assert len(shapes) == 4  # the photograph once, and the positions at each of the three calls
     assert not np.shares_memory(sent(photograph, CPU).numpy(), astronaut)
 
 
 @pytest.mark.parametrize("size", [256, 128])
 @pytest.mark.parametrize(("side", "roll"), [(60, 0), (190.7, 0), (256, 0), (300, 7), (180, 33), (200, -120)])
-def test_a_face_in_one_row_is_the_same_face(astronaut: Array, size: int, side: float, roll: float) -> None:
-    """One transfer, then nothing that depends on the face: the pixels that `warp` gives."""
+def test_a_face_packed_in_one_row_gives_the_same_crop(astronaut: Array, size: int, side: float, roll: float) -> None:
+    """A packed face is sent in one transfer, and no later operation depends on the face.
+
+    The pixels are those of `warp`.
+    """
     transform = Crop(230.4, 220.7, side * size / 256, size, roll)
     photograph = Photograph(astronaut[:, ::-1])
     row = packed(photograph, transform, CPU)
@@ -177,7 +186,7 @@ def test_a_face_in_one_row_is_the_same_face(astronaut: Array, size: int, side: f
     assert (row.dtype, row.shape) == (torch.uint8, (1, 16 * size + 3 * WINDOW**2))
     expected = warp([photograph], [transform], CPU)
     off = (unpacked(row, size).int() - expected.int()).abs()
-    assert off.max() <= 1  # the places are in units of the window, and so are their rounding errors
+    assert off.max() <= 1  # positions are stored in units of the window, and so are their rounding errors
     assert off.float().mean() < 0.01
 
 
@@ -192,12 +201,12 @@ def test_rows_of_several_faces(astronaut: Array) -> None:
 @pytest.mark.parametrize(
     "transform",
     [
-        Crop(60, 200, 150),  # reaches beyond the left edge
-        Crop(200, 500, 100),  # beyond the lower one
+        Crop(60, 200, 150),  # extends beyond the left edge
+        Crop(200, 500, 100),  # extends beyond the lower edge
         Crop(256, 256, 420),  # is reduced first
-        Crop(256, 256, 340, 256, 45),  # lies in the photograph, but not in a window
+        Crop(256, 256, 340, 256, 45),  # is inside the photograph, but does not fit into a window
         Crop(-500, 200, 100),
     ],
 )
-def test_faces_that_take_the_longer_way(astronaut: Array, transform: Crop) -> None:
+def test_faces_that_cannot_be_packed(astronaut: Array, transform: Crop) -> None:
     assert packed(Photograph(astronaut), transform, CPU) is None

@@ -1,4 +1,4 @@
-"""A process that has loaded an aligner, or aligned, forks: its child aligns, too."""
+"""After an aligner was loaded or used, the process forks, and the child process aligns, too."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import skimage.data
 import torch
 from hih_align import FaceAligner
 
-torch.set_num_threads(2)  # whatever the environment says: one thread would not hang
+torch.set_num_threads(2)  # not the environment's number: with one thread the child would not hang
 backend, model = sys.argv[1:3]
 faulthandler.register(signal.SIGALRM, chain=True)
 image, box = skimage.data.astronaut(), (177, 80, 275, 200)
@@ -30,7 +30,7 @@ image, box = skimage.data.astronaut(), (177, 80, 275, 200)
 def forked(work, leave=os._exit):
     child = os.fork()
     if child == 0:
-        signal.alarm(150)  # says where it hangs, and ends it
+        signal.alarm(150)  # if the child hangs: prints the place and ends the child
         try:
             work()
         except BaseException:
@@ -77,7 +77,7 @@ np.testing.assert_allclose(align(), expected, atol=1e-3)
 assert torch.get_num_threads() == 2
 forked(aligns)
 forked(aligns_with_two_threads)
-# as gunicorn's workers leave: the interpreter takes everything down; ONNX Runtime then waits in an exit handler of C
+# gunicorn's workers leave by sys.exit, with all exit handlers; with ONNX Runtime, one of them (in C) waits for ever
 forked(loads_and_aligns, leave=os._exit if backend == "onnxruntime" else sys.exit)
 with multiprocessing.get_context("fork").Pool(2) as pool:
     for points in pool.map_async(pooled, range(2)).get(150):
@@ -89,7 +89,7 @@ print("aligned")
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Points of the astronaut, by a process that never forked."""
+    """The astronaut's points, computed by a process that never forked."""
     import numpy as np
     import skimage.data
 

@@ -1,6 +1,7 @@
-"""`fused` and `probe`: another way of running the network finds what the network finds, and the fastest way is taken.
+"""`fused` and `probe`: each way of running the network gives the same result, and the fastest way is taken.
 
-cuDNN's calls are replaced by what they compute, for there may be no GPU; the tests at the end need one.
+cuDNN's functions are replaced by PyTorch code that computes the same, because there may be no GPU. The tests at the end
+need a GPU.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from hih_align.runtime.probe import FASTER, Tried, fastest, gpu_seconds, probe, 
 
 @pytest.fixture(autouse=True)
 def _endless(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A probe has all the time it takes, however slow this machine is."""
+    """A probe has no time limit, so that the tests pass on a slow machine."""
     monkeypatch.setattr(probe_module, "SECONDS", 1e9)
 
 
@@ -34,7 +35,7 @@ WAYS = [Kernels(*values) for values in itertools.product((False, True), repeat=3
 
 
 def shaken(landmarks: int, stacks: int, **size: Any) -> HIHNet:
-    """A network whose batch norms and biases are none that do nothing."""
+    """A network whose batch norms and biases have random values, so that each of them changes the result."""
     torch.manual_seed(0)
     network = HIHNet(landmarks, stacks, **size)
     for module in network.modules():
@@ -48,7 +49,7 @@ def shaken(landmarks: int, stacks: int, **size: Any) -> HIHNet:
 
 @pytest.fixture(scope="module")
 def small() -> HIHNet:
-    """Two stacks, so that heatmaps are merged; a number of landmarks that has to be padded."""
+    """A network with two stacks, so that heatmaps are merged, and a number of landmarks that needs padding."""
     return shaken(5, 2, width=0.25, head_channels=64, input_size=128)
 
 
@@ -58,7 +59,7 @@ def images(count: int = 2, side: int = 128) -> Tensor:
 
 
 @pytest.mark.parametrize("kernels", WAYS, ids=str)
-def test_every_way_finds_what_the_network_does(small: HIHNet, kernels: Kernels) -> None:
+def test_every_way_gives_the_result_of_the_network(small: HIHNet, kernels: Kernels) -> None:
     fused = FusedNet(folded(small), kernels).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     with torch.inference_mode():
         for found, expected in zip(fused.predict(images()), small.predict(images()), strict=True):
@@ -76,7 +77,7 @@ def test_networks_of_the_papers_width(kernels: Kernels) -> None:
 
 
 def counting(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """What goes through the two calls: name, and kernel size."""
+    """A list of the calls of the two cuDNN functions: name and kernel size of each call."""
     made: list[tuple[str, int]] = []
 
     def watched(name: str, call: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -94,8 +95,11 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     return made
 
 
-def test_every_convolution_with_relu_is_one_call(small: HIHNet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The image and the five heatmaps are padded, so that no layer is left out; layouts are never changed."""
+def test_every_convolution_with_relu_is_one_cudnn_call(small: HIHNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The image's channels and the five heatmaps are padded, so that cuDNN can run every layer.
+
+    No layout is changed.
+    """
     made = counting(monkeypatch)
     units = [module for module in small.modules() if isinstance(module, Unit)]
     with_relu = sum(isinstance(unit.relu, nn.ReLU) for unit in units)
@@ -106,12 +110,12 @@ def test_every_convolution_with_relu_is_one_call(small: HIHNet, monkeypatch: pyt
         assert [name for name, _ in made].count("add") == blocks
         made.clear()
         FusedNet(folded(small), Kernels(True, True, True)).to(memory_format=torch.channels_last).predict(images())  # type: ignore[call-overload]
-    assert ("relu", 1) not in made  # those are products
+    assert ("relu", 1) not in made  # convolutions of 1 x 1 are matrix products
     assert ("relu", 3) in made
     assert [name for name, _ in made].count("add") == blocks
 
 
-def test_the_network_given_stays_as_it_is(small: HIHNet) -> None:
+def test_the_given_network_is_not_changed(small: HIHNet) -> None:
     plain = folded(small)
     before = {name: value.clone() for name, value in plain.state_dict().items()}
     FusedNet(plain, Kernels(True, True, True))
@@ -119,8 +123,8 @@ def test_the_network_given_stays_as_it_is(small: HIHNet) -> None:
     assert all(torch.equal(value, before[name]) for name, value in plain.state_dict().items())
 
 
-def test_cudnns_calls_are_called_as_they_are_declared() -> None:
-    """Of PyTorch's build without CUDA, too: names and order of the arguments."""
+def test_cudnn_functions_are_called_as_they_are_declared() -> None:
+    """Names and order of the arguments agree with PyTorch's declaration, which exists in builds without CUDA, too."""
     for call, ours in zip(
         (torch.ops.aten.cudnn_convolution_relu, torch.ops.aten.cudnn_convolution_add_relu), REFERENCE, strict=True
     ):
@@ -130,7 +134,7 @@ def test_cudnns_calls_are_called_as_they_are_declared() -> None:
     assert (torch.cudnn_convolution_relu, torch.cudnn_convolution_add_relu) == CUDNN
 
 
-# -- which way is taken
+# -- choice of the way
 
 
 def maps(value: float) -> tuple[Tensor, Tensor]:
@@ -162,13 +166,14 @@ def test_the_fastest_way_is_built_step_by_step() -> None:
     assert fastest(tried) == Kernels(True, True)
 
 
-def test_what_is_hardly_faster_is_not_taken() -> None:
+def test_a_way_that_is_hardly_faster_is_not_taken() -> None:
     tried = searched({"plain": 1.0, "fuse": 1 - FASTER / 2, "enlarge": 0.9})
     assert fastest(tried) == Kernels(enlarge=True)
-    assert [str(one.kernels) for one in tried] == ["plain", "fuse", "enlarge"]  # products come with fuse alone
+    # products are possible only together with fuse
+    assert [str(one.kernels) for one in tried] == ["plain", "fuse", "enlarge"]
 
 
-def test_what_fails_or_finds_something_else_is_not_taken() -> None:
+def test_a_way_that_fails_or_gives_another_result_is_not_taken() -> None:
     tried = searched({"plain": 1.0, "enlarge": 0.5}, fails="fuse")
     assert (tried[1].seconds, tried[1].reason) == (None, "cuDNN error: CUDNN_STATUS_NOT_SUPPORTED")
     assert fastest(tried) == Kernels(enlarge=True)
@@ -179,15 +184,15 @@ def test_what_fails_or_finds_something_else_is_not_taken() -> None:
     assert fastest(nothing) == PLAIN
 
 
-def test_a_probe_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_probe_stops_at_its_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe_module, "SECONDS", -1.0)
     tried = searched({"plain": 1.0})
     assert fastest(tried) == PLAIN
     assert all("not tried" in one.reason for one in tried[1:])
 
 
-def test_a_probe_is_made_once_for_networks_of_a_shape(small: HIHNet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the CPU, as if it were a GPU: every way runs there."""
+def test_a_probe_runs_once_for_networks_of_the_same_shape(small: HIHNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CPU is used in place of a GPU; every way runs on the CPU, too."""
     times = iter([1.0, 0.5, 0.6, 0.4])
     monkeypatch.setattr(probe_module, "gpu_seconds", lambda call: next(times))
     monkeypatch.setattr(probe_module, "FACES", 1)
@@ -206,14 +211,14 @@ def test_a_probe_is_made_once_for_networks_of_a_shape(small: HIHNet, monkeypatch
         ("fuse+enlarge", 0.6),
         ("fuse+products", 0.4),
     ]
-    assert probe(make(PLAIN), make) is tried  # no further time is read
+    assert probe(make(PLAIN), make) is tried  # no further time is measured
 
 
 class Untimed:
-    """A recorder that nothing is recorded by."""
+    """A recorder that no backend uses to record."""
 
 
-def test_only_a_gpu_in_half_precision_is_probed(small: HIHNet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_gpus_in_half_precision_are_probed(small: HIHNet, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*given: Any) -> Any:
         raise AssertionError("probed")
 
@@ -234,9 +239,9 @@ def test_only_a_gpu_in_half_precision_is_probed(small: HIHNet, monkeypatch: pyte
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("kernels", WAYS[1:], ids=str)
 def test_every_way_on_cuda(kernels: Kernels, dtype: torch.dtype) -> None:
-    """By cuDNN and cuBLASLt, the trained network's heatmaps of a batch, and of one face."""
+    """With cuDNN and cuBLASLt, the trained network's heatmaps agree, for a batch and for one face."""
     if kernels.products and not kernels.fuse:
-        pytest.skip("products come with fuse alone")
+        pytest.skip("products need fuse")
     aligner = FaceAligner.from_pretrained("HIH_T", device="cuda", dtype=dtype)
     device = torch.device("cuda")
     crops = torch.randint(256, (64, 256, 256, 3), dtype=torch.uint8, device=device)
@@ -251,7 +256,7 @@ def test_every_way_on_cuda(kernels: Kernels, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.cuda
-def test_the_probe_takes_a_way_that_is_no_slower() -> None:
+def test_the_probe_takes_the_fastest_way() -> None:
     aligner = FaceAligner.from_pretrained("HIH_T", device="cuda", dtype="float16")
     backend = aligner._runtime()
     assert isinstance(backend, CudaBackend)

@@ -1,4 +1,4 @@
-"""Faces of small networks go through a CPU in groups."""
+"""On a CPU, small networks run several faces together, in groups."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hih_align.runtime.backend import Found, Grouped, faces_at_once
 
 
 class Counted(Grouped):
-    """The points of a crop are its first pixel's, and its score is too."""
+    """A runtime whose points and score for a crop are the crop's first pixel."""
 
     name, dtype = "onnxruntime", "float32"
 
@@ -32,7 +32,7 @@ class Counted(Grouped):
     ("count", "group", "expected"),
     [(1, 4, [1]), (4, 4, [4]), (10, 4, [4, 4, 1, 1]), (3, 4, [1, 1, 1]), (3, 1, [1, 1, 1]), (8, 4, [4, 4])],
 )
-def test_groups_and_what_is_left(count: int, group: int, expected: list[int]) -> None:
+def test_groups_and_the_remaining_faces(count: int, group: int, expected: list[int]) -> None:
     crops = np.random.default_rng(0).integers(0, 256, (count, 2, 2, 3), np.uint8)
     backend = Counted(group)
     points, scores = backend(crops)
@@ -41,7 +41,7 @@ def test_groups_and_what_is_left(count: int, group: int, expected: list[int]) ->
     np.testing.assert_array_equal(scores, crops[:, 0, 0, :1])
 
 
-def test_small_networks_take_more_faces_at_once() -> None:
+def test_small_networks_run_several_faces_together() -> None:
     assert {name: faces_at_once(size) for name, size in SIZES.items()} == {
         "HIH_N": 4,
         "HIH_T": 1,
@@ -51,7 +51,7 @@ def test_small_networks_take_more_faces_at_once() -> None:
     assert faces_at_once(Size(1, width=4.0, input_size=512)) == 1
 
 
-def test_neighbours_change_nothing(astronaut: NDArray[np.uint8]) -> None:
+def test_other_faces_in_a_batch_do_not_change_the_points(astronaut: NDArray[np.uint8]) -> None:
     aligner: Any = FaceAligner.from_pretrained("HIH_N/300w", device="cpu")
     boxes = np.array([(177.0, 80, 275, 200)]) + np.arange(5)[:, None] * (2, 1, 2, 1)
     together = aligner.align(astronaut, boxes)

@@ -1,4 +1,4 @@
-"""What the hardware computes in, and what is taken of it."""
+"""The precisions that the hardware supports, and the precision that is chosen."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ F32, BF16, F16 = "float32", "bfloat16", "float16"
 
 @pytest.fixture
 def hardware(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Sets what the CPU has, and which GPU is there."""
+    """A function that simulates a CPU with certain flags, and a GPU."""
 
     def has(*flags: str, machine: str = "x86_64", mkldnn: bool = True, gpu: tuple[int, int] | None = None) -> None:
         monkeypatch.setattr(precision.platform, "machine", lambda: machine)
         monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: mkldnn)
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: "avx512_bf16" in flags, raising=False)
         monkeypatch.setattr(precision, "_cpu_flags", lambda: frozenset(flags))
-        can = "avx512f" in flags or "bf16" in flags  # PyTorch's own answer, which takes emulation for support
+        can = "avx512f" in flags or "bf16" in flags  # the answer of PyTorch, which counts emulation as support
         monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: can, raising=False)
         monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", lambda: can, raising=False)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: gpu)
@@ -40,7 +40,7 @@ def hardware(monkeypatch: pytest.MonkeyPatch) -> Any:
     ("options", "cpu", "training"),
     [
         ({"flags": ("avx2",)}, {F32}, "no"),
-        ({"flags": ("avx2", "avx512f")}, {F32}, "no"),  # emulated: seven times slower than float32
+        ({"flags": ("avx2", "avx512f")}, {F32}, "no"),  # bfloat16 is emulated, which is seven times slower than float32
         ({"flags": ("avx2", "avx512f", "avx512_bf16")}, {F32, BF16}, "bf16"),
         ({"flags": ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "avx512_fp16")}, {F32, BF16, F16}, "bf16"),
         ({"flags": ("avx512f", "avx512_bf16"), "mkldnn": False}, {F32}, "no"),
@@ -58,7 +58,7 @@ def test_cpus(hardware: Any, options: dict[str, Any], cpu: set[str], training: s
     # OpenVINO has its own kernels
     own = BF16 if "avx512_bf16" in flags or BF16 in cpu else F32
     assert placement.choose_dtype("auto", CPU, "openvino") == own
-    assert placement.choose_dtype("auto", CPU, "onnxruntime") is None  # which has but one
+    assert placement.choose_dtype("auto", CPU, "onnxruntime") is None  # this runtime has only one precision
 
 
 @pytest.mark.parametrize(
@@ -78,17 +78,17 @@ def test_gpus(hardware: Any, gpu: tuple[int, int], native: set[str], training: s
     assert placement.choose_dtype("auto", CUDA, "torch") == inference
 
 
-def test_without_linux_pytorch_is_asked(hardware: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outside_linux_pytorch_is_asked(hardware: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for flags, expected in ((("avx512f", "avx512_bf16"), BF16), (("avx512f",), F32)):
         hardware(*flags)
         monkeypatch.setattr(precision, "_cpu_flags", frozenset)
         assert fastest_dtype(CPU, [BF16]) == expected
-        monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")  # PyTorch 2.4: nobody knows
+        monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")  # in PyTorch 2.4 there is no answer
         assert fastest_dtype(CPU, [BF16]) == F32
 
 
 def test_this_machine() -> None:
-    """What the kernel says of the CPU, without the detection's own helpers."""
+    """The flags that the Linux kernel reports, read here without the package's helper functions."""
     path = Path("/proc/cpuinfo")
     words = set(path.read_text().split()) if path.is_file() else set()
     if "avx2" not in words:
@@ -97,7 +97,7 @@ def test_this_machine() -> None:
     assert (F16 in native_dtypes(CPU)) == ("avx512_fp16" in words)
 
 
-def test_a_precision_asked_for_by_name_is_taken_and_warned_of(hardware: Any) -> None:
+def test_a_named_precision_is_taken_with_a_warning_if_it_is_emulated(hardware: Any) -> None:
     hardware("avx2", "avx512f")
     with pytest.warns(RuntimeWarning, match=r"precision is 'bf16': this CPU has no .*bfloat16, .* take 'auto' or 'no'"):
         assert autocast_precision("bf16", CPU) == "bf16"
@@ -114,7 +114,7 @@ def test_a_precision_asked_for_by_name_is_taken_and_warned_of(hardware: Any) -> 
 
 
 @pytest.mark.parametrize("backend", ["torch", "openvino"])
-def test_an_aligner_says_that_its_precision_is_emulated(
+def test_an_aligner_warns_if_its_precision_is_emulated(
     hardware: Any, backend: str, astronaut: NDArray[np.uint8], astronaut_box: tuple[float, ...]
 ) -> None:
     if backend != "torch":
@@ -132,4 +132,4 @@ def test_an_aligner_says_that_its_precision_is_emulated(
             FaceAligner.from_pretrained("HIH_N/300w", device="cpu", dtype="auto", backend=backend).dtype
             is torch.float32
         )
-        half.align(astronaut, astronaut_box, refine=0)  # said once, not at every call
+        half.align(astronaut, astronaut_box, refine=0)  # the warning comes once, not at each call

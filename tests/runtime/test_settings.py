@@ -1,4 +1,4 @@
-"""Settings of the process, threads, damaged weights, changed networks: nothing of it reaches points."""
+"""Global settings, threads, damaged weights and changed networks: none of them makes points wrong."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_settings_of_the_process_do_not_leak_in(w300: FaceAligner, astronaut: Array, setting: str) -> None:
+def test_global_settings_do_not_change_points(w300: FaceAligner, astronaut: Array, setting: str) -> None:
     expected = w300.align(astronaut, BOX)
     maps = w300.heatmaps(astronaut, BOX)
     with SETTINGS[setting]():  # type: ignore[attr-defined]
@@ -85,7 +85,7 @@ def test_settings_of_the_process_do_not_leak_in(w300: FaceAligner, astronaut: Ar
     assert not any(p.is_inference() for p in loaded.network.parameters())
 
 
-def test_loading_takes_no_random_numbers() -> None:
+def test_loading_does_not_use_the_random_generator() -> None:
     before = torch.get_rng_state()
     FaceAligner.from_pretrained("HIH_N/300w", device="cpu")
     assert torch.equal(torch.get_rng_state(), before)
@@ -108,7 +108,7 @@ def test_three_threads_load_a_runtime(runtime: str) -> None:
     def load() -> None:
         try:
             FaceAligner.from_pretrained("HIH_N/300w", device="cpu", backend=runtime)
-        except BaseException as error:  # pytest would not see it
+        except BaseException as error:  # an exception in a thread would not reach pytest
             failed.append(error)
 
     threads = [threading.Thread(target=load) for _ in range(3)]
@@ -119,7 +119,7 @@ def test_three_threads_load_a_runtime(runtime: str) -> None:
     assert failed == []
 
 
-def test_conversion_leaves_output_and_loggers_of_others_alone(w300: FaceAligner, monkeypatch: Any) -> None:
+def test_conversion_does_not_change_output_and_loggers_of_others(w300: FaceAligner, monkeypatch: Any) -> None:
     pytest.importorskip("onnxruntime")
     from hih_align.runtime.convert import to_onnx
 
@@ -170,7 +170,7 @@ def test_weights_that_are_not_finite(own: FaceAligner, tmp_path: Path, value: fl
 # changed networks
 
 
-def test_a_replaced_submodule_is_noticed(own: FaceAligner, astronaut: Array) -> None:
+def test_a_replaced_submodule_is_used(own: FaceAligner, astronaut: Array) -> None:
     before = own.align(astronaut, BOX).points
     head = HIHNet(68, *SIZES["HIH_N"]).decimal_head.eval()
     own.network.decimal_head = head
@@ -179,7 +179,7 @@ def test_a_replaced_submodule_is_noticed(own: FaceAligner, astronaut: Array) -> 
     np.testing.assert_array_equal(own.align(astronaut, BOX).points, fresh)
 
 
-def test_refresh_after_a_write_that_is_not_counted(own: FaceAligner, astronaut: Array) -> None:
+def test_refresh_after_a_change_that_pytorch_does_not_count(own: FaceAligner, astronaut: Array) -> None:
     before = own.align(astronaut, BOX).points
     for parameter in own.network.decimal_head.parameters():
         parameter.data.copy_(parameter.data * 0.7)
@@ -217,8 +217,11 @@ def test_names_without_wrappers() -> None:
     assert plain_name("trunk.my_module.weight") == "trunk.my_module.weight"
 
 
-def test_a_watch_is_much_cheaper_than_a_walk(own: FaceAligner) -> None:
-    """Side by side, the fastest of some: it is asked before every call."""
+def test_a_watch_is_much_faster_than_reading_all_tensors(own: FaceAligner) -> None:
+    """The watch runs before each call, so it must be fast.
+
+    Both are timed in the same test, the fastest of several runs.
+    """
     import timeit
 
     watch = Watch(own.network)
@@ -236,7 +239,7 @@ def test_a_watch_is_much_cheaper_than_a_walk(own: FaceAligner) -> None:
     assert times[0] < times[1] / 2
 
 
-def test_heatmaps_of_another_runtime_fold_once(astronaut: Array, monkeypatch: Any) -> None:
+def test_heatmaps_in_another_runtime_fold_the_network_once(astronaut: Array, monkeypatch: Any) -> None:
     pytest.importorskip("onnxruntime")
     aligner = FaceAligner.from_pretrained("HIH_N/300w", device="cpu", backend="onnxruntime")
     made: list[int] = []

@@ -1,4 +1,4 @@
-"""Signals reach Python, whatever a runtime does with the stack on which they are handled."""
+"""Signals reach Python, although a runtime changes the stack on which signals are handled."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCRIPT = """
 import gc, signal, sys, threading
 from hih_align import FaceAligner
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore the signal
 first, second = (FaceAligner.from_pretrained(sys.argv[2], device="cpu", backend=sys.argv[1]) for _ in range(2))
 del first
 gc.collect()
@@ -33,8 +33,8 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
-def test_ctrl_c_reaches_python_after_aligners_have_gone(backend: str, converted_nano: Callable[[str], str]) -> None:
-    """OpenVINO's plugin unmaps the signal stack that it gave to a thread: see `hih_align.runtime.openvino.core`."""
+def test_ctrl_c_reaches_python_after_aligners_were_deleted(backend: str, converted_nano: Callable[[str], str]) -> None:
+    """OpenVINO's plugin gives a thread a signal stack and unmaps it; see `hih_align.runtime.openvino.core`."""
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, backend, converted_nano(backend)],
         env=os.environ | {"PYTHONPATH": str(Path(hih_align.__file__).parents[1])},

@@ -1,4 +1,4 @@
-"""An exported folder runs without PyTorch being imported, and finds what PyTorch finds."""
+"""An exported folder runs without importing PyTorch, and gives the results of PyTorch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hih_align.runtime import threads
 
 BOX = (177.0, 80, 275, 200)
 
-#: Everything that an aligner does with an exported folder, in one process; its last line is what it found.
+#: Each use of an aligner with an exported folder, in one process. The last printed line has the results.
 SCRIPT = """
 import json, pickle, sys
 import hih_align
@@ -55,7 +55,7 @@ else:
     raise AssertionError("heatmaps without a network")
 alone("the rest")
 print(json.dumps({name: [face.points.tolist(), face.scores.tolist()] for name, face in found.items()}))
-assert aligner.dtype is __import__("torch").float32  # asked for, it is torch's own
+assert aligner.dtype is __import__("torch").float32  # reading dtype imports PyTorch, because it is a torch.dtype
 """
 
 
@@ -75,7 +75,7 @@ def test_an_exported_folder_runs_without_torch(
     backend: str,
 ) -> None:
     pytest.importorskip(backend)
-    monkeypatch.setenv("HIH_ALIGN_WEIGHTS", str(shared / "weights"))  # the detector's
+    monkeypatch.setenv("HIH_ALIGN_WEIGHTS", str(shared / "weights"))  # for the detector's file
     monkeypatch.setenv("PYTHONPATH", str(Path(hih_align.__file__).parents[1]))
     monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "benchmarks"))
     memory = importlib.import_module("memory")
@@ -106,13 +106,14 @@ def test_an_exported_folder_runs_without_torch(
     assert first["peak_mb"] < 200
     for name, face in expected.items():
         points, scores = found[name]
-        # a second pass is of another crop: its pixels are whole numbers, and a millionth may round one up
+        # the second pass uses another crop, whose pixels are integers: a difference of 1e-6 can change a pixel by one
+        # level
         within = 1e-3 if name in ("one pass", "found", "among others") else 5e-3
         np.testing.assert_allclose(points, face.points, atol=within, rtol=0, err_msg=name)
         np.testing.assert_allclose(scores, face.scores, atol=1e-4, rtol=0, err_msg=name)
 
 
-def test_threads_are_as_many_as_the_program_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_threads_is_the_one_that_the_program_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     assert threads.thread_count() == torch.get_num_threads()
@@ -122,7 +123,7 @@ def test_threads_are_as_many_as_the_program_was_told(monkeypatch: pytest.MonkeyP
         assert threads.thread_count() == expected
 
 
-def test_two_threads_of_a_core_count_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_two_threads_of_one_core_count_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for cpu, siblings in enumerate(("0,2", "1,3", "0,2", "1,3")):
         (tmp_path / str(cpu)).write_text(siblings + "\n")
     monkeypatch.setattr(threads, "_SIBLINGS", str(tmp_path / "{}"))
