@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     import openvino
     from onnx import ModelProto
 
-# a warning of torch's exporter to torch itself
+# PyTorch's exporter causes this warning by its own code
 warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
-# torch's tracer warns of shapes that it takes for constants; here they are constants
+# PyTorch's tracer warns that it treats shapes as constants, but here they are constants
 warnings.filterwarnings("ignore", category=torch.jit.TracerWarning, module=r"hih_align\.")  # type: ignore[attr-defined]
 
 
@@ -36,7 +36,7 @@ def to_onnx(model: InferenceNet) -> ModelProto:
             program(model), input_names=[INPUT], output_names=list(OUTPUTS), dynamo=True, optimize=True, verbose=False
         )
     if exported is None:
-        raise RuntimeError("torch.onnx.export gave nothing")
+        raise RuntimeError("torch.onnx.export returned None")
     return exported.model_proto
 
 

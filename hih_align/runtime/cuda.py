@@ -1,7 +1,7 @@
-"""PyTorch on a CUDA GPU: crops are made there, and the network is replayed as CUDA graphs.
+"""PyTorch on a CUDA GPU. The GPU cuts out the crops, and the network is replayed as CUDA graphs.
 
-A batch of few faces is over sooner than its kernels can be launched one by one; a graph launches them all at once.
-Nothing waits for the GPU until the points are read.
+For few faces, launching the kernels one by one takes longer than running them. A CUDA graph launches all of them at
+once. The CPU waits for the GPU only when it reads the points.
 """
 
 from __future__ import annotations
@@ -29,32 +29,34 @@ from .probe import TOLERANCE, fastest, probe
 from .pytorch import TorchBackend, on_device
 from .transfer import upload
 
-#: Batches that graphs are captured for. Others are filled up to the next, or cut into several of the largest.
+#: Batch sizes of the graphs. Another batch is padded to the next size, or split into batches of the largest size.
 GRAPH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 
-#: Runs before a capture: libraries choose their kernels and fetch their workspaces, which a graph cannot hold.
+#: Number of runs before a capture. In these runs libraries choose kernels and allocate workspaces, which cannot be
+#: captured.
 WARM_UP = 3
 
-_capturing = threading.Lock()  # one capture at a time in the process: CUDA's rule
+_capturing = threading.Lock()  # CUDA allows one capture at a time in a process
 
 
 class Recorder(Protocol):
-    """What `CudaGraphs` needs of a GPU."""
+    """The operations of a GPU that `CudaGraphs` needs."""
 
     def aside(self) -> AbstractContextManager[None]:
-        """Run what is inside after all that the caller has launched, and before all that it will launch."""
+        """Run the kernels of the block after all earlier kernels of the caller, and before all its later kernels."""
         ...
 
     def record(self, function: Callable[[Tensor], Tensor], pixels: Tensor) -> Callable[[], Tensor]:
-        """``function(pixels)`` to be done again and again, with whatever ``pixels`` then holds; inside `aside`.
+        """Record ``function(pixels)``. To be called inside `aside`.
 
-        What the result returns is overwritten by the next call, also by one of another record.
+        Each call of the returned function runs ``function`` on the current content of ``pixels``. The next call of this
+        or of another recorded function overwrites the tensor that it returned.
         """
         ...
 
 
 class GraphRecorder:
-    """See `Recorder`. Its graphs share their memory, so they run one after the other, on a stream of its own."""
+    """See `Recorder`. The graphs of a recorder share memory, so they run one after the other on its own stream."""
 
     def __init__(self, device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's stubs
@@ -75,7 +77,7 @@ class GraphRecorder:
             for _ in range(WARM_UP):
                 function(pixels)
             graph = torch.cuda.CUDAGraph()
-            # other threads may fetch memory meanwhile
+            # with "thread_local", other threads may allocate memory during the capture
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
                 found = function(pixels)
 
@@ -87,15 +89,16 @@ class GraphRecorder:
 
 
 class CudaGraphs:
-    """A function of a batch, replayed as a graph of a fixed batch size; thread-safe.
+    """Replays a function of a batch as graphs of fixed batch sizes. Thread-safe.
 
-    A graph is captured when its size is first needed. Where that fails (an old driver, too little memory), a warning
-    says so, and from then on the function is called.
+    A graph is captured when its size is first needed. If the capture fails (an old driver, too little memory), a
+    warning says so, and from then on the function is called without graphs.
 
     Args:
-        function: (B, ...) to (B, ...), without a wait for the device; its rows do not depend on each other.
-        recorder: of the device that it runs on.
-        lock: held while a graph runs; functions that share a recorder share it.
+        function: maps (B, ...) to (B, ...). It must not wait for the device, and its rows must not depend on each
+            other.
+        recorder: the recorder of the device.
+        lock: held while a graph runs. Functions that share a recorder must share the lock.
     """
 
     def __init__(
@@ -105,7 +108,7 @@ class CudaGraphs:
         self._recorder = recorder
         self._graphs: dict[int, tuple[Tensor, Callable[[], Tensor]]] = {}
         self._usable = True
-        self._lock = lock or threading.Lock()  # they share their memory
+        self._lock = lock or threading.Lock()  # graphs share memory
 
     def __call__(self, batch: Tensor) -> Tensor:
         """``function(batch)``, in parts of at most the largest of `GRAPH_SIZES`."""
@@ -118,11 +121,11 @@ class CudaGraphs:
             if self._usable:
                 try:
                     return self._replay(part)
-                except Exception as error:  # whatever it is: without graphs it either works, or says what is wrong
+                except Exception as error:  # any error: without graphs the function works, or raises a clear error
                     self._usable = False
                     self._graphs.clear()
                     warnings.warn(
-                        f"CUDA graphs cannot be used here, so faces are aligned without them, more slowly: {error}",
+                        f"CUDA graphs cannot be used here, so aligning is slower: {error}",
                         RuntimeWarning,
                         stacklevel=2,
                     )
@@ -135,9 +138,9 @@ class CudaGraphs:
                 pixels = part.new_zeros(size, *part.shape[1:])
                 self._graphs[size] = pixels, self._recorder.record(self._function, pixels)
             pixels, replay = self._graphs[size]
-            pixels[: len(part)].copy_(part)  # what is in the other rows does not matter
+            pixels[: len(part)].copy_(part)  # the content of the other rows does not matter
             found = replay()[: len(part)].clone()
-        if found.is_cuda:  # made on the recorder's stream, and used on the caller's
+        if found.is_cuda:  # created on the recorder's stream, but used on the caller's stream
             found.record_stream(torch.cuda.current_stream(found.device))
         return found
 
@@ -147,9 +150,9 @@ class CudaBackend(TorchBackend):
 
     Args:
         network, config, device, dtype: as in `make`.
-        recorder: None is the device's own.
-        kernels: how the network is run; None: on a GPU in half precision the fastest way, which is measured once in a
-            process (`probe`), else the plain one.
+        recorder: records graphs. None: a `GraphRecorder` of the device.
+        kernels: the implementation of the network. None: on a GPU in half precision the fastest one, which is measured
+            once per process (`probe`); else the plain one.
     """
 
     def __init__(
@@ -162,7 +165,7 @@ class CudaBackend(TorchBackend):
         kernels: Kernels | None = None,
     ) -> None:
         super().__init__(network, config, device, dtype)
-        self._device = self._model.get_buffer("scale").device  # with its number
+        self._device = self._model.get_buffer("scale").device  # with the number of the GPU
 
         def model(kernels: Kernels) -> InferenceNet:
             return on_device(InferenceNet(network, config, dtype, kernels), self._device)
@@ -183,7 +186,7 @@ class CudaBackend(TorchBackend):
             return self._read(self._graphs(upload(crops, self._device)))
 
     def align(self, photographs: Sequence[Photograph], transforms: Sequence[Crop], mirror: bool = False) -> Found:
-        """See `Backend`; the faces are cut out on the device."""
+        """See `Backend`. The device cuts out the faces."""
         with torch.inference_mode(), plain_torch(self._device.type):
             if len(transforms) == 1 and not mirror:
                 row = packed(photographs[0], transforms[0], self._device)
@@ -195,5 +198,5 @@ class CudaBackend(TorchBackend):
             return self._read(self._graphs(crops))
 
     def _find_packed(self, rows: Tensor) -> Tensor:
-        """As `_find`, of rows of `packed`: cutting the face out is a part of the graph."""
+        """As `_find`, for rows of `packed`. So cutting out the face is a part of the graph."""
         return self._find(unpacked(rows, self._model.network.input_size))

@@ -1,7 +1,7 @@
-"""`crops.warp` on the device where the network runs: photographs are sent there, and faces cut out of them there.
+"""`crops.warp` on the device of the network: photographs are sent to the device, and faces are cut out there.
 
-The same pixels to 1 or 2 grey levels, turned crops as well. Nothing here waits for the device: numbers are
-computed on the CPU and sent through pinned memory, and nothing is read back.
+The pixels differ from those of `crops.warp` by at most 1 or 2 grey levels, also for rotated crops. The CPU never waits
+for the device: it computes coordinates, sends them through pinned memory, and reads nothing back.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from ..crops import REDUCE_ABOVE, Crop
 from .backend import Photograph
 from .transfer import send, staging, upload
 
-#: Faces that are cut out together: what they need meanwhile is 2 MB each.
+#: Largest number of faces that are cut out together. Each needs 2 MB of temporary memory.
 TOGETHER = 64
 
-#: Side of the window of a photograph that a face is sent with, see `packed`: a face that is not reduced, upright or
-#: turned by 10 degrees, is read out of less.
+#: Side in pixels of the window of a photograph that is sent for one face, see `packed`. It is large enough for a face
+#: that is not reduced, upright or rotated by 10 degrees.
 WINDOW = 448
 
 
 def sent(photograph: Photograph, device: torch.device) -> Tensor:
-    """(H, W, 3) uint8 on ``device``, kept there by a photograph that `stays`."""
+    """(H, W, 3) uint8 on ``device``. A photograph that `stays` keeps this tensor."""
     if photograph.sent is not None and photograph.sent.device == device:
         return photograph.sent
     tensor = upload(photograph.pixels, device)
@@ -36,12 +36,12 @@ def sent(photograph: Photograph, device: torch.device) -> Tensor:
 
 
 def warp(photographs: Sequence[Photograph], transforms: Sequence[Crop], device: torch.device) -> Tensor:
-    """Crops of B faces, black outside their photographs.
+    """Crops of B faces. They are black outside their photographs.
 
     Args:
-        photographs: of each face. Neighbours that share one are cut out together.
-        transforms: of each face; all of one ``size``.
-        device: where the crops are made.
+        photographs: the photograph of each face. Consecutive faces of the same photograph are cut out together.
+        transforms: the crop of each face. All have the same ``size``.
+        device: the device that cuts out the crops.
 
     Returns:
         (B, size, size, 3) uint8 on ``device``.
@@ -50,7 +50,7 @@ def warp(photographs: Sequence[Photograph], transforms: Sequence[Crop], device: 
     plan = _Plan(photographs, transforms)
     crops = torch.empty(len(transforms), size, size, 3, dtype=torch.uint8, device=device)
     grids = upload(plan.grids, device)
-    whole: Tensor | None = None  # one photograph at a time
+    whole: Tensor | None = None  # on the device there is one whole photograph at a time
     for first, last in plan.groups():
         photograph = photographs[first]
         if first and photographs[first - 1] is not photograph:
@@ -70,14 +70,15 @@ def warp(photographs: Sequence[Photograph], transforms: Sequence[Crop], device: 
 
 
 def packed(photograph: Photograph, transform: Crop, device: torch.device) -> Tensor | None:
-    """All that a face's crop is made of in one row of bytes, whose length depends on the crop's size alone.
+    """All data for the crop of one face, in one row of bytes. Its length depends only on the size of the crop.
 
-    So a face takes one transfer, and what is done with it afterwards is the same every time: a graph can hold it.
+    Therefore a face needs only one transfer, and the operations after it are always the same, so that a graph can hold
+    them.
 
     Returns:
-        (1, N) uint8 on ``device``, which `unpacked` reads: places first, then a window of `WINDOW` pixels a side,
-        filled as far as the face reaches. None for a face that is reduced first, or reaches beyond the photograph or a
-        window.
+        (1, N) uint8 on ``device``, for `unpacked`. It holds the sampling coordinates, and then a window of `WINDOW` x
+        `WINDOW` pixels, which is filled as far as the face needs. None if the face must be reduced first, or reaches
+        beyond the photograph or the window.
     """
     plan = _Plan([photograph], [transform], WINDOW)
     low, high = plan.low[0], plan.high[0]
@@ -94,7 +95,7 @@ def packed(photograph: Photograph, transform: Crop, device: torch.device) -> Ten
 
 
 def unpacked(rows: Tensor, size: int) -> Tensor:
-    """(B, N) uint8 rows of `packed` -> (B, size, size, 3) uint8 crops: the pixels that `warp` gives."""
+    """(B, N) uint8 rows of `packed` -> (B, size, size, 3) uint8 crops, with the same pixels as those of `warp`."""
     split = rows.shape[1] - 3 * WINDOW**2
     grids = rows[:, :split].contiguous().view(torch.float32).view(-1, 2, size, 2)
     source = rows[:, split:].view(-1, WINDOW, WINDOW, 3).permute(0, 3, 1, 2).float()
@@ -102,13 +103,13 @@ def unpacked(rows: Tensor, size: int) -> Tensor:
 
 
 def _cut(part: Tensor, small: list[int] | None, grids: Tensor, crops: Tensor) -> None:
-    """Faces of a part of a photograph into ``crops``; the part is first reduced to the size ``small``."""
+    """Cut faces out of a part of a photograph, and write them to ``crops``. The part is first reduced to ``small``."""
     source = part.permute(2, 0, 1).float() if small is None else _reduce(part, *small)
     crops.copy_(_sampled(source.expand(len(grids), -1, -1, -1), grids))
 
 
 def _sampled(sources: Tensor, grids: Tensor) -> Tensor:
-    """(B, 3, h, w) and (B, 2, size, 2) -> (B, size, size, 3) float32 of whole numbers."""
+    """Sample pixels (B, 3, h, w) at coordinates (B, 2, size, 2) -> (B, size, size, 3) float32, whole numbers."""
     along, across = grids.unbind(1)
     grid = along[:, None] + across[:, :, None]
     # align_corners=False: -1 and 1 are the outer edges of the first and the last pixel
@@ -116,19 +117,20 @@ def _sampled(sources: Tensor, grids: Tensor) -> Tensor:
 
 
 class _Plan:
-    """Where each face's pixels come from, worked out for B faces at once, as `crops.warp` does for one.
+    """The places of the pixels of B faces in their photographs. `crops.warp` computes the same for one face.
 
     Args:
         photographs, transforms: as in `warp`.
-        room: side of the square whose first rows and columns a part takes; None: a part is no larger than itself.
+        room: side of the square window that holds a part of a photograph in its first rows and columns. None: there is
+            no window, and coordinates are relative to the part.
 
     Attributes:
-        reduced: (B,) bool: those that are reduced by area averaging first.
-        inside: (B,) bool: those that do not reach beyond the photograph.
-        low, high: (B, 2) x, y: the part of the photograph that is read; faces of a group share it.
-        small: (B, 2) width, height of that part when it is reduced.
-        grids: (B, 2, size, 2) float32: pixel (row, column) is looked up in its part at ``grids[:, 0, column] +
-            grids[:, 1, row]``, x and y from -1 to 1.
+        reduced: (B,) bool, whether the part of the photograph is first reduced by area averaging.
+        inside: (B,) bool, whether the part lies inside the photograph.
+        low, high: (B, 2) x, y, the part of the photograph that is read. Faces of a group share it.
+        small: (B, 2) width and height of the part after it is reduced.
+        grids: (B, 2, size, 2) float32. The crop pixel (row, column) is sampled at ``grids[:, 0, column] + grids[:, 1,
+            row]``, x and y from -1 to 1 over the part or window.
     """
 
     def __init__(self, photographs: Sequence[Photograph], transforms: Sequence[Crop], room: int | None = None) -> None:
@@ -157,13 +159,13 @@ class _Plan:
                 self.high[first:last] = self.high[first:last][seen].max(0)
         count = np.maximum(self.high - self.low, 1)
         self.small = np.maximum(np.round(count / shrink), 1).astype(np.int64)
-        # of the part, whether reduced or not: both have their outer edges at the same places
+        # relative coordinates are the same for the part and for the reduced part, because their outer edges coincide
         per_pixel = 2 / (count[:, None] if room is None else np.full((1, 1, 1), room))
         edges = (along - self.low[:, None] + 0.5) * per_pixel - 1
         self.grids = np.stack((edges, across * per_pixel), 1).astype(np.float32)
 
     def groups(self) -> Iterator[tuple[int, int]]:
-        """First and last + 1 of the faces that are cut out together."""
+        """Yield the first and last + 1 index of each group of faces that are cut out together."""
         first, count = 0, len(self._photographs)
         for last in range(1, count + 1):
             if (
@@ -178,14 +180,14 @@ class _Plan:
 
 
 def _reduce(part: Tensor, width: int, height: int) -> Tensor:
-    """(H, W, 3) uint8 -> (3, height, width) float32 of whole numbers: OpenCV's ``INTER_AREA``."""
+    """(H, W, 3) uint8 -> (3, height, width) float32, whole numbers. It computes what ``cv2.INTER_AREA`` does."""
     rows = _shares(part.shape[0], height, part.device) @ part.float().flatten(1)
     columns = rows.view(height, -1, 3).transpose(1, 2) @ _shares(part.shape[1], width, part.device).T
     return columns.round_().transpose(0, 1)
 
 
 def _shares(count: int, fewer: int, device: torch.device) -> Tensor:
-    """(fewer, count): how much of each pixel is in the mean that replaces it."""
+    """(fewer, count) weights of ``count`` pixels in the means of ``fewer`` pixels (area averaging)."""
     edges = torch.arange(fewer + 1, device=device, dtype=torch.float32) * (count / fewer)
-    covered = (edges[:, None] - torch.arange(count, device=device)).clamp_(0, 1)  # by all means up to an edge
+    covered = (edges[:, None] - torch.arange(count, device=device)).clamp_(0, 1)  # share of each pixel before an edge
     return covered.diff(dim=0).mul_(fewer / count)

@@ -1,12 +1,14 @@
-"""Runtimes in a forked child process. PyTorch is not imported here: where it was not before a fork, it needs nothing.
+"""Runtimes in a forked child process.
 
-PyTorch spreads an operation over the cores with OpenMP. OpenMP keeps a team of threads for each thread that calls it. A
-fork copies the calling thread, but not its team: in the child, that thread would wait without end for a team that does
-not exist. An operation on one core needs no team, and a new thread in the child gets a new team.
+PyTorch uses several cores by OpenMP. OpenMP keeps a team of threads for each thread that calls it. A fork copies the
+calling thread, but not its team. In the child, this thread would wait forever for a team that does not exist. An
+operation on one core needs no team, and a new thread in the child gets a new team. PyTorch is not imported here: if it
+was not imported before the fork, nothing must be done.
 
-Other runtimes keep threads of their own. What owns such threads waits for them when it is destroyed: in the child
-without end, for there they do not exist. So a child does not destroy what its parent made, see `spare`. Of ONNX Runtime
-this is not all: it destroys threads in an exit handler of C, so a child must leave by ``os._exit``.
+Other runtimes have threads of their own. An object that owns such threads waits for them when it is destroyed. In a
+child these threads do not exist, so it would wait forever. Therefore a child does not destroy the objects of its
+parent, see `spare`. For ONNX Runtime this is not sufficient, because it destroys threads in an exit handler of C. A
+child of a process that used ONNX Runtime must end by ``os._exit``.
 """
 
 from __future__ import annotations
@@ -30,10 +32,10 @@ _spared: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def prepare() -> None:
-    """Let PyTorch compute in processes that are forked from this one, with one thread there.
+    """Make PyTorch work in processes that are forked from this one. A child uses one thread.
 
-    A child that calls ``torch.set_num_threads`` gets that many threads for what it does by `run`. Does nothing on
-    systems without fork, or when called again.
+    If a child calls ``torch.set_num_threads``, `run` uses this number of threads. `prepare` does nothing on systems
+    without fork, or when it is called again.
     """
     global _prepared
     with _lock:
@@ -43,7 +45,7 @@ def prepare() -> None:
 
 
 def spare(owner: object) -> None:
-    """Never destroy an object that owns threads in processes that are forked from this one."""
+    """Register an object that owns threads. Processes that are forked from this one never destroy it."""
     _spared.add(owner)
     prepare()
 
@@ -60,18 +62,18 @@ def _in_child() -> None:
 
 
 def immortal(thing: object) -> None:
-    """Keep an object until the process is gone: the interpreter does not destroy it at its end, either."""
+    """Never destroy an object, not even at the end of the interpreter."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
 def run(function: Callable[..., T], *arguments: Any) -> T:
-    """``function(*arguments)``, by a thread that may use as many cores as ``torch.get_num_threads()`` says.
+    """Call ``function(*arguments)`` in a thread that can use ``torch.get_num_threads()`` cores.
 
-    That is the calling thread, except in a forked child that has set more than one thread: there the thread that the
-    fork copied hands the call to a new one.
+    This is the calling thread, with one exception. In a forked child that has set more than one thread, the main thread
+    passes the call to a new thread, because the main thread is the copied one.
     """
     threads = sys.modules["torch"].get_num_threads() if _forked else 1
-    if threads == 1 or threading.current_thread() is not threading.main_thread():  # after a fork, main is the copy
+    if threads == 1 or threading.current_thread() is not threading.main_thread():  # only main is a copied thread
         return function(*arguments)
     return _helper().submit(_with_threads, threads, function, arguments).result()
 

@@ -1,8 +1,8 @@
-"""The network with fewer and larger steps, for a GPU: each convolution with its bias, addition and ReLU in one call.
+"""An implementation of the network for GPUs: each convolution with its bias, addition and ReLU is one call.
 
-Between convolutions a GPU does little but read and write memory, and this leaves most of that out. The layers, their
-order and their weights are those of `method.network`, whose file stays plain: this is what `inference.folded` makes of
-it, run in another way. Which of the ways is fastest is measured where it runs, see `probe`.
+The operations between convolutions take a GPU most of their time to read and write memory. Fused calls avoid most of
+this memory traffic. The layers, their order and their weights are those of `method.network` after
+`inference.folded`. `probe` measures on the GPU which implementation is the fastest.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from torch import Tensor, nn
 
 from ..method.network import DownBlock, HIHNet, Hourglass, Level, Residual, Stack, Unit
 
-#: Channels of half precision that a GPU's matrix units take at a time.
+#: The matrix units of a GPU need numbers of channels that are multiples of this, in half precision.
 CHANNELS = 8
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """In which ways a network is run; all False is the plain one.
+    """The options of an implementation of the network. With all options False it is the plain one.
 
     Attributes:
-        fuse: convolution, bias, addition and ReLU in one call of cuDNN's; channel counts are padded to `CHANNELS`.
-        enlarge: enlarging and the addition after it as matrix products, the second of which adds.
-        products: with ``fuse``, 1x1 convolutions with ReLU as matrix products by cuBLASLt.
+        fuse: convolution, bias, addition and ReLU are one call of cuDNN. Numbers of channels are padded to multiples of
+            `CHANNELS`.
+        enlarge: bilinear enlarging is two matrix products. The second product includes the addition of the skip branch.
+        products: with ``fuse``, 1x1 convolutions with ReLU are matrix products by cuBLASLt.
     """
 
     fuse: bool = False
@@ -44,7 +45,7 @@ PLAIN = Kernels()
 
 
 class Calls(NamedTuple):
-    """The two calls of cuDNN's, or what computes the same."""
+    """The two fused calls of cuDNN, or functions that compute the same."""
 
     conv_relu: Callable[..., Tensor]
     conv_add_relu: Callable[..., Tensor]
@@ -73,20 +74,20 @@ def _conv_add_relu(
     return F.conv2d(x, weight, bias, stride, padding, dilation, groups).add_(z, alpha=alpha).relu_()
 
 
-#: What runs where there is no cuDNN.
+#: The calls on devices without cuDNN.
 REFERENCE = Calls(_conv_relu, _conv_add_relu)
 CUDNN = Calls(torch.cudnn_convolution_relu, torch.cudnn_convolution_add_relu)
 
 
 class FusedNet(nn.Module):
-    """What `HIHNet.predict` computes.
+    """Computes what `HIHNet.predict` computes.
 
     Args:
-        network: `inference.folded`; copied.
-        kernels: how it is run.
+        network: the result of `inference.folded`. It is copied.
+        kernels: the options of the implementation.
 
     Attributes:
-        input_size: of the network.
+        input_size: the input size of the network in pixels.
     """
 
     def __init__(self, network: HIHNet, kernels: Kernels) -> None:
@@ -99,7 +100,7 @@ class FusedNet(nn.Module):
         self.trunk, self.decimal_head = network.trunk, network.decimal_head
         sides = [network.input_size // 8 >> level for level in range(_depth(network))] if kernels.enlarge else []
         for side in sides:
-            # the matrix by which a row of ``side`` pixels is enlarged to twice as many
+            # the matrix that enlarges a row of ``side`` pixels to 2 * ``side`` pixels
             rows = F.interpolate(torch.eye(side)[None], scale_factor=2.0, mode="linear", align_corners=True)[0].T
             self.register_buffer(f"enlarge_{side}", rows.contiguous())
         self.requires_grad_(False).eval()
@@ -178,12 +179,12 @@ class FusedNet(nn.Module):
         return _conv(x, shortcut.conv) if isinstance(shortcut, Unit) else x
 
     def _enlarged(self, x: Tensor, skip: Tensor) -> Tensor:
-        """``skip`` (B, C, 2h, 2w) plus ``x`` (B, C, h, w), enlarged."""
+        """Enlarge ``x`` (B, C, h, w) by a factor of 2 and add ``skip`` (B, C, 2h, 2w)."""
         if not self.kernels.enlarge:
             return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=True).add_(skip)
         count, channels, height, width = x.shape
         down, across = self.get_buffer(f"enlarge_{height}"), self.get_buffer(f"enlarge_{width}")
-        # with channels last, a row of pixels is one long row of numbers: first the rows are mixed, then the pixels
+        # with channels_last, a row of pixels is a contiguous vector: first enlarge the height, then the width
         rows = x.permute(0, 2, 3, 1).reshape(count, height, width * channels)
         tall = torch.bmm(down.expand(count, -1, -1), rows).view(count * 2 * height, width, channels)
         beside = skip.permute(0, 2, 3, 1).reshape(count * 2 * height, 2 * width, channels)
@@ -208,7 +209,7 @@ def _depth(network: HIHNet) -> int:
 
 
 def _merge_shortcut_biases(network: HIHNet) -> None:
-    """What a shortcut adds to every pixel is added by the convolution beside it."""
+    """Move the bias of each shortcut to the last convolution of its block, which is added to the shortcut."""
     for block in network.modules():
         last = block.conv3 if isinstance(block, Residual) else block.conv2 if isinstance(block, DownBlock) else None
         if last is None or not isinstance(block.shortcut, Unit):
@@ -221,7 +222,7 @@ def _merge_shortcut_biases(network: HIHNet) -> None:
 
 
 def _pad(network: HIHNet) -> None:
-    """Channels up to a multiple of `CHANNELS`, with zeros as weights: of the image and of heatmaps."""
+    """Pad the channels of the image and of the heatmaps to a multiple of `CHANNELS`. The new weights are zero."""
     first = next(module for module in network.trunk.stem.modules() if isinstance(module, nn.Conv2d))
     _widen(first, inputs=True)
     for stack in cast("list[Stack]", list(network.trunk.stacks)):
@@ -244,5 +245,5 @@ def _widen(conv: nn.Conv2d, inputs: bool) -> None:
 
 def _more_channels(images: Tensor) -> Tensor:
     more = -images.shape[1] % CHANNELS
-    # channels lie beside each other in memory, and shall
+    # keep the memory format channels_last
     return F.pad(images.permute(0, 2, 3, 1), (0, more)).permute(0, 3, 1, 2)

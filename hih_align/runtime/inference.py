@@ -1,4 +1,4 @@
-"""What every runtime runs: pixels of crops -> points and scores, in one module without a parameter to train."""
+"""The inference module that all runtimes run or convert. It maps crops to points and scores, and cannot be trained."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ from ..method.network import MEAN, STD, HIHNet, Unit, check_finite
 from ..method.settings import plain_torch
 from .fused import PLAIN, FusedNet, Kernels
 
-#: Held while a network is converted: `torch.export` and the tracer serve one thread of a process at a time.
+#: Held while a network is converted: only one thread of a process can use `torch.export` and the tracer at a time.
 CONVERTING = threading.RLock()
 
 
 class InferenceNet(nn.Module):
-    """A copy of a network for inference: normalisation before it, batch norm folded into its convolutions, decoder
-    and scores after it.
+    """A copy of a network for inference, with normalisation, decoder and scores.
+
+    Batch normalisation is folded into the convolutions.
 
     Args:
-        network: copied; stays as it is.
-        config: whose decoder and calibration are used.
-        dtype: of the network's weights and activations; pixels are normalised and heatmaps decoded in float32.
-        kernels: how the network is run.
+        network: the network. It is copied and not changed.
+        config: the config with the decoder and the calibration.
+        dtype: dtype of the weights and activations of the network. Normalisation and decoding are in float32.
+        kernels: the implementation of the network.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class InferenceNet(nn.Module):
         self.readout = config.readout
         self.calibration = config.calibration.get(config.decoder.method)
         self.dtype = dtype
-        # a row of pixels at once: three channels alone would be too short a loop
+        # constants for a whole row of pixels: a loop over three channels would be too short to be fast
         mean, std = (
             torch.tensor(values, dtype=torch.float32, device="cpu").repeat(network.input_size) for values in (MEAN, STD)
         )
@@ -59,14 +60,14 @@ class InferenceNet(nn.Module):
         self.requires_grad_(False).eval()
 
     def check(self) -> None:
-        """Refuse to convert NaN or infinity. Raises `ValueError`, which names the tensor."""
+        """Check the weights before a conversion. Raises `ValueError` if a tensor contains NaN or infinity."""
         check_finite(self.network.state_dict(), "network")
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         """Points and scores.
 
         Args:
-            crops: (B, S, S, 3) uint8 RGB, S the network's ``input_size``.
+            crops: (B, S, S, 3) uint8 RGB. S is the ``input_size`` of the network.
 
         Returns:
             points (B, K, 2) float32, (x, y) in crop pixels, and scores (B, K) float32 in [0, 1].
@@ -81,7 +82,8 @@ class InferenceNet(nn.Module):
         sure = sure.index_select(1, sources)
         if self.readout.picks:
             return points.index_select(1, sources), sure
-        # about the crop's middle, and by no matrix product: a runtime in bfloat16 has no room for coordinates in it
+        # relative to the centre, and without a matrix product: some runtimes compute products in bfloat16, which is
+        # too inaccurate for coordinates
         middle = (self.network.input_size - 1) / 2
         x, y = torch.split((points - middle)[:, None], 1, -1)
         real, imaginary = self.get_buffer("mix").unbind(0)
@@ -92,28 +94,30 @@ class InferenceNet(nn.Module):
         return heatmaps.decode(integer, decimal, self.decoder) * STRIDE
 
     def heatmaps(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, S, S, 3) uint8 crops -> float32 integer (B, H, S/4, S/4) and decimal (B, H, n, n) heatmaps of the
-        network's H heads (`Config.heads`)."""
+        """(B, S, S, 3) uint8 crops -> integer (B, H, S/4, S/4) and decimal (B, H, n, n) heatmaps, float32.
+
+        H is the number of heads of the network (`Config.heads`).
+        """
         side = self.network.input_size
         rows = crops.flatten(2).float()
         pixels = torch.addcmul(self.get_buffer("shift"), rows, self.get_buffer("scale")).to(self.dtype)
-        # in memory a pixel's channels stay beside each other: channels_last
+        # the memory format is channels_last
         integer, decimal = self.network.predict(pixels.view(-1, side, side, 3).permute(0, 3, 1, 2))
-        return integer.float().contiguous(), decimal.float().contiguous()  # reductions over maps are faster so
+        return integer.float().contiguous(), decimal.float().contiguous()  # this makes reductions over maps faster
 
 
 def program(model: InferenceNet) -> torch.export.ExportedProgram:
-    """The module as a graph, with a batch of any size."""
+    """Export the module as a graph for batches of any size."""
     model.check()
     side = model.network.input_size
     with CONVERTING, plain_torch():
-        # an example of one would be taken for a constant
+        # with a batch of 1, the export would treat the batch size as a constant
         example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
         return torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
 
 
 def folded(network: HIHNet) -> HIHNet:
-    """A float32 copy in eval mode whose batch norms are part of the convolutions before them."""
+    """A float32 copy in eval mode. Each batch normalisation is folded into the convolution before it."""
     result = _unwrapped(copy.deepcopy(network)).float().eval()
     for unit in result.modules():
         if isinstance(unit, Unit):
@@ -125,8 +129,8 @@ def folded(network: HIHNet) -> HIHNet:
 
 
 def _unwrapped(module: nn.Module) -> Any:
-    """A module without `torch.compile` around it or what it holds, in place: a copy is compiled by none."""
-    while (inner := getattr(module, "_orig_mod", None)) is not None:  # told without its class, seconds to import
+    """The module without the wrappers of `torch.compile`. Wrappers of its parts are removed in place."""
+    while (inner := getattr(module, "_orig_mod", None)) is not None:  # no isinstance: the import takes seconds
         module = inner
     for name, child in module.named_children():
         if (plain := _unwrapped(child)) is not child:

@@ -1,4 +1,4 @@
-"""ONNX Runtime, on the CPU. It runs a file or a graph, and needs no PyTorch."""
+"""ONNX Runtime on the CPU. It runs a file or a graph, and does not need PyTorch."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class OnnxRuntimeBackend(Grouped):
     """See `Grouped`.
 
     Args:
-        model: what to run: a graph (`convert.to_onnx`), or a file that `export.export` wrote.
-        dtype: None, or "float32" of a graph; a file has its own.
+        model: a graph (`convert.to_onnx`), or a file that `export.export` wrote.
+        dtype: None, or the dtype of the model: "float32" for a graph, and that of its description for a file.
         group: see `Grouped`.
 
     Raises:
-        ValueError: another dtype.
-        CheckpointError: a file that ONNX Runtime cannot read, or that `export.export` has not written.
+        ValueError: the model has another dtype.
+        CheckpointError: ONNX Runtime cannot read the file, or `export.export` did not write it.
     """
 
     name: Runtime = "onnxruntime"
@@ -37,12 +37,12 @@ class OnnxRuntimeBackend(Grouped):
     def __init__(self, model: ModelProto | Path, dtype: str | None, group: int) -> None:
         self.group = group
         options = ort.SessionOptions()
-        # without it: every core, whatever the program was told
+        # by default ONNX Runtime uses all cores and ignores the limits of the program
         options.intra_op_num_threads = thread_count()
         source = model if isinstance(model, Path) else model.SerializeToString()
         try:
             self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # its errors have no common base
+        except Exception as error:  # the errors of ONNX Runtime have no common base class
             what = model if isinstance(model, Path) else "the graph"
             raise CheckpointError(f"{what} cannot be read: {error}") from error
         fork.spare(self._session)

@@ -1,4 +1,4 @@
-"""OpenVINO, on the CPU: the fastest on Intel's and AMD's. It runs a file or a graph, and needs no PyTorch."""
+"""OpenVINO on the CPU, the fastest runtime on Intel and AMD CPUs. It runs a file or a graph, without PyTorch."""
 
 from __future__ import annotations
 
@@ -24,33 +24,36 @@ if hasattr(os, "register_at_fork"):
 
 
 def core() -> ov.Core:
-    """OpenVINO's entry point: one for the process, and never destroyed.
+    """The only OpenVINO Core of the process. It is never destroyed.
 
-    A Core loads the CPU plugin, and the plugin gives the thread that loads it an alternate signal stack
-    (``SigAltStackSetup`` in OpenVINO's intel_cpu/src/sigstack_manager.cpp). When the plugin goes, it unmaps that stack.
-    But the stack stays the thread's if another thread drops the last reference, or if a plugin that was loaded later
-    goes after it. Python's signal handlers run on the alternate stack: the next Ctrl-C or SIGTERM would end the process
-    by a segmentation fault. And in a forked child a Core that goes waits without end for threads.
+    A Core loads the CPU plugin. The plugin sets an alternate signal stack for the thread that loads it
+    (``SigAltStackSetup`` in OpenVINO's intel_cpu/src/sigstack_manager.cpp). When the plugin is destroyed, it unmaps
+    this stack. In two cases the thread keeps the unmapped stack: if another thread releases the last reference, or if a
+    plugin that was loaded later is destroyed later. Python's signal handlers run on the alternate stack. Then the next
+    Ctrl-C or SIGTERM would end the process with a segmentation fault. Also, in a forked child the destruction of a Core
+    waits forever for threads that do not exist.
     """
     if "core" not in _held:
         new = ov.Core()
-        if _held.setdefault("core", new) is new:  # one that loses this race has loaded no plugin
+        if (
+            _held.setdefault("core", new) is new
+        ):  # another thread may have been faster; the Core that loses has no plugin
             fork.immortal(new)
     return _held["core"]
 
 
 class OpenVINOBackend(Grouped):
-    """See `Grouped`. The graph is compiled for one face at once, and for a group when one first comes.
+    """See `Grouped`. The graph is compiled for one face at the start, and for a group when it is first needed.
 
     Args:
-        model: what to run: a graph (`convert.to_openvino`), or a file that `export.export` wrote.
-        dtype: "float32" or "bfloat16"; None is the file's, or float32. Of an int8 file it is the precision of the
-            operations that are not quantized.
+        model: a graph (`convert.to_openvino`), or a file that `export.export` wrote.
+        dtype: "float32" or "bfloat16". None: bfloat16 for a bf16 file, else float32. For an int8 file it is the
+            precision of the operations that are not quantized.
         group: see `Grouped`.
 
     Raises:
-        ValueError: another dtype.
-        CheckpointError: a file that OpenVINO cannot read, or that `export.export` has not written.
+        ValueError: the dtype is not supported.
+        CheckpointError: OpenVINO cannot read the file, or `export.export` did not write it.
     """
 
     name: Runtime = "openvino"
@@ -75,12 +78,12 @@ class OpenVINOBackend(Grouped):
         self._options = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": _HINTS[compute],
-            # without it: every core, whatever the program was told
+            # by default OpenVINO uses all cores and ignores the limits of the program
             "INFERENCE_NUM_THREADS": thread_count(),
         }
         self._lock = threading.Lock()
         self._compiled: dict[int, ov.CompiledModel] = {}
-        self._local = threading.local()  # a request serves one thread
+        self._local = threading.local()  # each thread needs its own request
         self._compile(1)
 
     def run(self, crops: NDArray[np.uint8]) -> Found:
@@ -89,11 +92,11 @@ class OpenVINOBackend(Grouped):
         request = requests.get(len(crops))
         if request is None:
             request = requests[len(crops)] = self._compile(len(crops)).create_infer_request()
-        found = request.infer({0: crops}, share_inputs=True)  # copies what comes out, not what goes in
+        found = request.infer({0: crops}, share_inputs=True)  # copies the outputs, but not the input
         return found[0], found[1]
 
     def _compile(self, faces: int) -> ov.CompiledModel:
-        """The graph for so many faces; compiled once."""
+        """The graph for a number of faces. It is compiled once."""
         with self._lock:
             if faces not in self._compiled:
                 crop = [side.get_length() for side in list(self._graph.inputs[0].get_partial_shape())[1:]]

@@ -1,4 +1,4 @@
-"""Which way of running a network is the fastest on this GPU, by measuring it once in a process."""
+"""Measures which implementation of a network (`fused.Kernels`) is the fastest on this GPU, once per process."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from ..method.settings import plain_torch
 from .fused import PLAIN, Kernels
 from .inference import InferenceNet
 
-#: Faces that are measured together.
+#: Number of faces in a measured batch.
 FACES = 64
 
-#: Once a probe has taken so many seconds, no further way is tried.
+#: After this many seconds, no further implementation is tried.
 SECONDS = 10.0
 
-#: A way has to be faster by this share.
+#: Another implementation is used only if it is faster by this share.
 FASTER = 0.03
 
-#: How far a way's heatmaps may be off the plain ones, as a share of their root mean square. What comes of another order
-#: of sums in half precision is below; a wrong sum is far above.
+#: Largest difference from the heatmaps of the plain implementation, as a share of their root mean square. Another order
+#: of sums in half precision causes smaller differences. A wrong result causes much larger ones.
 TOLERANCE = {torch.float16: 0.05, torch.bfloat16: 0.2}
 
-#: Steps of the search; each adds to what was the fastest before it.
+#: Steps of the search. Each step adds an option to the fastest implementation so far.
 _CHANGES = ({"fuse": True}, {"enlarge": True}, {"products": True})
 
 Heatmaps = tuple[Tensor, Tensor]
@@ -38,7 +38,7 @@ Stopwatch = Callable[[Callable[[], object]], float]
 
 @dataclass(frozen=True)
 class Tried:
-    """A way of running the network: seconds of `FACES` faces, or why it cannot be had."""
+    """The result for an implementation: seconds for `FACES` faces, or None and the reason why it cannot be used."""
 
     kernels: Kernels
     seconds: float | None
@@ -50,7 +50,7 @@ _found: dict[tuple[object, ...], tuple[Tried, ...]] = {}
 
 
 def fastest(tried: tuple[Tried, ...]) -> Kernels:
-    """The way that is taken; the plain one unless another is faster by more than `FASTER`."""
+    """The fastest implementation. The plain one, unless another one is faster by more than `FASTER`."""
     best = tried[0]
     for one in tried[1:]:
         if one.seconds is not None and (best.seconds is None or one.seconds < best.seconds * (1 - FASTER)):
@@ -59,11 +59,11 @@ def fastest(tried: tuple[Tried, ...]) -> Kernels:
 
 
 def probe(plain: InferenceNet, make: Callable[[Kernels], InferenceNet]) -> tuple[Tried, ...]:
-    """The ways that were tried for networks of this shape on this GPU, the plain one first; measured when first asked.
+    """The results for networks of this shape on this GPU, the plain implementation first. The first call measures them.
 
     Args:
-        plain: the model in the plain way, on a CUDA GPU, in a dtype that `TOLERANCE` has.
-        make: the same in another way.
+        plain: the model in the plain implementation, on a CUDA GPU. `TOLERANCE` must contain its dtype.
+        make: creates the model in another implementation.
     """
     network, device = plain.network, plain.get_buffer("scale").device
     assert isinstance(network, HIHNet)
@@ -86,11 +86,11 @@ def probe(plain: InferenceNet, make: Callable[[Kernels], InferenceNet]) -> tuple
 def search(
     way: Callable[[Kernels], Callable[[], Heatmaps]], stopwatch: Stopwatch, tolerance: float
 ) -> tuple[Tried, ...]:
-    """Try the ways one after the other: what is slower, fails or finds something else is left out.
+    """Try the options one after the other. An option is not used if it is slower, fails, or gives other heatmaps.
 
     Args:
-        way: what computes the heatmaps of the same faces in a way.
-        stopwatch: seconds of a call.
+        way: for an implementation, returns a function that computes the heatmaps of always the same faces.
+        stopwatch: measures the seconds of a call.
         tolerance: see `TOLERANCE`.
     """
     began = time.perf_counter()
@@ -102,16 +102,16 @@ def search(
         if kernels.products and not kernels.fuse:
             continue
         if time.perf_counter() - began > SECONDS:
-            tried.append(Tried(kernels, None, f"not tried: {SECONDS:g} s were over"))
+            tried.append(Tried(kernels, None, f"not tried: the search took more than {SECONDS:g} s"))
             continue
         try:
             call = way(kernels)
             off = max(_off(found, there) for found, there in zip(call(), expected, strict=True))
-            if off <= tolerance:  # NaN is not
+            if off <= tolerance:  # False for NaN
                 tried.append(Tried(kernels, stopwatch(call)))
             else:
-                tried.append(Tried(kernels, None, f"heatmaps are off by {off:.2g} of their root mean square"))
-        except Exception as error:  # whatever it is, the plain way works
+                tried.append(Tried(kernels, None, f"heatmaps differ by {off:.2g} of their root mean square"))
+        except Exception as error:  # any error: the plain implementation works
             tried.append(Tried(kernels, None, str(error).splitlines()[0] if str(error) else type(error).__name__))
     return tuple(tried)
 
@@ -121,7 +121,7 @@ def _off(found: Tensor, expected: Tensor) -> float:
 
 
 def gpu_seconds(call: Callable[[], object], runs: int = 5) -> float:
-    """Seconds of a call on the current GPU, by its own clock, after two that warm up."""
+    """Mean seconds of a call on the current GPU, measured by CUDA events after two calls to warm up."""
     for _ in range(2):
         call()
     event: Any = torch.cuda.Event

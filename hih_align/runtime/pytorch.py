@@ -1,4 +1,4 @@
-"""PyTorch, on any device: the reference, and the only runtime that the base install has. `cuda` adds to it."""
+"""PyTorch on any device: the reference, and the only runtime of the base installation. `cuda` extends it for GPUs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TorchBackend(Backend):
         return fork.run(self._points, crops)
 
     def heatmaps(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Integer (B, K, S/4, S/4) and decimal (B, K, n, n) heatmaps."""
+        """(B, S, S, 3) uint8 crops -> integer (B, H, S/4, S/4) and decimal (B, H, n, n) heatmaps of H heads."""
         return fork.run(self._heatmaps, crops)
 
     def _points(self, crops: NDArray[np.uint8]) -> Found:
@@ -53,7 +53,7 @@ class TorchBackend(Backend):
         return torch.cat((points, scores[..., None]), -1)
 
     def _read(self, found: Tensor) -> Found:
-        together = found.cpu().numpy()  # the one wait for the device
+        together = found.cpu().numpy()  # only here the CPU waits for the device
         return together[..., :2], together[..., 2]
 
     def _parts(self, crops: NDArray[np.uint8]) -> tuple[Tensor, ...]:
@@ -63,5 +63,5 @@ class TorchBackend(Backend):
 
 
 def on_device(model: InferenceNet, device: torch.device) -> InferenceNet:
-    """The module on a device, its weights laid out as they are fastest there."""
+    """Move the module to a device. The memory format of its weights is channels_last, which is faster."""
     return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it

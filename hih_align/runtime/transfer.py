@@ -1,4 +1,4 @@
-"""Arrays on their way to a device."""
+"""Transfer of arrays to a device."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def upload(array: NDArray[Any], device: torch.device) -> Tensor:
-    """A copy of ``array``, with any strides, on ``device``; the CPU does not wait for a GPU."""
+    """Copy ``array`` (any strides) to ``device``. The CPU does not wait for a GPU."""
     dtype = torch.from_numpy(np.empty(0, array.dtype)).dtype
     staged = staging(array.shape, dtype, device)
     np.copyto(staged.numpy(), array)
@@ -19,10 +19,10 @@ def upload(array: NDArray[Any], device: torch.device) -> Tensor:
 
 
 def staging(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Memory on the CPU, to be filled and sent to ``device``."""
+    """Allocate CPU memory that is to be filled and sent to ``device``. For a GPU it is pinned."""
     return torch.empty(shape, dtype=dtype, device="cpu", pin_memory=device.type == "cuda")
 
 
 def send(staged: Tensor, device: torch.device) -> Tensor:
-    """A copy of what `staging` gave on ``device``; torch keeps pinned memory until the copy is done."""
+    """Copy a tensor of `staging` to ``device``. PyTorch keeps its pinned memory until the copy is done."""
     return staged.to(device, non_blocking=device.type == "cuda")
