@@ -1,4 +1,4 @@
-"""Own landmarks without training: a trained network's landmarks, matched by place to labelled faces."""
+"""Own landmarks without training: they are computed from the landmarks of a trained network (`matching`)."""
 
 from __future__ import annotations
 
@@ -27,30 +27,31 @@ from ..scores import TOLERANCE, Calibration
 from .advice import advice
 from .matching import Matching, cross_validated, match
 
-#: So many labelled faces, evenly chosen, say how landmarks lie to each other.
+#: Largest number of labelled faces that are used. They are spread evenly over the data set.
 FACES = 600
 
-#: Boxes are off where they differ by more than this from those of the network's points, in the median (`passes.off`).
+#: If the median difference between the given boxes and the boxes of the network's points is larger than this
+#: (`passes.off`), the boxes are not those that the network was trained on.
 OFF = 0.25
 
-#: How much larger crops are tried where the boxes are off.
+#: Factors by which the crops are enlarged if the boxes are not those that the network was trained on.
 LARGER = (1.0, 1.5, 2.25)
 
-#: Faces by which the size of the crops is chosen.
+#: Number of faces that are used to choose the size of the crops.
 TRIED = 16
 
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What a network finds on N faces, of which labels are known.
+    """The results of a network on N labelled faces.
 
     Attributes:
         records: the faces.
-        points: (N, H, 2) float64 pixels of each face's image.
-        heights: (N, H) clamped heights of the integer heatmaps.
-        target: (N, K, 2) the labels.
-        labelled: (N, K).
-        config: of the network, with the crop ratio and the refining passes that suit the boxes.
+        points: (N, H, 2) float64 points of the network, in pixels of each face's image.
+        heights: (N, H) clamped maxima of the integer heatmaps.
+        target: (N, K, 2) the labels, in the same pixels.
+        labelled: (N, K) whether each landmark is labelled.
+        config: the config of the network, with the crop ratio and the refining passes that fit the boxes.
     """
 
     records: tuple[Record, ...]
@@ -62,20 +63,20 @@ class Seen:
 
     @property
     def boxes(self) -> NDArray[np.float64]:
-        """(N, 4) the faces' boxes."""
+        """(N, 4) boxes of the faces, x1, y1, x2, y2."""
         return np.array([record.box for record in self.records], np.float64)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Adapted:
-    """What `adapt` made.
+    """The result of `adapt`.
 
     Attributes:
-        aligner: of the wanted landmarks.
-        matching: what each of them is read from.
-        report: errors by cross-validation: of each face, by a matching that has not seen its photograph.
-        advice: what may be wrong with the data or the result, in sentences; empty where nothing is.
-        seconds: how long it took.
+        aligner: the aligner for the new landmarks.
+        matching: how each new landmark is computed.
+        report: the errors by cross-validation. Each face is measured with a matching of other photographs.
+        advice: sentences about possible problems of the data or of the result. Empty if there are none.
+        seconds: duration of `adapt` in seconds.
     """
 
     aligner: FaceAligner
@@ -88,12 +89,12 @@ class Adapted:
         return f"Adapted({self.aligner!r}, {self.report!r})"
 
     def text(self) -> str:
-        """For people: the table, the error and the advice."""
+        """A text for the user: the table of the matching, the error, and the advice."""
         report = self.report
         lines = [
             self.matching.text(),
             f"cross-validated on {report.overall.measured} faces: NME {report.overall.nme:.3f} % of the "
-            f"{normalizer_text(report.settings.normalizer)}, nothing trained, {self.seconds:.0f} s",
+            f"{normalizer_text(report.settings.normalizer)}, without training, {self.seconds:.0f} s",
             *(f"warning: {sentence}" for sentence in self.advice),
         ]
         return "\n".join(lines)
@@ -109,24 +110,24 @@ def adapt(
     backend: str = "torch",
     progress: bool = True,
 ) -> Adapted:
-    """Own landmarks from a trained network and some labelled faces, without training.
+    """Create an aligner for own landmarks from a trained network and labelled faces, without training.
 
     Args:
         init: the network: "HIH_T/300w", a folder, a Hub repository, or an aligner.
-        data: the faces: a data set, or a path that `read_dataset` takes. A dozen will do where the landmarks lie on
-            the network's own, some fifty where they lie beside them.
-        scheme: the landmarks of the data, where ``data`` is a path: a built-in scheme's id, a scheme file or a
-            `Scheme`; by default the names that a COCO file holds.
-        out: folder to save the result in, as `FaceAligner.save_pretrained` does.
-        device, backend: on which and by which runtime the network is run, and the result too; as in
+        data: the labelled faces: a data set, or a path that `read_dataset` accepts. About 12 faces are sufficient if
+            the new landmarks are landmarks of the network, and about 50 if they lie beside them.
+        scheme: the scheme of the data if ``data`` is a path: the id of a built-in scheme, a scheme file, or a `Scheme`.
+            None: the names of the landmarks in a COCO file.
+        out: a folder in which the result is saved, as by `FaceAligner.save_pretrained`.
+        device, backend: the device and the runtime of the network and of the result, as in
             `FaceAligner.from_pretrained`.
         progress: draw progress bars on stderr.
 
-    The network is run once on each face, and once more where the boxes are not those that it was trained on.
+    The network is run once on each face. It is run once more if the boxes are not those that it was trained on.
 
     Raises:
-        TypeError, ValueError, FileNotFoundError, OSError: as `FaceAligner.from_pretrained` and `read_dataset` do; a
-            landmark that is labelled on no face.
+        TypeError, ValueError, FileNotFoundError, OSError: the errors of `FaceAligner.from_pretrained` and
+            `read_dataset`. ValueError: a landmark is labelled on no face.
     """
     begun = time.perf_counter()
     faces = open_dataset(data, scheme)
@@ -149,10 +150,10 @@ def adapt(
 def open_dataset(
     data: str | os.PathLike[str] | Dataset, scheme: str | os.PathLike[str] | Scheme | None = None
 ) -> Dataset:
-    """A data set as given, or read; without a scheme by the landmark names of a COCO file.
+    """Return a data set unchanged, or read it. Without a scheme, the landmarks are those that a COCO file names.
 
     Raises:
-        ValueError: no scheme, and the file names no landmarks; as `read_dataset`.
+        ValueError: there is no scheme, and the file names no landmarks. Also the errors of `read_dataset`.
     """
     if isinstance(data, Dataset):
         return data
@@ -164,7 +165,13 @@ def open_dataset(
 
 
 def look(start: FaceAligner, faces: Dataset, limit: int = FACES, progress: bool = True) -> Seen:
-    """Run a network on labelled faces, once; twice where their boxes are not those that it knows.
+    """Run a network on labelled faces once, or twice if their boxes are not those that it was trained on.
+
+    Args:
+        start: the network.
+        faces: the data set.
+        limit: largest number of faces that are used.
+        progress: draw progress bars on stderr.
 
     Raises:
         ValueError: no face has labels.
@@ -200,20 +207,20 @@ def look_twice(
     points: NDArray[np.float64] | None = None,
     progress: bool = True,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(N, H, 2) points and (N, H) heights by a second pass, in the boxes of what the first one found.
+    """Points (N, H, 2) and heights (N, H) of a second pass, in the boxes of the points of the first pass.
 
     Args:
         start: the network.
         records: the faces.
-        larger: the first pass has crops that are larger by this factor.
-        points: what the first pass found; by default it is run.
+        larger: factor by which the crops of the first pass are enlarged.
+        points: (N, H, 2) points of the first pass. None: the first pass is run.
         progress: draw progress bars on stderr.
     """
     ratio = start.config.crop_ratio * larger
     if points is None:
         boxes = np.array([record.box for record in records], np.float64)
         points = _run(_uncalibrated(start, ratio), records, boxes, "faces", progress)[0]
-    # the second pass is in boxes of the size that gives the network its own crops at the same ratio
+    # boxes of such a size that the crops with this ratio are as large as those that the network was trained on
     tight = tight_box(points)
     middle, half = (tight[:, :2] + tight[:, 2:]) / 2, (tight[:, 2:] - tight[:, :2]) / 2 / larger
     around = np.concatenate((middle - half, middle + half), 1)
@@ -221,7 +228,7 @@ def look_twice(
 
 
 def _uncalibrated(start: FaceAligner, ratio: float | None = None) -> FaceAligner:
-    """The aligner with heights for scores, of its own scheme, of another crop ratio."""
+    """The aligner in its own scheme, with heights as scores, and with a crop ratio."""
     return start.with_config(
         replace(start.config, calibration={}, output=None, crop_ratio=ratio or start.config.crop_ratio)
     )
@@ -246,7 +253,7 @@ def _off(points: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.
 
 
 def _report(seen: Seen, held_out: NDArray[np.float64], matching: Matching, decoder: Decoder, faces: Dataset) -> Report:
-    """Errors of cross-validated points; the points of a landmark that could not be are the matching's own."""
+    """The errors of cross-validated points. If a landmark cannot be cross-validated, its points are those of `match`."""
     own = matching.readout.points(seen.points)
     return Report(
         model="cross-validated",
@@ -266,7 +273,7 @@ def _report(seen: Seen, held_out: NDArray[np.float64], matching: Matching, decod
 
 
 def adapted_config(start: FaceAligner, seen: Seen, matching: Matching, scheme: Scheme) -> Config:
-    """Of the network that a matching makes without training: readout, and boxes as the network knows them."""
+    """The config for the new landmarks without training, with the readout and the boxes that the network needs."""
     readout = matching.readout
     if start.config.readout is not None:
         readout = start.config.readout.then(readout.weights)
@@ -285,7 +292,7 @@ def adapted_config(start: FaceAligner, seen: Seen, matching: Matching, scheme: S
 
 
 def _curve(report: Report) -> Calibration:
-    """Calibration of heights by cross-validated errors."""
+    """The calibration of heights by cross-validated errors."""
     known = ~np.isnan(report.box_errors)
     return fit_curve(
         report.scores[known].astype(np.float64), (report.box_errors[known] < 100 * TOLERANCE).astype(float)
@@ -293,7 +300,10 @@ def _curve(report: Report) -> Calibration:
 
 
 def _reach(start: FaceAligner, seen: Seen, own: NDArray[np.float64]) -> tuple[float, float, float, float] | None:
-    """How the boxes that the network wants lie to those of the new points; None where these have no size."""
+    """How far the boxes that the network needs reach beyond the tight boxes of the new points (`Config.box`).
+
+    None if a tight box has no size, or if the network does not compute boxes from points.
+    """
     if (own[:, 2:] - own[:, :2]).min() < 1 or not start.config.refits:
         return None
     tight = tight_box(seen.points)

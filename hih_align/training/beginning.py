@@ -1,4 +1,4 @@
-"""What a run begins with: its network, made of start weights where there are any, and how much of it learns."""
+"""The start of a run: creates the network, copies start weights, and decides which layers are trained."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ from .warmstart import Start, WarmStart, warm_start
 
 @dataclass(frozen=True, eq=False)
 class Beginning:
-    """What a run begins with.
+    """The start of a run.
 
     Attributes:
-        model: to be trained.
-        recipe: how: with `recipe.Few` of few faces.
-        matched: what the start weights make of the run's landmarks without training; None where nothing was matched.
-        warm_start: what became of the start weights; None without any.
-        fast: layers that learn faster, for some of their landmarks start from scratch.
+        model: the model to train.
+        recipe: the recipe of the training. For few faces, the settings of `recipe.Few` are applied.
+        matched: the matched start weights, which find the landmarks of the run without training. None if nothing was
+            matched.
+        warm_start: the tensors that were copied from the start weights. None without start weights.
+        fast: layers with a higher learning rate, because some of their landmarks start from scratch.
     """
 
     model: Learner
@@ -51,20 +52,20 @@ def begin(
     device: torch.device,
     progress: bool = True,
 ) -> Beginning:
-    """Make the network of a run.
+    """Create the network of a run.
 
     Args:
-        recipe: with stages whose sizes are known.
-        start: start weights; None: random ones.
-        faces: of the training.
-        scheme: of their landmarks.
-        size: of the network.
-        build: makes the network.
-        device: where start weights are run on the faces.
+        recipe: the recipe. The sizes of its stages must be known.
+        start: the start weights. None: random weights.
+        faces: the training faces.
+        scheme: the scheme of their landmarks.
+        size: the size of the network.
+        build: creates the network.
+        device: the device that runs the start network on the faces.
         progress: draw a progress bar on stderr.
 
     Warns:
-        UserWarning: labels that may be wrong, see `advice`.
+        UserWarning: labels may be wrong, see `advice`.
     """
     matched, lost = None, False
     if start is not None and recipe.match and build is build_hih:
@@ -95,12 +96,12 @@ def begin(
 
 
 def may_grow(recipe: Recipe, faces: int) -> bool:
-    """Whether from so many faces a network may learn as a `Grown`: then a resumed run needs its start weights again."""
+    """Whether a network may be trained as a `Grown` with so few faces. A resumed run then needs its start weights."""
     return recipe.match and faces < recipe.few.below
 
 
 def _grows(recipe: Recipe, matched: MatchedStart, faces: int, size: Size) -> bool:
-    """Whether the start network grows: it must be of the run's size, and of crops like the run's."""
+    """Whether the start network gets new heads (`Grown`). It needs the size and the crops of the run."""
     return (
         may_grow(recipe, faces)
         and matched.learner.network.size == size

@@ -1,4 +1,4 @@
-"""The part of a recipe that says how landmarks are learnt from few faces."""
+"""The part of a recipe for training from few faces."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Few:
-    """How landmarks are learnt from few faces: new heads alone learn, beside the start network's, see `grown.Grown`.
+    """Settings for training from few faces. Only new heads are trained, see `grown.Grown`.
 
     Attributes:
-        below: with fewer training faces than this; 0: never.
-        lr: the highest learning rate, in the place of the stages'.
-        steps: least optimiser steps, in the place of ``min_steps``.
-        share: of the own head's point in a landmark; the rest is what is read from the old heads.
-        views: so many different pictures of the faces are made, which are then shown again and again.
+        below: these settings apply if there are fewer training faces than this. 0: never.
+        lr: highest learning rate. It replaces the learning rate of the stages.
+        steps: smallest number of optimiser steps. It replaces ``min_steps``.
+        share: weight of the point of the new head in a landmark, in (0, 1]. The point that is computed from the old
+            heads has the remaining weight.
+        views: number of different augmented pictures of the faces. Later epochs repeat them.
     """
 
     below: int = 0
@@ -29,4 +30,4 @@ class Few:
                 f"below, steps and views are {self.below}, {self.steps} and {self.views}, expected at least 0, 0 and 1"
             )
         if not (self.lr > 0 and 0 < self.share <= 1):
-            raise ValueError(f"lr and share are {self.lr} and {self.share}, expected positive, and within (0, 1]")
+            raise ValueError(f"lr and share are {self.lr} and {self.share}, expected lr > 0 and share in (0, 1]")

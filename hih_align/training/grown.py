@@ -1,12 +1,12 @@
-"""A trained network with heads for other landmarks beside its own, of which the new ones alone learn from few faces.
+"""Training from few faces: a trained network gets new heads for the new landmarks, and only these heads are trained.
 
-Measured with 48 faces, a network that is trained whole, or but for its stem, comes out no better than one of which the
-last layers alone are trained, and these cost a hundredth. So everything but the last layers of the new landmarks stays
-as it is. What these layers see is then a function of the picture: it is computed once for each and kept, and the
-pictures of the first epochs are shown again and again.
+With 48 faces, training the whole network, or all of it except the stem, was measured to be no better than training only
+the last layers, which costs a hundredth. Therefore only the last layers of the new landmarks are trained. Their inputs
+depend only on the picture. They are computed once per picture and kept, and the pictures of the first epochs are used
+again in later epochs.
 
-A new landmark is read as a mean of two guesses: the point of its own head, and what `matching` reads from the old
-heads. They err in different ways, so the mean is better than either.
+A new landmark is the weighted mean of two estimates: the point of its own head, and the point that `matching` computes
+from the old heads. The errors of the two are different, so the mean is better than each of them.
 """
 
 from __future__ import annotations
@@ -34,19 +34,22 @@ from .warmstart import Start, WarmStart, warm_start
 
 
 class Grown(Untrained):
-    """A trained network of H landmarks with heads for K others, which alone learn.
+    """A trained network of H landmarks with new heads for K other landmarks. Only the new heads are trained.
 
     Args:
-        start: the network, of H landmarks.
-        readout: of the K landmarks from the H. Each new head starts as its landmark's source.
-        decoder: of the network.
-        share: (K,) of the own head's point in each landmark; the rest is what the readout reads.
+        start: the network of H landmarks.
+        readout: computes the K landmarks from the H landmarks. Each new head starts as a copy of the head of its source
+            landmark.
+        decoder: the decoder of the network.
+        share: (K,) weight of the point of the new head in each landmark, in [0, 1]. The point of the readout has the
+            remaining weight.
 
     Attributes:
-        network: of all H + K landmarks. The new ones take no part in what the next stack or the decimal head sees.
-        integer, decimal: the new heads, which learn; `settled` puts them into ``network``.
-        readout: of the K landmarks from all H + K heads.
-        warm_start: what became of the start's tensors.
+        network: the network of all H + K landmarks. The heatmaps of the new landmarks are no input of the next stack or
+            of the decimal head.
+        integer, decimal: the new heads, which are trained. `settled` copies them into ``network``.
+        readout: computes the K landmarks from all H + K heads.
+        warm_start: the tensors that were copied from the start network.
     """
 
     def __init__(self, start: HIHNet, readout: Readout, decoder: Decoder, share: Sequence[float]) -> None:
@@ -70,25 +73,25 @@ class Grown(Untrained):
         return _stacks(self.network)[-1].predict, self.network.decimal_head.predict
 
     def train(self, mode: bool = True) -> Grown:
-        """Batch norms run as in inference in any mode."""
+        """Set the mode. Batch normalisation always runs in inference mode."""
         super().train(mode)
         self.network.eval()
         return self
 
     @torch.no_grad()
     def settled(self) -> HIHNet:
-        """``network``, with the new heads as they are now."""
+        """``network`` with the current weights of the new heads."""
         for layer, new in zip(self._last_layers, (self.integer, self.decimal), strict=True):
             layer.weight[-new.out_channels :] = new.weight
             cast("Tensor", layer.bias)[-new.out_channels :] = cast("Tensor", new.bias)
         return self.network
 
     def features(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S) normalised crops of the network's own size -> (B, F) float16: all that heads see of them."""
+        """(B, 3, S, S) normalised crops -> (B, F) float16, the inputs of the heads. S is the network's input size."""
         return torch.cat([seen.flatten(1) for seen in self._seen(images)], 1).half()
 
     def forward(self, images: Tensor, subpixel: bool = True) -> Output:
-        """Crops -> maps of all H + K heads; crops' `features` -> maps of the K new ones."""
+        """Map crops to heatmaps of all H + K heads, or `features` of crops to heatmaps of the K new heads."""
         if images.ndim == 4:
             self.settled()
             return super().forward(images, subpixel)
@@ -101,7 +104,7 @@ class Grown(Untrained):
 
     @torch.no_grad()
     def _seen(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """What integer heads see, (B, C, S / 4, S / 4), and decimal ones, (B, C', n, n)."""
+        """The inputs of the integer heads (B, C, S / 4, S / 4) and of the decimal heads (B, C', n, n)."""
         network = self.network
         x = network.trunk.stem(images)
         *before, last = _stacks(network)
@@ -112,12 +115,12 @@ class Grown(Untrained):
 
 
 class Kept:
-    """Batches as new heads see them, those of the first epochs again and again.
+    """Batches of features for the new heads. The features of the first epochs are kept and repeated.
 
     Args:
-        batches: where pictures come from.
-        learner: whose `Grown.features` are kept.
-        epochs: so many are different, see `repeats`.
+        batches: the source of the pictures.
+        learner: computes the features (`Grown.features`).
+        epochs: number of epochs before the pictures repeat, see `repeats`.
     """
 
     def __init__(self, batches: Batches, learner: Grown, epochs: int) -> None:
@@ -125,11 +128,11 @@ class Kept:
         self._kept: dict[tuple[int, int], Batch] = {}
 
     def steps(self, epoch: int, rows: Indices, stage: Stage, start: int) -> Generator[Batch]:
-        """As `Batches.steps`, of epochs below `epochs`, with features in the place of images."""
+        """As `Batches.steps`, with features in place of images. ``epoch`` must be less than `epochs`."""
         pieces = self._batches.pieces
         numbers = range(start * pieces, (start + len(rows)) * pieces)
         new = next((number for number in numbers if (epoch, number) not in self._kept), numbers.stop)
-        first = new // pieces  # whole steps are kept, or made
+        first = new // pieces  # each step is either kept as a whole, or computed as a whole
         for number in range(numbers.start, first * pieces):
             yield self._kept[epoch, number]
         if first < start + len(rows):
@@ -140,12 +143,12 @@ class Kept:
 
 
 def repeats(settings: Few, faces: int) -> int:
-    """After how many epochs pictures repeat: as many as ``settings.views`` has, at least one."""
+    """Number of epochs before the pictures repeat, so that there are about ``settings.views`` pictures. At least 1."""
     return max(1, settings.views // faces)
 
 
 def mixed(readout: Readout, share: Sequence[float]) -> Readout:
-    """K landmarks from H old heads by a readout, and from K heads after them by ``share`` (K,)."""
+    """A readout of K landmarks from H old heads and K new heads. ``share`` (K,) is the weight of the new heads."""
     own = np.diag(np.asarray(share, np.float64))
     return from_weights(np.concatenate(((np.eye(len(own)) - own) @ readout.weights, own), 1))
 
@@ -155,8 +158,8 @@ def _stacks(network: HIHNet) -> list[Stack]:
 
 
 def _rows(layer: nn.Conv2d, first: int) -> nn.Conv2d:
-    """The rows of a 1x1 convolution from one on, as one of their own, which learns."""
-    with torch.random.fork_rng(devices=[]):  # a random start, which is replaced
+    """A trainable 1x1 convolution with the output channels of ``layer`` from ``first`` on."""
+    with torch.random.fork_rng(devices=[]):  # the random initial weights are replaced
         some = nn.Conv2d(layer.in_channels, layer.out_channels - first, 1)
     some.load_state_dict({name: value[first:] for name, value in layer.state_dict().items()})
     return some

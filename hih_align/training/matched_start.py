@@ -1,4 +1,4 @@
-"""The start of a fine-tuning: landmarks matched by place, and the untrained network that this makes already."""
+"""The start of a fine-tuning: the landmarks are matched by place, and the result is a network without training."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from .learner import HIH, Output
 from .matching import Matching, match
 from .warmstart import Start
 
-#: Boxes that reach beyond the points by less than this, in shares of their side, are taken for the points' own.
+#: A box that reaches beyond the points by less than this share of its side counts as the tight box of the points.
 TIGHT = 0.03
 
-#: A landmark lies on its source where their mean distance is at most this many times the labels' spread.
+#: A landmark coincides with its source if their mean distance is at most this many times the spread of the labels.
 COINCIDING = 1.2
 
 
 class Untrained(HIH):
-    """A trained network whose heads are read as other landmarks."""
+    """A trained network whose heads are read as other landmarks, by a readout."""
 
     def __init__(self, network: HIHNet, readout: Readout, decoder: Decoder) -> None:
         super().__init__(network)
@@ -56,18 +56,18 @@ class Untrained(HIH):
 
 @dataclass(frozen=True, eq=False)
 class MatchedStart:
-    """What `match` found for a run's landmarks.
+    """The result of `matched_start`.
 
     Attributes:
-        matching: between the start network's landmarks and the run's.
-        learner: the start network, read so.
-        config: of the checkpoint that it is.
-        crop_ratio: that the start network was trained with.
-        rebox: gives faces the boxes that the start network wants, those of what it finds; None where the faces' own
-            are such boxes.
-        untouched: the start network, of which each landmark is its source's point as it is.
-        coinciding: (M,) numbers of the landmarks that lie on their sources: `untouched` finds them, too.
-        advice: sentences on what may be wrong with the labels.
+        matching: how the landmarks of the run are computed from those of the start network.
+        learner: the start network, read by this matching.
+        config: the config of ``learner`` as a checkpoint.
+        crop_ratio: the crop ratio with which the start network was trained.
+        rebox: replaces the boxes of faces by the boxes of the points that the start network finds, because the network
+            needs such boxes. None if the boxes of the faces are already such boxes.
+        untouched: the start network with each landmark at the point of its source, without an offset.
+        coinciding: (M,) indices of the landmarks that coincide with their sources. `untouched` finds them, too.
+        advice: sentences about possible errors of the labels.
     """
 
     matching: Matching
@@ -83,14 +83,17 @@ class MatchedStart:
 def matched_start(
     start: Start, records: Sequence[Record], scheme: Scheme, device: torch.device, progress: bool = True
 ) -> MatchedStart | None:
-    """Run start weights on labelled faces, and match the landmarks.
+    """Run the start network on labelled faces, and match the landmarks.
 
     Args:
-        start: of a `HIHNet`, with a scheme; else there is nothing to match, and None is returned.
+        start: the start network.
         records: the faces.
-        scheme: of their labels.
-        device: where the network runs.
+        scheme: the scheme of their labels.
+        device: the device that runs the network.
         progress: draw a progress bar on stderr.
+
+    Returns:
+        The result. None if ``start`` is not a `HIHNet`, or has no scheme.
     """
     network = start.network.network if isinstance(start.network, HIH) else start.network
     if not isinstance(network, HIHNet) or start.scheme is None:
@@ -117,7 +120,7 @@ def matched_start(
 
 
 def _reboxed(aligner: FaceAligner, seen: Seen, records: Sequence[Record]) -> tuple[Record, ...]:
-    """Faces in the tight boxes of what a network finds on them; of those that were seen, of what it found."""
+    """Give faces the tight boxes of the points that a network finds. It runs only on faces that are not in ``seen``."""
     found = {record.key: points for record, points in zip(seen.records, seen.points, strict=True)}
     if new := [record for record in records if record.key not in found]:
         points, _ = look_twice(aligner, new, seen.config.crop_ratio / aligner.config.crop_ratio, progress=False)
@@ -130,8 +133,10 @@ def _known(seen: Seen) -> NDArray[np.float64]:
 
 
 def training_reach(records: Sequence[Record]) -> tuple[float, float, float, float] | None:
-    """How the faces' boxes lie to their points (`Config.box`); None where they are the points' own, or no face has all
-    of its landmarks labelled."""
+    """How far the boxes of the faces reach beyond their points (`Config.box`).
+
+    None if the boxes are the tight boxes of the points, or if there is no face with all landmarks labelled.
+    """
     whole = [r for r in records if r.labels is not None and r.labels.known.all() and "landmarks" in r.boxes]
     if not whole:
         return None

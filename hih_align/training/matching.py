@@ -67,7 +67,7 @@ class Match:
 
 @dataclass(frozen=True)
 class Matching:
-    """How the landmarks of a scheme are computed from those of a network.
+    """How the landmarks of a scheme are computed from the landmarks of a network.
 
     Attributes:
         matches: one match per landmark.

@@ -11,17 +11,20 @@ from torch import nn
 
 from .recipe import Recipe
 
-#: Layers that start from scratch learn so many times as fast as those that are trained already.
+#: Factor of the learning rate for layers that start from scratch, relative to layers that are already trained.
 SCRATCH_RATE = 10.0
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe, fast: Sequence[nn.Module] = ()) -> torch.optim.Optimizer:
-    """Adam or AdamW. AdamW's weight decay spares biases and batch normalisation; Adam's is an L2 term of all.
+    """Create the Adam or AdamW optimiser of a recipe.
+
+    With AdamW, biases and parameters of batch normalisation have no weight decay. With Adam, the weight decay is an L2
+    term of all parameters.
 
     Args:
-        model: of whose parameters those learn that require a gradient.
-        recipe: kind, first learning rate and so on.
-        fast: modules of ``model`` that learn `SCRATCH_RATE` times as fast: they start from scratch, the rest does not.
+        model: the model. Its parameters that require a gradient are trained.
+        recipe: the recipe with the settings of the optimiser.
+        fast: modules of ``model`` that start from scratch. Their learning rate is `SCRATCH_RATE` times higher.
     """
     hurried = {parameter for module in fast for parameter in module.parameters()}
     spared = 0.0 if recipe.optimizer == "adamw" else recipe.weight_decay
@@ -38,8 +41,10 @@ def make_optimizer(model: nn.Module, recipe: Recipe, fast: Sequence[nn.Module] =
 
 
 def unscaled(state: dict[str, Any], eps: float) -> dict[str, Any]:
-    """Adam's state for gradients as they are, in place. Runs of version 0.1 multiplied the loss by a factor, which is
-    in the moments; their eps was larger by it."""
+    """Convert the optimiser state of a run of version 0.1, in place.
+
+    Version 0.1 multiplied the loss and eps by a factor, so the moments contain this factor. They are divided by it.
+    """
     for group in state["param_groups"]:
         factor = group["eps"] / eps
         if math.isclose(factor, 1):

@@ -1,4 +1,4 @@
-"""What comes out of a run: checkpoints, the choice of a decoder for the best one, a `Result`, or an error."""
+"""The results of a run: checkpoints, the calibration of the best one, a `Result`, or an error."""
 
 from __future__ import annotations
 
@@ -32,12 +32,13 @@ from .warmstart import WarmStart
 
 CALIBRATION_FILE = "calibration.md"
 
-#: At most so many validation faces, evenly chosen, decide on the decoder and calibrate the scores at the end of a run.
+#: Largest number of validation faces for the choice of the decoder and the calibration at the end of a run. They are
+#: spread evenly over the validation data.
 CALIBRATION_FACES = 400
 
 
 class DivergedError(ValueError):
-    """The loss is no longer a number; ``batch`` is the file that holds what it was computed from."""
+    """The loss is not finite. ``batch`` is the file with the batch for which it was computed."""
 
     def __init__(self, message: str, batch: Path) -> None:
         super().__init__(message)
@@ -45,7 +46,7 @@ class DivergedError(ValueError):
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """SIGINT or SIGTERM stopped a run before its end; ``out`` is its folder, from which it can be resumed."""
+    """SIGINT or SIGTERM stopped a run before its end. ``out`` is its folder. The run can be resumed from it."""
 
     def __init__(self, message: str, out: Path) -> None:
         super().__init__(message)
@@ -54,17 +55,18 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 @dataclass(frozen=True)
 class Result:
-    """How a run ended.
+    """The result of a run.
 
     Attributes:
-        out: its folder.
-        completed: whether all epochs were run; if not, a signal stopped it and it can be resumed.
-        epochs: epochs behind it.
-        steps: optimiser steps behind it.
-        nme: validation NME of ``best/`` in percent of ``normalizer``, as `evaluate` reports it; None without
+        out: the folder of the run.
+        completed: whether all epochs are done. If not, a signal stopped the run, and it can be resumed.
+        epochs: number of epochs that are done.
+        steps: number of optimiser steps that are done.
+        nme: validation NME of ``best/`` in percent of ``normalizer``, as `evaluate` reports it. None without
             validation.
-        normalizer: see `normalizers.choose_normalizer`; None without validation.
-        warm_start: what became of the start weights, if any.
+        normalizer: name of the distance that the NME is a percentage of, see `normalizers.choose_normalizer`. None
+            without validation.
+        warm_start: the tensors that were copied from the start weights. None without start weights.
     """
 
     out: Path
@@ -83,7 +85,7 @@ def network_config(
     decoder: Decoder,
     box: tuple[float, float, float, float] | None = None,
 ) -> Config:
-    """Of the network that comes out; ``box`` as `Config` has it."""
+    """The config of the trained network. ``box`` is as in `Config`."""
     names = {known: name for name, known in SIZES.items()}
     return Config(
         scheme=scheme,
@@ -97,26 +99,26 @@ def network_config(
 
 
 def keep_network(folder: Path, model: Learner, config: Config) -> None:
-    """Write a network as a checkpoint folder; of one that is not HIH the weights alone."""
+    """Write a network as a checkpoint folder. For a network that is not HIH, write only the weights."""
     if isinstance(model, HIH):
         save_checkpoint(folder, model.settled(), config)
-    else:  # a competitor: no aligner reads it
+    else:  # a network for comparison, which `FaceAligner` cannot load
         folder.mkdir(exist_ok=True)
         save_weights(cast("HIHNet", model), folder / WEIGHTS_FILE)
 
 
 def calibrate_best(out: Path, dataset: Dataset, device: torch.device, *, decoder: bool, progress: bool) -> float | None:
-    """Choose decoder and refining passes of ``best/`` and calibrate its scores, by validation faces.
+    """Choose the decoder and the refining passes of ``best/`` and calibrate its scores, on validation faces.
 
     Args:
-        out: the run's folder; ``best/`` gets a new config, and `CALIBRATION_FILE` says how it was chosen.
-        dataset: the validation faces, of which at most `CALIBRATION_FACES` are used.
-        device: where the network runs.
-        decoder: choose decoder and refining passes, too; else the scores are calibrated alone.
-        progress: draw progress bars on stderr, and say the result.
+        out: the folder of the run. ``best/`` gets a new config, and `CALIBRATION_FILE` describes the choice.
+        dataset: the validation faces. At most `CALIBRATION_FACES` of them are used.
+        device: the device that runs the network.
+        decoder: choose the decoder and the refining passes. If False, only the scores are calibrated.
+        progress: draw progress bars and print the result on stderr.
 
     Returns:
-        the NME with what was chosen, in percent; None where ``best/`` is calibrated already.
+        NME in percent with the chosen settings. None if ``best/`` is already calibrated.
     """
     aligner = FaceAligner.from_pretrained(out / BEST, device=device)
     if aligner.config.calibration:
@@ -134,34 +136,34 @@ def calibrate_best(out: Path, dataset: Dataset, device: torch.device, *, decoder
 
 
 def gain(at: Progress) -> str:
-    """A complete run's validation NME before and after, for people.
+    """A text with the validation NME of a complete run, before and after training.
 
-    Of a run without a matched start the best alone.
+    For a run without a matched start, only the NME after training.
     """
     said = f"best: nme {at.best:.3f}"
     if at.start is not None:
-        said = f"start, nothing trained: nme {at.start:.3f}; {said}"
+        said = f"start, without training: nme {at.start:.3f}; {said}"
     if at.untouched is not None and at.best_there is not None:
         said += (
-            f"; landmarks that lie on the start network's own: the network as it was {at.untouched:.3f}, best "
+            f"; landmarks that coincide with those of the start network: start network {at.untouched:.3f}, best "
             f"{at.best_there:.3f}"
         )
     return said
 
 
 def conclude(at: Progress, best: Report | None) -> None:
-    """Warn of what a complete run's figures say: nothing gained, a curve that still falls, errors that are too high.
+    """Warn if a complete run gained nothing, if its error still falls, or if its errors are too high.
 
     Args:
-        at: the run's state at its end.
-        best: how the best epoch of this session was measured, if there was one.
+        at: the state of the run at its end.
+        best: the validation report of the best epoch of this session. None if there is none.
     """
     said = falling(at.curve)
     if at.start is not None and at.best is not None and at.best >= at.start:
-        last = f", the last epoch's {at.curve[-1]:.3f}" if at.curve else ""
+        last = f". After the last epoch it was {at.curve[-1]:.3f} %" if at.curve else ""
         said.append(
-            f"training gained nothing: best/ is the start as it was, with a validation NME of {at.start:.3f} %{last}. "
-            "More faces would help; hih-align adapt makes the same model in seconds"
+            f"training gained nothing: best/ is the untrained start, with a validation NME of {at.start:.3f} %{last}. "
+            "More faces may help. hih-align adapt creates the same model in seconds"
         )
     for sentence in (*said, *(() if best is None else advice(best))):
         warnings.warn(sentence, stacklevel=3)
@@ -170,14 +172,14 @@ def conclude(at: Progress, best: Report | None) -> None:
 def save_diverged(
     path: Path, batches: Sequence[Batch], keys: Sequence[str], epoch: int, step: int, losses: dict[str, float]
 ) -> DivergedError:
-    """Write the batch of a step whose losses are not finite, and give the error to raise.
+    """Write the batch of a step with losses that are not finite. Returns the error, which the caller raises.
 
     Args:
         path: the file.
-        batches: the step's batch, in pieces.
-        keys: of its faces' records.
-        epoch, step: counted from 0.
-        losses: by name.
+        batches: the pieces of the step's batch.
+        keys: the keys of the records of its faces.
+        epoch, step: indices of the epoch and of the step, from 0.
+        losses: the losses by name.
     """
     content = {
         "images": torch.cat([batch.images for batch in batches]).cpu(),
@@ -191,8 +193,7 @@ def save_diverged(
     with files.replacing(path) as temporary:
         torch.save(content, temporary)
     return DivergedError(
-        f"the loss is no longer finite in epoch {epoch + 1}, step {step + 1} ({losses}); its batch "
-        f"is in {path}, and {STATE_FILE} holds the last good state. A lower lr, a longer warmup or precision 'no' "
-        "may help",
+        f"the loss is not finite in epoch {epoch + 1}, step {step + 1} ({losses}). Its batch is in {path}, and "
+        f"{STATE_FILE} contains the last good state. A lower lr, a longer warmup or precision 'no' may help",
         path,
     )

@@ -86,9 +86,9 @@ def test_a_run_has_a_minimum_of_steps_unless_epochs_are_set() -> None:
 
 
 def test_the_last_message_reports_the_start_and_the_untouched_network() -> None:
-    assert gain(Progress(best=2.0, start=3.0)) == "start, nothing trained: nme 3.000; best: nme 2.000"
+    assert gain(Progress(best=2.0, start=3.0)) == "start, without training: nme 3.000; best: nme 2.000"
     said = gain(Progress(best=2.0, start=3.0, untouched=2.5, best_there=1.9))
-    assert said.endswith("landmarks that lie on the start network's own: the network as it was 2.500, best 1.900")
+    assert said.endswith("landmarks that coincide with those of the start network: start network 2.500, best 1.900")
 
 
 def test_the_curve_shows_the_start() -> None:
