@@ -1,4 +1,4 @@
-"""Suppress the warnings that OpenCV writes to the standard error output."""
+"""Suppression of the warnings that OpenCV writes to the standard error output."""
 
 from __future__ import annotations
 

@@ -253,7 +253,7 @@ def _off(points: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.
 
 
 def _report(seen: Seen, held_out: NDArray[np.float64], matching: Matching, decoder: Decoder, faces: Dataset) -> Report:
-    """The errors of cross-validated points. If a landmark cannot be cross-validated, its points are those of `match`."""
+    """The errors of cross-validated points. A landmark that cannot be cross-validated has the points of `match`."""
     own = matching.readout.points(seen.points)
     return Report(
         model="cross-validated",
