@@ -716,7 +716,7 @@ def test_eight_threads(w300: FaceAligner, dots: FaceAligner, astronaut: Array) -
 # which model, and which scheme
 
 
-def test_a_bare_size_is_300w(w300: FaceAligner, wflw: FaceAligner) -> None:
+def test_a_size_without_a_scheme_is_300w(w300: FaceAligner, wflw: FaceAligner) -> None:
     assert (w300.scheme.id, w300.config.scheme.id, w300.config.name) == ("300w", "300w", "HIH_T/300w")
     assert (wflw.scheme.id, wflw.config.name) == ("wflw", "HIH_T/wflw")
     assert FaceAligner.from_pretrained().config == w300.config
@@ -747,12 +747,12 @@ def test_cofw_is_wflw_converted(face98: Landmarks, astronaut: Array, tmp_path: P
     ("model", "scheme"),
     [("HIH_T/300w", "wflw"), ("HIH_T/300w", "cofw"), ("HIH_T/wflw", "300w"), ("HIH_B/wflw", "300w")],
 )
-def test_a_scheme_that_disagrees(model: str, scheme: str) -> None:
+def test_a_scheme_that_does_not_fit_the_model(model: str, scheme: str) -> None:
     with pytest.raises(ValueError, match=f"scheme is {scheme!r}, but {model} was trained for"):
         FaceAligner.from_pretrained(model, scheme=scheme)
 
 
-def test_a_scheme_that_a_folder_disagrees_with(w300: FaceAligner, tmp_path: Path) -> None:
+def test_a_scheme_that_does_not_fit_the_folder(w300: FaceAligner, tmp_path: Path) -> None:
     w300.save_pretrained(tmp_path)
     assert FaceAligner.from_pretrained(tmp_path).scheme.id == "300w"
     assert FaceAligner.from_pretrained(str(tmp_path), scheme="300w").scheme.id == "300w"

@@ -103,7 +103,7 @@ def test_an_import_loads_only_what_aligning_needs() -> None:
 @pytest.mark.parametrize(
     "code", ["import hih_align.cli.align", "import hih_align.runtime.onnxruntime", "import hih_align.runtime.openvino"]
 )
-def test_the_command_and_the_runtimes_load_no_pytorch(code: str) -> None:
+def test_the_command_and_the_runtimes_do_not_import_pytorch(code: str) -> None:
     if "runtime" in code:
         pytest.importorskip(code.rpartition(".")[2])
     _, packages = loaded(code)

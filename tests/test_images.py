@@ -138,7 +138,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     changes=st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=8),
     end=st.integers(0, 3000),
 )
-def test_damaged_files_are_read_or_value_errors(
+def test_damaged_files_are_read_or_raise_value_error(
     scratch: Path, content: bytes, changes: list[tuple[int, int]], end: int
 ) -> None:
     damaged = bytearray(content)

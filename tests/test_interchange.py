@@ -16,7 +16,7 @@ from hih_align.data.annotations import read_dataset
 @pytest.fixture
 def faces() -> Landmarks:
     rng = np.random.default_rng(0)
-    # the mean of a shape and its mirror image: a symmetrical face, whose left points are on the left
+    # a symmetrical face: each right point is the mirror image of its left partner
     order = SCHEMES["300w"].permutation
     points = rng.uniform((10, 10), (80, 150), (2, 68, 2))
     right = np.arange(68) > order

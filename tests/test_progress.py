@@ -75,7 +75,7 @@ def test_a_training_run_works_without_a_stream(tmp_path: Path, monkeypatch: pyte
     assert (tmp_path / "metrics.jsonl").read_text() == '{"epoch": 1, "nme": 3.2}\n'
 
 
-def test_epochs_are_lines_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_epoch_has_its_own_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     with Journal(tmp_path, total=2) as journal:

@@ -208,8 +208,7 @@ def test_98_to_68_on_annotated_faces(shared: Path) -> None:
     """The conversion from 98 to 68 points returns the 68 points from which the data's 98 points were made.
 
     The jaw and the eyelids of the data are interpolated. Landmarks that both schemes have return with the file's
-    precision,
-    the eyelids approximately.
+    precision, the eyelids approximately.
     """
     folder = shared / "data" / "300w_val"
     names, points_68, _ = read(folder / "annotations.json")

@@ -52,7 +52,7 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_folder_and_back(weights: Path, photos: Path) -> None:
+def test_a_folder_is_written_and_read_back(weights: Path, photos: Path) -> None:
     path = photos / "labels.json"
     align(photos, "--json", path, weights=weights)
     data = json.loads(path.read_text())

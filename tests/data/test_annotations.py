@@ -606,7 +606,7 @@ def test_same_face_twice(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["images", "annotations"])
-def test_ids_given_twice(tmp_path: Path, name: str) -> None:
+def test_duplicate_ids(tmp_path: Path, name: str) -> None:
     data = json.loads(COCO)
     data[name] *= 2
     (tmp_path / "a.json").write_text(json.dumps(data))
@@ -649,7 +649,7 @@ def test_format_by_argument(tmp_path: Path) -> None:
     assert len(read_dataset(tmp_path / "labels.txt", EYES, format="coco")) == 1
 
 
-def test_outside() -> None:
+def test_distance_outside_the_image() -> None:
     points = np.array([[-0.5, 39.5], [59.5, 0], [-1.5, 41.5], [60, 0]])
     same(outside(points, (60, 40)), [0, 0, 2, 0.5])
 

@@ -76,7 +76,7 @@ def test_a_face_comes_back_from_its_store(
     assert abs(dy) < 0.1
 
 
-def test_faces_keep_their_order_whatever_the_workers(tmp_path: Path) -> None:
+def test_faces_keep_their_order_with_any_number_of_workers(tmp_path: Path) -> None:
     pictures = {"a.png": skimage.data.astronaut(), "b.png": skimage.data.astronaut()[:, ::-1].copy()}
     for name, picture in pictures.items():
         write_image(tmp_path / name, picture)
@@ -89,7 +89,7 @@ def test_faces_keep_their_order_whatever_the_workers(tmp_path: Path) -> None:
         np.testing.assert_array_equal(stored.numpy(), warp(pictures["ab"[n % 2] + ".png"], crop.matrix, 64))
 
 
-def test_takes_the_named_box(photograph: Path) -> None:
+def test_the_named_box_is_used(photograph: Path) -> None:
     store = build(record(photograph), box="wide", margin=1.5)
     assert store.crops[0] == square_crop([157, 50, 285, 200], 1.5, 384)
     with pytest.raises(ValueError, match=r"a has no box 'rect', it has \['annotated', 'wide'\]"):
@@ -131,7 +131,7 @@ def test_bad_photographs_are_named_or_skipped(photograph: Path, tmp_path: Path) 
         build(*bad, skip_bad=True)
 
 
-def test_says_when_a_data_set_does_not_fit(photograph: Path) -> None:
+def test_a_data_set_that_does_not_fit_into_memory_is_refused(photograph: Path) -> None:
     assert store_bytes(10, 100) == 300_000
     with pytest.raises(ValueError, match=r"2 faces of 384 px take .* StreamingFaces"):
         build(record(photograph), record(photograph, "b", 1), limit=store_bytes(1))
@@ -181,7 +181,7 @@ def test_streaming_gives_the_same_faces_as_a_store(photograph: Path) -> None:
     assert done.stdout == "same\n"
 
 
-def test_gathers_and_moves(photograph: Path) -> None:
+def test_gather_and_to(photograph: Path) -> None:
     store = build(*(record(photograph, str(n), 5.0 * n) for n in range(3)), side=32)
     face = store.gather(torch.tensor([2, 0]))
     assert torch.equal(face.image, store.images[[2, 0]])

@@ -76,8 +76,7 @@ def test_combine_weights_by_certainty() -> None:
     """Two labels are combined by their precision.
 
     With equal spreads the result is the midpoint, and its spread is smaller by the square root of two. Half the spread
-    means
-    four times the weight.
+    means four times the weight.
     """
     zero, one = np.zeros((2, 2)), np.full((2, 2), (0.5, 0.0))
     given, new = Label(zero, np.array((0.01, 0.01))), Label(one, np.array((0.01, 0.02)))

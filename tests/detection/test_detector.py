@@ -97,7 +97,10 @@ def program(code: str, file: Path, **environment: str) -> str:
 
 
 def test_opencv_prints_no_warning(file: Path) -> None:
-    """Without care, OpenCV warns once per detector about its target. Afterwards the log level is what it was before."""
+    """OpenCV's own warning about its target, one per detector, is suppressed.
+
+    Afterwards OpenCV's log level is the same as before.
+    """
     code = (
         "import cv2, sys, numpy as np; from hih_align import FaceDetector; before = cv2.utils.logging.getLogLevel()\n"
         "FaceDetector(sys.argv[1]).detect(np.zeros((90, 90, 3), np.uint8))\n"

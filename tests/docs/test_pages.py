@@ -77,7 +77,7 @@ def test_links_and_pictures_are_there(page: Path) -> None:
         ("A=1 hih-align models | hih-align modells", "no command 'modells'"),
     ],
 )
-def test_what_does_not_exist_is_a_problem(text: str, problem: str) -> None:
+def test_names_that_do_not_exist_are_reported(text: str, problem: str) -> None:
     block = pages.Block(pages.ROOT / "README.md", 1, "bash", "", text + "\n")
     assert any(found.endswith(problem) for found in pages.problems(block))
 

@@ -164,7 +164,7 @@ class TestNumbers:
         assert found.worst().tolist() == [1]
         assert "1 of 2 faces have no labelled inter-ocular distance" in markdown(found)
 
-    def test_nothing_measured(self, tmp_path: Path) -> None:
+    def test_a_report_without_measured_faces(self, tmp_path: Path) -> None:
         found = report([record(0, (1, 0, 1, 1))], [1])
         assert np.isnan([found.overall.nme, found.overall.fr10, found.overall.auc10]).all()
         assert len(found.worst()) == 0
@@ -176,7 +176,7 @@ class TestNumbers:
         found = report([record(0, (1, 0, 1, 1))], [1], settings=Settings(normalizer="box"))
         np.testing.assert_allclose(found.nme, [2.5], rtol=1e-5)
 
-    def test_worst_first(self) -> None:
+    def test_worst_faces_come_first(self) -> None:
         found = report([record(i) for i in range(4)], [1, 3, 0, 2])
         assert found.worst(3).tolist() == [1, 3, 0]
 

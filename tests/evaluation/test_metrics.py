@@ -81,14 +81,14 @@ def test_no_warnings(recwarn: pytest.WarningsRecorder) -> None:
     assert not recwarn.list
 
 
-def test_nobody() -> None:
+def test_no_faces() -> None:
     nobody = np.zeros((0, 3, 2))
     assert nme(nobody, nobody, (0, 2)).shape == (0,)
     assert nme(nobody, nobody, np.zeros(0)).shape == (0,)
     assert nme(nobody, nobody, (0, 2), np.zeros((0, 3))).shape == (0,)
 
 
-def test_what_nme_takes() -> None:
+def test_nme_takes_other_types_and_keeps_its_arguments() -> None:
     expected = nme(PRED, TARGET, (0, 2))
     for kind in (np.float32, np.float16, int):
         got = nme(PRED.astype(kind), TARGET.astype(kind), (0, 2))

@@ -69,7 +69,7 @@ def test_where_no_threshold_fits() -> None:
     assert found.nme()["annotated"] == 4
 
 
-def test_bars() -> None:
+def test_limits_of_a_second_pass() -> None:
     assert (MOST, LOSS) == (0.15, 0.01)
 
 

@@ -193,7 +193,7 @@ def test_an_unpublished_row_names_the_file_and_the_folders(install: Install, mon
         assert place in str(e.value)
 
 
-def test_an_untrained_row_says_so(install: Install) -> None:
+def test_an_untrained_row_is_reported(install: Install) -> None:
     install.manifest(sha256=None, bytes=None)
     path = install.put(install.package / "weights")  # a file of this name must belong to another model
     with pytest.raises(WeightsUnavailableError, match=r"HIH_T/300w is not published \(not trained yet\)"):
@@ -276,7 +276,7 @@ FULL = Config(
         Config(MINE, 1, decoder=Decoder()),
     ],
 )
-def test_a_config_comes_back_from_json(config: Config) -> None:
+def test_a_config_is_read_back_from_json(config: Config) -> None:
     data = json.loads(json.dumps(config.to_dict()))
     assert config_from_dict(data, "here") == config
 
@@ -439,7 +439,7 @@ def test_repacked_weights_still_load(tmp_path: Path, stored: bytes, row: Manifes
         (Config(SCHEMES["300w"], 1, decimal_size=16), r"holds the tensor decimal_head\.down\.1\..* does not have"),
     ],
 )
-def test_weights_of_another_config(config: Config, message: str, row: ManifestRow) -> None:
+def test_weights_that_do_not_fit_the_config(config: Config, message: str, row: ManifestRow) -> None:
     path = local_weights(row)
     assert path is not None
     with pytest.raises(CheckpointError, match=message):

@@ -239,7 +239,7 @@ def test_writing_needs_the_token(hub: LoopbackHub, tmp_path: Path) -> None:
         api.upload_file(path_or_fileobj=b"x", path_in_repo="x", repo_id=REPO, revision="no-such-branch")
 
 
-def test_what_the_api_lists(hub: LoopbackHub) -> None:
+def test_listings_of_the_api(hub: LoopbackHub) -> None:
     first = hub.add_repo(REPO, {**FILES, "sub/more/a.txt": b"a"}, tags=["v1"])
     second = hub.add_commit(REPO, {"b.txt": b"b"})
     api = HfApi(token=hub.token)

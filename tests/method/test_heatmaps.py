@@ -91,8 +91,7 @@ def test_truncation_uses_the_distance_from_the_unrounded_point() -> None:
     """The heatmap is cut off at 3 sigma from the point itself, not from its rounded pixel.
 
     With sigma 1 and the point at 10.9, pixel 13 is 3 from floor(10.9), but 2.1 from the point; pixel 8 is 2 and 2.9
-    away;
-    pixel 7 is 3 and 3.9 away.
+    away; pixel 7 is 3 and 3.9 away.
     """
     integer = encode(torch.tensor([[10.9, 5.0]]), (11, 21), 8, 1.0).integer[0]
     row = integer[5]
@@ -145,8 +144,7 @@ def test_round_trip(
     """A decoded point is near the encoded one; points outside the map are masked.
 
     With rounding, the error per axis is at most half a cell where the fraction is below 1 - 1/(2n), and at most one
-    cell
-    above that. With floor, it is at most half a cell when the point is decoded at bin centres.
+    cell above that. With floor, it is at most half a cell when the point is decoded at bin centres.
     """
     size, points = case
     exact = np.array(points, np.float64)

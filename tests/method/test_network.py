@@ -77,7 +77,9 @@ def test_width_scales_every_channel_count(width: float) -> None:
                 assert other == count
             else:
                 assert abs(other - count * width) <= 8
-                assert other % 4 == 0  # a bottleneck has half the channels, and these are a multiple of 8
+                assert (
+                    other % 4 == 0
+                )  # a bottleneck has half the channels of its block, whose number is a multiple of 8
 
 
 @pytest.mark.parametrize(("input_size", "decimal_size", "steps"), [(128, 8, 1), (128, 4, 2), (256, 8, 2), (512, 16, 2)])

@@ -47,7 +47,7 @@ def test_readouts_can_be_combined(weights: np.ndarray) -> None:
     np.testing.assert_allclose(second.points(heads)[0], first.points(heads)[1:].T @ (0.25, 0.75), atol=1e-7)
 
 
-def test_a_readout_comes_back_from_plain_data(weights: np.ndarray) -> None:
+def test_a_readout_is_read_back_from_plain_data(weights: np.ndarray) -> None:
     readout = from_weights(weights)
     assert readout_from_dict(json.loads(json.dumps(readout.to_dict()))) == readout
 

@@ -46,7 +46,7 @@ def some_files() -> dict[str, bytes]:
     return {f"a/{n}.bin": rng.bytes(400 + n) for n in range(5)}
 
 
-def test_files_come_back_from_parts(tmp_path: Path) -> None:
+def test_files_are_restored_from_parts(tmp_path: Path) -> None:
     files = some_files()
     assert parcel.write(tmp_path / "out", files, part=700) == []
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
@@ -128,7 +128,7 @@ def checkout(folder: Path) -> Path:
     return folder
 
 
-def test_large_files_stay_behind_and_come_back(tmp_path: Path) -> None:
+def test_large_files_are_moved_away_and_restored(tmp_path: Path) -> None:
     root = checkout(tmp_path / "checkout")
     sizes = cargo.tracked(root)
     large = {"weights/large.bin": 2 * MIB, "weights/kept.bin": 2 * MIB}
@@ -213,7 +213,7 @@ def test_the_plan_of_the_repository_is_valid() -> None:
     assert all((ROOT / name).is_file() for name in plan.keep)
 
 
-def test_weights_come_back_in_float16(tmp_path: Path) -> None:
+def test_weights_are_stored_in_float16(tmp_path: Path) -> None:
     scheme = scheme_from_dict(SCHEME)
     config = Config(scheme, **Size(1, width=0.25, head_channels=64, input_size=128)._asdict())
     network = HIHNet(4, *config.size)
@@ -348,7 +348,7 @@ def quick(name: str, code: str, limit: float) -> rounds.Check:
     return rounds.Check(name, [sys.executable, "-c", code], limit)
 
 
-def test_checks_have_limits_and_their_output_comes_back(packed: Path, tmp_path: Path) -> None:
+def test_checks_have_time_limits_and_their_output_is_returned(packed: Path, tmp_path: Path) -> None:
     folder = machine(packed, tmp_path / "gpu")
     checks = [
         quick("fails", "print('three failed'); raise SystemExit(1)", 60),

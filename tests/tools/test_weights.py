@@ -91,7 +91,7 @@ def test_a_published_checkpoint_is_found_by_its_row(
     assert FaceAligner.from_pretrained(REPO, device="cpu").config.name == row.id
 
 
-def test_what_cannot_be_published(hub: LoopbackHub, row: ManifestRow) -> None:
+def test_weights_that_cannot_be_published(hub: LoopbackHub, row: ManifestRow) -> None:
     untrained = replace(row, sha256=None)
     with pytest.raises(WeightsUnavailableError, match="HIH_T/300w are not on this machine"):
         publish(untrained, REPO)

@@ -111,6 +111,6 @@ def test_bad_settings(options: dict[str, float]) -> None:
 
 
 @pytest.mark.parametrize("options", [{"cutoff": 0}, {"surprise": -1}, {"speed_cutoff": 0}])
-def test_bad_settings_of_the_frame(options: dict[str, float]) -> None:
+def test_bad_settings_of_the_motion_filter(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(options))} is"):
         Steady(**options)

@@ -86,7 +86,7 @@ def test_a_mirror_table_whose_pairs_are_not_mirror_images() -> None:
     assert doubtful_mirror(target, target, FOUR, FOUR) == []
 
 
-def test_boxes_of_another_tightness() -> None:
+def test_boxes_that_are_tighter_in_training_than_in_validation() -> None:
     target = labels()
     (said,) = other_boxes(records(target, 0), records(target, 40))
     assert "0 %, 0 %, 0 %, 0 % in training and 27 %, 27 %, 27 %, 27 % in validation" in said

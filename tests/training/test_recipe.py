@@ -93,7 +93,7 @@ def test_own_file(tmp_path):
         ("a: [", "is not YAML"),
     ],
 )
-def test_mistakes_are_named(tmp_path, text, message):
+def test_errors_name_the_mistake(tmp_path, text, message):
     path = tmp_path / "bad.yaml"
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
@@ -168,7 +168,7 @@ def test_a_recipes_size_takes_precedence_over_the_start_weights() -> None:
     assert own.network(start) == Size(2, 4, 0.5, 384, 128)
 
 
-def test_compile_takes_the_ways_of_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compile_takes_the_modes_of_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each value is passed to `torch.compile`. Recording with CUDA graphs refuses steps of several pieces."""
     asked: list[dict[str, object]] = []
     monkeypatch.setattr(torch, "compile", lambda module, **how: asked.append(how) or module)
