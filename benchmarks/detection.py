@@ -1,12 +1,13 @@
-"""What `FaceDetector` finds: recall by face size, roll and threshold, false finds, time, the mapping of its boxes.
+"""Measure `FaceDetector`: recall by face size, roll and threshold, false positives, time, the mapping of its boxes.
 
-    python benchmarks/detection.py --data ../shared/data/300w_val/annotations.json            # what was chosen on it
+    python benchmarks/detection.py --data ../shared/data/300w_val/annotations.json            # validation data
     python benchmarks/detection.py --data ../shared/data/300w_test_lfpw/annotations.json --out benchmarks/results
 
-Faces are those of an annotation file, one in each picture. Small ones are laid out on a photograph of 6000 x 4000
-pixels, large ones are pictures that the face fills. A face is found when a box has its centre in the face's tight box,
-the other way round too, and a longer side of 0.6 to 1.6 times. Everything else is a false find, also on scikit-image's
-pictures without a person. The detector's file is looked for as users' is.
+The faces are those of an annotation file, one per picture. Small faces are placed on a photograph of 6000 x 4000
+pixels. Large faces fill their picture. A face is found if three conditions are met for a box: its centre lies in the
+tight box of the face, it contains the centre of the tight box, and its longer side is 0.6 to 1.6 times that of the
+tight box. All other boxes are false positives. False positives are also counted on pictures of scikit-image without a
+person. The detector's file is searched as usual (`FaceDetector.from_pretrained`).
 """
 
 from __future__ import annotations
@@ -35,16 +36,16 @@ from hih_align.schemes import Scheme
 
 PHOTOGRAPH = (4000, 6000)
 SMALL = (30, 40, 50, 60, 80, 120, 240)
-#: Sides of the pictures that a face fills, and by how much they are larger than the face's tight box.
+#: Sides of the pictures that a face fills, and the factors by which they are larger than its tight box.
 FILLED, MARGINS = (100, 200, 640, 1500, 4000), (1.15, 1.5)
-#: scikit-image's pictures that show no person, as far as they are in its package.
+#: Pictures of scikit-image without a person. Those that are not in its package are skipped.
 WITHOUT = ("coffee", "chelsea", "hubble_deep_field", "retina", "coins", "page", "moon", "brick", "grass", "gravel")
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 @dataclass(frozen=True)
 class Face:
-    """A picture of one face, and where it is."""
+    """A picture of one face, and its landmarks."""
 
     image: Any  # (H, W, 3) uint8
     points: Any  # (K, 2)
@@ -58,11 +59,11 @@ class Face:
         return float((self.box[2:] - self.box[:2]).max())
 
     def resized(self, side: float) -> Face:
-        """The face's longer side becomes ``side`` pixels."""
+        """Resize the picture so that the longer side of the face is ``side`` pixels."""
         return self._scaled(side / self.side)
 
     def filling(self, margin: float, pixels: int) -> Face:
-        """A square of ``margin`` times the face and ``pixels`` on a side."""
+        """Cut out a square of ``margin`` times the face, and resize it to ``pixels`` per side."""
         half = margin * self.side / 2
         centre = (self.box[:2] + self.box[2:]) / 2
         low = np.clip(np.floor(centre - half), 0, None).astype(int)
@@ -71,7 +72,7 @@ class Face:
         return Face(part, self.points - low)._scaled(pixels / max(part.shape[:2]))
 
     def turned(self, degrees: float) -> Face:
-        """The picture turned clockwise about the face, with room for its corners."""
+        """Rotate the picture clockwise about the face. The new picture is large enough for all corners."""
         size = int(np.ceil(np.hypot(*self.image.shape[:2])))
         centre = (self.box[:2] + self.box[2:]) / 2
         middle = np.array((size - 1, size - 1)) / 2
@@ -90,14 +91,14 @@ class Face:
 
 
 def read_faces(data: Path, scheme: str | Scheme, every: int = 1, where: str | None = None) -> list[Face]:
-    """Every n-th of the faces with all points."""
+    """Every n-th face with all landmarks labelled."""
     records = [r for r in read_dataset(data, scheme).records if where is None or Where(where)(r)][::every]
     labelled = [(r, r.labels) for r in records if r.labels is not None and (r.labels.weights > 0).all()]
     return [Face(np.asarray(read_image(r.image)), labels.points) for r, labels in labelled]
 
 
 def count(detector: FaceDetector, faces: Sequence[Face], what: str) -> dict[str, Any]:
-    """The best score of each face, of pictures of one face each, and the scores of the false finds."""
+    """The best score of each face, and the scores of the false positives. Each picture has one face."""
     best, false, seconds = [], [], []
     for face in progress_bar(faces, desc=what, leave=False):
         begun = time.perf_counter()
@@ -110,7 +111,7 @@ def count(detector: FaceDetector, faces: Sequence[Face], what: str) -> dict[str,
 
 
 def mosaic(detector: FaceDetector, faces: Sequence[Face], side: int) -> dict[str, Any]:
-    """Small faces on one large photograph of grey noise."""
+    """As `count`, for small faces on one large picture of grey noise."""
     height, width = PHOTOGRAPH
     image = np.random.default_rng(0).integers(100, 110, (height, width, 3), dtype=np.uint8)
     boxes, x, y, row = [], 0, 0, 0
@@ -139,7 +140,7 @@ def without(detector: FaceDetector) -> dict[str, Any]:
     for name in WITHOUT:
         try:
             image = getattr(skimage.data, name)()
-        except (OSError, ImportError, ModuleNotFoundError):  # a download
+        except (OSError, ImportError, ModuleNotFoundError):  # it must be downloaded
             continue
         images.append(image if image.ndim == 3 else np.repeat(image[..., None], 3, 2))
     begun = time.perf_counter()
@@ -149,7 +150,7 @@ def without(detector: FaceDetector) -> dict[str, Any]:
 
 
 def fit(detector: FaceDetector, faces: Sequence[Face]) -> dict[str, float]:
-    """Where the tight box lies in YuNet's, in shares of its longer side."""
+    """Place and size of the tight box relative to YuNet's box, in shares of the longer side of YuNet's box."""
     rows = []
     for face in progress_bar(faces, desc="fit", leave=False):
         boxes, _, points = detector._look(face.image, detector.sizes)
@@ -169,7 +170,7 @@ def fit(detector: FaceDetector, faces: Sequence[Face]) -> dict[str, float]:
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Share found and false finds, by threshold."""
+    """A table of the share of found faces and the number of false positives, by threshold."""
     cells = []
     for row in rows:
         best, false = np.array(row["best"]), np.array(row["false"])
@@ -183,12 +184,12 @@ def markdown(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="annotations, one face in each picture")
-    parser.add_argument("--scheme", default="300w", help="of the annotations")
+    parser.add_argument("--data", type=Path, required=True, help="annotations, one face per picture")
+    parser.add_argument("--scheme", default="300w", help="scheme of the annotations")
     parser.add_argument("--every", type=int, default=1, help="only every n-th face")
     parser.add_argument("--step", type=int, default=15, help="degrees between two rolls")
     parser.add_argument("--parts", nargs="+", default=["fit", "small", "large", "roll", "without"])
-    parser.add_argument("--sizes", type=int, nargs="+", help="of the detector; by default its own")
+    parser.add_argument("--sizes", type=int, nargs="+", help="sizes of the detector; default: its own")
     parser.add_argument("--out", type=Path, help="folder for detection.json and detection.md")
     arguments = parser.parse_args()
     faces = read_faces(arguments.data, arguments.scheme, arguments.every)

@@ -1,8 +1,9 @@
-"""How many faces a second a CUDA GPU trains on, with each way of running a step: `gpu.py --training`.
+"""Measure the training speed on a CUDA GPU in faces per second, for each way to run a step: `gpu.py --training`.
 
-The steps are the trainer's own, on made pictures: batch made and augmented (recipe ``wild``), network, loss, gradients,
-optimiser, moving average. Ways that are likely to be the fastest come first, and none is begun that would not end in
-time. Beside the whole step stand its parts, run alone, and what the profiler says of the plain way.
+The steps are those of the trainer, on synthetic pictures. A step creates and augments a batch (recipe ``wild``), runs
+the network, and computes loss, gradients, optimiser and moving average. The ways that are probably the fastest come
+first. A way that could not end in time is not started. The report has the speed of the whole step, the speeds of its
+parts alone, and a profile of the plain way.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from hih_align.training.sampling import Source
 from hih_align.training.supply import Stores, Waits
 from hih_align.training.trainer import Trainer
 
-#: Size, faces a step, recipe's ``compile``.
+#: The ways: size, faces per step, and ``compile`` of the recipe.
 WAYS: tuple[tuple[str, int, bool | str], ...] = (
     ("T", 64, False),
     ("T", 64, "cudagraphs"),
@@ -43,14 +44,14 @@ WAYS: tuple[tuple[str, int, bool | str], ...] = (
     ("B", 64, True),
 )
 
-#: Seconds that a way takes at least: made, and measured. Compilers take longer.
+#: Shortest time in seconds for preparing and measuring a way. Compilers take longer.
 LEAST = {False: 3.0, "cudagraphs": 10.0, "reduce-overhead": 60.0, True: 60.0}
 
 FACES = 256
 
 
 def made_faces(folder: Path, side: int = 256) -> Dataset:
-    """Pictures of noise with points anywhere in a box."""
+    """Pictures of noise with random points in a box."""
     rng = np.random.default_rng(0)
     paths = [folder / f"{number}.jpg" for number in range(16)]
     for path in paths:
@@ -68,7 +69,7 @@ class Steps:
     """The steps of a trainer, outside its loop.
 
     Args:
-        trainer: made, not run.
+        trainer: a trainer that does not run.
     """
 
     def __init__(self, trainer: Trainer) -> None:
@@ -90,7 +91,7 @@ class Steps:
         next(self._batches)
 
     def forward(self) -> None:
-        """Network, loss and gradients of one and the same batch."""
+        """Network, loss and gradients, for always the same batch."""
         trainer = self.trainer
         batch = self._same = getattr(self, "_same", None) or next(self._batches)
         output = trainer.net(batch.images, self.stage.subpixel)
@@ -105,7 +106,7 @@ def wait() -> None:
 
 
 def rate(work: Callable[[], None], faces: int, seconds: float) -> float:
-    """Faces a second, of about so many seconds; what warms up is not counted."""
+    """Faces per second of ``work``, measured for about ``seconds``. The caller has warmed up."""
     wait()
     began, count = time.perf_counter(), 0
     while count < 3 or time.perf_counter() - began < seconds:
@@ -118,7 +119,7 @@ def rate(work: Callable[[], None], faces: int, seconds: float) -> float:
 
 
 def measure(dataset: Dataset, stores: Stores, way: tuple[str, int, bool | str], seconds: float) -> dict[str, Any]:
-    """A row for a way."""
+    """Measure a way. Returns its row of the report."""
     size, batch, how = way
     stage = {"size": 256, "epochs": 1, "batch": batch, "lr": 1e-5, "schedule": "constant"}
     row: dict[str, Any] = {"size": f"HIH_{size}", "batch": batch, "compile": how}
@@ -137,7 +138,7 @@ def measure(dataset: Dataset, stores: Stores, way: tuple[str, int, bool | str], 
                 row["network_alone"] = rate(steps.forward, batch, seconds / 3)
                 if batch == 64 and size == "T":
                     row["profile"] = profile(steps)
-        except Exception as error:  # one way's failure says nothing of the next
+        except Exception as error:  # another way may work
             row["error"] = (str(error).splitlines() or [type(error).__name__])[0]
     if torch.cuda.is_available():
         row["memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
@@ -147,7 +148,7 @@ def measure(dataset: Dataset, stores: Stores, way: tuple[str, int, bool | str], 
 
 
 def profile(steps: Steps, count: int = 5) -> list[dict[str, Any]]:
-    """What takes the device's time, or without a GPU the CPU's: name, calls a step, share."""
+    """The operations that take most of the time of the GPU (without a GPU: of the CPU): name, calls per step, share."""
     on_gpu = torch.cuda.is_available()
     kind = torch.profiler.ProfilerActivity.CUDA if on_gpu else torch.profiler.ProfilerActivity.CPU
     with torch.profiler.profile(activities=[kind]) as profiler:
@@ -162,8 +163,10 @@ def profile(steps: Steps, count: int = 5) -> list[dict[str, Any]]:
 
 
 def fastest(rows: list[dict[str, Any]], training_seconds: float = 120.0) -> dict[str, dict[str, Any]]:
-    """For each size the recipe keys that show most faces in so many seconds, at 64 faces a step: a larger step is
-    another training."""
+    """For each size, the recipe keys with which a training of ``training_seconds`` sees most faces.
+
+    Only ways with 64 faces per step are compared, because a training with larger steps gives another result.
+    """
     found: dict[str, dict[str, Any]] = {}
     best: dict[str, float] = {}
     for row in rows:
@@ -195,7 +198,7 @@ def markdown(rows: list[dict[str, Any]], about: str) -> str:
 
 
 def run(out: Path | None, seconds: float, about: str, ways: tuple[tuple[str, int, bool | str], ...] = WAYS) -> None:
-    """Measure the ways for so many seconds in all; after each, ``gpu_training.json`` and ``.md`` in ``out`` are new."""
+    """Measure the ways for ``seconds`` in total. After each way, write ``gpu_training.json`` and ``.md`` in ``out``."""
     began = time.perf_counter()
     rows: list[dict[str, Any]] = []
     stores = Stores()

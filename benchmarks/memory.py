@@ -1,11 +1,11 @@
-"""What a process takes until its first face, in time and memory: an exported folder, without PyTorch, and a network.
+"""Measure time and memory of a process until its first face, for exported folders without PyTorch and for a network.
 
     python benchmarks/memory.py HIH_N/300w --out benchmarks/results
 
-The model is exported for each runtime. Then a process of its own, several times for each and in turn, imports the
-package, loads the model and aligns one face in a photograph (a file) with the default settings. Times are of the
-fastest of these processes. Memory is the largest resident set (VmHWM) of any. "whole process" includes Python's own
-start and end.
+The model is exported for each runtime. Then new processes import the package, load the model and align one face in a
+photograph (a file) with the default settings. There are several processes for each runtime, and the runtimes take
+turns. Times are those of the fastest process. Memory is the largest resident set (VmHWM) of all processes. "whole
+process" includes the start and the end of Python.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from speed import machine
 
 FORMATS = {"onnxruntime": "onnx", "openvino": "openvino"}
 
-#: What a process does: it prints one line of JSON.
+#: The program of a process. It prints one line of JSON.
 FIRST_FACE = """
 import json, resource, sys, time
 begun = time.perf_counter()
@@ -35,7 +35,7 @@ aligner = FaceAligner.from_pretrained(sys.argv[1], backend=sys.argv[2], device="
 loaded = time.perf_counter()
 face = aligner.align(sys.argv[3], json.loads(sys.argv[4]))
 done = time.perf_counter()
-try:  # of this program alone; the other one begins with what its parent had
+try:  # VmHWM counts only this program; ru_maxrss starts with the memory of the parent
     with open("/proc/self/status") as status:
         peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
 except OSError:
@@ -48,7 +48,7 @@ print(json.dumps({
 
 
 def photograph(path: Path) -> list[float]:
-    """Write a photograph of one face; returns its box."""
+    """Write a photograph of one face, and return its box x1, y1, x2, y2."""
     import PIL.Image
     import skimage.data
 
@@ -57,7 +57,7 @@ def photograph(path: Path) -> list[float]:
 
 
 def first_face(folder: str, backend: str, image: Path, box: list[float]) -> dict[str, Any]:
-    """One process: see `FIRST_FACE`; and how long it was there."""
+    """Run one process, see `FIRST_FACE`. Returns its output and the time from its start to its end."""
     begun = time.perf_counter()
     words = [sys.executable, "-c", FIRST_FACE, folder, backend, str(image), json.dumps(box)]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
@@ -66,13 +66,13 @@ def first_face(folder: str, backend: str, image: Path, box: list[float]) -> dict
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of processes that did the same: the fastest times, the largest memory."""
+    """The fastest times and the largest memory of several runs of the same process."""
     times = {name: min(run[name] for run in runs) for name in runs[0] if name.endswith("_s")}
     return times | {"peak_mb": max(run["peak_mb"] for run in runs), "torch": any(run["torch"] for run in runs)}
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """A table."""
+    """The report as a Markdown table."""
     about = report["machine"]
     lines = [
         f"{report['model']}. {about['cpu']}, {about['cores']} cores, {about['date']}, load before "
@@ -99,11 +99,11 @@ def markdown(report: dict[str, Any]) -> str:
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="?", default="HIH_N/300w", help="what from_pretrained takes")
+    parser.add_argument("model", nargs="?", default="HIH_N/300w", help="a model as for FaceAligner.from_pretrained")
     parser.add_argument("--backends", nargs="+", default=["onnxruntime", "openvino", "torch"])
-    parser.add_argument("--rounds", type=int, default=5, help="processes of each")
+    parser.add_argument("--rounds", type=int, default=5, help="number of processes per runtime")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--out", type=Path, help="folder for memory.json and memory.md; made if need be")
+    parser.add_argument("--out", type=Path, help="folder for memory.json and memory.md")
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
     about = machine()
@@ -116,13 +116,13 @@ def main() -> None:
             if backend in FORMATS and find_spec(backend) is not None:
                 folders[backend] = str(Path(temporary) / backend)
                 words = ["export", arguments.model, "--format", FORMATS[backend], "--out", folders[backend]]
-                # in a process of its own: this one stays as small as those that it starts
+                # in another process, so that this process stays small
                 subprocess.run([sys.executable, "-m", "hih_align.cli", *words], check=True, stdout=sys.stderr)
         runs: dict[str, list[dict[str, Any]]] = {backend: [] for backend in folders}
         for number in range(arguments.rounds + 1):
             for backend, folder in folders.items():
                 found = first_face(folder, backend, image, box)
-                if number:  # the first reads the disk
+                if number:  # without the first run, which reads from the disk
                     runs[backend].append(found)
     report = {
         "model": arguments.model,

@@ -1,16 +1,17 @@
-"""Own landmarks from a few labelled faces: the table of docs/own-landmarks.md, with its bars.
+"""Measure own landmarks from a few labelled faces, and compare the errors with goals.
 
-    python benchmarks/own_landmarks.py                          # what needs no training: seconds a row, three draws
-    python benchmarks/own_landmarks.py --fine-tune --draws 0    # and what is trained: minutes a row
+    python benchmarks/own_landmarks.py                          # without training: seconds per row, three draws
+    python benchmarks/own_landmarks.py --fine-tune --draws 0    # also with training: minutes per row
     python benchmarks/own_landmarks.py --fine-tune --draws 0 --points beside --faces 48     # one row of each
-    python benchmarks/own_landmarks.py --many --draws 0         # 500 faces, by own names and by 300W's: hours on a CPU
+    python benchmarks/own_landmarks.py --many --draws 0         # 500 faces, own names and 300W's: hours on a CPU
 
-Two sets of 12 landmarks with names of their own (q0 ... q11): 12 that lie on landmarks of the start network, faces of
-``300w_train`` and every third of ``300w_test_lfpw``; and 12 that do not (pupils, lower edges of the brows, jaw
-between), faces of ``wflw_dev``. Draw n takes its faces in the order of ``numpy.random.default_rng(n).permutation``: the
-first for training, the next for validation, of ``wflw_dev`` number 64 to 153 for the test. Boxes as annotated, no
-refining. The error is the NME: over the distance of the outer eye corners, or of the pupils. It exits with 1 where a
-bar is missed.
+There are two sets of 12 landmarks with new names (q0 ... q11). The landmarks of the first set coincide with landmarks
+of the start network. Its faces are those of ``300w_train``, and every third face of ``300w_test_lfpw`` for the test.
+The landmarks of the second set do not coincide (pupils, lower edges of the brows, places between jaw landmarks). Its
+faces are those of ``wflw_dev``. Draw n takes the faces in the order of ``numpy.random.default_rng(n).permutation``:
+the first faces for training, the next ones for validation, and the numbers 64 to 153 of ``wflw_dev`` for the test.
+Boxes are the annotated ones, and there is no refining. The error is the NME in percent of the distance of the outer
+eye corners, or of the pupils. The exit status is 1 if a goal is missed.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ NAMES = tuple(f"q{i}" for i in range(12))
 
 @dataclass(frozen=True)
 class Points:
-    """A set of landmarks, where its faces come from, and the highest NME by row that is allowed."""
+    """A set of landmarks, the data sets of its faces, and its goals: the highest allowed NME by row."""
 
     title: str
     train: str
@@ -51,11 +52,11 @@ class Points:
 
     @property
     def own(self) -> Scheme:
-        """The scheme, with names that no other has."""
+        """The scheme, with names that no other scheme has."""
         return Scheme("own", NAMES, mirror=self.mirror, normalizers={"eyes": tuple((i,) for i in self.normalizer)})
 
     def dataset(self, whole: Dataset, rows: Sequence[int]) -> Dataset:
-        """Some faces with these landmarks alone; their boxes stay."""
+        """Some faces with only these landmarks. Their boxes are unchanged."""
         return Dataset(whole.name, self.own, tuple(self._face(whole.records[i]) for i in rows), whole.source)
 
     def _face(self, record: Record) -> Record:
@@ -92,7 +93,7 @@ BESIDE = Points(
 def measure(
     points: Points, draw: int, root: Path, start: FaceAligner, *, tune: bool, many: bool, faces: Sequence[int]
 ) -> dict[str, tuple[float, float]]:
-    """NME and seconds by row."""
+    """NME in percent and seconds for each row of the table."""
     whole = read_dataset(root / points.train / "annotations.json", points.scheme)
     order = np.random.default_rng(draw).permutation(len(whole))
     if points.test is None:
@@ -128,13 +129,13 @@ def measure(
 
 
 def main() -> int:
-    """Print the table; returns the exit status."""
+    """Print the table, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
     parser.add_argument("--draws", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--points", choices=("old", "beside"), nargs="+", default=["old", "beside"])
     parser.add_argument("--faces", type=int, nargs="+", default=[12, 48])
-    parser.add_argument("--fine-tune", action="store_true", help="also train: minutes a row")
+    parser.add_argument("--fine-tune", action="store_true", help="also train: minutes per row")
     parser.add_argument("--many", action="store_true", help="also train on 500 faces: hours on a CPU")
     parser.add_argument("--init", default="HIH_T/300w")
     options = parser.parse_args()

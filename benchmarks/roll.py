@@ -1,11 +1,11 @@
-"""NME of faces at any roll: photographs that are turned in their plane, with tight boxes and default settings.
+"""Measure the NME of faces at any roll: the photographs are rotated, with tight boxes and default settings.
 
-    python benchmarks/roll.py HIH_T/300w --data ../shared/data/300w_val/annotations.json           # while choosing
+    python benchmarks/roll.py HIH_T/300w --data ../shared/data/300w_val/annotations.json           # validation data
     python benchmarks/roll.py HIH_T/300w HIH_S/300w --data ../shared/data/300w_test_lfpw/annotations.json \
         --out benchmarks/results                                                                   # adds its models
 
-The box is the tight one of the turned points. Ratios are to the same faces upright. What `--out` holds of other models
-stays.
+The box is the tight box of the rotated points. Ratios are relative to the same faces upright. Results of other models
+in the folder `--out` are kept.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from hih_align.progress import progress_bar
 
 NAME = "roll"
 
-#: Most that the mean over all rolls, and the NME at each, may be, over the upright one.
+#: Largest allowed ratios to the NME of upright faces: of the mean over all rolls, and of the NME at each roll.
 MEAN, EACH = 1.08, 1.15
 
 
 def by_angle(aligner: FaceAligner, faces: Sequence[Face], step: int, normalizer: str) -> dict[int, float]:
-    """Mean NME in percent by degrees clockwise, in the scheme of the faces."""
+    """Mean NME in percent for each rotation, in degrees clockwise."""
     found = {}
     truth = np.stack([face.points for face in faces])
     norm = aligner.scheme.distance(truth, normalizer)
@@ -46,7 +46,7 @@ def by_angle(aligner: FaceAligner, faces: Sequence[Face], step: int, normalizer:
 
 
 def summary(row: dict[str, Any]) -> list[Any]:
-    """A model's row of the table."""
+    """The row of a model in the table."""
     upright, values = row["nme"]["0"], np.array([*row["nme"].values()])
     worst = max(row["nme"], key=row["nme"].get)
     ratio, most = float(values.mean() / upright), float(values.max() / upright)
@@ -66,9 +66,9 @@ def markdown(results: dict[str, Any]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", help="manifest ids or folders")
-    parser.add_argument("--data", type=Path, required=True, help="annotations, one face in each picture")
-    parser.add_argument("--where", help="only faces such as 'id%%3!=0'")
-    parser.add_argument("--faces", type=int, default=36, help="spread over the annotations")
+    parser.add_argument("--data", type=Path, required=True, help="annotations, one face per picture")
+    parser.add_argument("--where", help="only faces that meet a condition, such as 'id%%3!=0'")
+    parser.add_argument("--faces", type=int, default=36, help="number of faces, spread over the annotations")
     parser.add_argument("--step", type=int, default=15, help="degrees between two rolls")
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--out", type=Path, help="folder for roll.json and roll.md")

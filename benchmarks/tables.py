@@ -1,4 +1,4 @@
-"""What several benchmarks write: a Markdown table, and the files of a result beside what was measured on what."""
+"""Output of several benchmarks: Markdown tables, the files of a result, and a sentence about the machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hih_align.files import replacing
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """Lines of a Markdown table; numbers with a fraction have two places."""
+    """Lines of a Markdown table. Floating-point numbers have two decimal places."""
     lines = [f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|"]
     for row in rows:
         cells = [f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in row]
@@ -23,13 +23,13 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]
 
 
 def measured() -> str:
-    """On what machine, when and by which command, in a sentence."""
+    """A text with the machine, the date and the command of the measurement."""
     about = machine()
     return f"{about['cpu']}, {about['cores']} cores, {about['date'][:10]}: `{about['command']}`"
 
 
 def write(lines: Sequence[str], data: Any, out: Path | None, name: str) -> None:
-    """Print the lines; write them into ``NAME.md``, and the data into ``NAME.json``, of a folder if there is one."""
+    """Print the lines. If ``out`` is a folder, write the lines to ``NAME.md`` and the data to ``NAME.json`` in it."""
     text = "\n".join(lines) + "\n"
     print(text)
     if out is not None:

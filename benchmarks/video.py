@@ -1,14 +1,15 @@
-"""How steady and how late points are in video: frame by frame, followed, and followed with smoothing.
+"""Measure jitter and lag of points in videos: frame by frame, tracked, and tracked with smoothing.
 
-    python benchmarks/video.py --data ../shared/data/300w_val/annotations.json --faces 4      # what was chosen on it
+    python benchmarks/video.py --data ../shared/data/300w_val/annotations.json --faces 4      # validation data
     python benchmarks/video.py --data ../shared/data/300w_test_lfpw/annotations.json --out benchmarks/results \
         --faces 8 --python mediapipe=.venv-others/bin/python dlib=.venv-others/bin/python
 
-The videos are photographs that move by known subpixel motion, with noise, so that where each point should be is known.
-In percent of the distance of the outer eye corners: `spread`, the standard deviation of a point over the frames in the
-face's frame; `second`, the mean second difference there; `NME`. `NMF` is the field's normalised mean flicker: the root
-mean square, over frames and points, of the change of the error from frame to frame, over the square root of the box's
-area, in percent. `lag` is in frames: what the mean error says along the motion.
+Each video is a photograph that moves by a known subpixel motion, with noise. Therefore the true place of each point is
+known. Three figures are in percent of the distance of the outer eye corners: `spread`, the standard deviation of a
+point over the frames, relative to the face; `second`, its mean second difference over the frames, relative to the face;
+and `NME`. `NMF` is the normalised mean flicker: the root mean square, over frames and points, of the change of the
+error from frame to frame, divided by the square root of the area of the box, in percent. `lag` is in frames, computed
+from the mean error along the motion.
 """
 
 from __future__ import annotations
@@ -41,17 +42,17 @@ SIZE = (720, 960)
 
 
 def _smooth(frame: float) -> tuple[float, float, float, float]:
-    """x, y in pixels, zoom, roll in degrees: up to 6 px a frame."""
+    """x, y in pixels, zoom, roll in degrees. The speed is up to 6 px per frame."""
     return 40 * np.sin(frame / 7), 25 * np.sin(frame / 9), 1 + 0.1 * np.sin(frame / 20), 8 * np.sin(frame / 15)
 
 
 def _fast(frame: float) -> tuple[float, float, float, float]:
-    """There and back at 30 px a frame, turning at once."""
+    """Back and forth at 30 px per frame. The direction changes within one frame."""
     return abs((frame * 30 + 300) % 1200 - 600) - 300, 0.0, 1.0, 0.0
 
 
 def _stop(frame: float) -> tuple[float, float, float, float]:
-    """12 px a frame, and dead still after every tenth frame for ten."""
+    """12 px per frame for ten frames, and then no motion for ten frames, again and again."""
     cycle, part = divmod(frame, 20)
     way = 12 * min(part, 10)
     return (way if cycle % 2 == 0 else 120 - way) - 60, 0.0, 1.0, 0.0
@@ -67,7 +68,7 @@ MOTIONS: dict[str, Callable[[float], tuple[float, float, float, float]]] = {
 
 @dataclass(frozen=True)
 class Video:
-    """A photograph of one face that moves: frames, and the map of each from the photograph."""
+    """A video of a photograph of one face that moves."""
 
     image: Any
     points: Any  # (K, 2) annotated
@@ -76,7 +77,7 @@ class Video:
     frames: int
 
     def matrix(self, frame: int) -> Any:
-        """(2, 3) from the photograph to the frame."""
+        """(2, 3) affine map from the photograph to a frame."""
         box = tight_box(self.points)
         centre = (box[:2] + box[2:]) / 2
         x, y, zoom, roll = MOTIONS[self.motion](frame)
@@ -95,14 +96,14 @@ class Video:
             yield np.clip(image + rng.normal(0, self.noise, image.shape), 0, 255).astype(np.uint8)
 
 
-#: Asked of smoothed points where a face moves smoothly, in percent, and where it moves fast, in frames.
+#: Goals for smoothed points: `spread` and `second` with smooth motion, in percent; and lag with fast motion, in frames.
 STEADY, LAG = 0.25, 0.5
 
 FIGURES = ("spread", "second", "NMF", "NME", "lag", "lost", "ms")
 
 
 def measure(video: Video, found: Any, scheme: Any) -> dict[str, float]:
-    """Figures of (F, K, 2) points; NaN where the face was not found."""
+    """The figures of (F, K, 2) points. The points are NaN in frames in which the face was not found."""
     known = np.isfinite(found).all((1, 2))
     maps = np.array([video.matrix(f) for f in range(video.frames)])
     truth = video.points @ maps[:, :, :2].transpose(0, 2, 1) + maps[:, None, :, 2]
@@ -110,7 +111,7 @@ def measure(video: Video, found: Any, scheme: Any) -> dict[str, float]:
     norm = float(scheme.distance(video.points[None])[0])
     error = found - truth
     span = (truth.max(1) - truth.min(1)).prod(1) ** 0.5
-    settled = slice(5, None)  # what is found first is not followed yet
+    settled = slice(5, None)  # in the first frames the face is not tracked yet
     deviation = still[settled] - np.nanmean(still[settled], 0)
     second = np.diff(still[settled], 2, axis=0)
     flicker = np.linalg.norm(np.diff(error, axis=0), axis=-1)[4:] / span[5:, None]
@@ -128,7 +129,7 @@ def measure(video: Video, found: Any, scheme: Any) -> dict[str, float]:
 
 
 def others(kinds: Sequence[str], photograph: Path) -> dict[str, Process]:
-    """Other programs' processes by what they are called, of ``NAME=PYTHON``; what does not start is left out."""
+    """Start the processes of other programs, given as ``NAME=PYTHON``. A program that does not start is skipped."""
     found = {}
     for kind in kinds:
         name, _, python = kind.partition("=")
@@ -141,7 +142,7 @@ def others(kinds: Sequence[str], photograph: Path) -> dict[str, Process]:
 
 
 def ask(process: Process, video: Video, folder: Path) -> tuple[Any, float]:
-    """Another program's points (F, 68, 2), NaN where it finds no face, and milliseconds a frame."""
+    """Points (F, 68, 2) of another program, NaN if it finds no face, and its median milliseconds per frame."""
     path = folder / "frames.npy"
     np.save(path, np.stack(list(video)))
     answer = process.ask("follow", frames=str(path))
@@ -151,7 +152,7 @@ def ask(process: Process, video: Video, folder: Path) -> tuple[Any, float]:
 
 
 def bars(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """What is asked of the smoothed points, and whether it holds."""
+    """The goals for the smoothed points, and whether they are met."""
     mean = {
         key: {n: float(np.mean([r[n] for r in rows if (r["motion"], r["noise"], r["way"]) == key])) for n in FIGURES}
         for key in dict.fromkeys((r["motion"], r["noise"], r["way"]) for r in rows)
@@ -174,7 +175,7 @@ def _bar(what: str, value: float, most: float) -> str:
 
 
 def run(aligner: FaceAligner, video: Video) -> dict[str, tuple[Any, float]]:
-    """Points (F, K, 2) and milliseconds a frame of each way."""
+    """Points (F, K, 2) and median milliseconds per frame of each way."""
     trackers = {"followed": FaceTracker(aligner, smooth=False), "smoothed": FaceTracker(aligner)}
     ways: dict[str, Callable[[Any, float], Any]] = {
         "frame by frame": lambda frame, _: aligner.align(frame),
@@ -197,12 +198,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="annotations, one face in each picture")
     parser.add_argument("--model", default="HIH_T")
     parser.add_argument("--backend", default="auto")
-    parser.add_argument("--faces", type=int, default=4, help="spread over the annotations")
+    parser.add_argument("--faces", type=int, default=4, help="number of faces, spread over the annotations")
     parser.add_argument("--frames", type=int, default=60)
     parser.add_argument("--motions", nargs="+", default=list(MOTIONS), choices=list(MOTIONS))
-    parser.add_argument("--noise", type=float, nargs="+", default=[4.0], help="standard deviation, grey levels")
-    parser.add_argument("--python", nargs="+", default=[], help="mediapipe=PYTHON dlib=PYTHON: interpreters with them")
-    parser.add_argument("--points", type=Path, help="keep the points found, as .npz")
+    parser.add_argument(
+        "--noise", type=float, nargs="+", default=[4.0], help="standard deviation of the noise, grey levels"
+    )
+    parser.add_argument("--python", nargs="+", default=[], help="mediapipe=PYTHON dlib=PYTHON: their interpreters")
+    parser.add_argument("--points", type=Path, help="file for the found points, .npz")
     parser.add_argument("--out", type=Path, help="folder for video.json and video.md")
     arguments = parser.parse_args()
     aligner = FaceAligner.from_pretrained(arguments.model, backend=arguments.backend)

@@ -1,13 +1,13 @@
-"""Draw the pictures of the README and of the documentation; `scripts/gallery` runs it in an environment of its own.
+"""Draw the pictures of the README and of the documentation. `scripts/gallery` runs this program in a new environment.
 
     python examples/draw_faces.py [FOLDER]          (needs the extra [examples]; FOLDER is docs/images by default)
 
 * faces.jpg: 68 points on scikit-image's astronaut, 98 points on matplotlib's Grace Hopper.
 * scores.jpg: the scores of a box with a face and of boxes without a face.
 * covered.jpg: the scores of landmarks that are covered.
-* turned.jpg: faces at several rolls; small.jpg: faces of few pixels; profile.jpg: a face from the side. Faces are found
-  without boxes there, which needs the detector's file.
-* strip.jpg: frames of a made video, in which a face is followed.
+* turned.jpg: faces at several rolls. small.jpg: small faces. profile.jpg: a face from the side. In these pictures the
+  faces are detected, which needs the detector's file.
+* strip.jpg: frames of a synthetic video, in which a face is tracked.
 * 300w.jpg, wflw.jpg, cofw.jpg: the index of each landmark of these schemes.
 * own-landmarks.jpg: five own landmarks on both faces, as in `docs/fine-tune.md`.
 
@@ -90,7 +90,7 @@ def own_landmarks(collins: np.ndarray, hopper: np.ndarray, side: int = 400) -> n
 
 
 def covered(image: np.ndarray, box: tuple[int, int, int, int], side: int = 420) -> np.ndarray:
-    """The face as it is, and with its mouth covered: points that are not seen have low scores."""
+    """The face without changes, and the face with a covered mouth. Covered points have low scores."""
     hidden = image.copy()
     x1, y1, x2, y2 = box
     hidden[round(y1 + 0.55 * (y2 - y1)) : y2 + 12, x1 - 8 : x2 + 8] = (70, 90, 120)
@@ -100,7 +100,7 @@ def covered(image: np.ndarray, box: tuple[int, int, int, int], side: int = 420) 
 
 
 def turned(image: np.ndarray, side: int = 260) -> np.ndarray:
-    """The astronaut's face at four rolls, found without boxes."""
+    """The astronaut's face at four rolls, without given boxes."""
     aligner, tiles = FaceAligner.from_pretrained("HIH_T"), []
     for degrees in (0, 60, 130, 220):
         matrix = cv2.getRotationMatrix2D((226, 140), -degrees, 1.4)
@@ -128,7 +128,7 @@ def small(collins: np.ndarray, hopper: np.ndarray) -> np.ndarray:
 
 
 def profile(side: int = 420) -> np.ndarray:
-    """The man with the camera, whose face is seen from the side: many of its points are not seen at all."""
+    """The man with the camera. His face is seen from the side, so many of its points are hidden."""
     image = cv2.cvtColor(camera(), cv2.COLOR_GRAY2RGB)
     face = FaceAligner.from_pretrained("HIH_T").align(image)[0]
     scale = side / (2.2 * float(face.bbox[3] - face.bbox[1]))
@@ -136,7 +136,7 @@ def profile(side: int = 420) -> np.ndarray:
 
 
 def strip(image: np.ndarray, frames: int = 48, shown: int = 5, side: int = 220) -> np.ndarray:
-    """Frames of a made video: the head moves, turns and comes nearer; its face is found once and followed."""
+    """Frames of a synthetic video. The head moves, turns and comes nearer. Its face is found once and then tracked."""
     tracker = FaceTracker(FaceAligner.from_pretrained("HIH_T"))
     tiles: list[np.ndarray] = []
     for n in range(frames):

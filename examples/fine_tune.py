@@ -1,16 +1,17 @@
 """Your own landmarks, from labelled faces to a measured model: look at the data, adapt, fine-tune, measure, draw.
 
     pip install ".[examples,train]"
-    python examples/fine_tune.py                        # faces that the example makes itself, minutes
+    python examples/fine_tune.py                        # synthetic faces, takes minutes
     python examples/fine_tune.py --train mine.json --val mine_val.json --test mine_test.json --scheme mine-scheme.json
 
-Without files of yours the example makes some, as an annotation tool exports them (COCO keypoints, photographs beside
-it): copies of two photographs that come with packages, Eileen Collins (NASA, scikit-image) and Grace Hopper (US Navy,
-matplotlib), both in the public domain. Each copy is turned, scaled, slanted and lit otherwise, and its five landmarks
-with it. A network that has seen two people knows two people: take the figures for a proof that the steps work.
+Without your files, the example creates labelled faces in the format of annotation tools (COCO keypoints beside the
+photographs). The faces are copies of two photographs from packages: Eileen Collins (NASA, scikit-image) and Grace
+Hopper (US Navy, matplotlib), both in the public domain. Each copy has another rotation, size, slant and brightness. Its
+five landmarks are moved with it. The figures only show that the steps work: a network that learns from two people does
+not know other people.
 
-Everything goes to ``--out``: ``made/`` (the faces), ``adapted/`` and ``tuned/`` (two models), ``run/`` (curve,
-pictures), ``faces.png`` (the worst faces of the tuned model).
+The results are in the folder ``--out``: ``made/`` (the faces), ``adapted/`` and ``tuned/`` (two models), ``run/``
+(curve and pictures), ``faces.png`` (the worst faces of the fine-tuned model).
 """
 
 from __future__ import annotations
@@ -38,16 +39,16 @@ from hih_align.training import adapt, fine_tune
 
 FIVE = Path(__file__).with_name("five.json")
 
-#: Labelled by hand: left eye, right eye, nose tip, left and right mouth corner, and the box, x1, y1, x2, y2.
+#: Labels made by hand: left eye, right eye, nose tip, left and right mouth corner, and the box x1, y1, x2, y2.
 COLLINS = ((204, 102), (247, 104), (226, 128), (203, 140), (245, 141)), (177, 80, 275, 200)
 HOPPER = ((224, 193), (305, 189), (267, 238), (233, 281), (303, 277)), (168, 157, 354, 332)
 
-#: Side of a made picture, and of the face in it.
+#: Side of a synthetic picture and of the face in it, in pixels.
 SIDE, FACE = 320, 170
 
 
 def make_faces(folder: Path, count: int, seed: int) -> Path:
-    """A COCO file of ``count`` warped copies of the two photographs in a folder."""
+    """Write ``count`` warped copies of the two photographs and their COCO file to a folder. Returns the COCO file."""
     rng = np.random.default_rng(seed)
     hopper = read_image(matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))
     photographs = ((astronaut(), *COLLINS), (hopper, *HOPPER))
@@ -78,23 +79,23 @@ def make_faces(folder: Path, count: int, seed: int) -> Path:
 
 
 def draw(aligner: FaceAligner, record: Record, side: int = 224) -> np.ndarray:
-    """The face with the points that are found, cut out."""
+    """A crop of the face with its landmarks."""
     scale = side / square_crop(record.box, 1.4).side
     drawn = aligner.align(record.image, record.box).draw(record.image, scale=scale)
     return warp(drawn, square_crop(record.box * scale, 1.4, side).matrix, side)
 
 
 def main(
-    train: Annotated[Path | None, typer.Option(help="Faces to learn from; by default made ones.")] = None,
-    val: Annotated[Path | None, typer.Option(help="Faces that choose the best epoch.")] = None,
-    test: Annotated[Path | None, typer.Option(help="Faces to measure on.")] = None,
-    scheme: Annotated[Path, typer.Option(help="What the landmarks are.")] = FIVE,
-    init: Annotated[str, typer.Option(help="The network to start from.")] = "HIH_T/300w",
-    out: Annotated[Path, typer.Option(help="Folder for everything; must not hold a run.")] = Path("fine_tuned"),
-    epochs: Annotated[int | None, typer.Option(help="Fewer for a quick look; by default what the recipe says.")] = None,
+    train: Annotated[Path | None, typer.Option(help="Training faces. Default: synthetic faces.")] = None,
+    val: Annotated[Path | None, typer.Option(help="Validation faces, to choose the best epoch.")] = None,
+    test: Annotated[Path | None, typer.Option(help="Test faces, to measure the models.")] = None,
+    scheme: Annotated[Path, typer.Option(help="Scheme file of the landmarks.")] = FIVE,
+    init: Annotated[str, typer.Option(help="The start network.")] = "HIH_T/300w",
+    out: Annotated[Path, typer.Option(help="Folder for the results. It must not contain a run.")] = Path("fine_tuned"),
+    epochs: Annotated[int | None, typer.Option(help="Number of epochs. Default: that of the recipe.")] = None,
 ) -> None:
-    """Adapt and fine-tune a network to landmarks of your own, and measure both."""
-    keep_freed_memory()  # as the program `hih-align` does: training is faster
+    """Adapt and fine-tune a network to your own landmarks, and measure both models."""
+    keep_freed_memory()  # makes training faster; the program `hih-align` does the same
     if train is None:
         train, val, test = (
             make_faces(out / "made" / name, count, seed)
@@ -120,7 +121,7 @@ def main(
             unit = normalizer_text(report.settings.normalizer)
             typer.echo(f"{name}: NME {report.overall.nme:.2f} % of the {unit}, {len(unseen)} faces")
         write_image(out / "faces.png", np.hstack([draw(tuned, unseen.records[i]) for i in report.worst(4)]))
-    loaded = FaceAligner.from_pretrained(out / "tuned")  # as in a program of yours
+    loaded = FaceAligner.from_pretrained(out / "tuned")  # as in your own program
     first = faces.records[0]
     typer.echo(f"{out / 'tuned'}: {loaded}; first face: {loaded.align(first.image, first.box)}")
 
