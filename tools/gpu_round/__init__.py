@@ -1,2 +1,4 @@
-"""A round on a GPU that is lent for minutes: `cargo` packs what it takes along, `rounds` checks and trains there,
-`parcel` brings the results back. `scripts/gpu_round` runs it."""
+"""Training on a GPU machine that is available for minutes (a round). `scripts/gpu_round` runs it.
+
+`cargo` packs the input files. `rounds` runs checks and trainings on the machine. `parcel` transfers the results back.
+"""

@@ -1,13 +1,14 @@
-"""A GPU that is lent for minutes: pack here, run there, collect here.
+"""Train on a GPU machine that is available for minutes: pack here, run on the machine, collect here.
 
-  pack               cut faces out, make float16 start weights, fetch what the machine lacks, and put them into volumes
-                     that fit a transfer: .gpu/volume-1 and so on. Do this before a GPU is asked for.
-  lighten, restore   move large weights out of the working tree, which is sent as a whole, and back.
-  run SECONDS OUT    on the machine: checks, then training; results lie in OUT at any moment.
-  send OUT           on the machine, in a further call: what the last parcel had no room for.
-  collect OUT        put the parts together, verify them, and write checkpoint folders.
+  pack               cut out faces, convert start weights to float16, download Python packages that the machine lacks,
+                     and put all of them into volumes that fit into a transfer (.gpu/volume-1, ...). Do this before you
+                     request the machine.
+  lighten, restore   move large weights out of the working tree, and back. The whole working tree is transferred.
+  run SECONDS OUT    on the machine: run the checks, then train. OUT always contains complete results.
+  send OUT           on the machine, in another call: send the results for which the last parcel had no room.
+  collect OUT        join the parts, verify them, and write checkpoint folders.
 
-docs/contributing.md says which calls to make.
+docs/contributing.md describes the calls.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def pack(given: argparse.Namespace) -> int:
-    """Everything that a round takes along."""
+    """Pack all input files of a round."""
     from .plan import read_plan
 
     plan = read_plan(given.plan)
@@ -45,32 +46,32 @@ def pack(given: argparse.Namespace) -> int:
     try:
         volumes = cargo.stow(given.folder, [room] * given.volumes)
     except cargo.TooLargeError as error:
-        print(f"{error}\nThe working tree itself takes {tree / 2**20:.1f} MiB of each transfer.", file=sys.stderr)
+        print(f"{error}\nThe working tree takes {tree / 2**20:.1f} MiB of each transfer.", file=sys.stderr)
         return 1
-    print(f"working tree, lightened: {tree / 2**20:.1f} MiB of {cargo.LIMIT / 2**20:.0f}")
+    print(f"working tree without large files: {tree / 2**20:.1f} MiB of {cargo.LIMIT / 2**20:.0f}")
     for volume in volumes:
         print(f"{volume.parent.relative_to(given.folder.parent)}: {volume.stat().st_size / 2**20:.1f} MiB")
     heavy = [name for name, size in sizes.items() if size >= cargo.LARGE]
     if heavy:
-        print(f"the working tree still holds {', '.join(heavy)}: scripts/gpu_round lighten, before the first call")
+        print(f"the working tree contains {', '.join(heavy)}: run scripts/gpu_round lighten before the first call")
     return 0
 
 
 def lighten(given: argparse.Namespace) -> int:
-    """Before the first call."""
+    """Move large files out of the working tree, before the first call."""
     moved = cargo.lighten(ROOT, given.folder / "away")
-    print(f"moved away: {', '.join(moved) or 'nothing'}. Commit nothing until scripts/gpu_round restore.")
+    print(f"moved out: {', '.join(moved) or 'no file'}. Do not commit before scripts/gpu_round restore.")
     return 0
 
 
 def restore(given: argparse.Namespace) -> int:
-    """After the last call."""
-    print(f"back again: {', '.join(cargo.restore(ROOT, given.folder / 'away')) or 'nothing'}")
+    """Move large files back into the working tree, after the last call."""
+    print(f"moved back: {', '.join(cargo.restore(ROOT, given.folder / 'away')) or 'no file'}")
     return 0
 
 
 def run(given: argparse.Namespace) -> int:
-    """On the machine."""
+    """Run a round. To be called on the machine."""
     checks = [] if given.no_checks else rounds.checks(given.folder / "round")
     return rounds.Round(
         ROOT, given.folder, given.plan, given.out, given.seconds, checks, not given.no_train, given.workers
@@ -78,14 +79,14 @@ def run(given: argparse.Namespace) -> int:
 
 
 def send(given: argparse.Namespace) -> int:
-    """On the machine, later."""
+    """Send the remaining results. To be called on the machine."""
     left = rounds.send(given.folder / "round", given.out, rest=True)
-    print(f"no room for {', '.join(left)}: another call" if left else "nothing is left")
+    print(f"no room for {', '.join(left)}: another call is needed" if left else "all results are sent")
     return 0
 
 
 def collect(given: argparse.Namespace) -> int:
-    """Here again."""
+    """Write the results that came back to checkpoint folders."""
     written = parcel.collect(given.outs, given.into)
     for path in written:
         print(path)
@@ -109,22 +110,22 @@ def _parser() -> argparse.ArgumentParser:
         return made
 
     made = command("pack", pack)
-    made.add_argument("--volumes", type=int, default=1, help="most volumes; each takes a call of its own")
-    made.add_argument("--again", action="store_true", help="also packs that are there already")
-    made.add_argument("--only-stow", action="store_true", help="make volumes of what lies in the folder")
+    made.add_argument("--volumes", type=int, default=1, help="largest number of volumes; each volume needs a call")
+    made.add_argument("--again", action="store_true", help="make existing packs again")
+    made.add_argument("--only-stow", action="store_true", help="only make volumes of the files in the folder")
     command("lighten", lighten)
     command("restore", restore)
     made = command("run", run)
-    made.add_argument("seconds", type=float, help="of the whole round, checks included; below the call's limit by 20")
+    made.add_argument("seconds", type=float, help="time of the round with its checks; 20 less than the call's limit")
     made.add_argument("out", type=Path, help="$OUT")
     made.add_argument("--no-checks", action="store_true")
     made.add_argument("--no-train", action="store_true")
-    made.add_argument("--workers", type=int, default=16, help="threads that decode")
+    made.add_argument("--workers", type=int, default=16, help="number of threads that decode pictures")
     made = command("send", send)
     made.add_argument("out", type=Path, help="$OUT")
     made = command("collect", collect)
     made.add_argument("outs", type=Path, nargs="+", metavar="OUT", help="folders that came back, in their order")
-    made.add_argument("--into", type=Path, required=True, help="folder for the networks' folders")
+    made.add_argument("--into", type=Path, required=True, help="folder for the checkpoint folders")
     return parser
 
 

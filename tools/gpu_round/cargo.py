@@ -1,4 +1,4 @@
-"""What a round takes along: packed faces, start weights and Python packages, in volumes that fit a transfer."""
+"""The input files of a round: packed faces, start weights and Python packages, in volumes that fit into a transfer."""
 
 from __future__ import annotations
 
@@ -13,30 +13,31 @@ from pathlib import Path
 
 import numpy as np
 
-#: Most bytes of a transfer: the working tree and what is carried.
+#: Largest number of bytes of a transfer: the working tree and a volume.
 LIMIT = 64 << 20
 
-#: Bytes that are left free, for what the transfer adds.
+#: Number of bytes that are left free for the overhead of the transfer.
 SLACK = 1 << 20
 
-#: Tracked files from this size on are weights: they leave the working tree, and those that a plan keeps are packed.
+#: Tracked files of at least this size are weights. They are moved out of the working tree. Those that a plan keeps are
+#: packed.
 LARGE = 1 << 20
 
-#: What the machine's Python lacks of what training imports (`/work/.library/device/KINDS.md` lists what it has).
+#: Packages that training imports and the machine lacks (`/work/.library/device/KINDS.md` lists the packages it has).
 LACKING = ("pydantic", "pydantic_core", "annotated_types")
 
-#: The Python there, as pip names it.
+#: The version and platform of the machine's Python, as pip names them.
 PYTHON, PLATFORMS = "3.12", ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 
 VOLUME = "cargo.zip"
 
 
 class TooLargeError(ValueError):
-    """What a round takes along does not fit into the transfers it may make."""
+    """The input files of a round do not fit into the allowed transfers."""
 
 
 def tracked(root: Path) -> dict[str, int]:
-    """Bytes of the files of the working tree that travel: tracked ones that are there, and new ones."""
+    """Sizes in bytes of the files of the working tree that are transferred: existing tracked files, and new files."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=root,
@@ -48,7 +49,7 @@ def tracked(root: Path) -> dict[str, int]:
 
 
 def lighten(root: Path, away: Path) -> list[str]:
-    """Move large tracked files out of the working tree, into ``away``; returns their paths."""
+    """Move large tracked files out of the working tree to ``away``. Returns their paths."""
     moved = [name for name, size in tracked(root).items() if size >= LARGE]
     for name in moved:
         (away / name).parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +58,7 @@ def lighten(root: Path, away: Path) -> list[str]:
 
 
 def restore(root: Path, away: Path) -> list[str]:
-    """Move them back; returns their paths. A file that is there again already stays."""
+    """Move the files in ``away`` back to the working tree. Returns their paths. Existing files are not replaced."""
     moved = []
     for path in sorted(away.rglob("*")) if away.is_dir() else ():
         if path.is_file():
@@ -72,7 +73,7 @@ def restore(root: Path, away: Path) -> list[str]:
 
 
 def make_packs(plan: object, root: Path, folder: Path, again: bool) -> None:
-    """Cut the plan's faces out into ``folder/packs``; what is there already, of the same files, stays."""
+    """Cut out the faces of a plan to ``folder/packs``. A pack of the same files is not made again."""
     from gpu_round.plan import Plan
     from hih_align.data.annotations import read_dataset
     from hih_align.data.pack import pack
@@ -100,7 +101,7 @@ def make_packs(plan: object, root: Path, folder: Path, again: bool) -> None:
 
 
 def make_starts(plan: object, root: Path, folder: Path) -> None:
-    """Start weights in float16, a checkpoint folder for each network that has some, into ``folder/starts``."""
+    """Write the start weights of each network in float16 to a checkpoint folder in ``folder/starts``."""
     import torch
 
     from gpu_round.plan import Plan
@@ -117,7 +118,7 @@ def make_starts(plan: object, root: Path, folder: Path) -> None:
 
 
 def make_kept(keep: Iterable[str], root: Path, folder: Path) -> None:
-    """Files of the working tree that leave it (`lighten`) and shall be there all the same, into ``folder/kept``."""
+    """Copy files to ``folder/kept`` that `lighten` moves out of the working tree but that the machine needs."""
     shutil.rmtree(folder / "kept", ignore_errors=True)
     for name in keep:
         source = next(path for path in (root / name, folder / "away" / name) if path.is_file())
@@ -126,7 +127,7 @@ def make_kept(keep: Iterable[str], root: Path, folder: Path) -> None:
 
 
 def fetch_wheels(folder: Path) -> None:
-    """Packages that the machine lacks, in the versions that are installed here, into ``folder/wheels``."""
+    """Download the packages that the machine lacks to ``folder/wheels``, in the versions that are installed here."""
     wanted = [f"{name}=={version(name)}" for name in LACKING]
     note = folder / "wheels" / "wanted.json"
     if note.is_file() and json.loads(note.read_text("utf-8")) == wanted:
@@ -140,21 +141,21 @@ def fetch_wheels(folder: Path) -> None:
 
 
 def stow(folder: Path, room: Sequence[int]) -> list[Path]:
-    """Put packs, start weights and wheels into ``folder/volume-1/cargo.zip`` and so on; volumes of before are removed.
+    """Put packs, start weights and wheels into volumes: ``folder/volume-1/cargo.zip``, ... Old volumes are removed.
 
     Args:
-        folder: that holds them.
-        room: most bytes of each volume.
+        folder: the folder of the files.
+        room: largest number of bytes of each volume.
 
     Returns:
-        the volumes.
+        paths of the volumes.
 
     Raises:
-        TooLargeError: they do not fit.
+        TooLargeError: the files do not fit.
     """
     for old in folder.glob("volume-*"):
         shutil.rmtree(old)
-    # what every later step needs first; a pack's annotations before its pictures
+    # files that all later steps need come first, and the annotations of packs come before the pictures
     order = [path for name in ("wheels", "kept", "starts", "packs") for path in sorted((folder / name).rglob("*"))]
     files = sorted((path for path in order if path.is_file()), key=lambda path: path.suffix == ".jpg")
     volumes: list[Path] = []
@@ -163,7 +164,7 @@ def stow(folder: Path, room: Sequence[int]) -> list[Path]:
     try:
         for path in files:
             packed = path.suffix == ".json"
-            # an upper bound of what it takes: deflated JSON is a third of it
+            # an upper bound of the compressed size: compressed JSON takes about a third
             size = path.stat().st_size // (2 if packed else 1) + 300
             if archive is None or size > free:
                 if archive is not None:
@@ -188,7 +189,7 @@ def stow(folder: Path, room: Sequence[int]) -> list[Path]:
 
 
 def unstow(folder: Path, root: Path) -> None:
-    """Unpack the volumes in ``folder``, kept files into the checkout; volumes that are unpacked already are gone."""
+    """Unpack the volumes in ``folder`` and remove them. Kept files are moved into the checkout."""
     for volume in sorted(folder.glob(f"volume-*/{VOLUME}")):
         with zipfile.ZipFile(volume) as archive:
             archive.extractall(folder)
@@ -203,6 +204,6 @@ def _too_large(files: Sequence[Path], room: Sequence[int]) -> str:
         sizes[name] = sizes.get(name, 0) + path.stat().st_size
     parts = ", ".join(f"{name} {size / 2**20:.1f}" for name, size in sorted(sizes.items(), key=lambda item: -item[1]))
     return (
-        f"the cargo takes {sum(sizes.values()) / 2**20:.1f} MiB ({parts}), and {len(room)} volumes have room for "
-        f"{sum(room) / 2**20:.1f}: take fewer faces, a lower side or quality, or more volumes (each is a call more)"
+        f"the cargo takes {sum(sizes.values()) / 2**20:.1f} MiB ({parts}), but {len(room)} volumes have room for "
+        f"{sum(room) / 2**20:.1f}: take fewer faces, a lower side or quality, or more volumes (each needs another call)"
     )

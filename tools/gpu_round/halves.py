@@ -1,4 +1,4 @@
-"""A round's best networks with weights in float16. It needs no PyTorch, whose start takes seconds."""
+"""Conversion of a round's best networks to float16. It does not need PyTorch, because its import takes seconds."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from .parcel import replace
 
 
 def halve(results: Path, halves: Path) -> None:
-    """Write ``NETWORK/best`` of a round below ``halves``, where they are newer than what is there.
+    """Write ``NETWORK/best`` of each network of a round below ``halves``, if it is newer than the file there.
 
     Raises:
-        ValueError: a weight that float16 has no room for.
+        ValueError: a weight is too large for float16.
     """
     for weights in sorted(results.glob("*/best/model.safetensors")):
         target = halves / weights.relative_to(results)
         if target.is_file() and target.stat().st_mtime >= weights.stat().st_mtime:
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
-        with np.errstate(over="ignore"):  # said below
+        with np.errstate(over="ignore"):  # overflow is an error below
             state = {
                 name: value.astype(np.float16) if value.dtype.kind == "f" else value
                 for name, value in safetensors.numpy.load(weights.read_bytes()).items()

@@ -1,8 +1,7 @@
-"""Results on their way back, in few files of a limited size: parts of one stream, and a manifest that says what is in
-them.
+"""Transfer of results in few files of limited size (a parcel): the parts of one stream of bytes, and a manifest.
 
-At any moment the manifest in a folder belongs to the parts beside it, so that what lies there is whole when the machine
-goes away. It uses the standard library alone.
+The manifest in a folder always belongs to the parts beside it. Therefore the folder is complete even if the machine
+stops at any moment. This module uses only the standard library.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-#: Most bytes of a part, and of all of them; and most files: the manifest is one.
+#: Largest number of bytes of a part and of all parts, and largest number of files, including the manifest.
 PART, TOTAL, FILES = 15 << 20, 62 << 20, 8
 
 MANIFEST = "manifest.json"
@@ -22,7 +21,14 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Item:
-    """A file in the stream: its path, from the folder of the results on, where it begins, its bytes and their hash."""
+    """A file in the stream.
+
+    Attributes:
+        path: path relative to the folder of the results.
+        offset: position of its first byte in the stream.
+        size: number of bytes.
+        sha256: hash of its bytes.
+    """
 
     path: str
     offset: int
@@ -31,16 +37,16 @@ class Item:
 
 
 def write(out: Path, files: Mapping[str, bytes], *, part: int = PART, total: int = TOTAL) -> list[str]:
-    """Put files into ``out``, in place of what was there.
+    """Write files to ``out``. They replace the parcel in this folder.
 
     Args:
-        out: folder, made if need be.
-        files: by path; the first are the most important.
-        part: most bytes of a part.
-        total: most bytes of all parts.
+        out: the folder. It is created if it does not exist.
+        files: content by path. The most important files come first.
+        part: largest number of bytes of a part.
+        total: largest number of bytes of all parts.
 
     Returns:
-        paths of the files that there was no room for.
+        paths of the files for which there was no room.
     """
     out.mkdir(parents=True, exist_ok=True)
     items: list[Item] = []
@@ -65,17 +71,17 @@ def write(out: Path, files: Mapping[str, bytes], *, part: int = PART, total: int
         parts.append({"name": name, "size": len(piece), "sha256": _hash(piece)})
     manifest = {"turn": turn, "parts": parts, "items": [asdict(item) for item in items], "left_out": left}
     replace(out / MANIFEST, json.dumps(manifest, indent=1).encode())
-    for old in before["parts"] if before else ():  # only now: until here the old manifest stood
+    for old in before["parts"] if before else ():  # not earlier, because until now the old manifest was valid
         (out / old["name"]).unlink(missing_ok=True)
     return left
 
 
 def read(folder: Path) -> dict[str, bytes]:
-    """The files in a folder that `write` filled.
+    """Read the files in a folder that `write` filled.
 
     Raises:
-        FileNotFoundError: no manifest, or a part that is missing.
-        ValueError: bytes that are not those that were written.
+        FileNotFoundError: there is no manifest, or a part is missing.
+        ValueError: a part or a file is damaged.
     """
     manifest = _manifest(folder)
     if manifest is None:
@@ -84,7 +90,7 @@ def read(folder: Path) -> dict[str, bytes]:
     for part in manifest["parts"]:
         piece = (folder / part["name"]).read_bytes()
         if _hash(piece) != part["sha256"]:
-            raise ValueError(f"{folder / part['name']} is damaged: {len(piece)} bytes, {part['size']} were written")
+            raise ValueError(f"{folder / part['name']} is damaged: it has {len(piece)} bytes, expected {part['size']}")
         pieces.append(piece)
     stream = b"".join(pieces)
     found = {}
@@ -97,23 +103,23 @@ def read(folder: Path) -> dict[str, bytes]:
 
 
 def left_out(folder: Path) -> list[str]:
-    """Paths of the files that there was no room for."""
+    """Paths of the files for which there was no room."""
     manifest = _manifest(folder)
     return [] if manifest is None else list(manifest["left_out"])
 
 
 def collect(folders: Sequence[Path], into: Path) -> list[Path]:
-    """Write the files of one or several folders below ``into``; of a file that is in several the last one's.
+    """Write the files of several folders below ``into``. If several folders contain a file, the last one is used.
 
     Raises:
-        FileNotFoundError, ValueError: as `read`; and a path that leads out of ``into``.
+        FileNotFoundError, ValueError: the errors of `read`. ValueError: a path is outside ``into``.
     """
     written = {}
     for folder in folders:
         for path, data in read(folder).items():
             target = (into / path).resolve()
             if not target.is_relative_to(into.resolve()):
-                raise ValueError(f"{folder}: {path} leads out of the folder of the results")
+                raise ValueError(f"{folder}: {path} is outside the folder of the results")
             target.parent.mkdir(parents=True, exist_ok=True)
             replace(target, data)
             written[path] = target
@@ -121,7 +127,7 @@ def collect(folders: Sequence[Path], into: Path) -> list[Path]:
 
 
 def gather(root: Path, patterns: Iterable[str]) -> dict[str, bytes]:
-    """Files below ``root`` that the patterns find, in the order of the patterns."""
+    """Read the files below ``root`` that match the patterns, in the order of the patterns."""
     found: dict[str, bytes] = {}
     for pattern in patterns:
         for path in sorted(root.glob(pattern)):
@@ -136,7 +142,7 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def replace(path: Path, data: bytes) -> None:
-    """Write a file whole: it is what it was, or what it shall be, at any moment."""
+    """Write a file atomically: at any moment it has the old content or the new content."""
     temporary = path.with_name(f"{path.name}.tmp")
     temporary.write_bytes(data)
     temporary.replace(path)

@@ -1,4 +1,4 @@
-"""What a round takes along and trains: a YAML file, by default ``scripts/gpu_plan.yaml``."""
+"""The plan of a round: a YAML file with its faces and its trainings, by default ``scripts/gpu_plan.yaml``."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from hih_align.training import plain
 
 @dataclass(frozen=True)
 class Pack:
-    """Faces to take along.
+    """Faces that are packed.
 
     Attributes:
-        data: annotation file or folder, from the checkout's folder on.
-        scheme: of the landmarks.
-        side, margin, quality: of a face's picture, as in `hih-align data pack`.
-        where: only the faces of a split file or condition, as in `hih-align evaluate --where`; None: all.
-        faces: at most so many of them, evenly taken; None: all.
+        data: annotation file or folder, relative to the checkout.
+        scheme: id of the scheme of the landmarks.
+        side, margin, quality: size and quality of the pictures, as in `hih-align data pack`.
+        where: a split file or a condition that selects faces, as in `hih-align evaluate --where`. None: all faces.
+        faces: largest number of faces, which are spread evenly over the data. None: all faces.
     """
 
     data: str
@@ -36,13 +36,13 @@ class Network:
     """A network to train.
 
     Attributes:
-        name: of its folder.
+        name: name of its folder.
         recipe: as in `hih-align train`.
-        data: packs to train on, each with its weight.
+        data: the packs to train on, with their weights.
         size: as in `hih-align train`.
-        init: start weights, a manifest id or a checkpoint folder; None: random ones.
-        share: of the time, beside those of the other networks.
-        set: the recipe's keys to change. ``seconds`` and ``calibrate`` are the round's own; ``stages`` is one stage.
+        init: start weights: a manifest id or a checkpoint folder. None: random weights.
+        share: share of the time, relative to the shares of the other networks.
+        set: keys of the recipe to change. The round sets ``seconds`` and ``calibrate``. ``stages`` must be one stage.
     """
 
     name: str
@@ -56,13 +56,13 @@ class Network:
 
 @dataclass(frozen=True)
 class Plan:
-    """A round.
+    """The plan of a round.
 
     Attributes:
-        packs: by name.
-        networks: in the order in which they are trained.
-        val: pack that chooses each network's best epoch.
-        keep: files of weights in the checkout that are taken along, because checks need them.
+        packs: the packs by name.
+        networks: the networks in the order of their training.
+        val: name of the pack for validation, which chooses the best epoch of each network.
+        keep: files of weights in the checkout that the checks need. They are packed, too.
     """
 
     packs: dict[str, Pack]
@@ -75,19 +75,22 @@ class Plan:
             raise ValueError("networks is empty, expected at least one")
         names = [network.name for network in self.networks]
         if len(set(names)) < len(names) or not all(re.fullmatch(r"[\w-]+", name) for name in names):
-            raise ValueError(f"networks have the names {names}, expected different ones of letters, digits, _ and -")
+            raise ValueError(f"networks have the names {names}, expected different names of letters, digits, _ and -")
         for name in [self.val, *(pack for network in self.networks for pack in network.data)]:
             if name not in self.packs:
-                raise ValueError(f"pack {name!r} is used, and packs has {sorted(self.packs)}")
+                raise ValueError(f"pack is {name!r}, expected one of packs: {sorted(self.packs)}")
         for network in self.networks:
             if not network.data or not network.share > 0:
-                raise ValueError(f"network {network.name}: data and share are {network.data} and {network.share}")
+                raise ValueError(
+                    f"network {network.name}: data and share are {network.data} and {network.share}, expected at least "
+                    "one pack, and more than 0"
+                )
 
 
 def read_plan(path: Path) -> Plan:
-    """A plan from its file.
+    """Read a plan.
 
     Raises:
-        ValueError: for what is no plan; it names the key.
+        ValueError: the file is not a plan. The message names the key.
     """
     return plain.from_plain(Plan, plain.parse_yaml(path.read_text("utf-8")), str(path))

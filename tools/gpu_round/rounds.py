@@ -1,6 +1,6 @@
-"""A round on the GPU's machine: checks first, while faces are decoded, then training.
+"""A round on the GPU machine: it runs the checks while faces are decoded, and then trains.
 
-Results are parcelled all the time. It uses the standard library alone until the packages that were taken along are
+It writes parcels of the results all the time. It uses only the standard library until the packages of the volume are
 installed.
 """
 
@@ -21,19 +21,19 @@ from pathlib import Path
 
 from . import cargo, parcel
 
-#: Seconds before the end at which training is asked to stop, and at which it is killed.
+#: Seconds before the end at which training gets a signal to stop, and at which it is killed.
 STOP, KILL = 14.0, 6.0
 
-#: Seconds between two looks at what there is to parcel, and at least between two parcels.
+#: Seconds between two checks for new results, and smallest number of seconds between two parcels.
 LOOK, PARCEL = 0.5, 10.0
 
-#: What is brought back, the most important first: `{networks}` are the folders of the networks.
+#: Patterns of the small files that are sent back. The most important files come first.
 SMALL = ("*.txt", "*.log", "checks/*", "checks/*/*", "*/result.json", "*/metrics.jsonl", "*/run.json", "*/curve.png")
 
 
 @dataclass
 class Check:
-    """A command with a limit of seconds; its output goes to ``checks/NAME.log``."""
+    """A command with a time limit in seconds. Its output goes to ``checks/NAME.log``."""
 
     name: str
     command: Sequence[str]
@@ -41,7 +41,7 @@ class Check:
 
 
 def checks(round_folder: Path) -> list[Check]:
-    """Those of a round: together under two minutes."""
+    """The checks of a round. Together they take less than two minutes."""
     tests = ["tests/runtime/test_cuda.py", "tests/runtime/test_fused.py", "tests/training/test_trainer.py"]
     out = round_folder / "checks"
     pytest = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "cuda", "--durations=5"]
@@ -56,17 +56,17 @@ def checks(round_folder: Path) -> list[Check]:
 
 @dataclass
 class Round:
-    """A round under way.
+    """A running round.
 
     Attributes:
-        root: the checkout.
-        folder: where the cargo lies.
-        plan: what is trained.
-        out: where the parcel goes.
-        seconds: of the whole round.
-        checks: what is run first.
+        root: folder of the checkout.
+        folder: folder of the cargo.
+        plan: file of the plan.
+        out: folder of the parcel.
+        seconds: time limit of the whole round.
+        checks: commands that run before the training.
         train: whether networks are trained.
-        workers: threads that decode.
+        workers: number of threads that decode pictures.
     """
 
     root: Path
@@ -82,7 +82,7 @@ class Round:
     _seen: dict[str, float] = field(default_factory=dict)
 
     def run(self) -> int:
-        """Returns the exit status: 0, or 1 where a check or the training failed."""
+        """Run the round. Returns the exit status: 0, or 1 if a check or the training failed, or a signal stopped it."""
         self.end = time.time() + self.seconds
         self.results = self.folder / "round"
         (self.results / "checks").mkdir(parents=True, exist_ok=True)
@@ -110,19 +110,19 @@ class Round:
 
     @property
     def left(self) -> float:
-        """Seconds."""
+        """Seconds until the end of the round."""
         return self.end - time.time()
 
     def _training(self, go: Path) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-u", "-m", "gpu_round.training", "--plan", self.plan, "--folder", self.folder]
         command += ["--out", self.results, "--go", go, "--end", self.end - STOP - 1, "--workers", self.workers]
-        log = open(self.results / "training.log", "wb")  # noqa: SIM115  # the process has it
+        log = open(self.results / "training.log", "wb")  # noqa: SIM115  # the process needs the open file
         return subprocess.Popen(
             [*map(str, command)], cwd=self.root, env=self._environment, stdout=log, stderr=subprocess.STDOUT
         )
 
     def _check(self, check: Check) -> bool:
-        """Run it; what it prints is kept, and its end is shown."""
+        """Run a check. Its output goes to a file, and the end of its output is printed. Returns whether it passed."""
         limit = min(check.limit, self.left - STOP)
         if self._stopped or limit <= 0:
             return False
@@ -149,7 +149,7 @@ class Round:
             if not asked and (self._stopped or self.left < STOP):
                 training.terminate()
                 asked = True
-                if self._stopped:  # whoever stops a round does not wait for its end
+                if self._stopped:  # after a signal the round ends soon
                     self.end = min(self.end, time.time() + STOP)
             if self.left < KILL:
                 training.kill()
@@ -161,7 +161,7 @@ class Round:
         return int(training.returncode)
 
     def _parcel(self, always: bool = False) -> None:
-        """Parcel what there is, where something is new and the last parcel is not just made."""
+        """Write a parcel if there are new results and the last parcel is old enough. ``always``: in any case."""
         if not always and time.time() - self._parcelled < PARCEL:
             return
         now = {str(path): path.stat().st_mtime for path in self.results.glob("*/best/model.safetensors")}
@@ -171,18 +171,21 @@ class Round:
         left = send(self.results, self.out)
         self._parcelled = time.time()
         if always and left:
-            print(f"no room for {', '.join(left)}: `scripts/gpu_round send` brings them by another call", flush=True)
+            print(f"no room for {', '.join(left)}: `scripts/gpu_round send` sends them in another call", flush=True)
 
 
 def send(results: Path, out: Path, rest: bool = False) -> list[str]:
-    """Parcel a round's results, weights in float16; returns what there is no room for.
+    """Write a parcel of the results of a round, with weights in float16.
 
     Args:
-        results: the round's folder.
-        out: where the parcel goes.
-        rest: weights of those networks alone that the parcel before this one had no room for.
+        results: folder of the round.
+        out: folder of the parcel.
+        rest: send only those weights for which the parcel before had no room.
+
+    Returns:
+        paths of the files for which there is no room.
     """
-    from .halves import halve  # which needs more than the standard library
+    from .halves import halve  # it needs more than the standard library
 
     halves, note = results / "halves", results / "left.json"
     halve(results, halves)
@@ -196,7 +199,7 @@ def send(results: Path, out: Path, rest: bool = False) -> list[str]:
 
 
 def environment(root: Path, folder: Path) -> dict[str, str]:
-    """What processes of a round run with: the checkout, and the packages that were taken along where they lack."""
+    """The environment variables of a round's processes. It installs packages of the volume if they are missing."""
     paths = [str(root), str(root / "tools")]
     wheels = sorted((folder / "wheels").glob("*.whl"))
     if wheels and importlib.util.find_spec("pydantic") is None:

@@ -1,6 +1,6 @@
-"""The training process of a round: faces are decoded at once, networks are trained when the GPU is free.
+"""The training process of a round. It decodes the faces immediately, and trains the networks when the GPU is free.
 
-It writes a folder for each network below the round's folder, and ends when its time ends or a signal asks it to.
+It writes a folder for each network below the folder of the round. It ends after its time, or after a signal.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-#: Seconds that a network's start and end take beside its training.
+#: Seconds for the start and the end of a network, in addition to its training.
 BESIDE = 4.0
 
-#: With less time for it a network is not begun.
+#: A network with less time than this, in seconds, is not started.
 LEAST = 5.0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--plan", type=Path, required=True)
-    parser.add_argument("--folder", type=Path, required=True, help="of what was unpacked")
+    parser.add_argument("--folder", type=Path, required=True, help="folder of the unpacked volumes")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--end", type=float, required=True, help="time.time() at which all networks are trained")
-    parser.add_argument("--go", type=Path, required=True, help="file that says that the GPU is free")
+    parser.add_argument("--end", type=float, required=True, help="time.time() at which the training must end")
+    parser.add_argument("--go", type=Path, required=True, help="this file exists as soon as the GPU is free")
     parser.add_argument("--workers", type=int, default=16)
     arguments = parser.parse_args()
     train_all(**vars(arguments))
 
 
 def train_all(plan: Path, folder: Path, out: Path, end: float, go: Path, workers: int) -> None:
-    """Decode, wait for ``go``, train one network after the other until ``end``."""
+    """Decode the faces, wait for the file ``go``, and train one network after the other until ``end``."""
     stopped: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: stopped.append(number))
@@ -55,7 +55,7 @@ def train_all(plan: Path, folder: Path, out: Path, end: float, go: Path, workers
     recipes, stores = {}, Stores()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for network in read.networks:
-        # the stage's epochs and rates are the plan's; the time is given when it is known
+        # the plan sets the stage; the time is set when it is known
         fixed = {"calibrate": "no", "seconds": 1.0, **network.set}
         recipes[network.name] = recipe = load_recipe(network.recipe, network.size, fixed)
         how: dict[str, Any] = {"device": device, "workers": workers, "skip_bad": False, "progress": False}
@@ -74,7 +74,7 @@ def train_all(plan: Path, folder: Path, out: Path, end: float, go: Path, workers
         share = network.share / (network.share + sum(other.share for other in left))
         seconds = (end - time.time()) * share - BESIDE
         if seconds < LEAST:
-            print(f"{network.name}: no time is left", flush=True)
+            print(f"{network.name}: not trained, no time is left", flush=True)
             continue
         run, sources = out / network.name, [Source(datasets[name], weight) for name, weight in network.data.items()]
         overrides = {"calibrate": "no", **_faster(out, network.size), **network.set, "seconds": max(seconds, 1.0)}
@@ -91,16 +91,16 @@ def train_all(plan: Path, folder: Path, out: Path, end: float, go: Path, workers
                 stores=stores,
                 progress=False,
             )
-            if stopped:  # before the trainer listens itself
+            if stopped:  # from now on the trainer handles signals
                 break
             result = trainer.run()
             del trainer
             note = {"nme": result.nme, "steps": result.steps, "completed": result.completed, "seconds": seconds}
             (run / "result.json").write_text(json.dumps(note) + "\n", "utf-8")
             print(f"{network.name}: {note}", flush=True)
-            if not result.completed:  # a signal
+            if not result.completed:  # a signal stopped it
                 break
-        except Exception:  # the others shall have their time
+        except Exception:  # the other networks are trained anyway
             (out / f"{network.name}-error.txt").write_text(traceback.format_exc(), "utf-8")
             traceback.print_exc()
         gc.collect()
@@ -109,7 +109,7 @@ def train_all(plan: Path, folder: Path, out: Path, end: float, go: Path, workers
 
 
 def _faster(out: Path, size: str | None) -> dict[str, Any]:
-    """What `benchmarks/gpu_training.py` found the fastest for this size, if it measured it."""
+    """The keys of the recipe that `benchmarks/gpu_training.py` measured to be the fastest. {} if it did not run."""
     path = out / "checks" / "training" / "gpu_training.json"
     if size is None or not path.is_file():
         return {}
