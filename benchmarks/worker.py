@@ -107,9 +107,11 @@ class Ours:
         return seconds
 
     def outside(self, times: int) -> dict[str, float]:
-        """What of `align`'s time, one face and one pass, is not the network's: milliseconds and a share, the medians of
-        so many calls. Of PyTorch it is the crop, normalisation, decoder and the result; the other runtimes have
-        normalisation and decoder in their graph, so it is the crop and the result."""
+        """The time of `align` outside the network, for one face and one pass: median milliseconds and share.
+
+        For PyTorch this is the time of crop, normalisation, decoder and result. The graphs of the other runtimes
+        include normalisation and decoder, so for them it is the time of crop and result.
+        """
         runtime = self.aligner._runtime()
         holder, name = (runtime._model.network, "predict") if runtime.name == "torch" else (runtime, "run")
         function, inside = getattr(holder, name), []

@@ -1,4 +1,4 @@
-"""What the nested heatmaps are worth at the heatmap size of a trained network: one network, read in several ways.
+"""Measure the gain of nested heatmaps at the heatmap size of a trained network: it is decoded in several ways.
 
     python -m reproduction.readouts HIH_N/300w HIH_T/300w --val ../shared/data/300w_val/annotations.json \
         --data ../shared/data/300w_test_lfpw/annotations.json --out reports/readouts.md
@@ -71,7 +71,7 @@ class Errors:
 def read_heatmaps(
     aligner: FaceAligner, dataset: Dataset, ways: Mapping[str, Reading]
 ) -> dict[str, NDArray[np.float64]]:
-    """(N, K, 2) landmarks in heatmap pixels by each way, and the labels as "truth": NaN where there is none."""
+    """(N, K, 2) landmarks in heatmap pixels by each way, and the labels as "truth". NaN without a label."""
     records, points, weights = stack_labels([record for record in dataset.records if record.labels is not None])
     found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in (*ways, "truth")}
     boxes = face_boxes(records, "annotated")
@@ -86,7 +86,7 @@ def read_heatmaps(
 
 
 def reading_errors(aligner: FaceAligner, val: Dataset, data: Dataset) -> Errors:
-    """Measure every way of reading on ``data``, with the constant offset that ``val`` gives it.
+    """Measure every way of decoding on ``data``. Each way gets a constant offset, which is measured on ``val``.
 
     Raises:
         ValueError: a data set of another scheme than the aligner's.
@@ -136,7 +136,7 @@ def main(
     data: Annotated[Path, typer.Option(help="Faces that are measured.")],
     out: Annotated[Path | None, typer.Option(help="Write the table here; it is printed in any case.")] = None,
 ) -> None:
-    """What the decimal heatmap adds to the integer one, at each network's heatmap size."""
+    """The gain of the decimal heatmap over the integer heatmap, at the heatmap size of each network."""
     results = {}
     for model in models:
         aligner = FaceAligner.from_pretrained(model)

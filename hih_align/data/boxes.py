@@ -52,19 +52,20 @@ def jitter(boxes: ArrayLike, seed: int = 5) -> NDArray[np.float64]:
     return np.concatenate((centre - sides / 2, centre + sides / 2), -1)
 
 
-#: How much larger or smaller a box of the same face may be.
+#: Largest and smallest size of a box of the same face, relative to the other box.
 _LARGER, _SMALLER = 1.6, 0.6
 
 
 def of_face(box: ArrayLike, boxes: ArrayLike) -> NDArray[np.bool_]:
-    """Which of N found boxes are of the face in ``box``.
+    """Which of N found boxes contain the same face as ``box``.
 
     Args:
         box: (4,) x1, y1, x2, y2.
         boxes: (N, 4).
 
     Returns:
-        (N,): each of the two holds the other's centre, and the found one's longer side is 0.6 to 1.6 times the other's.
+        (N,) bool. It is True if each of the two boxes contains the centre of the other, and the longer side of the
+        found box is 0.6 to 1.6 times that of ``box``.
     """
     own, found = np.asarray(box, np.float64), np.asarray(boxes, np.float64).reshape(-1, 4)
     centre, centres = (own[:2] + own[2:]) / 2, (found[:, :2] + found[:, 2:]) / 2

@@ -117,7 +117,11 @@ def _predict(
     mirror: bool,
     progress: bool,
 ) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float32]]:
-    """Boxes (N, 4), points (N, K, 2) and scores (N, K) in the dataset's scheme; each image is read once."""
+    """Align the faces in their boxes. Each image is read once.
+
+    Returns:
+        ``boxes`` (N, 4), points (N, K, 2) and scores (N, K) in the scheme of the data set.
+    """
     points = np.empty((len(records), len(scheme), 2), np.float32)
     scores = np.empty((len(records), len(scheme)), np.float32)
     for indices, found in _of_images(records, boxes, aligner, batch_size, refine, mirror, progress):
@@ -136,7 +140,7 @@ def _find(
     mirror: bool,
     progress: bool,
 ) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float32]]:
-    """As `_predict`, of the faces that the detector finds about ``boxes``; NaN where it finds none."""
+    """As `_predict`, in boxes of the detector. ``boxes`` tell the record of each face. NaN if a face is missed."""
     given = np.full((len(records), 4), np.nan)
     points = np.full((len(records), len(scheme), 2), np.nan, np.float32)
     scores = np.full((len(records), len(scheme)), np.nan, np.float32)
@@ -161,7 +165,7 @@ def _of_images(
     mirror: bool,
     progress: bool,
 ) -> Iterator[tuple[list[int], Landmarks]]:
-    """Each image's records, and what is found in it: in ``boxes``, or without."""
+    """Yield the indices of the records of each image, and its faces: those in ``boxes``, or those of the detector."""
     of_image: dict[Path, list[int]] = {}
     for index, record in enumerate(records):
         of_image.setdefault(record.image, []).append(index)

@@ -28,19 +28,19 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class Config:
-    """The description of a network and of how its output is read; ``config.json`` beside the weights.
+    """The description of a network and of the decoding of its output. It is the file ``config.json`` of a checkpoint.
 
     Attributes:
-        scheme: the scheme of the landmarks that the network gives: of its heads, or of ``readout``.
+        scheme: the scheme of the landmarks: those of the network's heads, or those of ``readout``.
         stacks: number of stacked hourglasses.
         decimal_size, width, head_channels, input_size: see `Size`.
         name: the model's name in results, such as "HIH_T/300w".
         crop_ratio: side of the crop divided by the longer side of the box.
-        rounding: how training put decimal labels on their grid; see `heatmaps.split`.
+        rounding: the rounding of decimal labels in training, see `heatmaps.split`.
         decoder: the default decoder.
         refine: default number of refining passes.
-        refine_above: a face is refined only if its points lie off its box by more than this share (`passes.off`);
-            None: every face is refined.
+        refine_above: a face is refined only if its box and the box of its points differ by more than this share
+            (`passes.off`). None: every face is refined.
         calibration: logistic parameters of the scores, by decoder method. A method that is missing is not calibrated.
         output: id of the scheme that results are converted to; None: the scheme of the network.
         readout: how the landmarks of ``scheme`` are computed from the points of the network's heads; None: each head

@@ -81,7 +81,7 @@ class Residual(nn.Module):
 
 
 class Level(nn.Module):
-    """One resolution of an hourglass: the branches that stay, go down and come up."""
+    """The residual blocks of one resolution of an hourglass: skip branch, way down and way up."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -124,11 +124,11 @@ class Stack(nn.Module):
         self.merge_heatmaps = Unit(landmarks, channels, 1)
 
     def features(self, x: Tensor) -> Tensor:
-        """What the integer heatmaps are predicted from."""
+        """The features from which the integer heatmaps are predicted."""
         return cast("Tensor", self.feature(self.residual(self.hourglass(x))))
 
     def fused(self, x: Tensor, feature: Tensor, heatmaps: Tensor) -> Tensor:
-        """What the next stack sees."""
+        """The input of the next stack."""
         return x + self.merge_feature(feature) + self.merge_heatmaps(heatmaps)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -191,7 +191,7 @@ class DecimalHead(nn.Module):
         self.predict = nn.Conv2d(width, landmarks, 1)
 
     def features(self, x: Tensor) -> Tensor:
-        """What the decimal heatmaps are predicted from."""
+        """The features from which the decimal heatmaps are predicted."""
         x = F.max_pool2d(self.expand(x), 3, stride=2)
         return cast("Tensor", self.squeeze(self.down(x)))
 

@@ -1,4 +1,4 @@
-"""The time of a run that is given seconds in place of epochs."""
+"""The clock of a run that ends after a number of seconds instead of a number of epochs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from .run_folder import Progress
 
 
 class Clock:
-    """How much of a run's time is over. Sittings add up: `Progress` keeps what earlier ones spent.
+    """Measures the time of a run. If a run is resumed, the time of all sessions is added up in `Progress`.
 
     Args:
-        seconds: of training and validation together, see `Recipe.seconds`; None: the run ends with its epochs.
-        at: where the run stands; its ``spent``, ``opening`` and ``validating`` are this clock's.
+        seconds: time for training and validation together, see `Recipe.seconds`. None: the run ends with its epochs.
+        at: the state of the run. The clock sets its ``spent``, ``opening`` and ``validating``.
     """
 
     def __init__(self, seconds: float | None, at: Progress) -> None:
@@ -22,11 +22,11 @@ class Clock:
         self.start()
 
     def start(self) -> None:
-        """A sitting begins."""
+        """Start a session."""
         self._origin = perf_counter() - self._at.spent
 
     def tick(self) -> float:
-        """After a step; returns the seconds since the last tick."""
+        """Record the end of a step. Returns the seconds since the last tick."""
         at, before = self._at, self._at.spent
         at.spent = perf_counter() - self._origin
         if at.steps == 1 and not at.opening:
@@ -35,15 +35,18 @@ class Clock:
 
     @contextmanager
     def validation(self) -> Iterator[None]:
-        """What is inside is a validation; the last one's time is kept free at the run's end."""
+        """Measure a validation, which runs in the block. The same time is reserved for the last one of the run."""
         begun = perf_counter()
         yield
         self._at.validating = perf_counter() - begun
 
     @property
     def share(self) -> float | None:
-        """How much of the time for steps is over, 0 to 1; None without ``seconds``. It starts after the first step, in
-        which the network may be compiled, and leaves out the last validation."""
+        """The share of the time for steps that is over, in [0, 1]. None without ``seconds``.
+
+        The time for steps starts after the first step, in which the network may be compiled. It ends before the last
+        validation.
+        """
         if self._seconds is None:
             return None
         left = self._seconds - self._at.opening - self._at.validating

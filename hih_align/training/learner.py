@@ -1,4 +1,4 @@
-"""`Learner`: a network with its loss and decoder, as the trainer needs it. HIH is one; other networks can be others.
+"""`Learner`: a network with its loss and decoder, as the trainer needs it. HIH and other networks can be learners.
 
 `train` takes a function that builds the learner. `reproduction/rivals.py` has learners of the paper's competitors.
 """
@@ -68,7 +68,7 @@ class HIH(Learner):
         self.network = network
 
     def settled(self) -> HIHNet:
-        """The network to keep, with all that was learnt in it."""
+        """The network to save, with all trained weights."""
         return self.network
 
     def forward(self, images: Tensor, subpixel: bool = True) -> Output:
@@ -89,7 +89,7 @@ class HIH(Learner):
 
     def decode(self, output: Output, decoder: Decoder) -> Tensor:
         integer = output.integer[:, -1]
-        if output.subpixel is None:  # without decimals a pixel stands for its centre
+        if output.subpixel is None:  # without decimal heatmaps, a landmark is at the centre of its pixel
             maps = integer.float()
             argmax = decoder.method == "argmax"
             return 0.5 + (heatmaps.peak(maps) if argmax else heatmaps.centroid(maps, decoder.radius, decoder.power))

@@ -68,8 +68,11 @@ class Stage:
             raise ValueError(f"lr and warmup are {self.lr} and {self.warmup}, expected positive and at least 0")
 
     def rate(self, step: float, epoch_steps: int) -> float:
-        """Learning rate of a step of the stage, counted from 0, if an epoch has ``epoch_steps`` steps. A share of a
-        run's time may fall between two steps."""
+        """The learning rate of a step of the stage.
+
+        ``step`` counts from 0, and an epoch has ``epoch_steps`` steps. ``step`` need not be a whole number, because it
+        may be computed from a share of a run's time.
+        """
         warm, total = self.warmup * epoch_steps, self.epochs * epoch_steps
         if step < warm:
             return self.lr * min(1.0, (step + 1) / warm)
@@ -106,8 +109,8 @@ class Recipe:
         precision: "auto" (the best that the hardware supports, see `autocast_precision`), "no" (float32), "bf16" or
             "fp16" autocast.
         channels_last: memory layout.
-        compile: `torch.compile`. True: its default. "cudagraphs": the steps are recorded on a GPU as they are, which
-            takes little time to compile. "reduce-overhead": they are compiled and recorded.
+        compile: the mode of `torch.compile`. False: not compiled. True: its default. "cudagraphs": the steps are only
+            recorded on a GPU, which needs little time. "reduce-overhead": the steps are compiled and recorded.
         accumulate: number of pieces in which each process computes its part of a step's batch.
         frozen_statistics: batch norms keep their statistics and run as in inference; for few faces or tiny batches.
         crop_ratio: side of the crop divided by the longer side of the box.
@@ -116,12 +119,12 @@ class Recipe:
             refining passes and score calibration; "scores": the decoder is kept; "no": nothing.
         match: match the landmarks of the start weights by place (`matching.match`), not by name. The matched network is
             measured before training. It stays in ``best/`` until an epoch is better.
-        seconds: time of the run, for training and validation together. It replaces the epochs: the run ends when the
-            time ends, and the learning rate follows the share of the time that is over. The epochs of the stage then
-            say only what share of the run ``warmup`` and ``milestones`` are. Only for a recipe with one stage, and for
-            one process.
-        few: how landmarks are learnt from few faces, see `Few`; needs ``match``.
-        min_steps: least number of optimiser steps. If the epochs of the stages have fewer steps, the epochs of all
+        seconds: time of the run in seconds, for training and validation together. It replaces the epochs: the run ends
+            after this time, and the learning rate depends on the share of the time that is over. The epochs of the
+            stage are then only the unit of ``warmup`` and ``milestones``. Only for a recipe with one stage, and for one
+            process.
+        few: settings for training from few faces, see `Few`. They need ``match``.
+        min_steps: smallest number of optimiser steps. If the epochs of the stages have fewer steps, the epochs of all
             stages, their warm-up and ``validate_every`` are multiplied by the same factor, and the moving average spans
             at most a tenth of the run.
         validate_every: number of epochs between validations. The last epoch of each stage is always validated.
@@ -194,8 +197,10 @@ class Recipe:
         return size._replace(decimal_size=self.decimal_size, **own)
 
     def with_steps(self, faces: int) -> Recipe:
-        """The recipe for epochs of ``faces`` faces, with more epochs if this is necessary for ``min_steps``. A recipe
-        with ``seconds`` stays as it is."""
+        """The recipe for epochs of ``faces`` faces, with more epochs if this is necessary for ``min_steps``.
+
+        A recipe with ``seconds`` is not changed.
+        """
         if self.seconds is not None:
             return self
         steps = sum(stage.epochs * -(-faces // stage.batch) for stage in self.stages)
@@ -283,7 +288,7 @@ def load_recipe(name: str, size: str | None = None, overrides: Mapping[str, Any]
             T. The mapping ``by_size`` of a file holds values that depend on the size.
         overrides: values by dotted key, such as ``{"losses.alpha": 0.05, "stages.0.epochs": 3}``. "epochs", "batch",
             "lr", "schedule" and "warmup" set the value in every stage. If epochs are set, ``min_steps`` is ignored.
-            "lr", "epochs" and "min_steps" count for few faces, too (`Few`).
+            "lr", "epochs" and "min_steps" also change the settings for few faces (`Few`).
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -321,7 +326,7 @@ def load_recipe(name: str, size: str | None = None, overrides: Mapping[str, Any]
     given = overrides or {}
     if "min_steps" not in given and any(key.split(".")[-1] == "epochs" for key in given):
         data["min_steps"] = 0  # the given number of epochs is exact
-    if isinstance(few := data.get("few"), dict):  # what is said of every stage is said of few faces, too
+    if isinstance(few := data.get("few"), dict):  # settings of every stage also apply to few faces
         if "lr" in given and "few.lr" not in given:
             few["lr"] = given["lr"]
         if {"min_steps", "epochs"} & set(given) and "few.steps" not in given:
@@ -377,7 +382,7 @@ def _set(data: dict[str, Any], key: str, value: Any) -> None:
 
 def _item(items: list[Any], index: str, key: str) -> Any:
     if not index.isdecimal() or int(index) >= len(items):
-        raise ValueError(f"override {key!r}: {index!r} is no index, expected 0..{len(items) - 1}")
+        raise ValueError(f"override {key!r}: index is {index!r}, expected 0..{len(items) - 1}")
     return items[int(index)]
 
 

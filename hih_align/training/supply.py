@@ -53,7 +53,7 @@ class Stores:
         self._kept: list[tuple[Sequence[Dataset], dict[str, Any], FaceStore]] = []
 
     def build(self, datasets: Sequence[Dataset], *, device: torch.device, **how: Any) -> FaceStore:
-        """`FaceStore.build` on ``device``, or what it gave before for the very same data sets and arguments."""
+        """`FaceStore.build` on ``device``. For the same data sets and arguments it returns the same store."""
         key = {name: how.get(name) for name in ("side", "margin", "box", "skip_bad")} | {"device": device}
         for known, same, store in self._kept:
             if same == key and list(map(id, known)) == list(map(id, datasets)):
@@ -73,7 +73,7 @@ class Supply:
         datasets, side, margin, workers, skip_bad, progress: as in `FaceStore.build`.
         device: the device of the batches.
         limit: largest number of bytes to keep on the device.
-        stores: where faces that fit are decoded. It may hold them already.
+        stores: the decoded faces of the process. The faces are added to it if they fit and are not in it yet.
 
     Attributes:
         records, crops, sources: of the faces, as in `FaceStore`.

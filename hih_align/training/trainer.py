@@ -56,7 +56,7 @@ from .warmstart import Start, load_start
 #: Number of steps after which the duration of a run is estimated.
 TIMED = 3
 
-#: Time of a step with kept features (`grown.Kept`), as a share of the time of a step that makes them.
+#: Time of a step with kept features (`grown.Kept`), as a share of the time of a step that computes them.
 AGAIN = 0.05
 
 
@@ -195,7 +195,7 @@ class Trainer:
             progress=self._show and not going_on,
         )
         rebox = begun.matched.rebox if isinstance(begun.model, Grown) and begun.matched is not None else None
-        if rebox is not None:  # the network stays as it is: it sees the faces in boxes that it knows
+        if rebox is not None:  # the network is not trained, so it needs boxes like those of its own training
             of = [self.faces.sources == number for number in range(len(data))]
             records = [tuple(compress(self.faces.records, rows)) for rows in of]
             known = [replace(s.dataset, records=rebox(some)) for s, some in zip(data, records, strict=True)]
@@ -204,7 +204,7 @@ class Trainer:
                 again = replace(self.val.dataset, records=rebox(self.val.dataset.records))
                 self.val = Validator(again, self.accelerator, **of_crops)
         self.recipe = recipe = begun.recipe.with_steps(self.order.faces)
-        #: What the start weights make of the run's landmarks without training.
+        #: The matched start weights, which find the landmarks of the run without training.
         self.matched, self.warm_start = begun.matched, begun.warm_start
         self._reach = training_reach(self.faces.records)
         self._batches = Batches(recipe, scheme, self.faces, self.accelerator, self._pieces)
@@ -319,7 +319,7 @@ class Trainer:
         return stage.rate(along, steps)
 
     def _there(self, report: Report) -> float:
-        """NME of the landmarks that lie on the start network's own."""
+        """NME of the landmarks that coincide with landmarks of the start network."""
         assert self.matched is not None
         return float(np.nanmean(report.landmark_nme[self.matched.coinciding]))
 

@@ -137,7 +137,7 @@ def test_overrides():
     ("given", "message"),
     [
         ("losses.alfa=1", "alfa"),
-        ("stages.7.epochs=1", "'7' is no index"),
+        ("stages.7.epochs=1", "index is '7'"),
         ("size.big=1", "expected a mapping or a list"),
         ("alpha", "expected key=value"),
         ("losses.alpha=[", "not YAML"),

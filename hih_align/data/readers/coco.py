@@ -183,11 +183,11 @@ def _names(category: Mapping[str, Any]) -> list[str]:
 
 
 def _check_names(path: Path, names: Sequence[str], scheme: Scheme) -> None:
-    """Names that say another order than the scheme's are refused; other names are told."""
+    """Raise a ValueError if the names have another order than in the scheme. Warn if they are other names."""
     if set(scheme.names) <= set(names) or any(
         [*names] == [str(n + first) for n in range(len(names))] for first in (0, 1)
     ):
-        return  # put in order by name, or numbers in the place of names
+        return  # keypoints are sorted by name, or have numbers as names
     other = next(n for n, (theirs, ours) in enumerate(zip(names, scheme.names, strict=True)) if theirs != ours)
     difference = f"{path}: keypoint {other} is named {names[other]!r}, in scheme {scheme.id!r} {scheme.names[other]!r}"
     moved = [name for n, name in enumerate(scheme.names) if name in names and names[n] != name]
