@@ -29,7 +29,7 @@ def pairs(
     for index, (image, bbox) in enumerate(zip_longest(images, bboxes, fillvalue=missing)):
         if image is missing or bbox is missing:
             kind = "bboxes" if bbox is missing else "images"
-            raise ValueError(f"{kind} has {index} entries and the other one more, expected one of bboxes per image")
+            raise ValueError(f"{kind} has {index} entries, expected as many bboxes as images")
         yield image, bbox  # type: ignore[misc]  # neither is the sentinel here
 
 

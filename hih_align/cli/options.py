@@ -23,15 +23,16 @@ DrawBox = Annotated[bool, typer.Option(help="Draw the bounding boxes.")]
 DrawLabels = Annotated[bool, typer.Option("--labels", help="Write each landmark's index beside it.")]
 DrawScores = Annotated[bool, typer.Option("--scores", help="Write each face's score above its box.")]
 PointSize = Annotated[
-    float | None, typer.Option(help="Diameter of a drawn point in pixels; it follows the face's size by default.")
+    float | None,
+    typer.Option(help="Diameter of drawn points in pixels. By default it depends on the size of the face."),
 ]
 Thickness = Annotated[
-    float | None, typer.Option(help="Of drawn lines, in pixels; it follows the face's size by default.")
+    float | None, typer.Option(help="Width of drawn lines in pixels. By default it depends on the size of the face.")
 ]
 Colour = Annotated[
-    str | None, typer.Option(help="Of the points: lime, #rrggbb; by default green where sure, red where not.")
+    str | None, typer.Option(help="Colour of points, such as lime or #rrggbb. By default green to red, by score.")
 ]
-LineColour = Annotated[str, typer.Option(help="Of lines, boxes and text.")]
+LineColour = Annotated[str, typer.Option(help="Colour of lines, boxes and text.")]
 DataFormat = Annotated[
     str | None,
     typer.Option("--format", help="Format: coco, pts, wflw, cofw or csv. By default it follows from the file name."),

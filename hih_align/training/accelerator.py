@@ -38,7 +38,7 @@ def pieces(recipe: Recipe, accelerator: Accelerator) -> int:
     """
     world = accelerator.num_processes
     if recipe.seconds is not None and world > 1:
-        raise ValueError(f"seconds is {recipe.seconds:g}, which takes one process, and there are {world}")
+        raise ValueError(f"seconds is {recipe.seconds:g} with {world} processes, expected one process")
     count = world * recipe.accumulate
     for i, stage in enumerate(recipe.stages):
         if stage.batch % count:

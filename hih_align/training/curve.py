@@ -42,7 +42,7 @@ def curve_figure(epochs: Sequence[Mapping[str, Any]]) -> Figure:
         begun = float(at[-1])
     start = next((epoch["start"] for epoch in epochs if "start" in epoch), None)
     if start is not None:
-        above.axhline(start, color="grey", linestyle="--", label="start, nothing trained")
+        above.axhline(start, color="grey", linestyle="--", label="start, without training")
     above.set(yscale="log", ylabel="validation NME, %")
     above.yaxis.set_major_formatter("{x:g}")
     above.yaxis.set_minor_formatter("{x:g}")

@@ -297,7 +297,7 @@ class Trainer:
         if len(self.matched.coinciding):
             untouched = self.val.measure(self.matched.untouched, self.decoder)
             at.untouched, at.best_there = (self._there(report) for report in (untouched, start))
-        journal.say(f"start, nothing trained: nme {at.start:.3f}")
+        journal.say(f"start, without training: nme {at.start:.3f}")
         if self.accelerator.is_main_process:
             keep_network(self.out / BEST, self.matched.learner, self.matched.config)
         self.accelerator.wait_for_everyone()

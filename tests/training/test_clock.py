@@ -125,7 +125,7 @@ def test_seconds_are_checked() -> None:
     class Two:
         num_processes = 2
 
-    with pytest.raises(ValueError, match="takes one process"):
+    with pytest.raises(ValueError, match="expected one process"):
         pieces(timed(60), Two())
     assert timed(60, min_steps=1000).with_steps(6).stages[0].epochs == 10
 
