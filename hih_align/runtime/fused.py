@@ -1,8 +1,8 @@
 """An implementation of the network for GPUs: each convolution with its bias, addition and ReLU is one call.
 
-The operations between convolutions take a GPU most of their time to read and write memory. Fused calls avoid most of
-this memory traffic. The layers, their order and their weights are those of `method.network` after
-`inference.folded`. `probe` measures on the GPU which implementation is the fastest.
+Between convolutions a GPU mostly reads and writes memory. Fused calls avoid most of this. The layers, their order and
+their weights are those of `method.network` after `inference.folded`. `probe` measures on the GPU which implementation
+is the fastest.
 """
 
 from __future__ import annotations
