@@ -73,7 +73,7 @@ def run(function: Callable[..., T], *arguments: Any) -> T:
     passes the call to a new thread, because the main thread is the copied one.
     """
     threads = sys.modules["torch"].get_num_threads() if _forked else 1
-    if threads == 1 or threading.current_thread() is not threading.main_thread():  # only main is a copied thread
+    if threads == 1 or threading.current_thread() is not threading.main_thread():  # others are new
         return function(*arguments)
     return _helper().submit(_with_threads, threads, function, arguments).result()
 
