@@ -14,7 +14,7 @@ from ..detection.scan import overlap
 from ..images import Image, read_image
 from ..landmarks import Landmarks
 from ..passes import NOTHING
-from .smoothing import FRAME, POINTS, FaceFilter, OneEuro, Steady
+from .smoothing import FaceFilter, Smoothing
 
 #: Frames per second if `FaceTracker.update` gets no times.
 RATE = 30.0
@@ -82,7 +82,7 @@ class FaceTracker:
         aligner: FaceAligner,
         *,
         detector: Detector | None = None,
-        smooth: bool | tuple[Steady, OneEuro] = True,
+        smooth: bool | Smoothing = True,
         every: int = 10,
         keep: float = 1.0,
         least: float = 0.5,
@@ -110,7 +110,7 @@ class FaceTracker:
             raise ValueError(f"least is {least!r}, expected a score from 0 to 1")
         self.aligner = aligner
         self.detector = aligner.detector if detector is None else detector
-        self.smooth = ((FRAME, POINTS) if smooth is True else None) if isinstance(smooth, bool) else smooth
+        self.smooth = (Smoothing() if smooth else None) if isinstance(smooth, bool) else smooth
         self.every, self.keep, self.least = every, float(keep), float(least)
         self._next_id = 0
         self.reset()
@@ -149,7 +149,7 @@ class FaceTracker:
             faces = self._look(pixels, now, faces)
         self._frames += 1
         self._lost = [track for track in self._lost if now - track.time <= self.keep]
-        return self._smoothed(faces, now - before if before is not None else 1 / RATE)
+        return self._smoothed(faces, now - before if before is not None else 1 / RATE, pixels)
 
     def _follow(self, pixels: NDArray[np.uint8], now: float) -> Landmarks:
         """Align the faces of the frame before in the new frame, without faces that are lost."""
@@ -201,7 +201,7 @@ class FaceTracker:
             box = face.upright_box
             track = self._again(box, now) or self._new(box, face.roll, now)
             track.box, track.roll, track.time = box, face.roll, now
-            track.filter = None if self.smooth is None else FaceFilter(*self.smooth)
+            track.filter = None if self.smooth is None else FaceFilter(self.smooth)
             self._tracks.append(track)
         return replace(
             followed,
@@ -231,13 +231,13 @@ class FaceTracker:
             nearest.velocity = np.zeros(2)
         return nearest
 
-    def _smoothed(self, faces: Landmarks, seconds: float) -> Landmarks:
+    def _smoothed(self, faces: Landmarks, seconds: float, pixels: NDArray[np.uint8]) -> Landmarks:
         order = np.argsort([track.id for track in self._tracks])
         points = faces.points.copy()
         for index, track in enumerate(self._tracks):
             if track.filter is not None:
                 scores = faces.scores[index].astype(np.float64)
-                points[index] = track.filter(points[index].astype(np.float64), scores, seconds)
+                points[index] = track.filter(points[index].astype(np.float64), scores, seconds, pixels)
         ids = np.array([track.id for track in self._tracks], np.int64)
         return self._chosen(replace(faces, points=points, ids=ids), order)
 
