@@ -26,6 +26,7 @@ from typing import Any
 import cv2
 import numpy as np
 from competitors import COMPETITORS
+from one_euro import one_euro
 from speed import Process
 from tables import measured, table, write
 from worker import Contender
@@ -190,7 +191,9 @@ def run(aligner: FaceAligner, video: Video) -> dict[str, tuple[Any, float]]:
             faces = way(frame, index / RATE)
             seconds[name].append(time.perf_counter() - begun)
             found[name].append(faces.points[0] if len(faces) else missing)
-    return {name: (np.array(found[name], np.float64), 1000 * float(np.median(seconds[name]))) for name in ways}
+    of = {name: (np.array(found[name], np.float64), 1000 * float(np.median(seconds[name]))) for name in ways}
+    points, ms = of["followed"]
+    return of | {"followed, One-Euro": (one_euro(points, 1 / RATE), ms)}
 
 
 def main() -> None:
