@@ -75,15 +75,30 @@ class View:
         return np.linalg.solve(self.matrix[:, :2], points.T).T
 
 
-def motion(before: View, now: View, points: Complex) -> tuple[complex, complex] | None:
-    """The similarity that moves a face from one view to the next: ``factor * z + shift``.
+@dataclass(frozen=True, eq=False)
+class Motion:
+    """The motion of a face from one view to the next: ``factor * z + shift``, and what each landmark does beside it.
+
+    Attributes:
+        factor, shift: the similarity of the whole face, in pixels of the view.
+        rest: (K,) how far each landmark moved beside the face as a whole, x + iy in pixels of the new view. It is 0 where
+            the flow was not found.
+    """
+
+    factor: complex
+    shift: complex
+    rest: Complex
+
+
+def motion(before: View, now: View, points: Complex) -> Motion | None:
+    """The motion of a face from one view to the next.
 
     Args:
         before, now: views of two frames.
         points: (K,) landmarks in the view ``before``.
 
     Returns:
-        ``factor`` and ``shift``; None where the flow is found at too few landmarks.
+        The motion; None where the flow is found at too few landmarks.
     """
     start = np.stack((points.real, points.imag), -1).astype(np.float32)
     end, found, _ = cv2.calcOpticalFlowPyrLK(
@@ -112,4 +127,4 @@ def motion(before: View, now: View, points: Complex) -> tuple[complex, complex] 
         factor = complex((weights * (target - b) * (source - a).conj()).sum() / spread)
         shift = complex(b - factor * a)
         weights = 1 / (1 + (abs(factor * source + shift - target) / (OUTLIER * RADIUS)) ** 2)
-    return factor, shift
+    return Motion(factor, shift, np.where(known, moved - (factor * points + shift), 0))

@@ -3,8 +3,9 @@
 A face's points are split into a pose (the similarity of place, size and roll) and the differences from the first shape
 within it. The pose is moved on from frame to frame by what the pixels say (`motion`), and drawn towards the pose of the
 found points. So the head's motion is neither smoothed nor late, and the noise of the found points does not shake it. The
-differences within the pose are low-pass filtered, each point by itself. In both, a found value that is near the expected
-one is noise and moves it little; a value that is farther away than noise is a motion, and is taken at once.
+differences within the pose are low-pass filtered, each point by itself, and moved on by the pixels where these say that
+the point moves by more than noise. In both, a found value that is near the expected one is noise and moves it little; a
+value that is farther away than noise is a motion, and is taken at once.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class Smoothing:
         cutoff: cut-off in Hz for the points within the pose. A lower value smooths more. The score of a point
             multiplies it, so that an uncertain point shakes less.
         threshold: a point this far from the expected place, over its score, is taken, rather than smoothed.
+        flow_threshold: a point that moves this far between two frames by its pixels, beside the face as a whole, is moved.
 
     Raises:
         ValueError: a setting is not positive.
@@ -35,8 +37,9 @@ class Smoothing:
 
     pose_cutoff: float = 0.5
     pose_threshold: float = 0.05
-    cutoff: float = 0.3
-    threshold: float = 0.03
+    cutoff: float = 0.2
+    threshold: float = 0.05
+    flow_threshold: float = 0.02
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -99,7 +102,9 @@ class FaceFilter:
         if moved is None:
             self._factor, self._shift = 1 + 0j, 0j
         else:
-            self._factor, self._shift = moved[0] * self._factor, moved[0] * self._shift + moved[1]
+            self._factor, self._shift = moved.factor * self._factor, moved.factor * self._shift + moved.shift
+            flow = moved.rest / self._factor
+            self._rest = self._rest + (1 - np.exp(-((abs(flow) / RADIUS / self._settings.flow_threshold) ** 2))) * flow
             self._draw_near(seconds)
         rest = self._view.inside(points) - self._shape
         away = abs(rest - self._rest) / RADIUS

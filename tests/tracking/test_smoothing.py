@@ -68,7 +68,7 @@ def test_motion_is_found_in_the_pixels(matrix: Array) -> None:
     first, second = (View.of(frame_of(m), points, places) for m in (shifted(0), matrix))
     found = motion(first, second, places @ (1, 1j))
     assert found is not None
-    error = abs(found[0] * (places @ (1, 1j)) + found[1] - second.inside(apply(matrix, points)))
+    error = abs(found.factor * (places @ (1, 1j)) + found.shift - second.inside(apply(matrix, points)))
     assert abs(error.mean()) < 0.1 and error.max() < 0.2
 
 
@@ -123,15 +123,23 @@ def test_a_turning_face(degrees: float) -> None:
 
 
 def test_a_blink_is_not_smoothed_away() -> None:
-    """Four points move within the face and back in eight frames: at least 0.85 of the way, less than half a frame late."""
+    """Four points move within the face and back in eight frames: at least 0.9 of the way, less than 0.3 frames late."""
     truth = np.repeat((SHAPE + MIDDLE)[None], 60, 0)
     way = 6 * np.sin(np.pi * np.clip((np.arange(60) - 30) / 8, 0, 1))
     blinking = truth.copy()
     blinking[:, :4, 1] += way[:, None]
-    seen = (smoothed(noisy(blinking), [frame_of(shifted(0))] * 60) - truth)[25:45, :4, 1].mean(1)
-    assert seen.max() > 0.85 * 6
+    frames = [frame_of(shifted(0)).copy() for _ in range(60)]
+    for frame, points in zip(frames, blinking, strict=True):
+        for x, y in points[:4]:  # a small part of another texture lies around the point, and moves with it
+            patch = cv2.getRectSubPix(TEXTURE[::-1].copy(), (25, 25), (60 + x / 2 - (x / 2) % 1, 80.0))
+            place = np.array([[1, 0, x - 12], [0, 1, y - 12]])
+            moved = cv2.warpAffine(patch, place, (300, 300), flags=cv2.INTER_LINEAR)
+            there = cv2.warpAffine(np.ones((25, 25), np.uint8), place, (300, 300)) > 0
+            frame[there] = moved[there]
+    seen = (smoothed(noisy(blinking), frames) - truth)[25:45, :4, 1].mean(1)
+    assert seen.max() > 0.9 * 6
     middle = (np.arange(20) * seen).sum() / seen.sum()
-    assert abs(middle - (np.arange(20) * way[25:45]).sum() / way[25:45].sum()) < 0.5
+    assert abs(middle - (np.arange(20) * way[25:45]).sum() / way[25:45].sum()) < 0.3
 
 
 def test_a_change_of_exposure_moves_nothing() -> None:
