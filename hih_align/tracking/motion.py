@@ -1,9 +1,9 @@
 """The motion of a face between two frames, from the pixels.
 
-Each frame is resampled to a view: a small square in which the landmarks of every frame lie at the same place as far as a
-similarity (rotation, scale, shift) allows. Sparse optical flow (Lucas and Kanade, by OpenCV) then has only the rest to
-find, whatever the motion was: a fraction of a pixel where the face is rigid. The flow at all landmarks together gives
-the motion of the face much more precisely than the landmarks do.
+Each frame is resampled to a view: a small square in which the landmarks of all frames lie at the same place, as far as a
+similarity (rotation, scale, shift) allows. So the motion from view to view is small, whatever the motion of the face
+was. Sparse optical flow (Lucas and Kanade, by OpenCV) measures it at each landmark. The flow at all landmarks together
+gives the motion of the face much more precisely than the landmarks do.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ class Motion:
 
     Attributes:
         factor, shift: the similarity of the whole face, in pixels of the view.
-        rest: (K,) how far each landmark moved beside the face as a whole, x + iy in pixels of the new view. It is 0 where
-            the flow was not found.
+        rest: (K,) how far each landmark moved relative to the face as a whole, x + iy in pixels of the new view. It is
+            0 where the flow was not found.
     """
 
     factor: complex

@@ -1,11 +1,15 @@
 """Smoothing without lag: the points of a face that is followed.
 
-A face's points are split into a pose (the similarity of place, size and roll) and the differences from the first shape
-within it. The pose is moved on from frame to frame by what the pixels say (`motion`), and drawn towards the pose of the
-found points. So the head's motion is neither smoothed nor late, and the noise of the found points does not shake it. The
-differences within the pose are low-pass filtered, each point by itself, and moved on by the pixels where these say that
-the point moves by more than noise. In both, a found value that is near the expected one is noise and moves it little; a
-value that is farther away than noise is a motion, and is taken at once.
+The points of a face are split into a pose (the similarity of place, size and roll) and the differences from the first
+shape within the pose.
+
+The pose moves from frame to frame by the motion that the pixels show (`motion`), and slowly towards the pose of the
+found points. So the head's motion is not smoothed and not late, and noise of the found points does not shake it. The
+differences within the pose have a low-pass filter for each point. Where the pixels show that a point moves relative to
+the face, as in a blink, the point is moved.
+
+In both filters a found value near the expected value is noise, and has little effect. A found value that is farther
+away than noise is a motion, and is taken at once.
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ class Smoothing:
         cutoff: cut-off in Hz for the points within the pose. A lower value smooths more. The score of a point
             multiplies it, so that an uncertain point shakes less.
         threshold: a point this far from the expected place, over its score, is taken, rather than smoothed.
-        flow_threshold: a point that moves this far between two frames by its pixels, beside the face as a whole, is moved.
+        flow_threshold: a point whose pixels move this far between two frames, relative to the face, is moved by them.
 
     Raises:
         ValueError: a setting is not positive.
