@@ -1,8 +1,9 @@
 """A One-Euro filter of points (Casiez, Roussel and Vogel, CHI 2012), as programs for video use it.
 
 `benchmarks/video.py` compares the filter of `hih_align.tracking` with it. The cut-off of the low-pass filter grows with
-speed: ``cutoff + beta * speed``, with speeds in sizes of the face a second. The defaults are from cut-offs of 0.3, 1 and 3 and betas of 1, 3, 10 and 30: they
-have the lowest NME on moving faces of ``300w_val`` at a cut-off of 1. A lower beta is steadier, and late.
+speed: ``cutoff + beta * speed``, with speeds in sizes of the face a second. The defaults are from cut-offs of 0.3, 1
+and 3 and betas of 1, 3, 10 and 30: they have the lowest NME on moving faces of ``300w_val`` at a cut-off of 1. A lower
+beta is steadier, and late.
 """
 
 from __future__ import annotations

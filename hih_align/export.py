@@ -177,7 +177,7 @@ def _write_onnx(model: InferenceNet, path: Path, precision: str, about: str, fac
 
     from .runtime.convert import to_onnx
 
-    graph = to_onnx(model)
+    graph = onnx.load_model_from_string(to_onnx(model))
     if faces is not None:
         graph = _quantize_onnx(graph, path, faces)
     onnx.helper.set_model_props(graph, {KEY: about})

@@ -41,7 +41,7 @@ def nano() -> FaceAligner:
 
 @pytest.fixture(scope="module", params=RUNTIMES)
 def exported(request: pytest.FixtureRequest, w300: FaceAligner, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    for module in runtimes._NEEDS[RUNTIMES[request.param]]:
+    for module in ("onnx", RUNTIMES[request.param]):
         pytest.importorskip(module)
     folder = tmp_path_factory.mktemp("exported") / request.param
     made = export.export(w300, folder, request.param)
@@ -252,7 +252,7 @@ def few(dataset: Dataset, count: int) -> Dataset:
 @pytest.mark.slow
 @pytest.mark.parametrize("format", RUNTIMES)
 def test_int8(w300: FaceAligner, shared: Path, tmp_path: Path, format: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (*runtimes._NEEDS[RUNTIMES[format]], *(["nncf"] if format == "openvino" else [])):
+    for module in ("onnx", RUNTIMES[format], *(["nncf"] if format == "openvino" else [])):
         pytest.importorskip(module)
     data = shared / "data"
     train, val = (

@@ -6,7 +6,6 @@ A runtime is imported when it is asked for. The last two are extras; they run an
 
 from __future__ import annotations
 
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -25,9 +24,11 @@ __all__ = ["AUTO", "Backend", "Photograph", "Runtime", "choose", "make"]
 #: The order of ``backend="auto"`` on a CPU: the first that is installed is used. On other devices it is "torch".
 AUTO: tuple[Runtime, ...] = ("openvino", "onnxruntime", "torch")
 
-#: The packages that each runtime needs, also to convert a network; and the name of its extra.
-_NEEDS: dict[str, tuple[str, ...]] = {"openvino": ("openvino",), "onnxruntime": ("onnxruntime", "onnx", "onnxscript")}
+#: The package of each runtime that is not PyTorch, and the name of its extra.
 _EXTRA = {"openvino": "openvino", "onnxruntime": "onnx"}
+
+#: The package that converts a network to another runtime. An exported file does not need it.
+_CONVERTER = "onnx"
 
 
 def choose(backend: str, device: str, exported: Path | None = None) -> Runtime:
@@ -38,20 +39,14 @@ def choose(backend: str, device: str, exported: Path | None = None) -> Runtime:
         ImportError: the runtime is not installed; the message names the extra.
     """
     if backend == "auto":
-        possible: list[Runtime] = [name for name in AUTO if _installed(name)] if device == "cpu" else ["torch"]
         held = [] if exported is None else exported_for(exported)
+        possible: list[Runtime] = [n for n in AUTO if not _missing(n, n in held)] if device == "cpu" else ["torch"]
         return next((name for name in possible if name in held), possible[0])
     known = get_args(Runtime)
     if backend not in known:
         raise ValueError(f"backend is {backend!r}, expected one of {[*known, 'auto']}")
     name: Runtime = backend  # type: ignore[assignment]  # it was looked up
-    if name == "openvino" and sys.flags.optimize > 1:
-        raise ImportError(
-            "backend is 'openvino', whose converter needs docstrings, which python -OO removes: run python -O, or "
-            "choose another backend"
-        )
-    if not _installed(name):
-        missing = [module for module in _NEEDS[name] if find_spec(module) is None]
+    if missing := _missing(name, exported is not None and name in exported_for(exported)):
         raise ImportError(
             f"backend is {name!r}, which needs {', '.join(missing)}: pip install 'hih-align[{_EXTRA[name]}]'"
         )
@@ -60,10 +55,10 @@ def choose(backend: str, device: str, exported: Path | None = None) -> Runtime:
     return name
 
 
-def _installed(name: str) -> bool:
-    if name == "openvino" and sys.flags.optimize > 1:
-        return False
-    return all(find_spec(module) is not None for module in _NEEDS.get(name, ()))
+def _missing(name: Runtime, exported: bool) -> list[str]:
+    """The packages that a runtime needs and that are not installed. ``exported``: there is an exported file to run."""
+    needed = [] if name == "torch" else [name] if exported else [name, _CONVERTER]
+    return [module for module in needed if find_spec(module) is None]
 
 
 def make(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime as ort
@@ -14,9 +13,6 @@ from . import fork
 from .backend import Found, Grouped, Runtime
 from .metadata import DTYPES, INPUT, KEY, OUTPUTS, parse
 from .threads import thread_count
-
-if TYPE_CHECKING:
-    from onnx import ModelProto
 
 
 class OnnxRuntimeBackend(Grouped):
@@ -34,14 +30,13 @@ class OnnxRuntimeBackend(Grouped):
 
     name: Runtime = "onnxruntime"
 
-    def __init__(self, model: ModelProto | Path, dtype: str | None, group: int) -> None:
+    def __init__(self, model: bytes | Path, dtype: str | None, group: int) -> None:
         self.group = group
         options = ort.SessionOptions()
         # by default ONNX Runtime uses all cores and ignores the limits of the program
         options.intra_op_num_threads = thread_count()
-        source = model if isinstance(model, Path) else model.SerializeToString()
         try:
-            self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the errors of ONNX Runtime have no common base class
             what = model if isinstance(model, Path) else "the graph"
             raise CheckpointError(f"{what} cannot be read: {error}") from error

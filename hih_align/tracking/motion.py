@@ -1,7 +1,7 @@
 """The motion of a face between two frames, from the pixels.
 
-Each frame is resampled to a view: a small square in which the landmarks of all frames lie at the same place, as far as a
-similarity (rotation, scale, shift) allows. So the motion from view to view is small, whatever the motion of the face
+Each frame is resampled to a view: a small square in which the landmarks of all frames lie at the same place, as far as
+a similarity (rotation, scale, shift) allows. So the motion from view to view is small, whatever the motion of the face
 was. Sparse optical flow (Lucas and Kanade, by OpenCV) measures it at each landmark. The flow at all landmarks together
 gives the motion of the face much more precisely than the landmarks do.
 """
@@ -9,6 +9,7 @@ gives the motion of the face much more precisely than the landmarks do.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -34,7 +35,8 @@ OUTLIER = 0.004
 #: The motion is known where the flow was found at this share of the landmarks at least.
 ENOUGH = 1 / 3
 
-Complex = NDArray[np.complex128]
+#: Points as x + iy.
+Complex: TypeAlias = NDArray[np.complex128]
 
 
 def placed(points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -67,12 +69,14 @@ class View:
 
     def inside(self, points: NDArray[np.float64]) -> Complex:
         """Points (K, 2) of the frame in the view, as (K,) x + iy."""
-        return (points @ self.matrix[:, :2].T + self.matrix[:, 2]) @ (1, 1j)
+        x, y = self.matrix[:, :2] @ points.T + self.matrix[:, 2:]
+        inside: Complex = x + 1j * y
+        return inside
 
     def outside(self, inside: Complex) -> NDArray[np.float64]:
         """The inverse of `inside`: (K, 2)."""
         points = np.stack((inside.real, inside.imag), -1) - self.matrix[:, 2]
-        return np.linalg.solve(self.matrix[:, :2], points.T).T
+        return np.asarray(np.linalg.solve(self.matrix[:, :2], points.T).T, np.float64)
 
 
 @dataclass(frozen=True, eq=False)

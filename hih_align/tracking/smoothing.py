@@ -19,7 +19,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from .motion import RADIUS, View, motion, placed
+from .motion import RADIUS, Complex, View, motion, placed
 
 
 @dataclass(frozen=True)
@@ -94,10 +94,10 @@ class FaceFilter:
             return points
         if self._view is None:
             self._places = placed(points)
-            self._shape = self._places @ (1, 1j)
+            self._shape: Complex = self._places[:, 0] + 1j * self._places[:, 1]
             self._view = View.of(frame, points, self._places)
-            self._smooth = self._shape
-            self._rest = np.zeros_like(self._shape)
+            self._smooth: Complex = self._shape
+            self._rest: Complex = np.zeros_like(self._shape)
             self._factor, self._shift = 1 + 0j, 0j
             return points
         before, self._view = self._view, View.of(frame, points, self._places)

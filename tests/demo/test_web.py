@@ -51,9 +51,8 @@ def site(
     """The page's address, its folder, and ten photographs in this folder, each with a box."""
     if not (SOURCE / "node_modules" / "onnxruntime-web").is_dir():
         lacking("needs ONNX Runtime Web (npm ci --prefix examples/web), which is not here")
-    for name in ("onnx", "onnxscript"):
-        if find_spec(name) is None:
-            lacking(f"needs {name} (pip install 'hih-align[onnx]'), which is not here")
+    if find_spec("onnx") is None:
+        lacking("needs onnx (pip install 'hih-align[onnx]'), which is not here")
     folder = tmp_path_factory.mktemp("web")
     for path in SOURCE.iterdir():
         if path.name != "models":

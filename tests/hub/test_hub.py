@@ -337,7 +337,7 @@ def test_push_to_hub_and_load_back(hub: LoopbackHub, tmp_path: Path, astronaut: 
     assert set(hub.list_files(REPO)) == {".gitattributes", "README.md", "config.json", "model.safetensors"}
     card = ModelCard(hub.read(REPO, "README.md").decode())
     assert (card.data.library_name, card.data.model_name) == ("hih-align", "mine/1")  # type: ignore[attr-defined]
-    assert card.data.license is None  # the license is the user's decision
+    assert card.data.license is None  # type: ignore[attr-defined]  # the license is the user's decision
     assert f'from_pretrained("{REPO}")' in card.text
     assert "3 facial landmarks (mine)" in card.text
     assert "0 a, 1 b, 2 c." in card.text

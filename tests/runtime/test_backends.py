@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ RUNTIMES = ["openvino", "onnxruntime"]
 
 
 def needs(runtime: str) -> None:
-    for module in runtimes._NEEDS.get(runtime, ()):
+    for module in () if runtime == "torch" else (runtime, "onnx"):
         pytest.importorskip(module)
 
 
@@ -322,7 +323,7 @@ def test_bfloat16_of_openvino(astronaut: Array) -> None:
 
 def test_auto_takes_the_first_installed_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     here = {"openvino", "onnxruntime", "torch"}
-    monkeypatch.setattr(runtimes, "_installed", lambda name: name in here)
+    monkeypatch.setattr(runtimes, "find_spec", lambda name: name if name in {*here, "onnx"} else None)
     for expected in ("openvino", "onnxruntime", "torch"):
         assert runtimes.choose("auto", "cpu") == expected
         here.discard(expected)
@@ -338,6 +339,56 @@ def test_a_runtime_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, runtim
     with pytest.raises(ImportError, match=rf"{runtime}.*pip install 'hih-align\[{extra}\]'"):
         FaceAligner.from_pretrained("HIH_N/300w", backend=runtime)
     assert FaceAligner.from_pretrained("HIH_N/300w", backend="auto", device="cpu").backend == "torch"
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_only_a_conversion_needs_the_converter(
+    monkeypatch: pytest.MonkeyPatch, runtime: str, converted_nano: Callable[[str], str]
+) -> None:
+    """A folder with an exported file runs where the package that converts networks is not installed."""
+    exported = Path(converted_nano(runtime))
+    monkeypatch.setattr(runtimes, "find_spec", lambda name: None if name == "onnx" else name)
+    assert runtimes.choose(runtime, "cpu", exported) == runtime
+    assert runtimes.choose("auto", "cpu", exported) == runtime
+    assert runtimes.choose("auto", "cpu") == "torch"
+    with pytest.raises(ImportError, match=f"backend is '{runtime}', which needs onnx:"):
+        runtimes.choose(runtime, "cpu")
+
+
+@pytest.mark.parametrize("where", ["traced", "exported"])
+def test_both_exporters_of_pytorch(monkeypatch: pytest.MonkeyPatch, w300: FaceAligner, crop: Array, where: str) -> None:
+    """The newer exporter takes over where PyTorch has no older one. Both graphs give PyTorch's points."""
+    for module in ("onnxruntime", "onnx", "onnxscript"):
+        pytest.importorskip(module)
+    from hih_align.runtime import convert
+    from hih_align.runtime.onnxruntime import OnnxRuntimeBackend
+
+    used: list[str] = []
+    for name in ("_traced", "_exported"):
+        monkeypatch.setattr(convert, name, _noted(getattr(convert, name), used))
+    if where == "exported":
+        older = torch.onnx.export
+
+        def newer_only(*args: Any, dynamo: bool, **options: Any) -> Any:
+            if not dynamo:
+                raise TypeError("export() has no option dynamo=False any more")
+            return older(*args, dynamo=dynamo, **options)
+
+        monkeypatch.setattr(torch.onnx, "export", newer_only)
+    model = InferenceNet(w300.network, w300.config)
+    found = OnnxRuntimeBackend(convert.to_onnx(model), None, 1)(np.stack((crop, crop[:, ::-1])))
+    assert used == (["_traced"] if where == "traced" else ["_traced", "_exported"])
+    expected = model(torch.from_numpy(np.stack((crop, crop[:, ::-1]))))
+    for got, want in zip(found, expected, strict=True):
+        np.testing.assert_allclose(got, want.numpy(), atol=1e-3)
+
+
+def _noted(function: Callable[[InferenceNet], bytes], used: list[str]) -> Callable[[InferenceNet], bytes]:
+    def noted(model: InferenceNet) -> bytes:
+        used.append(function.__name__)
+        return function(model)
+
+    return noted
 
 
 def test_dtypes_that_a_runtime_lacks() -> None:
