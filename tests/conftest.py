@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -82,3 +83,10 @@ def astronaut() -> NDArray[np.uint8]:
 def astronaut_box() -> tuple[float, float, float, float]:
     """Box of the astronaut's face, from the eyebrows to the chin."""
     return (177, 80, 275, 200)
+
+
+@pytest.fixture
+def part(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A function that imports the benchmarks' modules by name; they are not in a package."""
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "benchmarks"))
+    return importlib.import_module

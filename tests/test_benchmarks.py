@@ -58,13 +58,6 @@ def run(script: str, *words: object, folders: tuple[Path, ...] = ()) -> subproce
     )
 
 
-@pytest.fixture
-def part(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A function that imports the benchmarks' modules by name; they are not in a package."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module
-
-
 @pytest.fixture(scope="module")
 def found() -> NDArray[np.float32]:
     """The astronaut's points, (68, 2), from HIH_T."""
