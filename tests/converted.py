@@ -12,21 +12,23 @@ from hih_align.hub.checkpoints import WEIGHTS_FILE, save_weights
 
 
 @pytest.fixture(scope="session")
-def converted_nano(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+def converted_nano(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     """A function: runtime -> the model's name for ``from_pretrained``, to run HIH_N/300w in this runtime.
 
-    For a runtime that would convert the network, the name is a folder with the exported network.
+    For a runtime that would convert the network, the name is a folder with the exported network. Without
+    ``weights`` the folder holds no weights, and PyTorch is not loaded.
     """
 
     @cache
-    def name(backend: str) -> str:
+    def name(backend: str, weights: bool = True) -> str:
         if backend == "torch":
             return "HIH_N/300w"
         pytest.importorskip(backend)
         aligner = FaceAligner.from_pretrained("HIH_N/300w", device="cpu")
         out = tmp_path_factory.mktemp("nano") / backend
         export.export(aligner, out, "onnx" if backend == "onnxruntime" else "openvino")
-        save_weights(aligner.network, out / WEIGHTS_FILE)  # heatmaps need the weights
+        if weights:
+            save_weights(aligner.network, out / WEIGHTS_FILE)  # heatmaps need the weights
         return str(out)
 
     return name

@@ -8,6 +8,7 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,12 @@ def run(*words: object, code: int = 0) -> Any:
     return result
 
 
-def program(command: str, folder: Path) -> subprocess.CompletedProcess[bytes]:
-    """Run a command in a shell, as a user does; $ALIGN stands for the program."""
-    align = f"{sys.executable} -m hih_align.cli align"
+def program(command: str, folder: Path, model: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a command in a shell, as a user does; $ALIGN stands for the program.
+
+    ``model`` is a folder with an exported network, so that the processes do not load PyTorch.
+    """
+    align = f"{sys.executable} -m hih_align.cli align --model {model} --backend onnxruntime"
     return subprocess.run(
         ["bash", "-c", command.replace("$ALIGN", align)], cwd=folder, capture_output=True, timeout=300, check=False
     )
@@ -61,7 +65,7 @@ def test_the_standard_output(photo: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert sorted(os.listdir(tmp_path)) == before
 
 
-def test_devices_and_pipes_in_a_shell(photo: Path, tmp_path: Path) -> None:
+def test_devices_and_pipes_in_a_shell(photo: Path, tmp_path: Path, converted_nano: Callable[..., str]) -> None:
     os.mkfifo(tmp_path / "pipe.json")
     null = os.stat("/dev/null").st_ino
     one = "$ALIGN photos/a.png --refine 0 --device cpu --bbox 27 20 125 140"
@@ -70,6 +74,7 @@ def test_devices_and_pipes_in_a_shell(photo: Path, tmp_path: Path) -> None:
         f"set -e; {one} --json /dev/stdout > points.json; {many} --json /dev/null; "
         f"{many} --json >(cat > lines.jsonl); (cat pipe.json > piped.json & {one} --json pipe.json; wait)",
         tmp_path,
+        converted_nano("onnxruntime", weights=False),
     )
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "points.json").read_text())
@@ -92,8 +97,9 @@ def test_links_are_followed_and_their_files_are_continued(photo: Path, tmp_path:
     assert "nothing to do" in again.stderr
 
 
-def test_without_a_standard_error_output(photo: Path, tmp_path: Path) -> None:
-    done = program("$ALIGN photos --refine 0 --device cpu --boxes boxes.csv --json a.jsonl 2>&-", tmp_path)
+def test_without_a_standard_error_output(photo: Path, tmp_path: Path, converted_nano: Callable[..., str]) -> None:
+    command = "$ALIGN photos --refine 0 --device cpu --boxes boxes.csv --json a.jsonl 2>&-"
+    done = program(command, tmp_path, converted_nano("onnxruntime", weights=False))
     assert done.returncode == 0
     assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 1
 
