@@ -186,7 +186,7 @@ class Landmarks:
             image: the image that was aligned.
             lines: draw the contours of the scheme.
             boxes: draw the bounding boxes.
-            scale: factor that enlarges the picture, for small faces.
+            scale: factor that enlarges the picture, for small faces; below 1 it shrinks the picture.
             size: diameter of a point, in pixels of the result.
             thickness: thickness of contours and boxes, in pixels of the result.
             colour: colour of the points: a name such as "lime", "#rrggbb", or (red, green, blue) from 0 to 255. By
@@ -197,7 +197,7 @@ class Landmarks:
             ids: write the number (`ids`) of each followed face above its box.
 
         Returns:
-            (H, W, 3) uint8 RGB, enlarged by ``scale``.
+            (H, W, 3) uint8 RGB, ``scale`` times as large as the image.
 
         Raises:
             ValueError: scale, size or thickness is not positive, a colour is unknown, or the image is bad.
@@ -207,7 +207,8 @@ class Landmarks:
         if not scale > 0:
             raise ValueError(f"scale is {scale}, expected a positive factor")
         if scale != 1:
-            canvas = np.asarray(cv2.resize(canvas, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC), np.uint8)
+            how = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
+            canvas = np.asarray(cv2.resize(canvas, None, fx=scale, fy=scale, interpolation=how), np.uint8)
         for face in self if self.several else (self,):
             # enlarging preserves pixel edges, not centres
             points, box = ((p + 0.5) * scale - 0.5 for p in (face.points, face.bbox))

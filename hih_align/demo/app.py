@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from . import choices, inside, photo, session, uploads, webcam
+from . import choices, inside, photo, session, uploads, video, webcam
 from .models import Models
 
 #: Content security policy: the page may load only files of this server, and data that its scripts create.
@@ -61,6 +61,8 @@ def build(models: Models, chosen: choices.Choices | None = None) -> Any:
         with gr.Tabs():
             with gr.Tab("Photo", id="photo"):
                 result, shown = photo.tab(models, start)
+            with gr.Tab("Video", id="video"):
+                video.tab(models, start)
             with gr.Tab("Webcam", id="webcam"):
                 webcam.tab(models, start)
             with gr.Tab("Look inside", id="inside"):

@@ -73,12 +73,18 @@ def read_photo(path: str | os.PathLike[str], megapixels: float = MEGAPIXELS) -> 
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """Show errors of bad input as messages on the page."""
+def told(uploaded: Path | None = None) -> Iterator[None]:
+    """Show errors of bad input as messages on the page.
+
+    Args:
+        uploaded: an uploaded file. The messages name it without its folder, which is the demo's.
+    """
     try:
         yield
     except (ValueError, TypeError, OSError, ImportError) as error:
-        raise gr.Error(" ".join(str(error).split()), print_exception=False) from error
+        text = " ".join(str(error).split())
+        text = text if uploaded is None else text.replace(str(uploaded), uploaded.name)
+        raise gr.Error(text, print_exception=False) from error
 
 
 def telling(function: Function) -> Function:

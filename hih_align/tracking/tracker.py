@@ -75,6 +75,7 @@ class FaceTracker:
         every: the detector runs once in this number of frames. While no face is tracked, it runs on every frame.
         keep: time in seconds during which a lost face that appears again gets its old number.
         least: a face with a lower mean score is lost.
+        raw: the faces of the last frame before the filter, in the order of `update`. None: there was no frame yet.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class FaceTracker:
 
     def reset(self) -> None:
         """Forget all faces, for another video. New faces get new numbers."""
+        self.raw: Landmarks | None = None
         self._tracks: list[_Track] = []
         self._lost: list[_Track] = []
         self._frames = 0
@@ -239,6 +241,7 @@ class FaceTracker:
                 scores = faces.scores[index].astype(np.float64)
                 points[index] = track.filter(points[index].astype(np.float64), scores, seconds, pixels)
         ids = np.array([track.id for track in self._tracks], np.int64)
+        self.raw = self._chosen(replace(faces, ids=ids), order)
         return self._chosen(replace(faces, points=points, ids=ids), order)
 
     @staticmethod

@@ -9,15 +9,18 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL.Image
 import pytest
+from made_videos import read_back, write_video
 
-from hih_align import FaceAligner
+from hih_align import FaceAligner, FaceTracker, Landmarks
 from hih_align.images import read_image
 
 pytestmark = pytest.mark.browser
@@ -169,6 +172,101 @@ def test_look_inside(visits: Any, served: str, photograph: Path, aligner: FaceAl
     assert f"argmax (the paper's Eq. 4): {4 * (x + u / 8):.2f}, {4 * (y + v / 8):.2f} crop pixels" in text
 
 
+def film(path: Path, photograph: Path, frames: int) -> Path:
+    """A video of the astronaut's face, 256 x 256, which goes to the left."""
+    image = np.asarray(PIL.Image.open(photograph))
+    starts = (100 + number // 8 for number in range(frames))
+    return write_video(path, (np.ascontiguousarray(image[10:266, left : left + 256]) for left in starts), sound="aac")
+
+
+def test_a_video_comes_back_as_found_and_smoothed(visits: Any, served: str, photograph: Path, tmp_path: Path) -> None:
+    page = visits(served).page
+    page.get_by_role("tab", name="Video").click()
+    page.set_input_files("#video input[type=file]", film(tmp_path / "film.mp4", photograph, 6))  # the one action
+    page.wait_for_selector("#video-view video", state="attached")
+    page.wait_for_function("document.querySelector('#video-status').innerText.startsWith('6 frames, ')")
+    page.wait_for_function("document.querySelector('#video-view video').videoWidth === 512")  # it plays
+    made = tmp_path / "made.mp4"
+    made.write_bytes(page.request.get(page.locator("#video-view video").get_attribute("src")).body())
+    frames, times, samples, sound = read_back(made)
+    assert (len(frames), sound) == (6, "aac")
+    assert samples > 0
+    np.testing.assert_allclose(times, np.arange(6) / 30, atol=1e-3)
+    for half in (frames[-1][:, :256], frames[-1][:, 256:]):  # green points on both
+        green = (half[..., 1].astype(int) - half[..., [0, 2]].max(-1)) > 40
+        assert green.sum() > 30
+    (tmp_path / "letter.mp4").write_text("Dear reader")
+    page.get_by_label("Clear").or_(page.get_by_label("Remove Video")).first.click()
+    page.set_input_files("#video input[type=file]", tmp_path / "letter.mp4")
+    said(page, "video: letter.mp4 cannot be read as a video")
+    page.wait_for_function("!document.querySelector('#video-status')?.innerText.trim()")
+
+
+def test_a_video_is_cancelled(visits: Any, served: str, photograph: Path, tmp_path: Path) -> None:
+    page = visits(served).page
+    page.get_by_role("tab", name="Video").click()
+    page.set_input_files("#video input[type=file]", film(tmp_path / "long.mp4", photograph, 1500))
+    page.wait_for_selector("#video-status:has-text('of 1500 frames, ')")
+    shown = page.locator("#video-status progress")
+    assert 0 < float(shown.get_attribute("value")) < float(shown.get_attribute("max")) == 1500
+    results = Path(os.environ["GRADIO_TEMP_DIR"], "results")
+    assert list(results.rglob("*long-landmarks*"))
+    page.click("#video-stop")
+    page.wait_for_selector("#video-status:has-text('Cancelled.')")
+    deadline = time.monotonic() + 30
+    while list(results.rglob("*long-landmarks*")):  # the work ends, and leaves no half file
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert page.locator("#video-status").inner_text() == "Cancelled."
+    page.get_by_label("Clear").or_(page.get_by_label("Remove Video")).first.click()
+    page.set_input_files("#video input[type=file]", film(tmp_path / "short.mp4", photograph, 3))  # the page goes on
+    page.wait_for_function("document.querySelector('#video-status').innerText.startsWith('3 frames, ')")
+
+
+def test_the_left_half_is_as_found_and_the_right_half_smoothed(
+    aligner: FaceAligner, photograph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gradio", reason="needs the extra [demo]")
+    from hih_align.demo import video
+
+    class Far(FaceTracker):
+        """Its smoothed points are far from those that were found, so that no encoder hides which is which."""
+
+        def update(self, frame: Any, time: float | None = None) -> Landmarks:
+            faces = super().update(frame, time)
+            return replace(faces, points=faces.points + 30)
+
+    monkeypatch.setattr(video, "FaceTracker", Far)
+    source, out = film(tmp_path / "film.mp4", photograph, 12), tmp_path / "out.mp4"
+    steps = []
+    for step in video.side_by_side(source, out, aligner, seconds=0.1):
+        steps.append(step)
+        assert out.exists() == (len(steps) == 4)
+    Done = video.Done  # 0.1 s of 30 frames a second
+    assert steps == [Done(1, 3), Done(2, 3), Done(3, 3), Done(3, 3, cut=True)]
+    given, made = (read_back(path)[0] for path in (source, out))
+    assert [frame.shape for frame in made] == [(256, 512, 3)] * 3
+    tracker = Far(aligner)
+    for number in range(3):
+        smooth = tracker.update(given[number], number / 30)
+    assert tracker.raw is not None
+    for half, own, other in ((made[2][:, :256], tracker.raw, smooth), (made[2][:, 256:], smooth, tracker.raw)):
+        drawn = [faces.draw(given[2]).astype(float) for faces in (own, other)]
+        where = np.abs(drawn[0] - drawn[1]).max(-1) > 60
+        apart = [float(np.abs(half - one)[where].mean()) for one in drawn]
+        assert apart[0] < 0.6 * apart[1]
+
+
+def test_a_video_of_too_large_frames(aligner: FaceAligner, tmp_path: Path) -> None:
+    pytest.importorskip("gradio", reason="needs the extra [demo]")
+    from hih_align.demo.video import side_by_side
+
+    large = write_video(tmp_path / "large.mp4", [np.zeros((2200, 4200, 3), np.uint8)])
+    with pytest.raises(ValueError, match=r"large\.mp4 has frames of 4200 x 2200 pixels: this page takes at most 9"):
+        list(side_by_side(large, tmp_path / "out.mp4", aligner))
+    assert [path.name for path in tmp_path.iterdir()] == ["large.mp4"]
+
+
 def test_a_camera(visits: Any, served: str) -> None:
     page = visits(served).page
     page.get_by_role("tab", name="Webcam").click()
@@ -186,7 +284,7 @@ def test_nothing_is_wider_than_the_window(visits: Any, served: str, photograph: 
         page = visits(served, width, dark).page
         upload(page, photograph)
         wait_for_faces(page)
-        for name in ("Photo", "Webcam", "Look inside"):
+        for name in ("Photo", "Video", "Webcam", "Look inside"):
             page.get_by_role("tab", name=name).click()
             assert page.evaluate("document.documentElement.scrollWidth") <= width, name
         page.get_by_role("tab", name="Photo").click()

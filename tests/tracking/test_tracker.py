@@ -73,6 +73,24 @@ def test_smoothed_points_of_a_still_face_are_where_the_face_is(aligner: FaceAlig
     assert faces[-1][0].to_dict()["id"] == 0
 
 
+def test_points_as_they_were_found_stay_beside_the_smoothed_ones(aligner: FaceAligner, finder: Finder) -> None:
+    def boxes(frame: int) -> list[Array]:
+        return [box_at(60 + 3 * (frame % 2), 40), *([box_at(220, 90)] if frame > 3 else [])]  # one trembles
+
+    tracker = FaceTracker(aligner, detector=finder, every=1)
+    assert tracker.raw is None
+    plain = follow(FaceTracker(aligner, detector=finder, every=1, smooth=False), finder, boxes, 8)
+    for frame, expected in enumerate(plain):
+        (smooth,) = follow(tracker, finder, boxes, 1, frame)
+        assert tracker.raw is not None
+        assert tracker.raw.ids.tolist() == smooth.ids.tolist() == [0, 1][: len(boxes(frame))]
+        np.testing.assert_array_equal(tracker.raw.points, expected.points)
+        np.testing.assert_array_equal(tracker.raw.scores, smooth.scores)
+    assert np.abs(smooth.points[0] - tracker.raw.points[0]).max() > 0.02
+    tracker.reset()
+    assert tracker.raw is None
+
+
 def test_while_no_face_is_tracked_every_frame_is_searched(aligner: FaceAligner, finder: Finder) -> None:
     tracker = FaceTracker(aligner, detector=finder, every=1000)
     found = follow(tracker, finder, lambda n: [box_at(50, 50)] if n >= 3 else [], 5)

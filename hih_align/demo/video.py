@@ -1,0 +1,166 @@
+"""The tab *Video*: a video comes in; it goes out with its faces, as they are found and smoothed side by side."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from ..aligner import FaceAligner
+from ..tracking import FaceTracker
+from ..video import VideoFile, writing
+from . import choices, uploads
+from .models import Models
+from .session import result_folder
+
+#: Seconds of a video that are worked on: a CPU needs much longer for them.
+SECONDS = 60.0
+
+#: Largest frames, megapixels.
+MEGAPIXELS = 9
+
+#: Longer side of each half of the picture, pixels: browsers play no video of any size.
+SIDE = 960
+
+#: Seconds between two reports to the page.
+REPORTED = 0.5
+
+
+@dataclass(frozen=True)
+class Done:
+    """How far a video is.
+
+    Attributes:
+        frames: done.
+        count: to be done, as far as the file says; None: it does not.
+        cut: the video goes on after the last frame that is worked on.
+    """
+
+    frames: int
+    count: int | None
+    cut: bool = False
+
+
+def side_by_side(source: Path, out: Path, aligner: FaceAligner, seconds: float = SECONDS) -> Iterator[Done]:
+    """Write a video with the faces drawn, on the left as they are found, on the right smoothed; sound is kept.
+
+    The file appears before the last value. An iterator that is closed before leaves no file.
+
+    Args:
+        source: a video file.
+        out: the file to be written, .mp4.
+        aligner: aligns the faces.
+        seconds: of the video that are worked on; the rest is left out.
+
+    Raises:
+        ValueError: no video, or one of larger frames than `MEGAPIXELS`.
+        ImportError: PyAV is not installed.
+    """
+    with VideoFile(source) as given:
+        tracker = FaceTracker(aligner)
+        most = None if given.count is None else min(given.count, round(seconds * float(given.rate)))
+        number, cut = 0, False
+        with writing(out, given) as writer:
+            for frame in given.frames(writer.sound):
+                cut = frame.time >= seconds
+                if cut:
+                    break
+                height, width = frame.image.shape[:2]
+                if width * height > MEGAPIXELS * 1e6:
+                    raise ValueError(
+                        f"{source.name} has frames of {width} x {height} pixels: this page takes at most {MEGAPIXELS} "
+                        "megapixels. The command hih-align video has no such limit"
+                    )
+                smooth = tracker.update(frame.image, frame.time)
+                found = smooth if tracker.raw is None else tracker.raw
+                scale = min(1.0, SIDE / max(height, width))
+                writer.write(np.hstack([faces.draw(frame.image, scale=scale) for faces in (found, smooth)]), frame)
+                number += 1
+                yield Done(number, most)
+        yield Done(number, number, cut)
+
+
+def said(done: Done, seconds: float, ended: bool = False) -> str:
+    """How far a video is, as HTML.
+
+    Args:
+        done: how far.
+        seconds: since it was begun.
+        ended: the result is there.
+    """
+    rate = done.frames / max(seconds, 1e-6)
+    text = f"{done.frames} frames, {rate:.1f} frames a second"
+    if ended:
+        more = (
+            f" The first {SECONDS:.0f} seconds of the video; <code>hih-align video</code> takes all."
+            if done.cut
+            else ""
+        )
+        return f'<p class="hih-progress">{text}.{more}</p>'
+    if not done.count:
+        return f'<p class="hih-progress"><progress></progress>{text}</p>'
+    left = max(done.count - done.frames, 0) / max(rate, 1e-6)
+    return (
+        f'<p class="hih-progress"><progress max="{done.count}" value="{min(done.frames, done.count)}"></progress>'
+        f"{done.frames} of {done.count} frames, {rate:.1f} frames a second, about {left:.0f} s left</p>"
+    )
+
+
+def tab(models: Models, chosen: choices.Choices) -> None:
+    """The tab."""
+    with gr.Row(elem_classes="hih-grid"):
+        with gr.Column(elem_classes="hih-in"):
+            video = gr.Video(sources=["upload"], label="Your video", height=260, elem_id="video", buttons=[])
+        with gr.Column(elem_classes="hih-out"):
+            shown = gr.Video(
+                label="Left: as found. Right: smoothed", interactive=False, elem_id="video-view", buttons=["download"]
+            )
+            status = gr.HTML("", elem_id="video-status", apply_default_css=False)
+        with gr.Column(elem_classes="hih-options"):
+            with gr.Row():
+                go = gr.Button("Follow the faces", variant="primary", elem_id="video-go", min_width=100)
+                stop = gr.Button("Cancel", elem_id="video-stop", min_width=100)
+            model, scheme, decode, _ = choices.inputs(choices.fast(chosen))
+
+    def run(path: str | None, model: str, scheme: str | None, decode: str) -> Iterator[Any]:
+        if path is None:
+            raise gr.Error("First choose a video", print_exception=False)
+        source = Path(path)
+        out = result_folder() / f"{source.stem}-landmarks.mp4"
+        yield None, '<p class="hih-progress"><progress></progress>The video is being opened</p>'
+        done = Done(0, None)
+        try:
+            with uploads.told(source):
+                aligner = models(model, scheme, decode)
+                begun = reported = time.monotonic()
+                for done in side_by_side(source, out, aligner):
+                    now = time.monotonic()
+                    if now - reported > REPORTED:
+                        reported = now
+                        yield gr.skip(), said(done, now - begun)
+        except gr.Error:
+            yield None, ""  # nothing is on its way any more
+            raise
+        yield str(out), said(done, time.monotonic() - begun, ended=True)
+
+    event = gr.on(
+        [video.upload, go.click],
+        run,
+        [video, model, scheme, decode],
+        [shown, status],
+        concurrency_limit=1,
+        show_progress="hidden",
+    )
+    stop.click(
+        lambda: '<p class="hih-progress">Cancelled.</p>',
+        None,
+        status,
+        cancels=[event],
+        queue=False,
+        show_progress="hidden",
+    )
