@@ -4,11 +4,11 @@
     python examples/fine_tune.py                        # synthetic faces, takes minutes
     python examples/fine_tune.py --train mine.json --val mine_val.json --test mine_test.json --scheme mine-scheme.json
 
-Without your files, the example creates labelled faces in the format of annotation tools (COCO keypoints beside the
-photographs). The faces are copies of two photographs from packages: Eileen Collins (NASA, scikit-image) and Grace
-Hopper (US Navy, matplotlib), both in the public domain. Each copy has another rotation, size, slant and brightness. Its
-five landmarks are moved with it. The figures only show that the steps work: a network that learns from two people does
-not know other people.
+Without your files, the example creates labelled faces in the format of CVAT ("COCO Keypoints 1.0" with images). The
+faces are copies of two photographs from packages: Eileen Collins (NASA, scikit-image) and Grace Hopper (US Navy,
+matplotlib), both in the public domain. Each copy has another rotation, size, slant and brightness. Its five landmarks
+are moved with it. The figures only show that the steps work: a network that learns from two people does not know other
+people.
 
 The results are in the folder ``--out``: ``made/`` (the faces), ``adapted/`` and ``tuned/`` (two models), ``run/``
 (curve and pictures), ``faces.png`` (the worst faces of the fine-tuned model).
@@ -48,11 +48,13 @@ SIDE, FACE = 320, 170
 
 
 def make_faces(folder: Path, count: int, seed: int) -> Path:
-    """Write ``count`` warped copies of the two photographs and their COCO file to a folder. Returns the COCO file."""
+    """Write ``count`` warped copies of the two photographs to a folder, as CVAT exports them. Returns the folder."""
     rng = np.random.default_rng(seed)
     hopper = read_image(matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))
     photographs = ((astronaut(), *COLLINS), (hopper, *HOPPER))
-    folder.mkdir(parents=True, exist_ok=True)
+    images_folder, file = folder / "images" / "default", folder / "annotations" / "person_keypoints_default.json"
+    for made in (images_folder, file.parent):
+        made.mkdir(parents=True, exist_ok=True)
     images, annotations = [], []
     for number in range(count):
         image, points, box = photographs[number % 2]
@@ -64,7 +66,7 @@ def make_faces(folder: Path, count: int, seed: int) -> Path:
         matrix = np.column_stack((linear, SIDE / 2 + rng.uniform(-20, 20, 2) - middle))
         copy = cv2.warpAffine(image, matrix, (SIDE, SIDE), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REFLECT)
         lit = np.clip(copy * rng.uniform(0.7, 1.25) + rng.normal(0, 3, copy.shape), 0, 255).astype(np.uint8)
-        write_image(folder / f"{number}.jpg", lit)
+        write_image(images_folder / f"{number}.jpg", lit)
         landmarks = np.array(points) @ matrix[:, :2].T + matrix[:, 2]
         around = corners @ matrix[:, :2].T + matrix[:, 2]
         (x, y), (right, bottom) = around.min(0).tolist(), around.max(0).tolist()
@@ -73,15 +75,14 @@ def make_faces(folder: Path, count: int, seed: int) -> Path:
         annotation = {"id": number, "image_id": number, "category_id": 1, "keypoints": keypoints}
         annotations.append(annotation | {"bbox": [round(v, 2) for v in (x, y, right - x, bottom - y)]})
     category = {"id": 1, "name": "face", "keypoints": list(get_scheme(FIVE).names)}
-    path = folder / "annotations.json"
-    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": [category]}))
-    return path
+    file.write_text(json.dumps({"images": images, "annotations": annotations, "categories": [category]}))
+    return folder
 
 
 def draw(aligner: FaceAligner, record: Record, side: int = 224) -> np.ndarray:
     """A crop of the face with its landmarks."""
     scale = side / square_crop(record.box, 1.4).side
-    drawn = aligner.align(record.image, record.box).draw(record.image, scale=scale)
+    drawn = aligner.align(record.image, record.box).draw(record.image, scale=scale, size=side / 32)
     return warp(drawn, square_crop(record.box * scale, 1.4, side).matrix, side)
 
 

@@ -199,7 +199,7 @@ def test_a_video_comes_back_as_found_and_smoothed(visits: Any, served: str, phot
     page.get_by_label("Clear").or_(page.get_by_label("Remove Video")).first.click()
     page.set_input_files("#video input[type=file]", tmp_path / "letter.mp4")
     said(page, "video: letter.mp4 cannot be read as a video")
-    page.wait_for_function("!document.querySelector('#video-status')?.innerText.trim()")
+    page.wait_for_selector("#video-status progress", state="hidden")  # nothing is on its way any more
 
 
 def test_a_video_is_cancelled(visits: Any, served: str, photograph: Path, tmp_path: Path) -> None:
