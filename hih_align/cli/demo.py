@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..demo.address import free_port
 from ..demo.session import private_folder
 from .options import Backend, Device, Dtype, commands
 
@@ -25,7 +26,8 @@ def demo(
         str, typer.Option(help="Address of the server. With 0.0.0.0, other machines can reach it.")
     ] = "127.0.0.1",
     port: Annotated[
-        int | None, typer.Option(help="Port of the server.", show_default="the first free port from 7860 on")
+        int | None,
+        typer.Option(help="Port of the server.", min=1, max=65535, show_default="the first free port from 7860 on"),
     ] = None,
     share: Annotated[
         bool,
@@ -49,6 +51,7 @@ def demo(
         from ..demo.choices import Choices
         from ..demo.models import Models
 
+        free_port(host, port)  # before seconds of loading
         models = Models(device=device, dtype=dtype, backend=backend)
         chosen = Choices.of(model)
         models(chosen.model, chosen.scheme, chosen.decode)  # a wrong name or setting fails here, not in the page

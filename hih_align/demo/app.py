@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from . import choices, inside, photo, session, uploads, video, webcam
+from . import address, choices, inside, photo, session, uploads, video, webcam
 from .models import Models
 
 #: Content security policy: the page may load only files of this server, and data that its scripts create.
@@ -22,8 +22,8 @@ FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 MONOSPACE = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 
 ABOUT = """# hih-align
-Facial landmarks at subpixel accuracy. Choose a photograph, and its landmarks come. Pictures stay on the machine that
-this page comes from, and are removed when it stops.
+Facial landmarks at subpixel accuracy. Choose a photograph: its landmarks appear. Pictures stay on the machine that this
+page comes from, and are removed when it stops.
 """
 
 
@@ -82,12 +82,15 @@ def launch(
         port: port of the server. None: the first free port from 7860 on.
         share: also create a public link by Gradio's servers.
         browser: open the page in the browser.
+
+    Raises:
+        ValueError, OSError: see `address.free_port`.
     """
     from starlette.middleware import Middleware
 
     _, local, public = page.launch(
         server_name=host,
-        server_port=port,
+        server_port=address.free_port(host, port),
         share=share,
         inbrowser=browser,
         prevent_thread_lock=True,
@@ -101,10 +104,17 @@ def launch(
         enable_monitoring=False,
         max_file_size=uploads.FILE_SIZE,
         app_kwargs={"middleware": [Middleware(Policy)], "docs_url": None, "redoc_url": None},
-        theme=gr.themes.Default(font=FONT, font_mono=MONOSPACE),
+        theme=theme(),
         css=choices.style(),
     )
     return str(public or local)
+
+
+def theme() -> Any:
+    """Gradio's default theme with the fonts of the reader's system and a darker grey for notes."""
+    grey = "*neutral_600"
+    made = gr.themes.Default(font=FONT, font_mono=MONOSPACE)
+    return made.set(body_text_color_subdued=grey, block_info_text_color=grey)
 
 
 def wait() -> None:

@@ -23,6 +23,9 @@ SHOWN = 1600
 #: If the faces take a smaller share of the width or of the height of the picture than this, the view starts enlarged.
 SMALL = 0.5
 
+#: Smallest radius of a point, as a share of the longer side of the view.
+LEAST = 1 / 450
+
 
 def picture(
     image: NDArray[np.uint8], faces: Landmarks | None = None, note: str = "", boxes: bool = True, zoom: bool = True
@@ -37,8 +40,9 @@ def picture(
         zoom: start with an enlarged view if the faces are small.
     """
     height, width = image.shape[:2]
-    shown = "" if faces is None else "".join(face(one, number, boxes) for number, one in enumerate(faces))
     part = None if faces is None or not zoom else around(faces, width, height)
+    least = max((width, height) if part is None else part[2:]) * LEAST
+    shown = "" if faces is None else "".join(face(one, number, boxes, least) for number, one in enumerate(faces))
     return figure(place(jpeg(image), width, height), shown, (0, 0, width, height), note, part)
 
 
@@ -80,9 +84,17 @@ def around(faces: Landmarks, width: int, height: int) -> tuple[float, float, flo
     return x1, y1, x2 - x1, y2 - y1
 
 
-def face(one: Landmarks, number: int = 0, box: bool = True) -> str:
-    """SVG of the contours, points and box of one face. The title of a point is its name and its score."""
+def face(one: Landmarks, number: int = 0, box: bool = True, least: float = 0) -> str:
+    """SVG of the contours, points and box of one face. The title of a point is its name and its score.
+
+    Args:
+        one: the face.
+        number: number of the face.
+        box: draw the box of the face.
+        least: smallest radius of a point, in pixels of the picture. Points of a very small face may be smaller.
+    """
     side = max(float(np.ptp(one.points, axis=0).max()), 1.0)
+    radius = max(side / 95, min(least, side / 45))
     parts = [f'<g class="hih-face" data-face="{number}" stroke-width="{side / 280:.3f}">']
     if box:
         x1, y1, x2, y2 = (float(v) for v in one.bbox)
@@ -93,7 +105,7 @@ def face(one: Landmarks, number: int = 0, box: bool = True) -> str:
     for index, ((x, y), score) in enumerate(zip(one.points, one.scores, strict=True)):
         title = f"{one.scheme.names[index]} ({index}), {part_of(one.scheme, index)}score {float(score):.2f}"
         parts.append(
-            f'<circle cx="{x:.2f}" cy="{y:.2f}" r="{side / 95:.3f}" fill="{colour(float(score))}" '
+            f'<circle cx="{x:.2f}" cy="{y:.2f}" r="{radius:.3f}" fill="{colour(float(score))}" '
             f'data-index="{index}"><title>{_text(title)}</title></circle>'
         )
     return "".join(parts) + "</g>"

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+from browsers import PATIENCE
 from made_videos import read_back, write_video
 
 from hih_align import FaceAligner, FaceTracker, Landmarks
@@ -327,6 +328,16 @@ def test_a_killed_server_restarts_and_removes_its_files(
     finally:
         server.kill()
         server.wait(60)
+
+
+def test_a_second_start_on_the_same_port_is_refused(served: str) -> None:
+    port = served.rstrip("/").rpartition(":")[2]
+    words = [sys.executable, "-m", "hih_align.cli", "demo", "--no-open", "--port", port, "--device", "cpu"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    told = f"hih-align: port {port} is in use by another program: choose another port, or none"
+    assert done.stderr.strip() == told
 
 
 def test_the_server_listens_on_loopback_only_and_restricts_what_pages_load(served: str) -> None:

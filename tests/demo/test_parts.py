@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from hih_align import Landmarks
-from hih_align.demo import models, session, view
+from hih_align.demo import address, models, session, view
 from hih_align.schemes import SCHEMES
 
 
@@ -91,6 +92,28 @@ def test_uploads_are_removed_at_exit_and_those_of_killed_demos_at_the_next_start
         assert not result.exists()
     assert not folder.exists()
     assert session.FOLDER not in os.environ
+
+
+def test_a_used_port_and_an_address_of_another_machine_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        with pytest.raises(OSError, match=f"port {taken} is in use by another program"):
+            address.free_port("127.0.0.1", taken)
+        monkeypatch.setattr(address, "PORTS", (taken,))
+        with pytest.raises(OSError, match=f"all ports from {taken} to {taken} are in use"):
+            address.free_port("127.0.0.1")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            there = free.getsockname()[1]
+        monkeypatch.setattr(address, "PORTS", (taken, there))
+        assert address.free_port("127.0.0.1") == there
+        assert address.free_port("127.0.0.1", there) == there
+    with pytest.raises(ValueError, match=r"host is '192\.0\.2\.1', which is not an address of this machine"):
+        address.free_port("192.0.2.1")
+    with pytest.raises(ValueError, match=r"host is 'nowhere\.invalid', which is not an address"):
+        address.free_port("nowhere.invalid", 7860)
 
 
 def test_without_gradio_the_command_names_the_extra() -> None:

@@ -46,6 +46,7 @@ _ASSIGNMENT = re.compile(r"[A-Z_]+=")
 
 #: Programs that pages may name; their options are not checked.
 _OTHERS = {"git", "mypy", "python", "python3", "pytest", "ruff", "zensical", "pre-commit", "export", "cd", "accelerate"}
+_OTHERS |= {"jupyter"}
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def executed(path: Path, monkeypatch: pytest.MonkeyPatch, shared: Path, paramete
 def text(notebook: Any) -> str:
     """All text that the cells have printed or shown."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
-    return "".join(output.get("text", "") or output.get("data", {}).get("text/plain", "") for output in outputs)
+    return "\n".join(output.get("text", "") or output.get("data", {}).get("text/plain", "") for output in outputs)
 
 
 def test_quickstart(monkeypatch: pytest.MonkeyPatch, shared: Path) -> None:
