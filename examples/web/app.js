@@ -8,11 +8,13 @@ const [SURE, UNSURE] = [[80, 255, 80], [255, 40, 40]];
 const LOST = 0.5;
 // Largest photograph, pixels.
 const MOST = 50e6;
+// Longer side to which smaller pictures are enlarged on the page, pixels.
+const SHOWN = 1280;
 
 const $ = (id) => document.getElementById(id);
 const canvas = $("picture");
-const context = canvas.getContext("2d", { willReadFrequently: true });
-const state = { source: null, picture: null, faces: [], stream: null, drag: null };
+const context = canvas.getContext("2d");
+const state = { source: null, picture: null, scale: 1, faces: [], stream: null, drag: null };
 window.hih = state; // for tests, and for the curious
 
 const wanted = new URLSearchParams(location.search).get("runtime") ?? "auto";
@@ -60,16 +62,22 @@ async function photograph(blob) {
     say(error.message);
     return;
   }
-  [canvas.width, canvas.height] = [state.source.width, state.source.height];
-  context.drawImage(state.source, 0, 0);
-  state.picture = context.getImageData(0, 0, canvas.width, canvas.height);
-  if (!state.detector) {
-    show([]);
-    return;
-  }
+  const { width, height } = state.source;
+  const original = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  original.drawImage(state.source, 0, 0);
+  state.picture = original.getImageData(0, 0, width, height);
+  resize(width, height);
+  show([]);
+  if (!state.detector) return;
   say("Faces are being found ...");
-  const found = await state.detector.find(state.source, canvas.width, canvas.height);
+  const found = await state.detector.find(state.source, width, height);
   await align(found);
+}
+
+/** Fit the canvas to a picture. A small picture is enlarged, so that its points can be seen. */
+function resize(width, height) {
+  state.scale = Math.min(Math.max(1, SHOWN / Math.max(width, height)), 4);
+  [canvas.width, canvas.height] = [width, height].map((side) => Math.round(side * state.scale));
 }
 
 async function align(boxes) {
@@ -79,21 +87,31 @@ async function align(boxes) {
   show(faces.filter((face) => state.aligner.score(face) > 0.25 || face.given));
   const each = boxes.length ? `, ${Math.round((performance.now() - begun) / boxes.length)} ms each` : "";
   const count = state.faces.length === 1 ? "1 face" : `${state.faces.length} faces`;
-  say(`${count}${each}, on ${state.kind}. A box around a face can be drawn with the mouse.`);
+  say(`${count}${each}, on ${state.kind}. You can draw a box around a face with the mouse.`);
 }
 
 function show(faces) {
   state.faces = faces;
-  context.drawImage(state.source, 0, 0, canvas.width, canvas.height);
-  for (const face of faces) draw(face);
+  paint();
   $("save").disabled = !faces.length;
+}
+
+/** The picture and its faces. */
+function paint() {
+  context.setTransform(1, 0, 0, 1, 0, 0);
+  context.imageSmoothingQuality = "high";
+  context.drawImage(state.source, 0, 0, canvas.width, canvas.height);
+  context.setTransform(state.scale, 0, 0, state.scale, 0, 0); // from here on in pixels of the picture
+  state.faces.forEach(draw);
 }
 
 function draw(face) {
   const xs = face.points.map((p) => p[0]);
   const ys = face.points.map((p) => p[1]);
   const side = Math.max(Math.max(...xs) - Math.min(...xs), Math.max(...ys) - Math.min(...ys));
-  context.lineWidth = Math.max(side / 300, 0.5);
+  const least = Math.max(canvas.width, canvas.height) / state.scale / 450;
+  const radius = Math.max(side / 110, Math.min(least, side / 45));
+  context.lineWidth = radius / 2.5;
   context.strokeStyle = "rgb(255 255 255 / 75%)";
   for (const contour of state.aligner.about.contours) {
     context.beginPath();
@@ -104,7 +122,7 @@ function draw(face) {
     const share = face.scores[index];
     context.fillStyle = `rgb(${SURE.map((value, k) => Math.round(share * value + (1 - share) * UNSURE[k])).join(" ")})`;
     context.beginPath();
-    context.arc(x + 0.5, y + 0.5, Math.max(side / 110, 0.7), 0, 2 * Math.PI);
+    context.arc(x + 0.5, y + 0.5, radius, 0, 2 * Math.PI);
     context.fill();
   });
 }
@@ -125,8 +143,9 @@ async function camera() {
   const video = $("video");
   video.srcObject = state.stream;
   await video.play();
-  [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
-  state.source = video;
+  state.source = document.createElement("canvas"); // the frame that is shown is the one that was computed
+  [state.source.width, state.source.height] = [video.videoWidth, video.videoHeight];
+  resize(video.videoWidth, video.videoHeight);
   state.faces = [];
   follow(video, 0, performance.now());
 }
@@ -140,15 +159,17 @@ function stopCamera() {
 /** Frame after frame: faces are followed by their own points, and looked for where none is. */
 async function follow(video, rate, last) {
   if (!state.stream) return;
-  context.drawImage(video, 0, 0, canvas.width, canvas.height);
-  state.picture = context.getImageData(0, 0, canvas.width, canvas.height);
+  const { width, height } = state.source;
+  const frame = state.source.getContext("2d", { willReadFrequently: true });
+  frame.drawImage(video, 0, 0, width, height);
+  state.picture = frame.getImageData(0, 0, width, height);
   let places = state.faces.map((face) => state.aligner.follow(face));
-  if (!places.length && state.detector) places = await state.detector.find(canvas, canvas.width, canvas.height);
+  if (!places.length && state.detector) places = await state.detector.find(state.source, width, height, false);
   const faces = [];
   for (const { box, roll } of places) faces.push(await state.aligner.once(state.picture, box, roll));
   if (!state.stream) return;
   state.faces = faces.filter((face) => state.aligner.score(face) >= LOST);
-  state.faces.forEach(draw);
+  paint();
   const now = performance.now();
   const newest = 1000 / Math.max(now - last, 1);
   const smooth = rate ? rate + 0.2 * (newest - rate) : newest;
@@ -170,8 +191,8 @@ function save() {
 function place(event) {
   const box = canvas.getBoundingClientRect();
   return [
-    ((event.clientX - box.x) / box.width) * canvas.width - 0.5,
-    ((event.clientY - box.y) / box.height) * canvas.height - 0.5,
+    ((event.clientX - box.x) / box.width) * state.picture.width - 0.5,
+    ((event.clientY - box.y) / box.height) * state.picture.height - 0.5,
   ];
 }
 
@@ -185,16 +206,16 @@ canvas.addEventListener("pointermove", (event) => {
   if (!state.drag) return;
   const [x, y] = place(event);
   show(state.faces);
-  context.lineWidth = Math.max(canvas.width / 400, 1);
+  context.lineWidth = 2 / state.scale;
   context.strokeStyle = "#ffd54a";
-  context.strokeRect(state.drag[0], state.drag[1], x - state.drag[0], y - state.drag[1]);
+  context.strokeRect(state.drag[0] + 0.5, state.drag[1] + 0.5, x - state.drag[0], y - state.drag[1]);
 });
 canvas.addEventListener("pointerup", async (event) => {
   if (!state.drag) return;
   const [[x, y], [u, v]] = [state.drag, place(event)];
   state.drag = null;
   const box = [Math.min(x, u), Math.min(y, v), Math.max(x, u), Math.max(y, v)];
-  if (box[2] - box[0] < canvas.width / 100 || box[3] - box[1] < canvas.height / 100) return;
+  if (box[2] - box[0] < state.picture.width / 100 || box[3] - box[1] < state.picture.height / 100) return;
   const face = await state.aligner.align(state.picture, box);
   face.given = true;
   show([...state.faces, face]);

@@ -1,11 +1,13 @@
 // YuNet, which finds faces: its ONNX file, decoded as OpenCV's FaceDetectorYN does, and its boxes as the network wants them.
-import { rollOf, turn } from "./geometry.js";
+import { rollOf, tightBox, turn } from "./geometry.js";
 import { session } from "./runtime.js";
 
 const SIDE = 640;
 // Longer sides in which a picture is looked at, both in one square: small faces and large ones.
 const SIZES = [504, 120];
 const THRESHOLD = 0.6;
+// An upright face that is large enough has at least this score.
+const SURE = 0.9;
 const SAME = 0.3;
 // Where the tight box of landmarks lies in YuNet's box, in shares of its longer side: down, width, height.
 const [DOWN, WIDE, HIGH] = [0.127, 0.784, 0.757];
@@ -21,9 +23,22 @@ export class Detector {
     this.context = this.canvas.getContext("2d", { willReadFrequently: true });
   }
 
-  /** Boxes, rolls and scores of the faces in a picture (anything that a canvas draws), best first. */
-  async find(source, width, height) {
-    const tiles = this.paint(source, width, height);
+  /**
+   * Boxes, rolls and scores of the faces in a picture (anything that a canvas draws), best first. If no face is certain,
+   * the picture is also searched in quarter turns, unless `turns` is false.
+   */
+  async find(source, width, height, turns = true) {
+    const faces = await this.look(source, width, height, 0);
+    if (turns && !faces.some((face) => face.score >= SURE)) {
+      for (const degrees of [90, 180, 270]) faces.push(...(await this.look(source, width, height, degrees)));
+    }
+    return merged(faces).map(({ box, five, score }) => ({ ...mapped(box, five), score }));
+  }
+
+  /** What the network finds in the picture turned so that faces of roll `degrees` are upright. */
+  async look(source, width, height, degrees) {
+    const turned = degrees % 180 ? [height, width] : [width, height];
+    const tiles = this.paint(source, [width, height], turned, degrees);
     const { data } = this.context.getImageData(0, 0, SIDE, SIDE);
     const input = new Float32Array(3 * SIDE * SIDE);
     for (let i = 0; i < SIDE * SIDE; i += 1) {
@@ -31,20 +46,34 @@ export class Detector {
     }
     const name = this.network.inputNames[0];
     const found = await this.network.run({ [name]: new this.ort.Tensor("float32", input, [1, 3, SIDE, SIDE]) });
-    const faces = tiles.flatMap((tile) => inTile(candidates(found), tile));
-    return merged(faces).map(({ box, five, score }) => ({ ...mapped(box, five), score }));
+    const faces = merged(tiles.flatMap((tile) => inTile(candidates(found), tile)));
+    const back = ([x, y]) => {
+      const [u, v] = turn([x - (turned[0] - 1) / 2, y - (turned[1] - 1) / 2], degrees);
+      return [u + (width - 1) / 2, v + (height - 1) / 2];
+    };
+    return faces.map(({ box, five, score }) => ({
+      box: tightBox([back(box.slice(0, 2)), back(box.slice(2))]),
+      five: five.map(back),
+      score,
+    }));
   }
 
-  paint(source, width, height) {
-    this.context.fillStyle = "black";
-    this.context.fillRect(0, 0, SIDE, SIDE);
-    this.context.imageSmoothingQuality = "high";
-    const tall = height > width;
+  paint(source, [width, height], turned, degrees) {
+    const context = this.context;
+    context.fillStyle = "black";
+    context.fillRect(0, 0, SIDE, SIDE);
+    context.imageSmoothingQuality = "high";
+    const tall = turned[1] > turned[0];
     let at = 0;
     return SIZES.map((size) => {
       const scale = Math.min(1, size / Math.max(width, height));
-      const tile = { scale, left: tall ? at : 0, top: tall ? 0 : at, width: width * scale, height: height * scale };
-      this.context.drawImage(source, tile.left, tile.top, tile.width, tile.height);
+      const [left, top] = tall ? [at, 0] : [0, at];
+      const tile = { scale, left, top, width: turned[0] * scale, height: turned[1] * scale };
+      context.save();
+      context.translate(left + tile.width / 2, top + tile.height / 2);
+      context.rotate((-degrees * Math.PI) / 180);
+      context.drawImage(source, (-width * scale) / 2, (-height * scale) / 2, width * scale, height * scale);
+      context.restore();
       at += Math.ceil(tall ? tile.width : tile.height) + 16;
       return tile;
     });

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 from browsers import PATIENCE, lacking
 
-from hih_align import FaceAligner
+from hih_align import FaceAligner, FaceDetector
 from hih_align.crops import square_crop
 from hih_align.data.annotations import read_dataset
+from hih_align.images import read_image
 
 pytestmark = pytest.mark.browser
 
@@ -119,8 +121,6 @@ def test_speed_beside_python(visits: Any, site: Any, capsys: pytest.CaptureFixtu
     name, box = faces[0]
     page.evaluate(ONCE, [name, box, 3])
     browser = page.evaluate(ONCE, [name, box, 20])["ms"]
-    from hih_align.images import read_image
-
     aligner, pixels = FaceAligner.from_pretrained("HIH_N", device="cpu"), read_image(folder / name)
     aligner.align(pixels, box, refine=0, roll=0.0)
     begun = time.perf_counter()
@@ -157,6 +157,26 @@ def test_a_photograph_and_a_drawn_box(visits: Any, site: Any, photograph: Path, 
     page.wait_for_function("window.hih.faces.length === 2")
     drawn = np.array(page.evaluate("window.hih.faces[1].points"))
     assert np.linalg.norm(drawn - expected.points, axis=1).mean() < 1
+
+
+def test_faces_in_quarter_turns(
+    visits: Any, site: Any, photograph: Path, other_photograph: Path, detector_file: Path, tmp_path: Path
+) -> None:
+    page = opened(visits, site[0])
+    aligner = FaceAligner.from_pretrained("HIH_N", device="cpu", detector=FaceDetector(detector_file))
+    pixels = read_image(photograph)[:, :400]  # not square
+    for quarters in (1, 2, 3):
+        turned = tmp_path / f"{quarters}.png"
+        PIL.Image.fromarray(np.ascontiguousarray(np.rot90(pixels, quarters))).save(turned)
+        page.set_input_files("#file", turned)
+        size = "{} x {}".format(*PIL.Image.open(turned).size)
+        js = "`${hih.picture.width} x ${hih.picture.height}`"
+        page.wait_for_function(f"hih.picture && {js} === '{size}' && hih.faces.length === 1")
+        found = np.array(page.evaluate("hih.faces[0].points"))
+        expected = aligner.align(turned).points[0]
+        assert np.linalg.norm(found - expected, axis=1).mean() < 1
+        page.set_input_files("#file", other_photograph)  # so that the next face is a new one
+        page.wait_for_function("hih.picture.width === 512 && hih.picture.height === 600 && hih.faces.length === 1")
 
 
 def test_a_file_that_is_not_an_image_is_reported(visits: Any, site: Any, tmp_path: Path) -> None:
