@@ -78,10 +78,13 @@ def sentence(faces: Landmarks) -> str:
     """A sentence about the faces."""
     if not len(faces):
         return "No face was found. Draw a box around a face with the mouse."
-    scores = ", ".join(f"{score:.2f}" for score in faces.score[:6])
-    count = "1 face" if len(faces) == 1 else f"{len(faces)} faces"
-    more = ", ..." if len(faces) > 6 else ""
-    return f"{count}, {faces.points.shape[-2]} points each; scores {scores}{more}. Point at a landmark for its name."
+    points = faces.points.shape[-2]
+    if len(faces) == 1:
+        found = f"1 face with {points} points, score {faces.score[0]:.2f}."
+    else:
+        scores = ", ".join(f"{score:.2f}" for score in faces.score[:6])
+        found = f"{len(faces)} faces with {points} points each, scores {scores}{', ...' if len(faces) > 6 else ''}."
+    return f"{found} Point at a landmark for its name."
 
 
 def tab(models: Models, chosen: choices.Choices) -> tuple[Any, Any]:
