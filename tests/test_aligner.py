@@ -850,8 +850,9 @@ def test_saved_and_loaded_is_the_same(w300: FaceAligner, astronaut: Array, tmp_p
     assert again.config == w300.config
     assert (again.decoder, again.scheme) == (w300.decoder, w300.scheme)
     equal(again.align(astronaut, BOX, refine=0), w300.align(astronaut, BOX, refine=0), atol=0)
+    kept = w300.network.state_dict()
     for name, value in again.network.state_dict().items():
-        assert torch.equal(value, w300.network.state_dict()[name]), name
+        assert torch.equal(value, kept[name]), name
     before = (folder / "model.safetensors").read_bytes()
     again.save_pretrained(folder)  # into the folder that it was loaded from
     assert (folder / "model.safetensors").read_bytes() == before

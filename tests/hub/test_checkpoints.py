@@ -297,7 +297,8 @@ def test_a_narrow_network_is_saved_and_loaded(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, network, Config(MINE, **SIZES["HIH_N"]._asdict()))
     loaded = load_network(find_checkpoint(tmp_path))
     assert loaded.size == SIZES["HIH_N"]
-    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in network.state_dict().items())
+    found = loaded.state_dict()
+    assert all(torch.equal(value, found[name]) for name, value in network.state_dict().items())
 
 
 def test_built_in_schemes_are_named_and_others_written_out() -> None:

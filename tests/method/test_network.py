@@ -71,8 +71,9 @@ def test_hih_n_has_a_tenth_of_hih_ts_work() -> None:
 def test_width_scales_every_channel_count(width: float) -> None:
     with torch.device("meta"):
         plain, net = HIHNet(5, 2), HIHNet(5, 2, width=width)
+    scaled = net.state_dict()
     for name, value in plain.state_dict().items():
-        for count, other in zip(value.shape, net.state_dict()[name].shape, strict=True):
+        for count, other in zip(value.shape, scaled[name].shape, strict=True):
             if count < 32:  # kernel sizes, image channels, landmarks
                 assert other == count
             else:

@@ -221,9 +221,9 @@ def test_weights_are_stored_in_float16(tmp_path: Path) -> None:
     halves.halve(tmp_path, tmp_path / "halves")
     path = tmp_path / "halves" / "net" / "best" / "model.safetensors"
     assert path.stat().st_size < 0.6 * (tmp_path / "net" / "best" / "model.safetensors").stat().st_size
-    there = load_network(find_checkpoint(str(path.parent)))
+    there = load_network(find_checkpoint(str(path.parent))).state_dict()
     for name, value in network.state_dict().items():
-        torch.testing.assert_close(there.state_dict()[name], value, rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(there[name], value, rtol=1e-3, atol=1e-6)
     before = path.stat().st_mtime_ns
     halves.halve(tmp_path, tmp_path / "halves")
     assert path.stat().st_mtime_ns == before  # the file is not written again

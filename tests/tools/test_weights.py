@@ -134,9 +134,9 @@ def test_a_trained_network_becomes_a_row(row: ManifestRow, tmp_path: Path, monke
     assert (new.config.refine, new.config.name) == (0, "HIH_S/wflw")
     path = tmp_path / "weights" / new.file
     assert new.bytes == path.stat().st_size < 31e6
-    loaded = load_network(find_checkpoint("HIH_S", "wflw"))  # verifies the hash
+    loaded = load_network(find_checkpoint("HIH_S", "wflw")).state_dict()  # verifies the hash
     for name, value in network.state_dict().items():
-        torch.testing.assert_close(loaded.state_dict()[name].float(), value.float(), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(loaded[name].float(), value.float(), rtol=1e-3, atol=1e-4)
 
 
 def test_the_users_command_line_has_no_maintainer_commands() -> None:

@@ -24,9 +24,9 @@ NARROW, WIDE = Size(2, 8, 0.125, 256, 128), Size(2, 8, 0.25, 256, 128)
 def doubled(network: HIHNet) -> HIHNet:
     """A network that computes the same as ``network``, with each channel twice and each input weight halved."""
     wide = HIHNet(network.landmarks, *WIDE)
-    state = {}
+    state, narrow_state = {}, network.state_dict()
     for name, value in wide.state_dict().items():
-        found = network.state_dict()[name]
+        found = narrow_state[name]
         for axis, (ours, theirs) in enumerate(zip(found.shape, value.shape, strict=True)):
             if theirs == 2 * ours:
                 found = found.repeat_interleave(2, axis) / (2 if axis == 1 else 1)

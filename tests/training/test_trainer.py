@@ -144,9 +144,10 @@ def test_best_is_the_epoch_of_the_lowest_nme_of_its_stage(uninterrupted):
     best = load_network(find_checkpoint(str(uninterrupted / "best")))
     last = load_network(find_checkpoint(str(uninterrupted / "last")))
     state = torch.load(uninterrupted / "state.pt", weights_only=True)
+    chosen = best.state_dict()
     for name, value in last.state_dict().items():
         assert torch.equal(value, state["ema"][f"network.{name}"])
-        assert torch.equal(value, best.state_dict()[name])  # the last stage has only one epoch
+        assert torch.equal(value, chosen[name])  # the last stage has only one epoch
 
 
 # -- resuming
