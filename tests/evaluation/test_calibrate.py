@@ -23,7 +23,7 @@ from hih_align.schemes import W300
 
 @pytest.fixture(scope="module")
 def aligner() -> FaceAligner:
-    return FaceAligner.from_pretrained("HIH_T")
+    return FaceAligner.from_pretrained("HIH_N")
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +77,14 @@ def test_a_scheme_without_inter_ocular_distance(aligner: FaceAligner, faces: Dat
 
 def test_labels_with_an_offset_shift_the_decoder(aligner: FaceAligner, faces: Dataset) -> None:
     """Labels that are moved by an offset change the chosen shift by this offset."""
+    side = aligner.config.input_size / 4  # of the heatmap
     found = {}
     for by in (0.0, 0.8):  # offsets in heatmap pixels
         records = [
             replace(
                 r,
                 labels=replace(
-                    r.labels, points=r.labels.points + np.array((by * 1.25 * (r.box[2:] - r.box[:2]).max() / 64, 0.0))
+                    r.labels, points=r.labels.points + np.array((by * 1.25 * (r.box[2:] - r.box[:2]).max() / side, 0.0))
                 ),
             )
             for r in faces.records
@@ -153,12 +154,12 @@ def test_choice_is_stored_in_the_manifest_and_nothing_else_changes(
     copy = tmp_path / "weights_manifest.json"
     copy.write_text(json.dumps(before), "utf-8")
     monkeypatch.setattr("hih_align.hub.manifest.manifest_path", lambda: copy)
-    save_config("HIH_T/300w", replace(chosen.config, refine=5))
+    save_config("HIH_N/300w", replace(chosen.config, refine=5))
     after = json.loads(copy.read_text("utf-8"))
-    assert read_manifest()["HIH_T/300w"].config == replace(chosen.config, refine=5)
+    assert read_manifest()["HIH_N/300w"].config == replace(chosen.config, refine=5)
     for old, new in zip(before["checkpoints"], after["checkpoints"], strict=True):
         assert {k: v for k, v in old.items() if k != "config"} == {k: v for k, v in new.items() if k != "config"}
-        assert (old == new) == (old["id"] != "HIH_T/300w")
+        assert (old == new) == (old["id"] != "HIH_N/300w")
     with pytest.raises(ValueError, match=r"model is 'HIH_X'"):
         save_config("HIH_X", chosen.config)
 

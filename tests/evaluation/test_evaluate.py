@@ -78,7 +78,7 @@ def report(
 
 @pytest.fixture(scope="module")
 def w300() -> FaceAligner:
-    return FaceAligner.from_pretrained("HIH_T", device="cpu")
+    return FaceAligner.from_pretrained("HIH_N", device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -364,7 +364,7 @@ class TestEvaluate:
         assert found.by_subset["pose"].nme == pytest.approx(found.nme[1])
         assert found.labelled.sum() == 3 * 68 - 10
         assert found.worst().tolist() == [2, 1, 0]
-        assert (found.model, found.settings.refine, found.settings.box) == ("HIH_T/300w", 0, "annotated")
+        assert (found.model, found.settings.refine, found.settings.box) == ("HIH_N/300w", 0, "annotated")
 
     @pytest.mark.parametrize(("refine", "mirror"), [(0, False), (1, False), (0, True)])
     def test_evaluate_gives_the_same_points_as_align(
@@ -568,7 +568,7 @@ class TestPictures:
 class TestCommand:
     def test_table_and_files(self, three: Dataset, w300: FaceAligner, tmp_path: Path) -> None:
         out = tmp_path / "out"
-        arguments = ["evaluate", "--data", str(three.source), "--model", "HIH_T", "--refine", "0", "--out", str(out)]
+        arguments = ["evaluate", "--data", str(three.source), "--model", "HIH_N", "--refine", "0", "--out", str(out)]
         arguments += ["--subsets", "attributes.pose,kind", "--where", "id>1", "--device", "cpu"]
         result = CliRunner().invoke(app, arguments)
         assert result.exit_code == 0, result.output
