@@ -34,7 +34,7 @@ MODEL = "HIH_N/300w"
 
 def run(*words: object, weights: Path | str, code: int = 0) -> Result:
     environment = {"HIH_ALIGN_TRACEBACK": None, "HIH_ALIGN_WEIGHTS": str(weights), "HF_HUB_OFFLINE": "1"}
-    options = ("--model", MODEL, "--device", "cpu")
+    options = ("--model", MODEL, "--device", "cpu", "--backend", "auto")
     result = CliRunner().invoke(app, ["video", *map(str, (*words, *options))], env=environment)
     assert result.exit_code == code, (result.output, result.exception)
     return result
@@ -119,7 +119,7 @@ def test_points_move_with_the_faces(followed: Followed, weights: Path, face: str
     The mean distance is about one pixel of the video, or a fortieth of the distance of the eyes.
     """
     (image, box), path = (astronaut(), first) if face == "astronaut" else (hopper(), second)
-    known = FaceAligner.from_pretrained("HIH_N", device="cpu").align(image, box).points
+    known = FaceAligner.from_pretrained("HIH_T", device="cpu").align(image, box).points
     eyes = float(np.linalg.norm(known[36] - known[45]))
     number = min((0, 1), key=lambda n: abs(followed.points(n)[1][0].mean(0)[0] - path(0)[0]))
     at, found = followed.points(number)
