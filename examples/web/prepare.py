@@ -20,6 +20,7 @@ from hih_align.detection.yunet import find_file
 from hih_align.export import export
 from hih_align.files import making
 from hih_align.hub.download import WeightsUnavailableError
+from hih_align.hub.manifest import local_weights, read_manifest
 
 HERE = Path(__file__).parent
 
@@ -41,11 +42,23 @@ def about(aligner: FaceAligner) -> dict[str, object]:
 
 
 def main(
-    model: Annotated[str, typer.Option(help="Size, manifest id, folder or Hub repository.")] = "HIH_N",
-    precision: Annotated[str, typer.Option(help="fp32 or fp16.")] = "fp32",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Size, manifest id, folder or Hub repository.",
+            show_default="HIH_N if it is here, else HIH_T",
+        ),
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32 or fp16.", show_default="fp16 for HIH_T, else fp32")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder to be made.")] = HERE / "models",
 ) -> None:
     """Export a model for the page, and put the detector's file beside it."""
+    if model is None:
+        model = "HIH_N" if local_weights(read_manifest()["HIH_N/300w"]) is not None else "HIH_T"
+    if precision is None:
+        precision = "fp16" if model.startswith("HIH_T") else "fp32"
     aligner = FaceAligner.from_pretrained(model, device="cpu")
     if aligner.scheme.five is None:
         raise ValueError(f"model is {model!r}, whose scheme does not say where its five points are")

@@ -42,6 +42,7 @@ def demo(
     By default only this machine can open the page. The page loads no file from other servers. Uploaded files are
     deleted at the end. Ctrl-C stops the server.
     """
+    free_port(host, port)  # before seconds of loading
     with private_folder():  # before the import of Gradio, because the import reads these settings
         try:
             import gradio  # noqa: F401
@@ -51,7 +52,6 @@ def demo(
         from ..demo.choices import Choices
         from ..demo.models import Models
 
-        free_port(host, port)  # before seconds of loading
         models = Models(device=device, dtype=dtype, backend=backend)
         chosen = Choices.of(model)
         models(chosen.model, chosen.scheme, chosen.decode)  # a wrong name or setting fails here, not in the page
