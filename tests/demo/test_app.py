@@ -79,6 +79,8 @@ def test_a_photograph_gives_the_landmarks_that_align_gives(
     assert float(cells[1]) == pytest.approx(expected[0].score, abs=1e-3)
     assert page.locator("#chips img").count() == 1
     page.locator(FACE).nth(36).hover()
+    ring = page.locator(FACE).nth(36).evaluate("point => getComputedStyle(point).strokeWidth")
+    assert ring == "6px"  # a share of the picture would cover the face
     name = f"left_eye_0 (36), left eye, score {expected.scores[0, 36]:.2f}"
     assert page.locator("#photo-view figcaption > span").inner_text() == name
 
