@@ -29,6 +29,9 @@ NEAR, LARGER = 0.8, 1.6
 #: Weight of the newest step in the velocity of a face.
 NEWEST = 0.6
 
+#: A face whose box differs by more than this share of its side from the expected box has changed its motion at once.
+ELSEWHERE = 0.15
+
 
 @dataclass(eq=False)
 class _Track:
@@ -162,7 +165,7 @@ class FaceTracker:
             inside = (box[2:] > 0).all() and (box[:2] < (width - 1, height - 1)).all()
             (there if inside else self._lost).append(track)
         boxes = np.array([track.expected(now) for track in there]).reshape(-1, 4)
-        faces = self.aligner.align(pixels, boxes, roll=[track.roll for track in there])
+        faces = self._aligned(pixels, boxes, [track.roll for track in there])
         kept = self._distinct(there, faces)
         for index, track in enumerate(there):
             if index in kept:
@@ -172,6 +175,20 @@ class FaceTracker:
                 self._lost.append(track)
         self._tracks = [there[index] for index in kept]
         return self._chosen(faces, kept)
+
+    def _aligned(self, pixels: NDArray[np.uint8], boxes: NDArray[np.float64], rolls: Sequence[float]) -> Landmarks:
+        """Align faces in their expected boxes. A face that is elsewhere is aligned again in the box of its points."""
+        faces = self.aligner.align(pixels, boxes, roll=rolls)
+        own = faces.upright_box.reshape(-1, 4)
+        away = np.abs(own - boxes).max(1, initial=0) / (own[:, 2:] - own[:, :2]).max(1, initial=1e-9)
+        seen = np.array([float(face.score) >= self.least for face in faces], bool)
+        elsewhere = np.flatnonzero(seen & (away > ELSEWHERE))
+        if not len(elsewhere):
+            return faces
+        again = self.aligner.align(pixels, own[elsewhere], roll=np.atleast_1d(faces.roll)[elsewhere].tolist())
+        points, scores, bbox = faces.points.copy(), faces.scores.copy(), faces.bbox.copy()
+        points[elsewhere], scores[elsewhere], bbox[elsewhere] = again.points, again.scores, again.bbox
+        return replace(faces, points=points, scores=scores, bbox=bbox)
 
     def _distinct(self, tracks: Sequence[_Track], faces: Landmarks) -> list[int]:
         """Indices of the faces that are not lost.

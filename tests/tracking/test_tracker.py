@@ -13,6 +13,7 @@ from test_aligner import DOT_SCHEME, dot_aligner, dots_of, paint, small_aligner
 
 from hih_align import FaceAligner
 from hih_align.tracking import FaceTracker
+from hih_align.tracking import tracker as tracker_module
 
 Array = NDArray[Any]
 SIZE = (240, 400)
@@ -194,3 +195,26 @@ def test_a_face_that_returns_beside_the_place_where_it_was_lost(aligner: FaceAli
         found = follow(tracker, finder, boxes, 14)
         assert found[4].ids.tolist() == [0]
         assert found[12].ids.tolist() == [number]
+
+
+def test_a_face_that_turns_at_once_is_aligned_in_the_box_of_its_points(
+    finder: Finder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The expected box is then far from the face. The face is aligned again, with an accurate box."""
+    monkeypatch.setattr(tracker_module, "ELSEWHERE", 0.05)  # farther away these crops would not show the whole face
+    aligner = dot_aligner()
+    tracker = FaceTracker(aligner, detector=finder, smooth=False, every=1000)
+    asked: list[Any] = []
+    align = aligner.align
+    aligner.align = lambda image, boxes, **options: asked.append(np.asarray(boxes)) or align(image, boxes, **options)  # type: ignore[assignment,func-returns-value]
+
+    def boxes(frame: int) -> list[Array]:
+        return [box_at(40 + 3.5 * min(frame, 16 - frame), 80)]
+
+    found = follow(tracker, finder, boxes, 12)
+    assert [len(faces) for faces in found] == [1] * 12
+    points = np.array([faces.points[0] for faces in found])
+    truth = np.array([dots_of(boxes(frame)[0]) for frame in range(12)])
+    assert np.abs(points - truth).max() < 0.5
+    # two calls in frame 0: no face is tracked, then one is detected. Frame 1 expects rest, frame 9 the same motion
+    assert len(asked) == 12 + 1 + 2
