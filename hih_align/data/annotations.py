@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +44,7 @@ def read_dataset(
             record.
 
     Warns:
-        UserWarning: the scheme has no mirror table.
+        UserWarning: the scheme has no mirror table; or the boxes of a COCO file look like x1, y1, x2, y2.
 
     Only the headers of the images are read here. `check.check` decodes the images.
     """
@@ -79,7 +79,33 @@ def read_dataset(
     known, points, weights = stack_labels(records)
     if known and (problem := left_right_problem(points, weights > 0, target)):
         raise ValueError(f"dataset: {file}: {problem}")
+    if detected == "coco" and (problem := _corners_problem(known)):
+        warnings.warn(f"dataset: {file}: {problem}", stacklevel=2)
     return Dataset(_name(source), target, tuple(records), source, tuple(skipped))
+
+
+def _corners_problem(records: Sequence[Record]) -> str | None:
+    """A message if most boxes of a COCO file seem to be x1, y1, x2, y2; None if all is well.
+
+    A box x1, y1, x2, y2 that is read as x, y, width, height reaches too far to the right and down, and the landmarks
+    lie in its upper left part. If the four numbers are read as corners, the box contains all landmarks. Correct boxes
+    show both only if they start near the edge of the image and if the landmarks lie in the left part of the face.
+    """
+    corners, places = 0, []
+    for record in records:
+        if record.labels is None or record.labels.known.sum() < 3 or "annotated" not in record.boxes:
+            continue
+        x, y, right, bottom = record.boxes["annotated"]
+        points = record.labels.points[record.labels.known]
+        low, high = points.min(0), points.max(0)
+        corners += bool((low >= (x - 1, y - 1)).all() and (high <= (right - x + 1, bottom - y + 1)).all())
+        places.append(((low + high)[0] / 2 - x) / (right - x))
+    if not corners > 0.9 * len(places) or not np.median(places) < 0.42:
+        return None
+    return (
+        f"the bbox of {corners} of {len(places)} faces seems to be x1, y1, x2, y2, because the landmarks lie in the "
+        "upper left part of the box. COCO's bbox is x, y, width, height. Look at it: hih-align data check --sheet"
+    )
 
 
 def _record(key: str, face: RawFace, scheme: Scheme, sizes: dict[Path, tuple[int, int]], full_spread: float) -> Record:

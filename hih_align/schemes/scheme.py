@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import operator
 import os
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -17,6 +18,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Group = tuple[int, ...]
+
+#: The expected form of each key of a scheme file.
+_FORMS = {
+    "names": "a list of names, one for each landmark",
+    "landmarks": "the number of landmarks, such as 5",
+    "parts": "a mapping of names to lists of landmark numbers, such as {'mouth': [3, 4]}",
+    "mirror": "a list of pairs of landmark numbers, such as [[0, 1], [3, 4]]",
+    "contours": "a list of lists of landmark numbers, such as [[0, 1, 2]]",
+    "normalizers": "a mapping of names to pairs of landmark numbers, such as {'pupils': [0, 1]}",
+    "five": "5 groups of landmark numbers, such as [[0], [1], [2], [3], [4]]",
+}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -267,7 +279,7 @@ def scheme_from_dict(data: Mapping[str, Any]) -> Scheme:
     def mapping(key: str) -> list[tuple[str, Any]]:
         value = data.get(key) or {}
         if not isinstance(value, Mapping):
-            raise TypeError(f"got {type(value).__name__}, expected a mapping of names to groups")
+            raise TypeError(f"got {type(value).__name__}")
         return [(str(name), entry) for name, entry in value.items()]
 
     mirror, five = data.get("mirror"), data.get("five")
@@ -275,7 +287,7 @@ def scheme_from_dict(data: Mapping[str, Any]) -> Scheme:
     try:
         names = data["names"] if key == "names" else [str(i) for i in range(operator.index(data["landmarks"]))]
         if isinstance(names, str) or data.get("landmarks", len(names)) != len(names):
-            raise ValueError(f"got {names!r} for {data.get('landmarks', 'some')} landmarks, expected a list of names")
+            raise ValueError(f"got {names!r} for {data.get('landmarks', 'some')} landmarks")
         key = "parts"
         parts = {name: group(part) for name, part in mapping(key)}
         key = "mirror"
@@ -287,7 +299,10 @@ def scheme_from_dict(data: Mapping[str, Any]) -> Scheme:
         key = "five"
         points = None if five is None else _five(tuple(group(g) for g in five))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"scheme {data['id']!r}: {key} is not of the expected form: {error}") from error
+        got = str(error) if str(error).startswith("got ") else f"got {reprlib.repr(data[key])}"
+        raise ValueError(
+            f"scheme {data['id']!r}: {key} is not of the expected form: {got}, expected {_FORMS[key]}"
+        ) from error
     return Scheme(
         id=str(data["id"]).lower(),
         names=tuple(str(name) for name in names),
@@ -301,7 +316,7 @@ def scheme_from_dict(data: Mapping[str, Any]) -> Scheme:
 
 def _five(groups: tuple[Group, ...]) -> tuple[Group, Group, Group, Group, Group]:
     if len(groups) != 5:
-        raise ValueError(f"got {len(groups)} groups, expected 5")
+        raise ValueError(f"got {len(groups)} groups")
     return groups[0], groups[1], groups[2], groups[3], groups[4]
 
 

@@ -251,6 +251,26 @@ def test_keypoint_names_that_differ_from_the_scheme_are_reported(
     assert all(str(told) in message for message in messages)
 
 
+@pytest.mark.parametrize("corners", [False, True])
+def test_boxes_given_by_corners_are_reported(tmp_path: Path, corners: bool) -> None:
+    data = json.loads(COCO)
+    data["images"], data["annotations"] = [], []
+    for n in range(4):  # faces of 40 x 40 pixels at different places of the image
+        x, y = 50 + 20 * n, 60 + 5 * n
+        picture(tmp_path / f"{n}.png", 200, 150)
+        data["images"].append({"id": n, "file_name": f"{n}.png", "width": 200, "height": 150})
+        keypoints = [x + 10, y + 10, 2, x + 30, y + 12, 2, x + 19, y + 30, 2]
+        bbox = [x, y, x + 40, y + 40] if corners else [x, y, 40, 40]
+        data["annotations"].append({"id": n, "image_id": n, "category_id": 1, "keypoints": keypoints, "bbox": bbox})
+    (tmp_path / "a.json").write_text(json.dumps(data))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert len(read_dataset(tmp_path / "a.json", EYES)) == 4
+    said = [str(w.message) for w in caught if "bbox" in str(w.message)]
+    assert len(said) == corners
+    assert all("the bbox of 4 of 4 faces seems to be x1, y1, x2, y2" in sentence for sentence in said)
+
+
 def renamed(folder: Path, names: list[str]) -> Path:
     data = json.loads(coco(folder).read_text())
     data["categories"][0]["keypoints"] = names
