@@ -32,6 +32,10 @@ BETTER = 0.1
 #: Largest number of further passes of a face because it is turned.
 MOST_TURNS = 2
 
+#: Weight of the points of the pass before in the points of a refined face. The errors of two passes differ, so a mean
+#: is more accurate than the second pass alone. Chosen on 300w_val, for annotated, shifted, square and found boxes.
+BEFORE = 0.25
+
 #: A pass: B photographs and crops -> points (B, K, 2) in pixels of each photograph, and scores (B, K).
 Look = Callable[[Sequence[Photograph], Sequence[Crop]], tuple[NDArray[np.float64], NDArray[np.float32]]]
 
@@ -81,6 +85,7 @@ class Face:
     _box: NDArray[np.float64] = field(init=False)
     _refined: int = 0
     _turned: int = 0
+    _refining: bool = False  # whether only the box differs from that of the pass before
 
     def __post_init__(self) -> None:
         self._box = self.given
@@ -98,6 +103,9 @@ class Face:
         """Store the result of a pass. Returns whether another pass is needed."""
         if self._turned and self.scores is not None and scores.mean() < self.scores.mean() - BETTER:
             return False  # turned the wrong way: keep the earlier result
+        if self._refining and self.points is not None:
+            points = BEFORE * self.points + (1 - BEFORE) * points
+        self._refining = False
         self.points, self.scores = points, scores
         by = self._by(rules)
         if abs(by) > TURN and self._turned < MOST_TURNS:
@@ -112,6 +120,8 @@ class Face:
             )
         ):
             return False
+        else:
+            self._refining = True
         self._refined += 1
         if rules.refit:
             self._box = next_box(self._box, points, self.image.pixels, self.roll, rules.reach)

@@ -5,6 +5,8 @@ import { session } from "./runtime.js";
 
 // Faces that are turned by more than this, degrees, are looked at again upright.
 const TURN = 15;
+// Weight of the points of the pass before in the points of a refined face.
+const BEFORE = 0.25;
 // With a lower mean score there is no face.
 export const NOTHING = 0.25;
 
@@ -39,7 +41,9 @@ export class Aligner {
       const next = Math.abs(by) > TURN ? face.roll + by : face.roll;
       const own = uprightBox(face.points, next);
       if (next === face.roll && (pass >= refine || (above !== null && off(face.box, own) <= above))) break;
+      const before = face;
       face = await this.once(picture, own, next);
+      if (next === before.roll) face.points = face.points.map((point, i) => mixed(before.points[i], point));
     }
     return face;
   }
@@ -59,4 +63,8 @@ export class Aligner {
     const roll = this.rollOf(face);
     return { box: uprightBox(face.points, roll), roll };
   }
+}
+
+function mixed(before, now) {
+  return now.map((value, axis) => BEFORE * before[axis] + (1 - BEFORE) * value);
 }
