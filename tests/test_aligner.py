@@ -34,7 +34,8 @@ from hih_align import SCHEMES, Config, Decoder, FaceAligner, HIHNet, Landmarks, 
 from hih_align.crops import tight_box
 from hih_align.method.decoder import Rounding
 from hih_align.method.network import MEAN, STD, DecimalHead, Residual, StackedHourglass, Unit
-from hih_align.passes import BEFORE
+from hih_align.passes import off as off_box
+from hih_align.passes import weight_before
 
 #: The astronaut's face, from the eyebrows to the chin and from jaw to jaw.
 BOX = np.array((177.0, 80.0, 275.0, 200.0))
@@ -373,9 +374,11 @@ def test_refine_runs_on_the_box_of_the_points(w300: FaceAligner, astronaut: Arra
     """The result is a weighted mean of both passes."""
     rough = BOX + np.array((-12, -30, 20, 8))
     points = [w300.align(astronaut, rough, refine=passes).points for passes in (0, 1, 2)]
-    for before, after in pairwise(points):
+    boxes = (rough, tight_box(points[0]))
+    for box, (before, after) in zip(boxes, pairwise(points), strict=True):
         again = w300.align(astronaut, tight_box(before), refine=0).points
-        by_hand = BEFORE * before + (1 - BEFORE) * again
+        weight = weight_before(off_box(before, box, 0.0, astronaut))
+        by_hand = weight * before + (1 - weight) * again
         np.testing.assert_allclose(after, by_hand, atol=0.02)
         assert off(after, before).max() > 0.05
     # the purpose of refining: the result depends less on the box

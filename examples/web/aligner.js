@@ -5,8 +5,8 @@ import { session } from "./runtime.js";
 
 // Faces that are turned by more than this, degrees, are looked at again upright.
 const TURN = 15;
-// Weight of the points of the pass before in the points of a refined face.
-const BEFORE = 0.25;
+// Weight of the points of the pass before in the points of a refined face, and how fast it falls with the box's error.
+const [BEFORE, FADES] = [0.25, 0.15];
 // With a lower mean score there is no face.
 export const NOTHING = 0.25;
 
@@ -43,7 +43,10 @@ export class Aligner {
       if (next === face.roll && (pass >= refine || (above !== null && off(face.box, own) <= above))) break;
       const before = face;
       face = await this.once(picture, own, next);
-      if (next === before.roll) face.points = face.points.map((point, i) => mixed(before.points[i], point));
+      if (next === before.roll) {
+        const weight = BEFORE * Math.exp(-((off(before.box, own) / FADES) ** 2));
+        face.points = face.points.map((point, i) => mixed(before.points[i], point, weight));
+      }
     }
     return face;
   }
@@ -65,6 +68,6 @@ export class Aligner {
   }
 }
 
-function mixed(before, now) {
-  return now.map((value, axis) => BEFORE * before[axis] + (1 - BEFORE) * value);
+function mixed(before, now, weight) {
+  return now.map((value, axis) => weight * before[axis] + (1 - weight) * value);
 }
