@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -32,7 +33,10 @@ def new(
 
     if file.exists():
         raise ValueError(f"file: {file} already exists")
-    guess = guessed_scheme(FaceAligner.from_pretrained(init, device=device), open_dataset(source))
+    with warnings.catch_warnings():  # this command makes the mirror table that is missing
+        warnings.filterwarnings("ignore", "scheme .* has no mirror table")
+        data = open_dataset(source)
+    guess = guessed_scheme(FaceAligner.from_pretrained(init, device=device), data)
     content = guess.to_dict() | {"id": file.stem.lower()}
     content = {key: value for key, value in content.items() if value not in (None, {}, ())}
     with files.replacing(file) as temporary:
