@@ -111,7 +111,9 @@ def find_checkpoint(
     elif os.sep in name or name.startswith((".", "~")) or not could_be_repository:
         raise FileNotFoundError(f"model: no such folder: {name}")
     else:
-        raise ValueError(f"model is {name!r}, expected one of {known_names()}, a folder, or a Hub repository")
+        raise ValueError(
+            f"model is {name!r}, expected one of {known_names()}, a folder that exists, or a Hub repository (user/name)"
+        )
     return replace(found, config=_with_scheme(found.config, wanted, name))
 
 

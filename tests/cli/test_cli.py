@@ -332,6 +332,7 @@ def one_line(result: Result, message: str) -> None:
         (["{tmp}/photo.png", "--bbox", *BOX, "--bbox", 900, 20, 990, 140], "bbox 1 is .* which lies outside the image"),
         (["{tmp}/photo.png", "--bbox", "nan", 20, 27, 140], "bbox 0 is .* expected finite"),
         (["{tmp}/photo.png", "--bbox", *BOX, "--model", "HIH_X"], "model is 'HIH_X', expected one of"),
+        (["{tmp}/photo.png", "--bbox", *BOX, "--model", "my-modle"], "a folder that exists, or a Hub repository"),
         (["{tmp}/photo.png", "--bbox", *BOX, "--model", "./HIH_X"], "model: no such folder: ./HIH_X"),
         (["{tmp}/photo.png", "--bbox", *BOX, "--scheme", "68"], "scheme is '68', expected one of"),
         (["{tmp}/photo.png", "--bbox", *BOX, "--device", "gpu"], "device is 'gpu'"),
