@@ -12,10 +12,17 @@ if TYPE_CHECKING:
 
 
 def make_accelerator(recipe: Recipe, rival: bool) -> Accelerator:
-    """The accelerator for a recipe. ``rival``: the network is not HIH and may have layers that feed nothing."""
-    from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
-    from accelerate.state import AcceleratorState
-    from accelerate.utils import parse_flag_from_env
+    """The accelerator for a recipe. ``rival``: the network is not HIH and may have layers that feed nothing.
+
+    Raises:
+        ImportError: accelerate is not installed.
+    """
+    try:
+        from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+        from accelerate.state import AcceleratorState
+        from accelerate.utils import parse_flag_from_env
+    except ImportError as error:
+        raise ImportError(f"training needs accelerate: pip install 'hih-align[train]' ({error})") from error
 
     precision = autocast_precision(
         recipe.precision, str(PartialState(parse_flag_from_env("ACCELERATE_USE_CPU")).device)

@@ -8,8 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any, TypeVar, get_type_hints
 
-import yaml
-from pydantic import TypeAdapter, ValidationError
+try:
+    import yaml
+    from pydantic import TypeAdapter, ValidationError
+except ImportError as error:
+    raise ImportError(f"recipes need pyyaml and pydantic: pip install 'hih-align[train]' ({error})") from error
 
 T = TypeVar("T")
 

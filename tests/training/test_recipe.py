@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import importlib.util
+import sys
+
 import pytest
 import torch
 
@@ -183,3 +186,23 @@ def test_compile_takes_the_modes_of_pytorch(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(ValueError, match="accumulate is 2 with compile 'cudagraphs'"):
         load_recipe("300w", overrides={"compile": "cudagraphs", "accumulate": 2})
     assert load_recipe("300w", overrides={"compile": True, "accumulate": 2}).accumulate == 2
+
+
+@pytest.mark.parametrize("module", ["yaml", "pydantic"])
+def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+    from hih_align.training import plain
+
+    monkeypatch.setitem(sys.modules, module, None)
+    spec = importlib.util.spec_from_file_location("hih_align.training.plain_again", plain.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    with pytest.raises(ImportError, match=rf"pip install 'hih-align\[train\]' .*{module}"):
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+def test_missing_accelerate_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hih_align.training.accelerator import make_accelerator
+
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    with pytest.raises(ImportError, match=r"training needs accelerate: pip install 'hih-align\[train\]'"):
+        make_accelerator(load_recipe("finetune"), rival=False)
