@@ -182,7 +182,9 @@ class FaceTracker:
         own = faces.upright_box.reshape(-1, 4)
         away = np.abs(own - boxes).max(1, initial=0) / (own[:, 2:] - own[:, :2]).max(1, initial=1e-9)
         seen = np.array([float(face.score) >= self.least for face in faces], bool)
-        elsewhere = np.flatnonzero(seen & (away > ELSEWHERE))
+        size = np.array(pixels.shape[1::-1])
+        inside = (own[:, 2:] > 0).all(1) & (own[:, :2] < size - 1).all(1) & (own[:, 2:] > own[:, :2] + 1).all(1)
+        elsewhere = np.flatnonzero(seen & inside & (away > ELSEWHERE))
         if not len(elsewhere):
             return faces
         again = self.aligner.align(pixels, own[elsewhere], roll=np.atleast_1d(faces.roll)[elsewhere].tolist())
