@@ -30,6 +30,9 @@ SIDE = 960
 #: Seconds between two reports to the page.
 REPORTED = 0.5
 
+#: What the page says of a video that was cancelled.
+CANCELLED = '<p class="hih-progress">Cancelled.</p>'
+
 
 @dataclass(frozen=True)
 class Done:
@@ -156,11 +159,11 @@ def tab(models: Models, chosen: choices.Choices) -> None:
         concurrency_limit=1,
         show_progress="hidden",
     )
-    stop.click(
-        lambda: '<p class="hih-progress">Cancelled.</p>',
-        None,
-        status,
-        cancels=[event],
-        queue=False,
-        show_progress="hidden",
-    )
+    stopped = stop.click(lambda: CANCELLED, None, status, cancels=[event], queue=False, show_progress="hidden")
+    # a report of progress that was on its way may arrive after the message, and would stay
+    stopped.then(_cancelled_again, None, status, queue=False, show_progress="hidden")
+
+
+def _cancelled_again() -> str:
+    time.sleep(2 * REPORTED)
+    return CANCELLED
