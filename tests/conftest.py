@@ -25,8 +25,8 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     torch.set_num_threads(threads)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # for the processes that tests start
 
-# Without this variable, OpenVINO's converter starts a process that reports each conversion over the network. If the
-# variable is set, the converter reports nothing
+# Without this variable, NNCF and OpenVINO's own converter start a process that reports their use over the network. If
+# the variable is set, they report nothing
 os.environ.setdefault("TF_BUILD", "tests of hih-align")
 
 # no deadlines, because times on a shared machine vary; in CI always the same examples, so that a failure can be
