@@ -8,15 +8,15 @@ The square is larger than the network's crop, so that shifted, rotated and jitte
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.utils.data
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -35,6 +35,9 @@ MARGIN = 2.0
 
 #: Largest number of bytes that `FaceStore.build` takes by default.
 LIMIT = 8 << 30
+
+#: Number of batches that `StreamingFaces.batches` makes ahead of their use.
+AHEAD = 2
 
 
 class FaceTensors(NamedTuple):
@@ -168,10 +171,12 @@ class FaceStore:
         return FaceTensors(self.images[rows], self.points[rows], self.weights[rows])
 
 
-class StreamingFaces(torch.utils.data.Dataset[FaceTensors]):
+class StreamingFaces:
     """The faces of `FaceStore.build` for data that does not fit into memory: each access cuts the face again.
 
-    DataLoader workers do this. The default collation of PyTorch makes the same batches as `FaceStore.gather`.
+    Threads of this process cut the faces. Processes of a ``DataLoader`` would be forked, and a fork of a process in
+    which OpenMP or another runtime has threads can crash.
+
     Arguments and errors are those of `FaceStore.build`. Each photograph is decoded once at the start, so that an
     unreadable photograph raises, or is left out, as in `FaceStore.build`.
     """
@@ -195,6 +200,7 @@ class StreamingFaces(torch.utils.data.Dataset[FaceTensors]):
         self.sources = torch.tensor([sources[index] for index in keep])
         self.margin = margin
         self.crops = tuple(crops[index] for index in keep)
+        self._workers = max(1, workers)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -207,6 +213,27 @@ class StreamingFaces(torch.utils.data.Dataset[FaceTensors]):
             raise _named(error, record) from error
         points, weights = _labels(record, crop)
         return FaceTensors(torch.from_numpy(image), torch.from_numpy(points), torch.from_numpy(weights))
+
+    def batches(self, rows: Iterable[Sequence[int]]) -> Iterator[FaceTensors]:
+        """Yield the batch of each row of face numbers, on the CPU, as `FaceStore.gather` makes it.
+
+        Meanwhile ``workers`` threads cut the faces of the next `AHEAD` rows.
+        """
+        pool = ThreadPoolExecutor(self._workers, "hih-align-cut")
+        try:
+            waiting: deque[list[Future[FaceTensors]]] = deque()
+            for row in rows:
+                waiting.append([pool.submit(self.__getitem__, int(number)) for number in row])
+                if len(waiting) > AHEAD:
+                    yield _batch(waiting.popleft())
+            while waiting:
+                yield _batch(waiting.popleft())
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _batch(faces: Sequence[Future[FaceTensors]]) -> FaceTensors:
+    return FaceTensors(*(torch.stack(tensors) for tensors in zip(*(face.result() for face in faces), strict=True)))
 
 
 def _labelled(datasets: Sequence[Dataset]) -> tuple[Scheme, list[Record], list[int]]:

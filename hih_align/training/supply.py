@@ -1,4 +1,4 @@
-"""The supply of faces for the training loop: from memory, or cut by workers."""
+"""The supply of faces for the training loop: from memory, or cut when they are needed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..data.faces import LIMIT, FaceStore, FaceTensors, StreamingFaces, store_bytes
 from ..data.records import Dataset, stack_labels
+from ..runtime.transfer import upload
 from .sampling import Indices
 
 T = TypeVar("T")
@@ -66,7 +67,7 @@ class Stores:
 class Supply:
     """Faces for the training loop.
 
-    They are decoded on the device if they fit into ``limit`` bytes. Otherwise workers cut them when they are needed.
+    They are decoded on the device if they fit into ``limit`` bytes. Otherwise threads cut them when they are needed.
     The faces, their order and their pixels are the same in both cases.
 
     Args:
@@ -102,7 +103,7 @@ class Supply:
             faces = (stores or Stores()).build(datasets, device=device, limit=limit, progress=progress, **how)
         else:
             faces = StreamingFaces(datasets, progress=progress, **how)
-        self._faces, self._device, self._workers = faces, device, workers
+        self._faces, self._device = faces, device
         self.records, self.crops, self.sources = faces.records, faces.crops, faces.sources.numpy()
         self.labelled = (stack_labels(faces.records)[2] > 0).sum(-1)
         self.held = store_bytes(len(faces), side) if fits else 0
@@ -124,14 +125,9 @@ class Supply:
                 yield Shown(face, self._faces.images, picked) if len(picked) else Shown(face, None, None)
             return
         extra = [np.unique(picked[picked >= 0]) for picked in donors or [none] * len(rows)]
-        loader = torch.utils.data.DataLoader(
-            self._faces,
-            batch_sampler=[np.concatenate(numbers).tolist() for numbers in zip(rows, extra, strict=True)],
-            num_workers=self._workers,
-            pin_memory=self._device.type == "cuda",
-        )
-        for row, picked, more, loaded in zip(rows, donors or extra, extra, loader, strict=True):
-            face = FaceTensors(*(tensor.to(self._device, non_blocking=True) for tensor in loaded))
+        batches = self._faces.batches(np.concatenate(numbers).tolist() for numbers in zip(rows, extra, strict=True))
+        for row, picked, more, loaded in zip(rows, donors or extra, extra, batches, strict=True):
+            face = FaceTensors(*(upload(tensor.numpy(), self._device) for tensor in loaded))
             own = FaceTensors(*(tensor[: len(row)] for tensor in face))
             if len(more):
                 yield Shown(own, face.image[len(row) :], np.where(picked >= 0, np.searchsorted(more, picked), -1))

@@ -88,7 +88,7 @@ def train(
         skip_bad: leave out faces whose photograph cannot be read. Without it they raise.
         limit: largest number of bytes of decoded faces on the device, for ``data`` and ``val`` together. If the faces
             need more, they are decoded when they are needed. The faces and the pieces that cover them are the same.
-        workers: number of decoding threads or processes.
+        workers: number of decoding threads.
         progress: draw progress bars on stderr.
         build: builds the network; HIH by default.
         stores: decoded faces that this run shares with other runs of the process.

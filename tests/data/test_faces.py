@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-import subprocess
-import sys
+import threading
 from pathlib import Path
 
 import cv2
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from hih_align.crops import square_crop, warp
 from hih_align.data.annotations import Dataset, Labels, Record
-from hih_align.data.faces import FaceStore, store_bytes
+from hih_align.data.faces import FaceStore, StreamingFaces, store_bytes
 from hih_align.images import write_image
 from hih_align.schemes import W300, Scheme
 
@@ -145,40 +144,29 @@ def test_a_box_without_a_side_is_an_error(photograph: Path, box: list[float]) ->
         build(bad)
 
 
-WORKERS = """
-import sys
-from pathlib import Path
-import torch
-from torch.utils.data import DataLoader
-sys.path.insert(0, sys.argv[1])
-from hih_align.data.faces import StreamingFaces
-from test_faces import build, dataset, record
-
-records = [record(Path(sys.argv[2]), str(n), 7.0 * n, missing=n % 4) for n in range(5)]
-store = build(*records, side=96, margin=1.8)
-streamed = StreamingFaces(dataset(*records), side=96, margin=1.8)
-assert len(streamed) == len(store) == 5
-assert (streamed.margin, streamed.crops) == (store.margin, store.crops)
-start = 0
-for batch in DataLoader(streamed, batch_size=3, num_workers=2):
-    expected = store.gather(torch.arange(start, min(start + 3, 5)))
-    for got, want in zip(batch, expected, strict=True):
-        assert torch.equal(got, want)
-    start += 3
-assert start == 6
-print("same")
-"""
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_streaming_gives_the_same_faces_as_a_store(photograph: Path, workers: int) -> None:
+    records = [record(photograph, str(n), 7.0 * n, missing=n % 4) for n in range(5)]
+    store = build(*records, side=96, margin=1.8)
+    streamed = StreamingFaces(dataset(*records), side=96, margin=1.8, workers=workers)
+    assert len(streamed) == len(store) == 5
+    assert (streamed.margin, streamed.crops) == (store.margin, store.crops)
+    rows = [[0, 3], [4], [1, 1, 2], [0], [2, 4]]  # more than are made ahead
+    for row, batch in zip(rows, streamed.batches(rows), strict=True):
+        for got, want in zip(batch, store.gather(torch.tensor(row)), strict=True):
+            assert torch.equal(got, want)
 
 
-def test_streaming_gives_the_same_faces_as_a_store(photograph: Path) -> None:
-    """The code runs in its own process, because DataLoader workers forked from pytest's process crashed it.
-
-    The cause was the threads of other runtimes in pytest's process.
-    """
-    command = [sys.executable, "-c", WORKERS, str(Path(__file__).parent), str(photograph)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "same\n"
+def test_a_photograph_that_disappears_is_named_by_its_batch(photograph: Path, tmp_path: Path) -> None:
+    gone = tmp_path / "gone.png"
+    gone.write_bytes(photograph.read_bytes())
+    streamed = StreamingFaces(dataset(record(photograph, "a"), record(gone, "b")), side=32)
+    gone.unlink()
+    batches = streamed.batches([[0], [1]])
+    assert len(next(batches).points) == 1
+    with pytest.raises(FileNotFoundError, match=r"b: .*gone\.png"):
+        next(batches)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("hih-align-cut")]
 
 
 def test_gather_and_to(photograph: Path) -> None:
