@@ -83,11 +83,12 @@ def test_points_as_they_were_found_stay_beside_the_smoothed_ones(aligner: FaceAl
     plain = follow(FaceTracker(aligner, detector=finder, every=1, smooth=False), finder, boxes, 8)
     for frame, expected in enumerate(plain):
         (smooth,) = follow(tracker, finder, boxes, 1, frame)
-        assert tracker.raw is not None
-        assert tracker.raw.ids.tolist() == smooth.ids.tolist() == [0, 1][: len(boxes(frame))]
-        np.testing.assert_array_equal(tracker.raw.points, expected.points)
-        np.testing.assert_array_equal(tracker.raw.scores, smooth.scores)
-    assert np.abs(smooth.points[0] - tracker.raw.points[0]).max() > 0.02
+        raw = tracker.raw
+        assert raw is not None
+        assert raw.ids.tolist() == smooth.ids.tolist() == [0, 1][: len(boxes(frame))]
+        np.testing.assert_array_equal(raw.points, expected.points)
+        np.testing.assert_array_equal(raw.scores, smooth.scores)
+    assert np.abs(smooth.points[0] - raw.points[0]).max() > 0.02
     tracker.reset()
     assert tracker.raw is None
 
