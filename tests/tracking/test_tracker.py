@@ -78,17 +78,19 @@ def test_points_as_they_were_found_stay_beside_the_smoothed_ones(aligner: FaceAl
     def boxes(frame: int) -> list[Array]:
         return [box_at(60 + 3 * (frame % 2), 40), *([box_at(220, 90)] if frame > 3 else [])]  # one trembles
 
+    def raw() -> Landmarks:
+        assert tracker.raw is not None
+        return tracker.raw
+
     tracker = FaceTracker(aligner, detector=finder, every=1)
     assert tracker.raw is None
     plain = follow(FaceTracker(aligner, detector=finder, every=1, smooth=False), finder, boxes, 8)
     for frame, expected in enumerate(plain):
         (smooth,) = follow(tracker, finder, boxes, 1, frame)
-        raw = tracker.raw
-        assert raw is not None
-        assert raw.ids.tolist() == smooth.ids.tolist() == [0, 1][: len(boxes(frame))]
-        np.testing.assert_array_equal(raw.points, expected.points)
-        np.testing.assert_array_equal(raw.scores, smooth.scores)
-    assert np.abs(smooth.points[0] - raw.points[0]).max() > 0.02
+        assert raw().ids.tolist() == smooth.ids.tolist() == [0, 1][: len(boxes(frame))]
+        np.testing.assert_array_equal(raw().points, expected.points)
+        np.testing.assert_array_equal(raw().scores, smooth.scores)
+    assert np.abs(smooth.points[0] - raw().points[0]).max() > 0.02
     tracker.reset()
     assert tracker.raw is None
 
