@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from test_aligner import DOT_SCHEME, dot_aligner, dots_of, paint, small_aligner
 
-from hih_align import FaceAligner
+from hih_align import FaceAligner, Landmarks
 from hih_align.tracking import FaceTracker
 from hih_align.tracking import tracker as tracker_module
 
