@@ -121,7 +121,8 @@ def draw_face(
     words = [*([f"#{number}"] if style.ids and number is not None else [])]
     words += [f"{float(np.mean(scores)):.2f}"] if style.scores else []
     side = _side(points, canvas)
-    radius = max(side / 110, 0.5) if style.size is None else style.size / 2
+    few = min(max((68 / len(points)) ** 0.5, 1.0), 3.0)  # five points are hard to see at the size of 68
+    radius = max(few * side / 110, 0.5) if style.size is None else style.size / 2
     width = max(side / 300, 0.35) if style.thickness is None else style.thickness
     text = max(side / 14, 7.0)
     corners = box if style.boxes or words else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -41,18 +42,21 @@ app = commands()
 class WithBoxes(TyperCommand):
     """A command with the repeatable option ``--bbox x1 y1 x2 y2``.
 
-    typer has no repeatable option of four values. So the four words are joined to one before typer parses them.
+    typer has no repeatable option of four values. So its four words are joined to one before typer parses them.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         joined: list[str] = []
-        words = iter(args)
-        for word in words:
+        words = deque(args)
+        while words:
+            word = words.popleft()
             if word == "--bbox":
-                values = [value for _, value in zip(range(4), words, strict=False)]
-                joined.append(f"--bbox={' '.join(values)}")
-            else:
-                joined.append(word)
+                values: list[str] = []
+                while words and len(values) < 4 and not words[0].startswith("--"):
+                    values.append(words.popleft())
+                word = f"--bbox={' '.join(values)}"
+                _bbox(" ".join(values))  # before typer misses the words that it took
+            joined.append(word)
         return super().parse_args(ctx, joined)
 
 

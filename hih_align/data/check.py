@@ -104,6 +104,9 @@ class DatasetSummary:
         ]
         for name, s in self.boxes.items():
             lines.append(f"box {name}: {s.faces}, side {s.smallest:.0f} / {s.median:.0f} / {s.largest:.0f} px")
+        given = self.boxes["annotated"].faces if "annotated" in self.boxes else 0
+        if given < self.faces:
+            lines.append(f"no bbox in the file: {self.faces - given}, the tight box of their landmarks is used")
         absent = sorted(self.missing.items(), key=lambda item: -item[1])
         groups: list[tuple[str, list[str]]] = [
             ("landmarks missing in some faces", [f"{name}: in {count}" for name, count in absent]),

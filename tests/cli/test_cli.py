@@ -407,6 +407,8 @@ def test_a_bad_box_in_a_folder_names_its_photograph(folder: Path, tmp_path: Path
         (["align", "a.png", "--bbox", "1", "2", "3"], "'1 2 3', expected four numbers x1 y1 x2 y2"),
         (["align", "a.png", "--bbox", "1", "2", "3", "four"], "expected four numbers"),
         (["align", "a.png", "--bbox"], "expected four numbers"),
+        (["align", "a.png", "--bbox", "1", "2", "3", "--refine", "0"], "'1 2 3', expected four numbers"),
+        (["align", "--bbox", "1", "2", "3", "a.png"], "photo.png', expected four numbers"),
         (["align", "a.png", "--refine", "much"], "--refine"),
         (["align", "a.png", "--boxen", "b.csv"], "--boxen"),
         (["convert", "a.pth"], "--scheme"),

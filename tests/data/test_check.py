@@ -95,6 +95,14 @@ def test_counts(clean: Dataset, tmp_path: Path) -> None:
     assert got.boxes["rect"].largest == 50
 
 
+def test_faces_without_a_box_are_counted(clean: Dataset) -> None:
+    line = "no bbox in the file: 20, the tight box of their landmarks is used"
+    assert line in check(clean).text().splitlines()
+    boxes = {"annotated": np.array([30.0, 30.0, 120.0, 120.0])}
+    given = replace(clean, records=tuple(replace(face, boxes=dict(face.boxes) | boxes) for face in clean.records))
+    assert "no bbox" not in check(given).text()
+
+
 def test_outliers(clean: Dataset, tmp_path: Path) -> None:
     scrambled = shape(30)[[4, 2, 6, 0, 1, 3, 5]]
     mirrored = shape(31) * [-1, 1] + [160, 0]
