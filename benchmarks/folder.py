@@ -114,6 +114,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="COCO JSON, with its pictures in images/ beside it")
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--sample", type=int, default=500, help="number of images for align_batch")
+    parser.add_argument("--model", default="HIH_T")
     parser.add_argument("--backend", default="torch")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--refine", type=int, default=0)
@@ -125,9 +126,12 @@ def main() -> None:
     from hih_align.runtime.memory import keep_freed_memory
 
     keep_freed_memory()  # as the program does
-    aligner = FaceAligner.from_pretrained("HIH_T", device="cpu", backend=arguments.backend, dtype=arguments.dtype)
+    aligner = FaceAligner.from_pretrained(
+        arguments.model, device="cpu", backend=arguments.backend, dtype=arguments.dtype
+    )
     aligner.config = replace(aligner.config, refine=arguments.refine)
-    options = ["--backend", arguments.backend, "--dtype", arguments.dtype, "--refine", str(arguments.refine)]
+    options = ["--model", arguments.model, "--backend", arguments.backend]
+    options += ["--dtype", arguments.dtype, "--refine", str(arguments.refine)]
     options += ["--device", "cpu", "--batch-size", str(arguments.batch_size)]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
