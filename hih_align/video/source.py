@@ -200,7 +200,7 @@ def open_video(source: str | Path) -> VideoFile | Camera:
     """Open a file by its path, or a camera by its number. ``./0`` is the file with the name 0.
 
     Raises:
-        the errors of `VideoFile` and `Camera`.
+        FileNotFoundError, ValueError, OSError: as `VideoFile` and `Camera` raise them.
     """
     return Camera(int(source)) if isinstance(source, str) and source.isdecimal() else VideoFile(source)
 
