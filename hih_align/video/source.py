@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..quiet import quiet_opencv
+from ..quiet import SILENT, quiet_opencv
 from .pyav import pyav
 
 #: Frames per second of a source that does not tell its frame rate.
@@ -155,7 +155,7 @@ class Camera:
             OSError: there is no camera with this number, or another program uses it.
         """
         self.name = f"camera {number}"
-        with quiet_opencv(cv2.utils.logging.LOG_LEVEL_SILENT):
+        with quiet_opencv(SILENT):
             self._capture = cv2.VideoCapture(number)
         if not self._capture.isOpened():
             raise OSError(f"video: there is no camera {number}, or another program uses it (0 is the first camera)")
