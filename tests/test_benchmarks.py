@@ -325,6 +325,34 @@ def test_sizes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert rows[0].endswith(" 1.0 |")
 
 
+def test_errors_of_sizes_are_stored_one_by_one(part: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A training that is stopped keeps the errors before it. The next run trains only the others."""
+    sizes = part("sizes")
+    monkeypatch.setattr(sizes, "CANDIDATES", {name: sizes.Size(1, width=0.125) for name in ("HIH_T", "a", "b")})
+    timed = {name: {"ms": 2.0, "outside_ms": 1.0} for name in sizes.CANDIDATES}
+    networks = {name: {**sizes.Size(1)._asdict(), "gmac": 1.0, "parameters": 1.0} for name in sizes.CANDIDATES}
+    about = {"date": "2026-01-01", "processor": "a CPU", "threads": 2, "rounds": 1}
+    sizes.write({**about, "networks": networks, "runtimes": {"torch": timed}}, tmp_path)
+    errors = iter([4.125, KeyboardInterrupt(), 5.25])
+
+    def trained(*given: Any) -> float:
+        error = next(errors)
+        if isinstance(error, BaseException):
+            raise error
+        return error
+
+    monkeypatch.setattr(sizes, "trained", trained)
+    with pytest.raises(KeyboardInterrupt):
+        sizes.train_all(tmp_path, tmp_path, 2)
+    rows = [row.rsplit(" | ", 1)[1] for row in (tmp_path / "sizes.md").read_text().splitlines()[:5]]
+    assert rows == ["NME after 2 epochs |", "--- |", "- |", "4.12 |", "- |"]
+    sizes.train_all(tmp_path, tmp_path, 2)
+    assert json.loads((tmp_path / "sizes.json").read_text())["trained"] == {"epochs": 2, "nme": {"a": 4.125, "b": 5.25}}
+    assert "5.25 |" in (tmp_path / "sizes.md").read_text()
+    with pytest.raises(ValueError, match="train is 3, but .* holds runs of 2 epochs"):
+        sizes.train_all(tmp_path, tmp_path, 3)
+
+
 def test_sizes_counts_what_the_network_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     sizes = importlib.import_module("sizes")
