@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from test_crops import GRAIN
 from torch import nn
 
 from hih_align import Config, FaceAligner, HIHNet, Scheme, export
@@ -57,6 +58,7 @@ def crop(astronaut: Array) -> Array:
 def test_a_network_of_another_input_size(runtime: str, astronaut: Array, tmp_path: Path) -> None:
     """HIH_N takes crops of 128 pixels. The points are those of its own heatmaps, decoded in the test."""
     needs(runtime)
+    near = 0.02 + 8 * GRAIN  # a network of random weights enlarges differences of the crop
     torch.manual_seed(0)
     size = SIZES["HIH_N"]
     config = Config(Scheme(id="three", names=("a", "b", "c"), mirror=((0, 1),)), **size._asdict())
@@ -70,18 +72,18 @@ def test_a_network_of_another_input_size(runtime: str, astronaut: Array, tmp_pat
     with torch.inference_mode():
         integer, decimal = network.predict(((pixels - mean) / std)[None])
         expected = transform.to_image(STRIDE * heatmaps.decode(integer, decimal, aligner.decoder)[0])
-    np.testing.assert_allclose(aligner.align(astronaut, BOXES[1]).points, expected, atol=0.02)
+    np.testing.assert_allclose(aligner.align(astronaut, BOXES[1]).points, expected, atol=near)
     # with mirroring, a mirrored image gives the mirrored points
     flipped = np.ascontiguousarray(astronaut[:, ::-1])
     edge = astronaut.shape[1] - 1
     box = (edge - BOXES[1][2], BOXES[1][1], edge - BOXES[1][0], BOXES[1][3])
     there = aligner.align(flipped, box, mirror=True).points[[1, 0, 2]]
     here = aligner.align(astronaut, BOXES[1], mirror=True).points
-    np.testing.assert_allclose(edge - there[:, 0], here[:, 0], atol=0.02)
+    np.testing.assert_allclose(edge - there[:, 0], here[:, 0], atol=near)
     if runtime != "torch":
         export.export(aligner, tmp_path / "out", "onnx" if runtime == "onnxruntime" else "openvino")
         again = FaceAligner.from_pretrained(tmp_path / "out", backend=runtime, device="cpu")
-        np.testing.assert_allclose(again.align(astronaut, BOXES[1]).points, expected, atol=0.02)
+        np.testing.assert_allclose(again.align(astronaut, BOXES[1]).points, expected, atol=near)
 
 
 # the private copy

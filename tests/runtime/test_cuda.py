@@ -36,6 +36,8 @@ Array = NDArray[Any]
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 #: The astronaut's face in three boxes; and a box without a face that is large enough to be reduced before the warp.
+#: Largest difference of a score. OpenCV before 5 interpolates at rounded positions, so the crops differ more.
+SCORE = 1e-3 if int(cv2.__version__.split(".")[0]) >= 5 else 5e-3
 FACES = np.array([(177.0, 80, 275, 200), (150, 60, 300, 230), (190, 90, 270, 190)])
 BOXES = np.vstack((FACES, (20, 20, 480, 470)))
 
@@ -210,7 +212,7 @@ def test_faces_on_the_device(w300: FaceAligner, astronaut: Array, options: dict[
     aligner = pretending(FaceAligner.from_pretrained("HIH_T", device="cpu"), recorder)
     expected, found = (a.align(astronaut, FACES, **options) for a in (w300, aligner))
     assert np.linalg.norm(found.points - expected.points, axis=-1).max() < 0.05
-    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-3)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=SCORE)
     np.testing.assert_array_equal(found.bbox, expected.bbox)
     # one replay for each pass; a mirrored pass has both views in one batch
     assert recorder.replayed == ([8] if "mirror" in options else [4, 4])
@@ -234,7 +236,7 @@ def test_one_face_takes_one_transfer_and_one_graph(
     for box in (FACES[0], FACES[2]):
         expected, found = (a.align(astronaut, box, refine=1) for a in (plain, aligner))
         assert np.linalg.norm(found.points - expected.points, axis=-1).max() < 0.05
-        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-3)
+        np.testing.assert_allclose(found.scores, expected.scores, atol=SCORE)
     assert cut == []
     assert recorder.recorded == [1]
     assert recorder.replayed == [1] * 4  # two passes for each face
