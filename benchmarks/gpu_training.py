@@ -118,10 +118,12 @@ def rate(work: Callable[[], None], faces: int, seconds: float) -> float:
     return count * faces / (time.perf_counter() - began)
 
 
-def measure(dataset: Dataset, stores: Stores, way: tuple[str, int, bool | str], seconds: float) -> dict[str, Any]:
-    """Measure a way. Returns its row of the report."""
+def measure(
+    dataset: Dataset, stores: Stores, way: tuple[str, int, bool | str], seconds: float, side: int
+) -> dict[str, Any]:
+    """Measure a way for about ``seconds``, on crops of ``side`` px. Returns its row of the report."""
     size, batch, how = way
-    stage = {"size": 256, "epochs": 1, "batch": batch, "lr": 1e-5, "schedule": "constant"}
+    stage = {"size": side, "epochs": 1, "batch": batch, "lr": 1e-5, "schedule": "constant"}
     row: dict[str, Any] = {"size": f"HIH_{size}", "batch": batch, "compile": how}
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -197,8 +199,24 @@ def markdown(rows: list[dict[str, Any]], about: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def run(out: Path | None, seconds: float, about: str, ways: tuple[tuple[str, int, bool | str], ...] = WAYS) -> None:
-    """Measure the ways for ``seconds`` in total. After each way, write ``gpu_training.json`` and ``.md`` in ``out``."""
+def run(
+    out: Path | None,
+    seconds: float,
+    about: str,
+    ways: tuple[tuple[str, int, bool | str], ...] = WAYS,
+    each: float = 1.5,
+    side: int = 256,
+) -> None:
+    """Measure the ways for ``seconds`` in total. After each way, write ``gpu_training.json`` and ``.md`` in ``out``.
+
+    Args:
+        out: folder of the report; None: it is only printed.
+        seconds: a way that could not end in this time is not started.
+        about: first line of the report.
+        ways: the ways, see `WAYS`.
+        each: seconds for measuring the steps of a way.
+        side: of the crops, in pixels.
+    """
     began = time.perf_counter()
     rows: list[dict[str, Any]] = []
     stores = Stores()
@@ -207,7 +225,7 @@ def run(out: Path | None, seconds: float, about: str, ways: tuple[tuple[str, int
         for way in ways:
             if rows and seconds - (time.perf_counter() - began) < LEAST[way[2]]:
                 continue
-            rows.append(measure(dataset, stores, way, 1.5))
+            rows.append(measure(dataset, stores, way, each, side))
             print({key: value for key, value in rows[-1].items() if key != "profile"}, file=sys.stderr, flush=True)
             if out is not None:
                 out.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,7 @@ def test_steps_are_measured_and_written(
     assert not torch.cuda.is_available() or pytest.skip("would be measured on the GPU")
     monkeypatch.setattr(benchmark, "LEAST", {False: -1e9, True: 1e9})  # so that a slow machine measures, too
     ways = (("N", 2, False), ("X", 2, False), ("N", 2, True))
-    benchmark.run(tmp_path / "out", 30.0, "here", ways)  # less time than a compilation takes
+    benchmark.run(tmp_path / "out", 30.0, "here", ways, each=0.1, side=64)  # less time than a compilation takes
     report = json.loads((tmp_path / "out" / "gpu_training.json").read_text())
     first, second = report["rows"]
     assert (first["size"], first["batch"], first["compile"]) == ("HIH_N", 2, False)

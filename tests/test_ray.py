@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -17,15 +18,30 @@ from numpy.typing import NDArray
 import hih_align
 from hih_align import FaceAligner
 
-pytest.importorskip("ray.data", reason="Ray is not installed: pip install -e '.[ray]'")
+# not importorskip: the import takes a second in every worker of pytest-xdist
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install -e '.[ray]'"
+)
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "ray_folder.py"
 BOXES = {"a.png": [(177, 80, 275, 200), (170, 74, 280, 205)], "more/b c.jpg": [(177, 80, 275, 200)]}
 
+#: Runs the example several times in one process, because Ray takes seconds to start.
+RUNS = """
+import json, runpy, sys
+import ray
+ray.init(num_cpus=2, include_dashboard=False)
+example, runs = sys.argv[1:]
+for words in json.loads(runs):
+    sys.argv = [example, *words]
+    runpy.run_path(example, run_name="__main__")
+"""
 
-def run(*words: object) -> subprocess.CompletedProcess[str]:
+
+def run(*runs: list[object]) -> subprocess.CompletedProcess[str]:
+    words = json.dumps([[str(word) for word in words] for words in runs])
     return subprocess.run(
-        [sys.executable, str(EXAMPLE), *map(str, words)],
+        [sys.executable, "-c", RUNS, str(EXAMPLE), words],
         env=os.environ | {"PYTHONPATH": str(Path(hih_align.__file__).parents[1]), "RAY_USAGE_STATS_ENABLED": "0"},
         capture_output=True,
         text=True,
@@ -42,31 +58,31 @@ def rows(out: Path, kind: str) -> list[dict[str, Any]]:
     return [row for path in out.glob("*.parquet") for row in pyarrow.parquet.read_table(path).to_pylist()]
 
 
-@pytest.mark.parametrize("kind", ["parquet", "json"])
-def test_a_folder(tmp_path: Path, astronaut: NDArray[np.uint8], kind: str) -> None:
-    images, out = tmp_path / "photos", tmp_path / "faces"
+def test_a_folder(tmp_path: Path, astronaut: NDArray[np.uint8]) -> None:
+    """A folder to Parquet by two actors, a URI to JSON Lines by one; and a folder that holds rows is refused."""
+    images, boxes = tmp_path / "photos", tmp_path / "boxes.csv"
     (images / "more").mkdir(parents=True)
     for number, name in enumerate(BOXES):
         PIL.Image.fromarray(np.roll(astronaut, number, 1)).save(images / name)
-    lines = [f"{name},{','.join(map(str, box))}" for name, boxes in BOXES.items() for box in boxes]
-    (tmp_path / "boxes.csv").write_text("\n".join(lines) + "\n")
-    words = [images if kind == "parquet" else images.as_uri(), tmp_path / "boxes.csv", out, "--format", kind]
-    done = run(*words, "--actors", 2 if kind == "parquet" else 1, "--refine", 0, "--batch-size", 1)
-    assert done.returncode == 0, done.stderr
-    aligner = FaceAligner.from_pretrained("HIH_T", device="cpu")
+    lines = [f"{name},{','.join(map(str, box))}" for name, some in BOXES.items() for box in some]
+    boxes.write_text("\n".join(lines) + "\n")
+    how = ["--model", "HIH_N/300w", "--refine", 0, "--batch-size", 1]
+    parquet: list[object] = [images, boxes, tmp_path / "parquet", "--actors", 2, *how]
+    uri: list[object] = [images.as_uri(), boxes, tmp_path / "json", "--format", "json", "--actors", 1, *how]
+    done = run(parquet, uri, parquet)
+    assert f"{tmp_path / 'parquet'} is not empty" in done.stderr, done.stderr  # the third run
+    assert done.returncode == 2
+    aligner = FaceAligner.from_pretrained("HIH_N/300w", device="cpu")
     expected = aligner.align_batch([images / name for name in BOXES], list(BOXES.values()), refine=0)
-    found = {(row["file"], row["index"]): row for row in rows(out, kind)}
-    assert len(rows(out, kind)) == len(found) == 3
-    for name, faces in zip(BOXES, expected, strict=True):
-        for index, face in enumerate(faces):
-            row = found[name, index]
-            assert {"file": name, "index": index}.items() <= row.items()
-            assert (row["scheme"], row["model"]) == (face.scheme.id, face.model)
-            # an actor uses another number of threads, which can change the order of sums
-            for field, atol in (("points", 1e-3), ("scores", 1e-5), ("bbox", 0)):
-                found_values = np.array(row[field], np.float32)
-                np.testing.assert_allclose(found_values, getattr(face, field), rtol=0, atol=atol, err_msg=field)
-    if kind == "parquet":
-        again = run(*words)
-        assert again.returncode == 2
-        assert "is not empty" in again.stderr
+    for kind in ("parquet", "json"):
+        found = {(row["file"], row["index"]): row for row in rows(tmp_path / kind, kind)}
+        assert len(rows(tmp_path / kind, kind)) == len(found) == 3
+        for name, faces in zip(BOXES, expected, strict=True):
+            for index, face in enumerate(faces):
+                row = found[name, index]
+                assert {"file": name, "index": index}.items() <= row.items()
+                assert (row["scheme"], row["model"]) == (face.scheme.id, face.model)
+                # an actor uses another number of threads, which can change the order of sums
+                for field, atol in (("points", 1e-3), ("scores", 1e-5), ("bbox", 0)):
+                    found_values = np.array(row[field], np.float32)
+                    np.testing.assert_allclose(found_values, getattr(face, field), rtol=0, atol=atol, err_msg=field)
