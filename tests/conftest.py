@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,19 @@ os.environ.setdefault("TF_BUILD", "tests of hih-align")
 # repeated
 settings.register_profile("hih_align", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("hih_align")
+
+
+@pytest.fixture(autouse=True)
+def _threads_are_kept() -> Iterator[None]:
+    """Fail a test that leaves another number of threads: all later tests of the process would take several times longer.
+
+    With pytest-xdist there are as many workers as cores, and threads that wait for a core keep others busy.
+    """
+    before = torch.get_num_threads()
+    yield
+    left = torch.get_num_threads()
+    torch.set_num_threads(before)
+    assert left == before, f"the test leaves {left} threads of PyTorch, expected {before} as before"
 
 
 @pytest.hookimpl(optionalhook=True)

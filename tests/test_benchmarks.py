@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,8 +18,10 @@ from numpy.typing import NDArray
 
 import hih_align
 from hih_align import FaceAligner
+from hih_align.runtime import memory
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+ROOT = Path(__file__).resolve().parents[1]
+BENCHMARKS = ROOT / "benchmarks"
 
 #: A stand-in for dlib, whose predictor returns the points in its file.
 DLIB = """
@@ -46,30 +47,18 @@ class shape_predictor:
 """
 
 
-def run(script: str, *words: object, folders: tuple[Path, ...] = ()) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join(map(str, (*folders, Path(hih_align.__file__).parents[1])))
-    return subprocess.run(
-        [sys.executable, str(BENCHMARKS / script), *map(str, words)],
-        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=True,
-    )
-
-
 @pytest.fixture(scope="module")
 def found() -> NDArray[np.float32]:
-    """The astronaut's points, (68, 2), from HIH_T."""
+    """The astronaut's points, (68, 2), from HIH_N."""
     import skimage.data
 
-    aligner = FaceAligner.from_pretrained("HIH_T", device="cpu")
+    aligner = FaceAligner.from_pretrained("HIH_N", device="cpu")
     return aligner.align(skimage.data.astronaut(), (177, 80, 275, 200)).points
 
 
 @pytest.fixture
 def data(tmp_path: Path, astronaut: NDArray[np.uint8], found: NDArray[np.float32]) -> Path:
-    """A data set: the astronaut, annotated with the points from HIH_T."""
+    """A data set: the astronaut, annotated with the points from HIH_N."""
     (tmp_path / "data" / "images").mkdir(parents=True)
     PIL.Image.fromarray(astronaut).save(tmp_path / "data" / "images" / "a.png")
     keypoints = np.column_stack((found, np.full(68, 2))).ravel().tolist()
@@ -79,7 +68,14 @@ def data(tmp_path: Path, astronaut: NDArray[np.uint8], found: NDArray[np.float32
     return path
 
 
-def test_speed(data: Path, found: NDArray[np.float32], tmp_path: Path) -> None:
+def test_speed(
+    part: Any,
+    data: Path,
+    found: NDArray[np.float32],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """The command writes a table, a JSON file and a plot.
 
     The table has the NME of this package and of one other program. It says why a second program was not run.
@@ -91,10 +87,14 @@ def test_speed(data: Path, found: NDArray[np.float32], tmp_path: Path) -> None:
     points = found.astype(float) + np.array((3, 4))  # five pixels away
     weights = stub / "face_recognition_models" / "models" / "shape_predictor_68_face_landmarks.dat"
     weights.write_text(json.dumps(points.tolist()))
-    words = ["--sizes", "HIH_T", "--backends", "torch", "--precisions", "fp32", "--threads", 1, "--faces", 1, 2]
+    words = ["--sizes", "HIH_N", "--backends", "torch", "--precisions", "fp32", "--threads", 1, "--faces", 1, 2]
     words += ["--rounds", 1, "--seconds", 0.01, "--matrices", 64, "--data", data, "--out", tmp_path / "out"]
     words += ["--competitors", "dlib", "mediapipe", "--python", f"mediapipe={tmp_path / 'python'}"]
-    printed = run("speed.py", *words, folders=(stub,)).stdout
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(stub), str(ROOT))))  # of the contenders' processes
+    monkeypatch.setattr(part("speed"), "RELEASED", ("HIH_N",))  # run plainly, too
+    monkeypatch.setattr(sys, "argv", ["speed.py", *map(str, words)])
+    part("speed").main()
+    printed = capsys.readouterr().out
     assert printed == (tmp_path / "out" / "speed.md").read_text() + "\n"
     report = json.loads((tmp_path / "out" / "speed.json").read_text())
     assert len(report["not_run"]) == 1, report["not_run"]
@@ -221,9 +221,12 @@ def test_slow_and_fast_settings_are_called_in_the_right_rounds(part: Any) -> Non
     assert calls == [(1, 2), (4, 1), (1, 10), (1, 10), (64, 1), (1, 10)]
 
 
-def test_folder(data: Path, tmp_path: Path) -> None:
+def test_folder(part: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(memory, "keep_freed_memory", lambda: None)  # it would change the process of the tests
     words = ["--model", "HIH_N", "--images", 8, "--sample", 2, "--batch-size", 2, "--out", tmp_path / "folder.json"]
-    run("folder.py", "--data", data, *words)
+    monkeypatch.setattr(sys, "argv", ["folder.py", "--data", str(data), *map(str, words)])
+    part("folder").main()
     report = json.loads((tmp_path / "folder.json").read_text())
     assert report["faces"] == 8
     assert report["each_face_once_after_kill"] is True
@@ -311,7 +314,9 @@ def test_sizes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     sizes = importlib.import_module("sizes")
     monkeypatch.setattr(sizes, "CANDIDATES", {"HIH_T": sizes.Size(1, width=0.25), "small": sizes.Size(1, width=0.125)})
-    monkeypatch.setattr(sys, "argv", ["sizes.py", "--runtimes", "torch", "--rounds", "1", "--out", str(tmp_path)])
+    words = ["--runtimes", "torch", "--rounds", "1", "--out", str(tmp_path)]
+    words += ["--threads", str(torch.get_num_threads())]  # main sets it for the whole process
+    monkeypatch.setattr(sys, "argv", ["sizes.py", *words])
     sizes.main()
     results = json.loads((tmp_path / "sizes.json").read_text())
     small = results["networks"]["small"]
@@ -349,7 +354,7 @@ def test_errors_of_sizes_are_stored_one_by_one(part: Any, monkeypatch: pytest.Mo
     sizes.train_all(tmp_path, tmp_path, 2)
     assert json.loads((tmp_path / "sizes.json").read_text())["trained"] == {"epochs": 2, "nme": {"a": 4.125, "b": 5.25}}
     assert "5.25 |" in (tmp_path / "sizes.md").read_text()
-    with pytest.raises(ValueError, match="train is 3, but .* holds runs of 2 epochs"):
+    with pytest.raises(ValueError, match=r"train is 3, but .* holds runs of 2 epochs"):
         sizes.train_all(tmp_path, tmp_path, 3)
 
 
