@@ -1,7 +1,7 @@
 """Measure what smaller networks cost: work, parameters, time and error of candidates beside HIH_T.
 
     python benchmarks/sizes.py --out reports/HIH_N
-    python benchmarks/sizes.py --out reports/HIH_N --train 2 --data ../shared/data     # the column with the error
+    python benchmarks/sizes.py --out reports/HIH_N --train 1 --data ../shared/data     # the column with the error
 
 Candidates differ in the values of `hih_align.method.sizes.Size`. HIH_N is the one that is shipped. Times are of
 `FaceAligner.align` for one face with a given box and one pass, on a 1920 x 1080 array. The weights are random, because
@@ -143,7 +143,7 @@ def trained(size: Size, data: Path, epochs: int) -> float:
 
 def train_all(out: Path, data: Path, epochs: int) -> None:
     """Train the candidates that have no error in ``sizes.json`` yet, and store the errors there."""
-    for name, size in CANDIDATES.items():
+    for name, size in reversed(CANDIDATES.items()):  # small networks first
         results = json.loads((out / "sizes.json").read_text("utf-8"))
         known = results.setdefault("trained", {"epochs": epochs, "nme": {}})
         if known["epochs"] != epochs:
@@ -160,7 +160,7 @@ def table(results: dict[str, Any]) -> str:
     head = ["network", "crop", "width", "head", "parameters, M", "float16, MB", "GMAC"]
     head += [f"{name}, ms" for name in runtimes] + [f"outside ({runtimes[0]}), ms", "times as fast as HIH_T"]
     errors = results.get("trained", {}).get("nme", {})
-    head += [f"NME after {results['trained']['epochs']} epochs"] if errors else []
+    head += [f"NME, epochs: {results['trained']['epochs']}"] if errors else []
     lines = ["| " + " | ".join(head) + " |", "| " + " | ".join(["---"] * len(head)) + " |"]
     fastest = {
         name: min(results["runtimes"][runtime][name]["ms"] for runtime in runtimes) for name in results["networks"]
@@ -191,7 +191,7 @@ def text(results: dict[str, Any]) -> str:
     if "trained" in results:
         epochs = results["trained"]["epochs"]
         made += (
-            f"\nThe last column is the NME on the 210 faces of 300w_val after {epochs} epochs on the 1802 faces of "
+            f"\nThe last column is the NME on the 210 faces of 300w_val after {epochs} epoch(s) on the 1802 faces of "
             f"300w_train, from HIH_T/300w narrowed to the width: `python benchmarks/sizes.py --train {epochs} --data "
             "../shared/data`. All networks had the same number of faces.\n"
         )

@@ -350,9 +350,9 @@ def test_errors_of_sizes_are_stored_one_by_one(part: Any, monkeypatch: pytest.Mo
     with pytest.raises(KeyboardInterrupt):
         sizes.train_all(tmp_path, tmp_path, 2)
     rows = [row.rsplit(" | ", 1)[1] for row in (tmp_path / "sizes.md").read_text().splitlines()[:5]]
-    assert rows == ["NME after 2 epochs |", "--- |", "- |", "4.12 |", "- |"]
+    assert rows == ["NME, epochs: 2 |", "--- |", "- |", "- |", "4.12 |"]
     sizes.train_all(tmp_path, tmp_path, 2)
-    assert json.loads((tmp_path / "sizes.json").read_text())["trained"] == {"epochs": 2, "nme": {"a": 4.125, "b": 5.25}}
+    assert json.loads((tmp_path / "sizes.json").read_text())["trained"] == {"epochs": 2, "nme": {"b": 4.125, "a": 5.25}}
     assert "5.25 |" in (tmp_path / "sizes.md").read_text()
     with pytest.raises(ValueError, match=r"train is 3, but .* holds runs of 2 epochs"):
         sizes.train_all(tmp_path, tmp_path, 3)
