@@ -24,6 +24,8 @@ def curve_figure(epochs: Sequence[Mapping[str, Any]]) -> Figure:
     Raises:
         ImportError: matplotlib is missing.
     """
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
     figure = blank_figure(7.0, 4.0)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     minutes = np.cumsum([epoch["seconds"] / 60 for epoch in epochs])
@@ -44,13 +46,16 @@ def curve_figure(epochs: Sequence[Mapping[str, Any]]) -> Figure:
     if start is not None:
         above.axhline(start, color="grey", linestyle="--", label="start, without training")
     above.set(yscale="log", ylabel="validation NME, %")
-    above.yaxis.set_major_formatter("{x:g}")
-    above.yaxis.set_minor_formatter("{x:g}")
     above.legend(fontsize=8)
     below.set(yscale="log", xlim=(0, begun), xlabel="minutes of training", ylabel="loss")
     scores = [epoch["nme"] for epoch in epochs if epoch["stage"] == epochs[-1]["stage"] and "nme" in epoch]
     best = f", best NME {min([*scores, *([] if start is None else [start])]):.2f}" if scores else ""
     above.set_title(f"{len(epochs)} epochs, {begun:.0f} minutes{best}", fontsize=9)
     for axes in (above, below):
-        axes.grid(alpha=0.3, which="both")
+        low, high = axes.get_ylim()
+        # a logarithmic axis labels too many or too few values by itself
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 4 * low else MaxNLocator(5))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter("{x:.4g}")
+        axes.grid(alpha=0.3)
     return figure
