@@ -38,7 +38,7 @@ settings.load_profile("hih_align")
 
 @pytest.fixture(autouse=True)
 def _threads_are_kept() -> Iterator[None]:
-    """Fail a test that leaves another number of threads: all later tests of the process would take several times longer.
+    """Fail a test that leaves another number of threads: the later tests of its process would be much slower.
 
     With pytest-xdist there are as many workers as cores, and threads that wait for a core keep others busy.
     """
