@@ -103,7 +103,8 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_forked_child_aligns(backend: str, converted_nano: Callable[[str], str], expected: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, backend, converted_nano(backend), str(expected)],
-        env=os.environ | {"PYTHONPATH": str(Path(hih_align.__file__).parents[1])},
+        # PASSIVE: threads that wait use no time of a core, which tests beside this one need
+        env=os.environ | {"PYTHONPATH": str(Path(hih_align.__file__).parents[1]), "OMP_WAIT_POLICY": "PASSIVE"},
         capture_output=True,
         text=True,
         timeout=600,

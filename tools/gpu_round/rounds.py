@@ -210,4 +210,5 @@ def environment(root: Path, folder: Path) -> dict[str, str]:
         paths.append(str(site))
     if before := os.environ.get("PYTHONPATH"):
         paths.append(before)
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "4"}
+    threads = str(min(4, os.cpu_count() or 1))  # more threads than cores would wait for each other
+    return {"OMP_NUM_THREADS": threads, **os.environ, "PYTHONPATH": os.pathsep.join(paths)}
