@@ -35,6 +35,13 @@ class InferenceNet(nn.Module):
         kernels: the implementation of the network.
     """
 
+    # buffers; `get_buffer` cannot be exported by PyTorch before 2.7
+    scale: Tensor
+    shift: Tensor
+    used: Tensor
+    sources: Tensor
+    mix: Tensor
+
     def __init__(
         self, network: HIHNet, config: Config, dtype: torch.dtype = torch.float32, kernels: Kernels = PLAIN
     ) -> None:
@@ -75,10 +82,10 @@ class InferenceNet(nn.Module):
         integer, decimal = self.heatmaps(crops)
         if self.readout is None:
             return self._points(integer, decimal), scores.score(integer, self.calibration)
-        used = self.get_buffer("used")
+        used = self.used
         integer, decimal = integer.index_select(1, used), decimal.index_select(1, used)
         points, sure = self._points(integer, decimal), scores.score(integer, self.calibration)
-        sources = self.get_buffer("sources")
+        sources = self.sources
         sure = sure.index_select(1, sources)
         if self.readout.picks:
             return points.index_select(1, sources), sure
@@ -86,7 +93,7 @@ class InferenceNet(nn.Module):
         # too inaccurate for coordinates
         middle = (self.network.input_size - 1) / 2
         x, y = torch.split((points - middle)[:, None], 1, -1)
-        real, imaginary = self.get_buffer("mix").unbind(0)
+        real, imaginary = self.mix.unbind(0)
         mixed = torch.cat((x * real - y * imaginary, x * imaginary + y * real), -1)
         return mixed.sum(2) + middle, sure
 
@@ -100,7 +107,7 @@ class InferenceNet(nn.Module):
         """
         side = self.network.input_size
         rows = crops.flatten(2).float()
-        pixels = torch.addcmul(self.get_buffer("shift"), rows, self.get_buffer("scale")).to(self.dtype)
+        pixels = torch.addcmul(self.shift, rows, self.scale).to(self.dtype)
         # the memory format is channels_last
         integer, decimal = self.network.predict(pixels.view(-1, side, side, 3).permute(0, 3, 1, 2))
         return integer.float().contiguous(), decimal.float().contiguous()  # this makes reductions over maps faster

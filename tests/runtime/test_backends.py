@@ -369,6 +369,8 @@ def test_both_exporters_of_pytorch(monkeypatch: pytest.MonkeyPatch, w300: FaceAl
     for name in ("_traced", "_exported"):
         monkeypatch.setattr(convert, name, _noted(getattr(convert, name), used))
     if where == "exported":
+        if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 9):
+            pytest.skip("this PyTorch always has the older exporter, and its newer one cannot export the network")
         older = torch.onnx.export
 
         def newer_only(*args: Any, dynamo: bool, **options: Any) -> Any:

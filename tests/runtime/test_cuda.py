@@ -235,7 +235,9 @@ def test_one_face_takes_one_transfer_and_one_graph(
     monkeypatch.setattr(cuda_module, "warp", lambda *given: cut.append(len(given[0])) or device_crops.warp(*given))
     for box in (FACES[0], FACES[2]):
         expected, found = (a.align(astronaut, box, refine=1) for a in (plain, aligner))
-        assert np.linalg.norm(found.points - expected.points, axis=-1).max() < 0.05
+        assert np.linalg.norm(found.points - expected.points, axis=-1).max() < (
+            0.05 if SCORE == 1e-3 else 3
+        )  # random weights enlarge differences of the crop
         np.testing.assert_allclose(found.scores, expected.scores, atol=SCORE)
     assert cut == []
     assert recorder.recorded == [1]
