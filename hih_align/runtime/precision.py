@@ -113,7 +113,7 @@ def _of_cpu_by_torch() -> list[str]:
         return []
     bfloat16, float16 = torch.ops.mkldnn._is_mkldnn_bf16_supported(), torch.ops.mkldnn._is_mkldnn_fp16_supported()
     if platform.machine().lower() in ("x86_64", "amd64"):
-        known = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # PyTorch 2.4 lacks it
+        known = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # it is private: a later one may lack it
         bfloat16, float16 = bfloat16 and known is not None and bool(known()), False
     return ["bfloat16"] * bool(bfloat16) + ["float16"] * bool(float16)
 

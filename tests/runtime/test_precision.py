@@ -83,7 +83,7 @@ def test_outside_linux_pytorch_is_asked(hardware: Any, monkeypatch: pytest.Monke
         hardware(*flags)
         monkeypatch.setattr(precision, "_cpu_flags", frozenset)
         assert fastest_dtype(CPU, [BF16]) == expected
-        monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")  # in PyTorch 2.4 there is no answer
+        monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")  # it is private: a later one may lack it
         assert fastest_dtype(CPU, [BF16]) == F32
 
 
