@@ -120,12 +120,12 @@ def small() -> FaceAligner:
 
 @pytest.fixture(scope="module")
 def w300() -> FaceAligner:
-    return FaceAligner.from_pretrained("HIH_T", device="cpu")
+    return FaceAligner.from_pretrained("HIH_N", device="cpu")
 
 
 @pytest.fixture(scope="module")
 def wflw() -> FaceAligner:
-    return FaceAligner.from_pretrained("HIH_T/wflw", device="cpu")
+    return FaceAligner.from_pretrained("HIH_N/wflw", device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +228,7 @@ def test_finds_the_astronauts_face(w300: FaceAligner, wflw: FaceAligner, face68:
 
 
 def test_both_schemes_agree(face68: Landmarks, face98: Landmarks) -> None:
-    assert off(face98.to("300w").points, face68.points).mean() < 2
+    assert off(face98.to("300w").points, face68.points).mean() < 2.5
 
 
 @pytest.mark.parametrize(
@@ -352,9 +352,9 @@ def test_every_kind_of_grey_image_gives_the_same_points(
 
 def test_heatmaps(w300: FaceAligner, astronaut: Array) -> None:
     maps = w300.heatmaps(astronaut, BOX)
-    assert (maps.integer.shape, maps.integer.dtype) == ((68, 64, 64), np.float32)
+    assert (maps.integer.shape, maps.integer.dtype) == ((68, 32, 32), np.float32)
     assert (maps.decimal.shape, maps.decimal.dtype) == ((68, 8, 8), np.float32)
-    assert (maps.crop.shape, maps.crop.dtype) == ((256, 256, 3), np.uint8)
+    assert (maps.crop.shape, maps.crop.dtype) == ((128, 128, 3), np.uint8)
     # the paper's decoder (Eq. 4), written out: integer argmax + decimal argmax / 8, in crop pixels / 4
     pixel, cell = (
         np.stack(np.unravel_index(m.reshape(68, -1).argmax(1), m.shape[1:])[::-1], -1)
@@ -723,16 +723,16 @@ def test_eight_threads(w300: FaceAligner, dots: FaceAligner, astronaut: Array) -
 
 
 def test_a_size_without_a_scheme_is_300w(w300: FaceAligner, wflw: FaceAligner) -> None:
-    assert (w300.scheme.id, w300.config.scheme.id, w300.config.name) == ("300w", "300w", "HIH_T/300w")
-    assert (wflw.scheme.id, wflw.config.name) == ("wflw", "HIH_T/wflw")
-    assert FaceAligner.from_pretrained().config == w300.config
+    assert (w300.scheme.id, w300.config.scheme.id, w300.config.name) == ("300w", "300w", "HIH_N/300w")
+    assert (wflw.scheme.id, wflw.config.name) == ("wflw", "HIH_N/wflw")
+    assert FaceAligner.from_pretrained().config == FaceAligner.from_pretrained("HIH_T/300w").config
     for scheme in ("wflw", SCHEMES["wflw"]):
-        assert FaceAligner.from_pretrained("HIH_T", scheme).config == wflw.config
-        assert FaceAligner.from_pretrained("HIH_T/wflw", scheme).config == wflw.config
+        assert FaceAligner.from_pretrained("HIH_N", scheme).config == wflw.config
+        assert FaceAligner.from_pretrained("HIH_N/wflw", scheme).config == wflw.config
 
 
 def test_cofw_is_wflw_converted(face98: Landmarks, astronaut: Array, tmp_path: Path) -> None:
-    for model in ("HIH_T", "HIH_T/wflw"):
+    for model in ("HIH_N", "HIH_N/wflw"):
         cofw = FaceAligner.from_pretrained(model, scheme="cofw", device="cpu")
         assert cofw.scheme is SCHEMES["cofw"]
         assert cofw.network.landmarks == 98
@@ -751,7 +751,7 @@ def test_cofw_is_wflw_converted(face98: Landmarks, astronaut: Array, tmp_path: P
 
 @pytest.mark.parametrize(
     ("model", "scheme"),
-    [("HIH_T/300w", "wflw"), ("HIH_T/300w", "cofw"), ("HIH_T/wflw", "300w"), ("HIH_B/wflw", "300w")],
+    [("HIH_N/300w", "wflw"), ("HIH_N/300w", "cofw"), ("HIH_N/wflw", "300w"), ("HIH_B/wflw", "300w")],
 )
 def test_a_scheme_that_does_not_fit_the_model(model: str, scheme: str) -> None:
     with pytest.raises(ValueError, match=f"scheme is {scheme!r}, but {model} was trained for"):
@@ -776,13 +776,13 @@ def test_precisions(w300: FaceAligner, astronaut: Array) -> None:
     assert next(w300.network.parameters()).dtype is torch.float32
     names = {"float32": torch.float32, "bfloat16": torch.bfloat16, torch.bfloat16: torch.bfloat16}
     for asked, dtype in names.items():
-        aligner = FaceAligner.from_pretrained("HIH_T", dtype=asked, device="cpu")
+        aligner = FaceAligner.from_pretrained("HIH_N", dtype=asked, device="cpu")
         assert aligner.dtype is dtype
         face = aligner.align(astronaut, BOX, refine=0)
         assert face.points.dtype == face.scores.dtype == np.float32
         assert off(face.points, expected).max() < (1e-3 if dtype is torch.float32 else 1)
         assert off(face.points, expected).mean() < 0.2
-    auto = FaceAligner.from_pretrained("HIH_T", dtype="auto", device="cpu").dtype
+    auto = FaceAligner.from_pretrained("HIH_N", dtype="auto", device="cpu").dtype
     has_bfloat16 = any("avx512_bf16" in line for line in _cpu_flags())
     if _cpu_flags():
         assert auto is (torch.bfloat16 if has_bfloat16 else torch.float32)
@@ -795,9 +795,9 @@ def _cpu_flags() -> list[str]:
 
 def test_devices(w300: FaceAligner) -> None:
     assert w300.device == torch.device("cpu")
-    chosen = FaceAligner.from_pretrained("HIH_T").device
+    chosen = FaceAligner.from_pretrained("HIH_N").device
     assert chosen.type == ("cuda" if torch.cuda.is_available() else "cpu")
-    assert FaceAligner.from_pretrained("HIH_T", device=torch.device("cpu")).device.type == "cpu"
+    assert FaceAligner.from_pretrained("HIH_N", device=torch.device("cpu")).device.type == "cpu"
 
 
 @pytest.mark.cuda
@@ -805,7 +805,7 @@ def test_cuda_gives_the_same_points(w300: FaceAligner, astronaut: Array) -> None
     boxes = np.stack((BOX, BOX + 4, BOX - 4))
     expected = w300.align(astronaut, boxes)
     for dtype, most in (("float32", 0.05), ("auto", 1.0)):
-        cuda = FaceAligner.from_pretrained("HIH_T", device="cuda", dtype=dtype)
+        cuda = FaceAligner.from_pretrained("HIH_N", device="cuda", dtype=dtype)
         assert off(cuda.align(astronaut, boxes).points, expected.points).max() < most
         tensor = torch.from_numpy(astronaut).permute(2, 0, 1).cuda()
         assert off(cuda.align(tensor, torch.from_numpy(boxes).cuda()).points, expected.points).max() < most
@@ -814,13 +814,13 @@ def test_cuda_gives_the_same_points(w300: FaceAligner, astronaut: Array) -> None
 def test_decoders(w300: FaceAligner, astronaut: Array) -> None:
     assert w300.decoder == w300.config.decoder
     assert w300.decoder.method == "expectation"
-    argmax = FaceAligner.from_pretrained("HIH_T", decode="argmax", device="cpu")
+    argmax = FaceAligner.from_pretrained("HIH_N", decode="argmax", device="cpu")
     assert argmax.decoder.method == "argmax"
-    assert FaceAligner.from_pretrained("HIH_T", decode="expectation").decoder == w300.decoder
-    own = FaceAligner.from_pretrained("HIH_T", decode=Decoder("expectation", radius=1, power=1.0))
+    assert FaceAligner.from_pretrained("HIH_N", decode="expectation").decoder == w300.decoder
+    own = FaceAligner.from_pretrained("HIH_N", decode=Decoder("expectation", radius=1, power=1.0))
     assert own.decoder.radius == 1
     found = [a.align(astronaut, BOX, refine=0).points for a in (w300, argmax, own)]
-    assert 0.05 < off(found[1], found[0]).mean() < 2.5
+    assert 0.05 < off(found[1], found[0]).mean() < 3
     assert 0.001 < off(found[2], found[0]).mean() < 2.5
     # argmax returns points on a grid of 1/8 heatmap pixels
     maps = w300.heatmaps(astronaut, BOX)
@@ -830,7 +830,7 @@ def test_decoders(w300: FaceAligner, astronaut: Array) -> None:
 
 def test_a_bare_decoder_warns_about_the_settings_that_it_drops() -> None:
     def load(decode: Any) -> FaceAligner:
-        return FaceAligner.from_pretrained("HIH_T", decode=decode, device="cpu")
+        return FaceAligner.from_pretrained("HIH_N", decode=decode, device="cpu")
 
     with pytest.warns(UserWarning, match=r"without the other settings .*shift=.*pass decode='expectation'") as told:
         bare = load(Decoder("expectation"))
@@ -1177,8 +1177,9 @@ def _sensible(box: Array, width: int, height: int) -> bool:
 # batches with the real network
 
 
-def test_a_batch_gives_exactly_the_results_of_its_faces(w300: FaceAligner, astronaut: Array) -> None:
-    """With the real network and its default settings, other faces in the batch do not change the result."""
+def test_a_batch_gives_exactly_the_results_of_its_faces(astronaut: Array) -> None:
+    """With HIH_T and its default settings, other faces in the batch do not change the result."""
+    w300 = FaceAligner.from_pretrained("HIH_T", device="cpu")
     boxes = np.array([BOX, (150, 60, 300, 230), (190, 90, 270, 190)])
     together = w300.align_batch([astronaut, astronaut], [boxes[:2], boxes[2:]], batch_size=3)
     alone = [w300.align(astronaut, box) for box in boxes]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ BOX = np.array((177.0, 80.0, 275.0, 200.0))
 
 @pytest.fixture(scope="module")
 def plain() -> FaceAligner:
-    return FaceAligner.from_pretrained("HIH_T", device="cpu")
+    return FaceAligner.from_pretrained("HIH_N", device="cpu")
 
 
 @pytest.fixture
@@ -83,16 +84,16 @@ def test_batches(aligner: FaceAligner, astronaut: Array) -> None:
     alone = aligner.align(astronaut)
     found = aligner.align_batch([astronaut, nothing, astronaut])
     assert [len(faces) for faces in found] == [1, 0, 1]
-    np.testing.assert_allclose(found[2].points, alone.points, atol=1e-3)
+    np.testing.assert_allclose(found[2].points, alone.points, atol=5e-3)
     mixed = aligner.align_batch([astronaut, astronaut, nothing], [BOX, None, []])
     assert not mixed[0].several
-    np.testing.assert_allclose(mixed[1].points, alone.points, atol=1e-3)
+    np.testing.assert_allclose(mixed[1].points, alone.points, atol=5e-3)
     assert len(mixed[2]) == 0
 
 
 def test_bad_detectors(plain: FaceAligner, astronaut: Array, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TypeError, match="detector is str, expected a function"):
-        FaceAligner.from_pretrained("HIH_T", detector="retina")  # type: ignore[arg-type]
+        FaceAligner.from_pretrained("HIH_N", detector="retina")  # type: ignore[arg-type]
     monkeypatch.setattr(plain, "detector", lambda image: [[1, 2, 3]])
     with pytest.raises(ValueError, match=r"detector <lambda> returned an array of shape \(1, 3\).*in image number 0"):
         plain.align_batch([astronaut])
@@ -147,6 +148,7 @@ def test_an_exact_box_gets_one_pass(aligner: FaceAligner, astronaut: Array, monk
 
     A box that is far off and a face on its side get two passes.
     """
+    monkeypatch.setattr(aligner, "config", replace(aligner.config, refine=1, refine_above=0.1))
     crops: list[int] = []
     look = aligner._pass
 

@@ -39,7 +39,9 @@ def run(*words: object, code: int = 0, **env: str) -> Result:
 
 
 def run_align(*words: object, **options: Any) -> Result:
-    return run("align", *words, "--refine", 0, "--device", "cpu", **options)
+    """Align with HIH_N, which is several times faster than the default, unless the words name another model."""
+    model = () if "--model" in words else ("--model", "HIH_N")
+    return run("align", *words, *model, "--refine", 0, "--device", "cpu", **options)
 
 
 def program(*words: object, **env: str) -> subprocess.CompletedProcess[str]:
@@ -65,7 +67,7 @@ def read(path: Path) -> NDArray[np.uint8]:
 
 @pytest.fixture(scope="module")
 def aligner() -> FaceAligner:
-    return FaceAligner.from_pretrained("HIH_T", device="cpu")
+    return FaceAligner.from_pretrained("HIH_N", device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -271,7 +273,7 @@ def test_faces_of_another_model_are_refused(folder: Path, expected: Landmarks, t
     line = json.dumps({"file": "a.png", "index": 0} | expected[0].to_dict() | {"model": "mine/98"}) + "\n"
     points.write_text(line)
     error = run_align(folder, "--boxes", table(tmp_path / "boxes.csv"), "--json", points, code=1).stderr
-    other = "line 1 is of the model mine/98 (300w), but the model of this run is HIH_T/300w (300w): use another file"
+    other = "line 1 is of the model mine/98 (300w), but the model of this run is HIH_N/300w (300w): use another file"
     assert other in error
     assert points.read_text() == line
 
@@ -527,7 +529,10 @@ def test_convert_refuses(shared: Path, tmp_path: Path) -> None:
 # in a process of its own
 
 
-def test_python_m(photo: Path, expected: Landmarks, tmp_path: Path) -> None:
+def test_python_m(photo: Path, photograph: NDArray[np.uint8], tmp_path: Path) -> None:
+    """The program, with its default model."""
+    default = FaceAligner.from_pretrained("HIH_T/300w", device="cpu")
+    expected = default.align(photograph, [BOX, OTHER], refine=0)
     done = program("align", photo, "--bbox", *BOX, "--bbox", *OTHER, "--refine", 0, "--device", "cpu")
     assert (done.returncode, done.stderr) == (0, "")
     for index, (line, face) in enumerate(zip(faces_in(done.stdout), expected, strict=True)):

@@ -33,7 +33,7 @@ def photo(tmp_path: Path) -> Path:
 
 
 def run(*words: object, code: int = 0) -> Any:
-    result = CliRunner().invoke(app, [*map(str, words), "--refine", "0", "--device", "cpu"])
+    result = CliRunner().invoke(app, [*map(str, words), "--model", "HIH_N", "--refine", "0", "--device", "cpu"])
     assert result.exit_code == code, (result.output, result.exception)
     return result
 
@@ -138,7 +138,7 @@ def test_drawing_options(photo: Path, tmp_path: Path) -> None:
     words = ["--no-contours", "--box", "--labels", "--scores", "--point-size", 5, "--thickness", 2]
     words += ["--colour", "#ff00ff", "--line-colour", "yellow", "--scale", 2]
     run("align", photo, "--bbox", *BOX, *words, "--out", tmp_path / "drawn.png")
-    face = FaceAligner.from_pretrained("HIH_T", device="cpu").align(photo, [[27, 20, 125, 140]], refine=0)
+    face = FaceAligner.from_pretrained("HIH_N", device="cpu").align(photo, [[27, 20, 125, 140]], refine=0)
     options: dict[str, Any] = {"lines": False, "boxes": True, "labels": True, "scores": True, "size": 5, "scale": 2}
     expected = face.draw(photo, **options, thickness=2, colour=(255, 0, 255), line_colour="#ffff00")
     np.testing.assert_array_equal(np.asarray(PIL.Image.open(tmp_path / "drawn.png")), expected)

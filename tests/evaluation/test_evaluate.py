@@ -83,7 +83,7 @@ def w300() -> FaceAligner:
 
 @pytest.fixture(scope="module")
 def wflw() -> FaceAligner:
-    return FaceAligner.from_pretrained("HIH_T/wflw", device="cpu")
+    return FaceAligner.from_pretrained("HIH_N/wflw", device="cpu")
 
 
 def dataset(folder: Path, image: Array, boxes: Array, points: Array, scheme: Scheme, labelled: Array) -> Dataset:

@@ -202,14 +202,14 @@ def plain() -> FaceAligner:
 
 @pytest.fixture(scope="module")
 def w300() -> FaceAligner:
-    return FaceAligner.from_pretrained("HIH_T", device="cpu")
+    return FaceAligner.from_pretrained("HIH_N", device="cpu")
 
 
 @pytest.mark.parametrize("options", [{"refine": 1}, {"refine": 0, "mirror": True}])
 def test_faces_on_the_device(w300: FaceAligner, astronaut: Array, options: dict[str, Any]) -> None:
     """The points agree with those of the CPU runtime. A few pixels of the crops differ by one grey level."""
     recorder = Called()
-    aligner = pretending(FaceAligner.from_pretrained("HIH_T", device="cpu"), recorder)
+    aligner = pretending(FaceAligner.from_pretrained("HIH_N", device="cpu"), recorder)
     expected, found = (a.align(astronaut, FACES, **options) for a in (w300, aligner))
     assert np.linalg.norm(found.points - expected.points, axis=-1).max() < 0.05
     np.testing.assert_allclose(found.scores, expected.scores, atol=SCORE)
@@ -220,7 +220,7 @@ def test_faces_on_the_device(w300: FaceAligner, astronaut: Array, options: dict[
 
 def test_a_large_face_on_the_device(w300: FaceAligner, astronaut: Array) -> None:
     image = cv2.resize(astronaut, (2048, 2048), interpolation=cv2.INTER_CUBIC)
-    aligner = pretending(FaceAligner.from_pretrained("HIH_T", device="cpu"), Called())
+    aligner = pretending(FaceAligner.from_pretrained("HIH_N", device="cpu"), Called())
     expected, found = (a.align(image, 4 * FACES[0], refine=0) for a in (w300, aligner))
     assert np.linalg.norm(found.points - expected.points, axis=-1).max() < 4 * 0.05
 
@@ -273,7 +273,7 @@ def test_graphs_that_share_a_recorder_take_turns() -> None:
 def test_faces_of_many_images_share_batches(w300: FaceAligner, astronaut: Array) -> None:
     """Each face's result is at its own position, also if an image between others has no faces."""
     recorder = Called()
-    aligner = pretending(FaceAligner.from_pretrained("HIH_T", device="cpu"), recorder)
+    aligner = pretending(FaceAligner.from_pretrained("HIH_N", device="cpu"), recorder)
     images = [np.roll(astronaut, 20 * n, 1) for n in range(4)]
     boxes = [FACES, FACES[0] + np.array((20, 0, 20, 0)), np.zeros((0, 4)), FACES[:1] + np.array((60, 0, 60, 0))]
     several = aligner.align_batch(images, boxes, batch_size=3, refine=0)
@@ -375,7 +375,7 @@ def test_graphs_give_the_result_of_the_network(astronaut: Array, exact: None) ->
 @pytest.mark.parametrize(("dtype", "limit"), [("float32", 0.05), ("float16", 1.0), ("bfloat16", 2.0)])
 def test_cuda_agrees_with_the_cpu(astronaut: Array, exact: None, dtype: str, limit: float) -> None:
     """In float32, points agree to 0.05 px. Every graph was captured."""
-    expected = FaceAligner.from_pretrained("HIH_T", device="cpu")
+    expected = FaceAligner.from_pretrained("HIH_N", device="cpu")
     aligner = FaceAligner.from_pretrained("HIH_T", device="cuda", dtype=dtype)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
