@@ -143,12 +143,14 @@ def test_every_runtime_finds_the_same_faces(shared: Path, astronaut: Array, back
     np.testing.assert_allclose(faces.scores, known.scores, atol=0.01)
 
 
-def test_an_exact_box_gets_one_pass(aligner: FaceAligner, astronaut: Array, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exact_box_gets_one_pass(shared: Path, astronaut: Array, monkeypatch: pytest.MonkeyPatch) -> None:
     """A detected face with an exact box gets one pass, too.
 
     A box that is far off and a face on its side get two passes.
     """
-    monkeypatch.setattr(aligner, "config", replace(aligner.config, refine=1, refine_above=0.1))
+    aligner = FaceAligner.from_pretrained("HIH_T", device="cpu")
+    aligner.detector = FaceDetector(shared / "weights" / yunet.FILE)
+    aligner.config = replace(aligner.config, refine=1, refine_above=0.1)
     crops: list[int] = []
     look = aligner._pass
 
