@@ -60,7 +60,7 @@ def test_five_points_from_training_to_int8(
 ) -> None:
     data, val = (write_five(tmp_path / name, astronaut, n) for name, n in (("train", range(4)), ("val", range(4, 7))))
     out, unit = tmp_path / "run", "inter-pupil distance"
-    sets = ["epochs=1", "batch=4", "precision=no", "stages.0.size=64", "calibrate=scores"]
+    sets = ["epochs=1", "batch=4", "precision=no", "stages.0.size=64"]
     words = ["--recipe", "finetune", "--init", "HIH_N/300w", "--scheme", FIVE, "--data", data, "--val", val]
     trained = run("train", *words, "--out", out, *(word for item in sets for word in ("--set", item)))
     assert "validation NME" in trained.output
