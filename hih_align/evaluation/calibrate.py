@@ -262,13 +262,15 @@ def _mean(by_box: dict[str, float]) -> float:
 def markdown(chosen: Chosen) -> str:
     """The choice and the errors that it is based on, as Markdown."""
     best = chosen.config.decoder
-    unmoved = min(e for d, e in chosen.decoders.items() if d.method == "expectation" and d.shift == (0.0, 0.0))
+    unmoved = [e for d, e in chosen.decoders.items() if d.method == "expectation" and d.shift == (0.0, 0.0)]
+    # a decoder that was not chosen is the only candidate beside argmax, and may have a shift
+    without = f" (without a shift {min(unmoved):.3f})" if unmoved else ""
     argmax = next(error for decoder, error in chosen.decoders.items() if decoder.method == "argmax")
     lines = [
         f"{chosen.config.name}, {chosen.faces} validation faces, mean NME over {' and '.join(BOXES)} boxes, "
         f"in percent of the {normalizer_text(chosen.normalizer)}",
         "",
-        f"- argmax {argmax:.3f}; best {chosen.decoders[best]:.3f} with {best} (without a shift {unmoved:.3f})",
+        f"- argmax {argmax:.3f}; best {chosen.decoders[best]:.3f} with {best}{without}",
         *(
             f"- refine={n}: " + ", ".join(f"{box} {error:.3f}" for box, error in by_box.items())
             for n, by_box in chosen.passes.items()

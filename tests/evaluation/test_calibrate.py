@@ -130,6 +130,7 @@ def test_scores_can_be_calibrated_without_choosing_a_decoder(aligner: FaceAligne
     chosen = calibrate(mine, few, decoder=False, progress=False)
     assert (chosen.config.decoder, chosen.config.refine) == (decoder, 0)
     assert FaceAligner(aligner.network, chosen.config).calibrated
+    assert f"with {decoder}\n" in markdown(chosen)  # no candidate without a shift was measured
 
 
 def test_the_probabilities_of_both_decoders_increase_with_the_score(chosen: Chosen) -> None:
