@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -46,10 +45,6 @@ def core() -> ov.Core:
 class OpenVINOBackend(Grouped):
     """See `Grouped`. The graph is compiled for one face at the start, and for a group when it is first needed.
 
-    One face uses all threads. Of several faces of a large network (``group`` is 1) each uses one thread, and as many
-    faces run at the same time as there are threads: HIH_T then takes two thirds of the time for a face. A small network
-    gains nothing by this.
-
     Args:
         model: a graph (`convert.to_openvino`), or a file that `export.export` wrote.
         dtype: "float32" or "bfloat16". None: bfloat16 for a bf16 file, else float32. For an int8 file it is the
@@ -80,43 +75,16 @@ class OpenVINOBackend(Grouped):
             raise ValueError(f"dtype is {compute!r}, expected 'float32' or 'bfloat16' with backend 'openvino'")
         self.dtype = "int8" if own == "int8" else compute
         self._graph = graph
-        self._threads = thread_count()
         self._options = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": _HINTS[compute],
             # by default OpenVINO uses all cores and ignores the limits of the program
-            "INFERENCE_NUM_THREADS": self._threads,
+            "INFERENCE_NUM_THREADS": thread_count(),
         }
         self._lock = threading.Lock()
-        self._compiled: dict[tuple[int, int], ov.CompiledModel] = {}
+        self._compiled: dict[int, ov.CompiledModel] = {}
         self._local = threading.local()  # each thread needs its own request
         self._compile(1)
-
-    def __call__(self, crops: NDArray[np.uint8]) -> Found:
-        """See `Backend`."""
-        if self.group > 1 or self._threads == 1 or len(crops) == 1:
-            return super().__call__(crops)
-        local = vars(self._local)
-        if "streams" not in local:
-            compiled = self._compile(1, self._threads)
-            local["streams"] = [compiled.create_infer_request() for _ in range(self._threads)]
-        requests: list[ov.InferRequest] = local["streams"]
-        found: list[Found] = []
-        running: deque[ov.InferRequest] = deque()
-        try:
-            for index in range(len(crops)):
-                if len(running) == len(requests):
-                    found.append(_finished(running))
-                request = requests[index % len(requests)]
-                request.start_async({0: crops[index : index + 1]}, share_inputs=True)
-                running.append(request)
-            while running:
-                found.append(_finished(running))
-        finally:
-            for request in running:  # after an error or Ctrl-C: the next call uses the requests again
-                request.wait()
-        points, scores = zip(*found, strict=True)
-        return np.concatenate(points), np.concatenate(scores)
 
     def run(self, crops: NDArray[np.uint8]) -> Found:
         """See `Grouped`."""
@@ -127,19 +95,11 @@ class OpenVINOBackend(Grouped):
         found = request.infer({0: crops}, share_inputs=True)  # copies the outputs, but not the input
         return found[0], found[1]
 
-    def _compile(self, faces: int, streams: int = 1) -> ov.CompiledModel:
-        """The graph for a number of faces, and for a number of requests that run at the same time. Compiled once."""
+    def _compile(self, faces: int) -> ov.CompiledModel:
+        """The graph for a number of faces. It is compiled once."""
         with self._lock:
-            if (faces, streams) not in self._compiled:
+            if faces not in self._compiled:
                 crop = [side.get_length() for side in list(self._graph.inputs[0].get_partial_shape())[1:]]
                 self._graph.reshape([faces, *crop])
-                options = self._options | ({"NUM_STREAMS": streams} if streams > 1 else {})
-                self._compiled[faces, streams] = core().compile_model(self._graph, "CPU", options)
-            return self._compiled[faces, streams]
-
-
-def _finished(running: deque[ov.InferRequest]) -> Found:
-    """Wait for the first request, and copy its outputs."""
-    running[0].wait()
-    request = running.popleft()
-    return request.get_output_tensor(0).data.copy(), request.get_output_tensor(1).data.copy()
+                self._compiled[faces] = core().compile_model(self._graph, "CPU", self._options)
+            return self._compiled[faces]

@@ -357,41 +357,6 @@ def test_only_a_conversion_needs_the_converter(
         runtimes.choose(runtime, "cpu")
 
 
-def test_openvino_runs_as_many_faces_at_a_time_as_there_are_threads(
-    monkeypatch: pytest.MonkeyPatch, w300: FaceAligner, astronaut: Array
-) -> None:
-    """The results are those of single faces, in order, also after a call that was interrupted."""
-    needs("openvino")
-    from hih_align.runtime import convert
-    from hih_align.runtime import openvino as module
-
-    monkeypatch.setattr(module, "thread_count", lambda: 2)
-    graph = convert.to_openvino(InferenceNet(w300.network, w300.config))
-    backend = module.OpenVINOBackend(graph, None, group=1)
-    crops = np.stack([np.roll(astronaut[60:188, 160:288], shift, 1) for shift in range(0, 50, 10)])
-    points, scores = (
-        np.concatenate(parts) for parts in zip(*(backend(crops[i : i + 1]) for i in range(5)), strict=True)
-    )
-    for count in (2, 5, 1):
-        found = backend(crops[:count])
-        np.testing.assert_allclose(found[0], points[:count], atol=1e-3)
-        np.testing.assert_allclose(found[1], scores[:count], atol=1e-4)
-    assert sorted(backend._compiled) == [(1, 1), (1, 2)]
-    finished, calls = module._finished, []
-
-    def interrupted(running: Any) -> Any:
-        calls.append(len(running))
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return finished(running)
-
-    monkeypatch.setattr(module, "_finished", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        backend(crops)
-    assert calls == [2, 2]  # two faces run at the same time
-    np.testing.assert_allclose(backend(crops)[0], points, atol=1e-3)
-
-
 @pytest.mark.parametrize("where", ["traced", "exported"])
 def test_both_exporters_of_pytorch(monkeypatch: pytest.MonkeyPatch, w300: FaceAligner, crop: Array, where: str) -> None:
     """The newer exporter takes over where PyTorch has no older one. Both graphs give PyTorch's points."""
