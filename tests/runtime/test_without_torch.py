@@ -108,9 +108,9 @@ def test_an_exported_folder_runs_without_torch(
         points, scores = found[name]
         # the second pass uses another crop, whose pixels are integers: a difference of 1e-6 can change a pixel by one
         # level
-        within = 1e-3 if name in ("one pass", "found", "among others") else 5e-3
+        within = 1e-3 if name in ("one pass", "among others") else 5e-3
         np.testing.assert_allclose(points, face.points, atol=within, rtol=0, err_msg=name)
-        np.testing.assert_allclose(scores, face.scores, atol=1e-4, rtol=0, err_msg=name)
+        np.testing.assert_allclose(scores, face.scores, atol=5e-4, rtol=0, err_msg=name)
 
 
 def test_the_number_of_threads_is_the_one_that_the_program_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
