@@ -1,7 +1,7 @@
 """Measure what smaller networks cost: work, parameters, time and error of candidates beside HIH_T.
 
     python benchmarks/sizes.py --out reports/HIH_N
-    python benchmarks/sizes.py --out reports/HIH_N --train 1 --threads 1 --data ../shared/data     # the column with the error
+    python benchmarks/sizes.py --out reports/HIH_N --train 1 --threads 1 --data ../shared/data     # the errors
 
 Candidates differ in the values of `hih_align.method.sizes.Size`. HIH_N is the one that is shipped. Times are of
 `FaceAligner.align` for one face with a given box and one pass, on a 1920 x 1080 array. The weights are random, because
