@@ -28,7 +28,7 @@ from hih_align.data.annotations import read_dataset
 from hih_align.data.boxes import of_face
 from hih_align.detection import FaceDetector
 from hih_align.detection.detector import THRESHOLD
-from hih_align.evaluation.subsets import Where
+from hih_align.evaluation.subsets import chosen_by
 from hih_align.images import read_image
 from hih_align.progress import progress_bar
 from hih_align.roll import roll_of, turn, upright_box
@@ -92,7 +92,8 @@ class Face:
 
 def read_faces(data: Path, scheme: str | Scheme, every: int = 1, where: str | None = None) -> list[Face]:
     """Every n-th face with all landmarks labelled."""
-    records = [r for r in read_dataset(data, scheme).records if where is None or Where(where)(r)][::every]
+    dataset = read_dataset(data, scheme)
+    records = (dataset if where is None else dataset.where(chosen_by([where], dataset))).records[::every]
     labelled = [(r, r.labels) for r in records if r.labels is not None and (r.labels.weights > 0).all()]
     return [Face(np.asarray(read_image(r.image)), labels.points) for r, labels in labelled]
 

@@ -67,7 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", help="manifest ids or folders")
     parser.add_argument("--data", type=Path, required=True, help="annotations, one face per picture")
-    parser.add_argument("--where", help="only faces that meet a condition, such as 'id%%3!=0'")
+    parser.add_argument("--where", help="only the faces of a split file, or of a condition such as 'pose==1'")
     parser.add_argument("--faces", type=int, default=36, help="number of faces, spread over the annotations")
     parser.add_argument("--step", type=int, default=15, help="degrees between two rolls")
     parser.add_argument("--backend", default="auto")
