@@ -35,6 +35,12 @@ TEMPERATURES = (0.25, 0.35, 0.5, 1.0)
 #: Number of decoders for which the best shift is searched: those with the lowest errors without a shift.
 SHIFTED = 5
 
+#: The curve that a calibration starts from, near those of our networks. It counts as much as `USUAL_POINTS` points
+#: whose heights are spread evenly from 0 to 1. Therefore the curve of a few faces gives a low score where there is no
+#: face, even if all of their points are close.
+USUAL = Calibration(10.0, -5.0)
+USUAL_POINTS = 20
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -97,7 +103,7 @@ def calibrate(
     best decoders, the best constant shift of all points is searched. A shift is used if it lowers the mean NME by more
     than the share `WORTH`. `refining.choose` chooses which faces get a second pass. There is one calibration per
     decoder method: a logistic curve that estimates the probability that the error of a labelled point is below
-    `TOLERANCE` of the longer side of the annotated box. The curve is fitted by maximum likelihood.
+    `TOLERANCE` of the longer side of the annotated box (`fit_curve`).
 
     Raises:
         ValueError: the dataset has another scheme, or no face is left.
@@ -237,21 +243,25 @@ def _close(
 
 
 def fit_curve(height: NDArray[np.float64], close: NDArray[np.float64]) -> Calibration:
-    """Logistic regression of ``close`` (0 or 1) on ``height`` by maximum likelihood, with a slope of at least 0.
+    """Logistic regression of ``close`` (0 or 1) on ``height``, with a slope of at least 0, and with `USUAL` as prior.
 
-    The targets are those of Platt (1999): slightly less than 1, and slightly more than 0. A small L2 term is added.
-    Therefore the curve stays away from 0 and 1 if there are few points, or if all points are close or none is.
+    The targets are those of Platt (1999): slightly less than 1, and slightly more than 0. Therefore the curve stays
+    away from 0 and 1 if there are few points, or if all points are close or none is.
     """
     from scipy.optimize import minimize
 
     found = close.sum()
     close = np.where(close > 0, (found + 1) / (found + 2), 1 / (len(close) - found + 2))
+    usual = (np.arange(USUAL_POINTS) + 0.5) / USUAL_POINTS
+    height = np.concatenate((height, usual))
+    close = np.concatenate((close, 1 / (1 + np.exp(-(USUAL.slope * usual + USUAL.bias)))))
 
     def loss(parameters: NDArray[np.float64]) -> float:
         z = parameters[0] * height + parameters[1]
-        return float(np.mean(np.logaddexp(0, z) - close * z) + 1e-6 * parameters[0] ** 2)
+        return float(np.mean(np.logaddexp(0, z) - close * z))
 
-    slope, bias = minimize(loss, np.zeros(2), method="L-BFGS-B", bounds=[(0, None), (None, None)], tol=1e-12).x
+    start = np.array([USUAL.slope, USUAL.bias])
+    slope, bias = minimize(loss, start, method="L-BFGS-B", bounds=[(0, None), (None, None)], tol=1e-12).x
     return Calibration(round(float(slope), 3), round(float(bias), 3))
 
 

@@ -34,8 +34,13 @@ FACES = 600
 #: (`passes.off`), the boxes are not those that the network was trained on.
 OFF = 0.25
 
-#: Factors by which the crops are enlarged if the boxes are not those that the network was trained on.
-LARGER = (1.0, 1.5, 2.25)
+#: Factors by which the crops are enlarged if the boxes are not those that the network was trained on. The largest one
+#: is for boxes that hold only the eyes or the mouth.
+LARGER = (1.0, 1.5, 2.25, 3.4, 5.0)
+
+#: In a box that holds only a part of the face, the network puts its points inside the box, and `passes.off` is small.
+#: Therefore the crops are also enlarged by this factor, to see whether the network is then more certain.
+WIDE = 2.25
 
 #: Number of faces that are used to choose the size of the crops.
 TRIED = 16
@@ -123,7 +128,8 @@ def adapt(
             `FaceAligner.from_pretrained`.
         progress: draw progress bars on stderr.
 
-    The network is run once on each face. It is run once more if the boxes are not those that it was trained on.
+    The network is run once on each face. It is run once more if the boxes are not those that it was trained on, for
+    example the tight boxes of a few landmarks.
 
     Raises:
         TypeError, ValueError, FileNotFoundError, OSError: the errors of `FaceAligner.from_pretrained` and
@@ -187,16 +193,10 @@ def look(start: FaceAligner, faces: Dataset, limit: int = FACES, progress: bool 
     plain = _uncalibrated(start)
     points, heights = _run(plain, records, boxes, "faces", progress)
     config = replace(start.config, refine=0, refine_above=None)
-    if start.config.refits and np.median(_off(points, boxes)) > OFF:
-        ratio = config.crop_ratio
-        few = np.unique(np.linspace(0, len(records) - 1, TRIED).round().astype(int))
-        sure = {1.0: float(heights[few].mean())}
-        for factor in LARGER[1:]:
-            larger = _uncalibrated(start, ratio * factor)
-            sure[factor] = float(_run(larger, [records[i] for i in few], boxes[few], "", False)[1].mean())
-        best = max(sure, key=sure.__getitem__)
+    best = _larger(start, records, boxes, points, heights) if start.config.refits else None
+    if best is not None:
         points, heights = look_twice(start, records, best, points if best == 1.0 else None, progress)
-        config = replace(config, crop_ratio=ratio * best, refine=1)
+        config = replace(config, crop_ratio=config.crop_ratio * best, refine=1)
     return Seen(tuple(records), points, heights, target, labelled, config)
 
 
@@ -217,14 +217,63 @@ def look_twice(
         progress: draw progress bars on stderr.
     """
     ratio = start.config.crop_ratio * larger
+    boxes = np.array([record.box for record in records], np.float64)
     if points is None:
-        boxes = np.array([record.box for record in records], np.float64)
         points = _run(_uncalibrated(start, ratio), records, boxes, "faces", progress)[0]
-    # boxes of such a size that the crops with this ratio are as large as those that the network was trained on
     tight = tight_box(points)
+    # boxes of such a size that the crops with this ratio are as large as those that the network was trained on
     middle, half = (tight[:, :2] + tight[:, 2:]) / 2, (tight[:, 2:] - tight[:, :2]) / 2 / larger
     around = np.concatenate((middle - half, middle + half), 1)
+    around = np.where(_plausible(around, boxes, records)[:, None], around, boxes)
     return _run(_uncalibrated(start, ratio), records, around, "faces, in the boxes found", progress)
+
+
+def _larger(
+    start: FaceAligner,
+    records: Sequence[Record],
+    boxes: NDArray[np.float64],
+    points: NDArray[np.float64],
+    heights: NDArray[np.float64],
+) -> float | None:
+    """The factor of `LARGER` with which the network is most certain.
+
+    None if the boxes are those that the network was trained on: it finds points that fit the boxes, and it is not more
+    certain in larger crops, where its points show that the boxes are wrong.
+
+    Args:
+        start: the network.
+        records: the faces.
+        boxes: (N, 4) their boxes.
+        points, heights: the results of the network in crops that are not enlarged.
+    """
+    few = np.unique(np.linspace(0, len(records) - 1, TRIED).round().astype(int))
+    found = {1.0: (points[few], heights[few])}
+
+    def enlarge(factor: float) -> None:
+        larger = _uncalibrated(start, start.config.crop_ratio * factor)
+        found[factor] = _run(larger, [records[i] for i in few], boxes[few], "", False)
+
+    def certain(factor: float) -> float:
+        return float(found[factor][1].mean())
+
+    if np.median(_off(points, boxes)) <= OFF:
+        enlarge(WIDE)
+        if certain(WIDE) <= certain(1.0) or np.median(_off(found[WIDE][0], boxes[few])) <= OFF:
+            return None
+    for factor in LARGER:
+        if factor not in found:
+            enlarge(factor)
+    return max(LARGER, key=certain)
+
+
+def _plausible(found: NDArray[np.float64], given: NDArray[np.float64], records: Sequence[Record]) -> NDArray[np.bool_]:
+    """(N,) whether a box that was found has a size, and its centre is in the image, or near the given box."""
+    middle, centre = (found[:, :2] + found[:, 2:]) / 2, (given[:, :2] + given[:, 2:]) / 2
+    near = (abs(middle - centre) <= (given[:, 2:] - given[:, :2]).max(1, keepdims=True)).all(1)
+    sizes = np.array([record.size or (0, 0) for record in records])
+    inside = np.where(sizes.all(1), ((middle >= 0) & (middle < sizes)).all(1), near)
+    sized: NDArray[np.bool_] = (found[:, 2:] - found[:, :2]).min(1) >= 1
+    return inside & sized
 
 
 def _uncalibrated(start: FaceAligner, ratio: float | None = None) -> FaceAligner:

@@ -284,6 +284,14 @@ def test_a_scheme_name_at_another_position_is_refused(tmp_path: Path) -> None:
         read_dataset(renamed(tmp_path, ["right", "left", "chin"]), EYES)
 
 
+def test_the_first_of_more_keypoints_are_not_taken_for_the_landmarks(tmp_path: Path) -> None:
+    data = json.loads(renamed(tmp_path, ["0", "1", "2", "3"]).read_text())
+    data["annotations"][0]["keypoints"] += [20, 20, 2]
+    (tmp_path / "a.json").write_text(json.dumps(data))
+    with pytest.raises(ValueError, match="the data have 4 landmarks"):
+        read_dataset(tmp_path / "a.json", EYES)
+
+
 # .pts, https://ibug.doc.ic.ac.uk/resources/300-W/; coordinates are 1-based, as menpo's PTSImporter documents
 
 

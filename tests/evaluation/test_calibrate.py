@@ -122,6 +122,15 @@ def test_few_points_give_a_curve_without_certain_probabilities() -> None:
         assert 0.01 < probability.min() <= probability.max() < 0.99
 
 
+def test_a_curve_of_few_close_points_still_separates_heights() -> None:
+    """All points of ten easy faces are close. A crop without a face has heights near 0, and needs a low score."""
+    height = np.random.default_rng(0).uniform(0.7, 0.95, 100)
+    curve = fit_curve(height, np.ones(100))
+    nothing, found = (1 / (1 + np.exp(-(curve.slope * h + curve.bias))) for h in (0.05, 0.85))
+    assert nothing < 0.1
+    assert found > 0.95
+
+
 def test_scores_can_be_calibrated_without_choosing_a_decoder(aligner: FaceAligner, faces: Dataset) -> None:
     few = replace(faces, records=faces.records[:2])
     decoder = Decoder("expectation", 4, 2.0, 1.0, shift=(0.1, 0.0))

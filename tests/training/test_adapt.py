@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import warnings
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from made_faces import SCHEME, write_faces
+from PIL import Image
+from skimage.data import astronaut
 from typer.testing import CliRunner
 
 from hih_align import FaceAligner
@@ -80,3 +83,27 @@ def test_the_commands(start: FaceAligner, data: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "new point" in done.output
     assert FaceAligner.from_pretrained(tmp_path / "m").scheme.id == "mine"
+
+
+def test_boxes_around_a_few_landmarks_are_noticed(tmp_path: Path) -> None:
+    """CVAT writes the tight box of the landmarks if the user draws no box. It holds only a part of the face."""
+    wanted = [48, 54, 51, 57]  # the mouth
+    network = FaceAligner.from_pretrained("HIH_N", device="cpu")
+    photo = Image.fromarray(astronaut()).crop((90, 0, 360, 270))
+    images, annotations = [], []
+    for i, (turn, side) in enumerate(product((-9, -3, 3, 9), (220, 270))):
+        photo.rotate(turn, Image.Resampling.BILINEAR).resize((side, side)).save(tmp_path / f"{i}.png")
+        box = np.array([87, 80, 185, 200]) * side / 270
+        points = network.align(tmp_path / f"{i}.png", box).points[wanted].astype(float)
+        images.append({"id": i, "file_name": f"{i}.png", "width": side, "height": side})
+        keypoints = [value for x, y in points.tolist() for value in (x, y, 2)]
+        bbox = [*points.min(0).tolist(), *np.ptp(points, axis=0).tolist()]
+        annotations.append({"id": i, "image_id": i, "category_id": 1, "keypoints": keypoints, "bbox": bbox})
+    names = [f"own {n}" for n in wanted]
+    categories = [{"id": 1, "name": "face", "keypoints": names}]
+    file = tmp_path / "tight.json"
+    file.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    made = adapt(network, file, scheme=scheme_from_dict({"id": "own", "names": names}), progress=False)
+    assert made.aligner.config.refine == 1
+    assert {m.how for m in made.matching.matches} <= {"same", "near"}
+    assert made.report.overall.nme < 4  # percent of the longer side of the tight box

@@ -212,11 +212,13 @@ def _face(
             f"image_id is {annotation.get('image_id')!r}, expected the id of an image that has a file_name"
         )
     order = _order(category, scheme)
+    named = order is not None
     order = np.arange(len(scheme)) if order is None else order
     points = labelled = spread = None
     if annotation.get("keypoints"):
         values = numbers(annotation["keypoints"], None, "keypoints")
-        count = len(category.get("keypoints") or scheme)
+        # without the scheme's names in the category, the first of more keypoints would be other landmarks
+        count = len(category.get("keypoints") or scheme) if named else len(scheme)
         if len(values) % 3 or len(values) // 3 <= order.max() or len(values) // 3 not in (count, len(scheme)):
             raise ValueError(_other_count(len(values), category, scheme))
         x, y, v = values.reshape(-1, 3)[order].T
