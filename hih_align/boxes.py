@@ -85,8 +85,9 @@ def _csv(text: str, source: Path) -> dict[str, list[list[float]]]:
 
 def check_boxes(bbox: ArrayLike, image: NDArray[np.uint8]) -> tuple[NDArray[np.float64], bool]:
     """Check boxes. Returns them as (N, 4), and whether ``bbox`` was one box of shape (4,)."""
+    plain = _numbers(bbox, "bbox")
     try:
-        boxes = np.asarray(_numbers(bbox))
+        boxes = np.asarray(plain)
     except ValueError as error:
         raise ValueError(f"bbox is ragged, expected shape (4,) or (N, 4): {error}") from error
     if boxes.size == 0:
@@ -118,18 +119,18 @@ def check_boxes(bbox: ArrayLike, image: NDArray[np.uint8]) -> tuple[NDArray[np.f
     return boxes, single
 
 
-def _numbers(bbox: Any) -> Any:
-    """``bbox`` with its tensors, also those in lists, on the CPU: NumPy takes no tensor with gradient or on a GPU."""
-    if is_tensor(bbox):
-        if bbox.is_meta:
-            raise TypeError("bbox is a tensor on the meta device, which holds no values")
-        bbox = bbox.detach().cpu()
-        return (bbox.double() if bbox.is_floating_point() else bbox).numpy()  # NumPy has no bfloat16
-    if np.ma.is_masked(bbox):
-        raise ValueError("bbox is a masked array with masked values, expected numbers: leave out the masked boxes")
-    if isinstance(bbox, (list, tuple)):
-        return [_numbers(value) for value in bbox]
-    return bbox
+def _numbers(values: Any, name: str) -> Any:
+    """``values`` with its tensors, also those in lists, on the CPU: NumPy takes no tensor with gradient or on a GPU."""
+    if is_tensor(values):
+        if values.is_meta:
+            raise TypeError(f"{name} is a tensor on the meta device, which holds no values")
+        values = values.detach().cpu()
+        return (values.double() if values.is_floating_point() else values).numpy()  # NumPy has no bfloat16
+    if np.ma.is_masked(values):
+        raise ValueError(f"{name} is a masked array with masked values, expected numbers: leave out the masked ones")
+    if isinstance(values, (list, tuple)):
+        return [_numbers(value, name) for value in values]
+    return values
 
 
 def _hint(shape: tuple[int, ...]) -> str:
@@ -144,8 +145,9 @@ def check_rolls(roll: ArrayLike | None, count: int) -> NDArray[np.float64]:
     """Check rolls. Returns (N,) degrees for N faces; None means upright faces (0)."""
     if roll is None:
         return np.zeros(count)
+    plain = _numbers(roll, "roll")
     try:
-        rolls = np.asarray(roll, np.float64)
+        rolls = np.asarray(plain, np.float64)
     except (TypeError, ValueError) as error:
         raise TypeError(f"roll is {roll!r}, expected degrees: {error}") from error
     if rolls.shape not in ((), (count,)):

@@ -121,8 +121,7 @@ def draw_face(
     words = [*([f"#{number}"] if style.ids and number is not None else [])]
     words += [f"{float(np.mean(scores)):.2f}"] if style.scores else []
     side = _side(points, canvas)
-    few = min(max((68 / len(points)) ** 0.5, 1.0), 3.0)  # five points are hard to see at the size of 68
-    radius = max(few * side / 110, 0.5) if style.size is None else style.size / 2
+    radius = max(larger(len(points)) * side / 110, 0.5) if style.size is None else style.size / 2
     width = max(side / 300, 0.35) if style.thickness is None else style.thickness
     text = max(side / 14, 7.0)
     corners = box if style.boxes or words else None
@@ -172,6 +171,15 @@ def sketch(
         placed = (points - (low + high) / 2) * scale + (side - 1) / 2
         draw_face(canvas, placed, scores, np.zeros(4), contours, Style())
     return canvas
+
+
+def larger(count: int) -> float:
+    """Factor by which the points of a face are enlarged: few landmarks are hard to see at the size of 68.
+
+    Args:
+        count: number of landmarks, at least one.
+    """
+    return min(max((68 / count) ** 0.5, 1.0), 3.0)
 
 
 def sheet(

@@ -44,7 +44,8 @@ class Landmarks:
             faces are not followed.
 
     An object of several faces has ``len``, can be iterated, and can be indexed by number, slice or mask.
-    ``faces["left_eye"]`` gives the points of a part, of one face or of several. ``numpy.asarray`` gives `points`.
+    ``faces["left_eye"]`` gives the points of a part, of one face or of several, and ``faces["jaw_8"]`` the point of a
+    landmark. ``numpy.asarray`` gives `points`.
     """
 
     points: NDArray[np.float32]
@@ -81,8 +82,14 @@ class Landmarks:
 
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, str):
+            if key not in self.scheme.parts and key in self.scheme.names:
+                return self.points[..., self.scheme.names.index(key), :]
             if key not in self.scheme.parts:
-                raise KeyError(f"scheme {self.scheme.id!r} has no part {key!r}, only {sorted(self.scheme.parts)}")
+                raise KeyError(
+                    f"scheme {self.scheme.id!r} has no part or landmark {key!r}; its parts are "
+                    f"{sorted(self.scheme.parts)}, its landmarks {', '.join(self.scheme.names[:5])}"
+                    + (", ..." if len(self.scheme) > 5 else "")
+                )
             return self.points[..., list(self.scheme.parts[key]), :]
         if not self.several:
             raise TypeError(

@@ -17,15 +17,17 @@ def progress_bar(
 ) -> Any:
     """A progress bar of tqdm; ``options`` are passed to tqdm.
 
-    If standard error is a file or a pipe, a line is written every `EVERY` seconds instead. If there is no standard
-    error (``pythonw``, a service, ``2>&-``), nothing is shown.
+    If standard error is a file or a pipe, a line is written every `EVERY` seconds instead; for a bar that has no
+    description or does not stay (``leave=False``) only if it takes longer than that. If there is no standard error
+    (``pythonw``, a service, ``2>&-``), nothing is shown.
     """
     stream = sys.stderr
     if stream is None or disable:
         return tqdm(iterable, desc, disable=True, **options)
     if _drawn_over(stream):
         return tqdm(iterable, desc, file=stream, **options)
-    return tqdm(iterable, desc, file=_Lines(stream), **options | {"mininterval": EVERY})
+    brief = desc is None or options.get("leave") is False
+    return tqdm(iterable, desc, file=_Lines(stream), **options | {"mininterval": EVERY, "delay": EVERY * brief})
 
 
 def say(text: str) -> None:

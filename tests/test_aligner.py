@@ -995,7 +995,7 @@ NAN, INF = np.nan, np.inf
         ((1, 2, 3), ValueError, r"bbox has shape \(3,\), expected \(4,\) or \(N, 4\)"),
         ((1, 2, 3, 4, 0.9), ValueError, r"bbox has shape \(5,\), .* then pass boxes\[:4\]"),
         (np.ones((2, 5)), ValueError, r"bbox has shape \(2, 5\), expected .* then pass boxes\[:, :4\]"),
-        (np.ma.array((1, 1, 8, 8), mask=(0, 1, 0, 0)), ValueError, "bbox is a masked array"),
+        (np.ma.array((1, 1, 8, 8), mask=(0, 1, 0, 0)), ValueError, "^bbox is a masked array"),
         (torch.ones(4, device="meta"), TypeError, "bbox is a tensor on the meta device"),
         (7, ValueError, r"bbox has shape \(\)"),
         (np.ones((2, 3)), ValueError, r"bbox has shape \(2, 3\)"),
@@ -1021,7 +1021,23 @@ def test_bad_boxes(small: FaceAligner, noise: Array, bbox: Any, error: type[Exce
         small.heatmaps(noise, bbox)
 
 
+@pytest.mark.parametrize(
+    ("roll", "error", "message"),
+    [
+        (np.ma.array(3.0, mask=True), ValueError, "roll is a masked array"),
+        (torch.ones((), device="meta"), TypeError, "roll is a tensor on the meta device"),
+        ("left", TypeError, "roll is 'left', expected degrees"),
+        ([1.0, 2.0], ValueError, r"roll has shape \(2,\)"),
+    ],
+)
+def test_bad_rolls(small: FaceAligner, noise: Array, roll: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        small.align(noise, (10, 10, 90, 90), roll=roll)
+
+
 def test_boxes_of_tensors_that_need_gradients(small: FaceAligner, noise: Array) -> None:
+    turned = small.align(noise, (10, 10, 90, 90), roll=torch.tensor(20.0, requires_grad=True))
+    np.testing.assert_array_equal(turned.points, small.align(noise, (10, 10, 90, 90), roll=20).points)
     box = [torch.tensor(value, requires_grad=True) for value in (10.0, 10.0, 90.0, 90.0)]
     np.testing.assert_array_equal(small.align(noise, box).bbox, (10, 10, 90, 90))
     np.testing.assert_array_equal(small.align(noise, [box, tuple(box)]).bbox, [(10, 10, 90, 90)] * 2)

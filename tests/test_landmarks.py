@@ -130,7 +130,9 @@ def test_parts_by_name(face: Landmarks, faces: Landmarks) -> None:
     np.testing.assert_array_equal(face["mouth"], face.points[48:68])
     np.testing.assert_array_equal(faces["right_eye"], faces.points[:, 42:48])
     np.testing.assert_array_equal(made(SCHEMES["wflw"])["left_pupil"].shape, (1, 2))
-    with pytest.raises(KeyError, match=r"'tail'.*left_eye"):
+    np.testing.assert_array_equal(face["jaw_8"], face.points[8])  # a landmark, where no part has the name
+    np.testing.assert_array_equal(faces["jaw_8"], faces.points[:, 8])
+    with pytest.raises(KeyError, match=r"'tail'.*left_eye.*jaw_0"):
         face["tail"]
     for scheme in SCHEMES.values():
         for part, group in scheme.parts.items():

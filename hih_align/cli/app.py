@@ -6,12 +6,12 @@ import importlib
 import os
 import sys
 import warnings
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from .. import progress
+from .. import __version__, progress
 from ..runtime.memory import keep_freed_memory
 
 #: The commands, and their modules. A module is imported only if its command runs or help is shown.
@@ -98,8 +98,18 @@ app = typer.Typer(
 )
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"hih-align {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _program() -> None:  # with a callback, typer expects the name of a command
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:  # with a callback, typer also expects the name of a command
     pass
 
 

@@ -30,6 +30,7 @@ def check(
 
     The exit code is 1 if records or images are bad, or if other data has the same faces.
     """
+    from .. import files
     from ..data.annotations import read_dataset
     from ..data.check import check as check_dataset
     from ..data.check import contact_sheet, shared_faces
@@ -37,14 +38,17 @@ def check(
     dataset = read_dataset(data, scheme, format=format, skip_bad=True)
     summary = check_dataset(dataset)
     shared = shared_faces([read_dataset(path, scheme, skip_bad=True) for path in against or ()], dataset)
+    taken = sheet is not None and files.is_stream(sheet)  # standard output may be the picture
     if as_json:
-        typer.echo(json.dumps(summary.to_dict() | {"shared": shared}, indent=2))
+        typer.echo(json.dumps(summary.to_dict() | {"shared": shared}, indent=2), err=taken)
     else:
-        typer.echo(summary.text())
+        typer.echo(summary.text(), err=taken)
         if against:
-            typer.echo("\n".join([f"shared with other data: {len(shared)}", *(f"  {a} = {b}" for a, b in shared[:10])]))
+            lines = [f"shared with other data: {len(shared)}", *(f"  {a} = {b}" for a, b in shared[:10])]
+            typer.echo("\n".join(lines), err=taken)
     if sheet is not None:
         contact_sheet(dataset, sheet, faces=faces, suspects=summary.suspects)
+        typer.echo(f"wrote {sheet}", err=True)
     if summary.unreadable or summary.skipped or shared:
         raise typer.Exit(1)
 

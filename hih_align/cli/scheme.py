@@ -31,21 +31,29 @@ def new(
     from ..training.adaptation import open_dataset
     from ..training.own_scheme import guessed_scheme
 
-    if file.exists():
+    stream = files.is_stream(file)
+    if file.exists() and not stream:
         raise ValueError(f"file: {file} already exists")
     with warnings.catch_warnings():  # this command makes the mirror table that is missing
         warnings.filterwarnings("ignore", "scheme .* has no mirror table")
         data = open_dataset(source)
     guess = guessed_scheme(FaceAligner.from_pretrained(init, device=device), data)
-    content = guess.to_dict() | {"id": file.stem.lower()}
-    content = {key: value for key, value in content.items() if value not in (None, {}, ())}
+    content = guess.to_dict() | ({} if stream else {"id": file.stem.lower()})
+    lines = [
+        f"  {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}"
+        for key, value in content.items()
+        if value not in (None, {}, ())
+    ]
     with files.replacing(file) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+        temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")
     pairs = [f"{guess.names[a]} - {guess.names[b]}" for a, b in guess.mirror or ()]
     own = [name for i, name in enumerate(guess.names) if all(i not in pair for pair in guess.mirror or ())]
-    typer.echo(f"wrote {file}: {len(guess)} landmarks")
-    typer.echo("mirror pairs (guessed from the faces, please check them): " + (", ".join(pairs) or "none"))
-    typer.echo("landmarks without a pair: " + (", ".join(own) or "none"))
+    for line in (
+        f"wrote {file}: {len(guess)} landmarks",
+        "mirror pairs (guessed from the faces, please check them): " + (", ".join(pairs) or "none"),
+        "landmarks without a pair: " + (", ".join(own) or "none"),
+    ):
+        typer.echo(line, err=stream)
 
 
 @app.callback()

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..crops import square_crop, warp
-from ..drawing import Pen, sheet
+from ..drawing import Pen, larger, sheet
 from ..images import read_image, write_image
 from ..schemes import Scheme
 from . import shapes
@@ -103,7 +103,8 @@ class DatasetSummary:
             f"landmarks labelled: {100 * self.labelled:.1f} %, mean weight {self.weight:.2f}",
         ]
         for name, s in self.boxes.items():
-            lines.append(f"box {name}: {s.faces}, side {s.smallest:.0f} / {s.median:.0f} / {s.largest:.0f} px")
+            sides = f"{s.smallest:.0f} to {s.largest:.0f} px, median {s.median:.0f}"
+            lines.append(f"box {name}: {s.faces} faces, longer side {sides}")
         given = self.boxes["annotated"].faces if "annotated" in self.boxes else 0
         if given < self.faces:
             lines.append(f"no bbox in the file: {self.faces - given}, the tight box of their landmarks is used")
@@ -235,7 +236,7 @@ def _tile(record: Record, scheme: Scheme, size: int) -> NDArray[np.uint8]:
         side = 2 if order is None or order[n] == n else int(n > order[n])
         shade = 0.4 + 0.6 * record.labels.weights[n]
         red, green, blue = (round(shade * c) for c in _SIDES[side])
-        pen.point(points[n], (red, green, blue), 1.25)
+        pen.point(points[n], (red, green, blue), 1.25 * larger(len(points)))
     return tile
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import crops
+from ..drawing import larger
 from ..files import replacing
 from ..images import read_image
 from ..scores import TOLERANCE
@@ -288,10 +289,11 @@ def _draw_face(axes: Axes, report: Report, index: int, size: int = 320) -> None:
     target, found = crop.to_crop(report.target[index]), crop.to_crop(report.points[index])
     for a, b in zip(target, found, strict=True):
         axes.plot(*zip(a, b, strict=True), color="0.8", linewidth=0.5)  # a line with NaN is not drawn
-    for points, colour in ((target, _TARGET), (found, _FOUND)):
+    area = 3 * larger(len(target)) ** 2  # of a point; that of the label is larger, so that it is seen below the other
+    for points, colour, share in ((target, _TARGET, 1.0), (found, _FOUND, 0.4)):
         for contour in report.scheme.contours:
             axes.plot(*points[list(contour)].T, color=colour, linewidth=0.7, alpha=0.8)
-        axes.scatter(points[:, 0], points[:, 1], s=3, color=colour, linewidths=0, zorder=3)
+        axes.scatter(points[:, 0], points[:, 1], s=share * area, color=colour, linewidths=0, zorder=3)
     axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5))
     score = float(report.scores[index].mean())
     axes.set_title(f"{report.nme[index]:.1f} %, score {score:.2f}, {record.image.name}", fontsize=8)

@@ -94,11 +94,12 @@ def find_checkpoint(
         found = _folder(Path(name))
     elif os.path.lexists(name):  # an existing file is never taken for a Hub repository
         beside = Path(name).parent / CONFIG_FILE
-        what = f"that folder, {str(Path(name).parent)!r}" if beside.is_file() else f"a folder with {CONFIG_FILE}"
-        raise ValueError(
-            f"model is the file {name!r}, expected {what} and {WEIGHTS_FILE}; "
-            "`hih-align convert` makes one of a released .pth"
+        what = (
+            f"its folder, {str(Path(name).parent)!r}"
+            if beside.is_file()
+            else f"a folder with {CONFIG_FILE} and {WEIGHTS_FILE}; `hih-align convert` makes one of a released .pth"
         )
+        raise ValueError(f"model is the file {name!r}, expected {what}")
     elif ours:
         raise ValueError(f"model is {name!r}, expected one of {known_names()}")
     elif could_be_repository and re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith((".", "~")):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .. import files
 from ..evaluation.results import Report
-from ..progress import progress_bar
+from ..progress import progress_bar, say
 from .recipe import Stage
 from .run_folder import Progress
 
@@ -87,7 +87,7 @@ class Journal:
     def say(self, text: str) -> None:
         """Write a line above the bar."""
         if self._out is not None and not self._bar.disable:
-            self._bar.write(text, file=self._bar.fp)
+            say(text)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Write scalars to TensorBoard."""

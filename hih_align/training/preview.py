@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..drawing import Pen, sheet
+from ..drawing import Pen, larger, sheet
 from ..method.decoder import STRIDE, Rounding
 from ..method.heatmaps import encode
 from ..method.network import MEAN, STD
@@ -22,6 +22,9 @@ _UNSURE = (255, 170, 40)
 _LABELLED = (60, 220, 80)
 _FOUND = (255, 60, 110)
 _LINE = (70, 160, 255)
+
+#: Smaller faces of `compare` are enlarged by a whole number, to about this many pixels.
+SIDE = 256
 
 
 def pixels(images: Tensor) -> NDArray[np.uint8]:
@@ -52,7 +55,7 @@ def draw_points(
         pen.line(shown[list(line)], _LINE)
     for point, weight in zip(shown, weights, strict=True):
         red, green, blue = (round(float(weight * s + (1 - weight) * u)) for s, u in zip(_SURE, _UNSURE, strict=True))
-        pen.point(point, (red, green, blue), _radius(image))
+        pen.point(point, (red, green, blue), _radius(image, len(points)))
     return canvas
 
 
@@ -72,7 +75,7 @@ def compare(
         images: (N, S, S, 3) uint8 RGB, at least one.
         true, found: (N, K, 2) labelled and predicted points in pixels of ``images``. A landmark with NaN in ``true``
             is not labelled and not drawn.
-        errors: (N,) NME in percent, which is written on each face.
+        errors: (N,) NME in percent, which is written on each face. Small faces are enlarged to about `SIDE` pixels.
         scheme: the scheme whose contours are drawn.
         unit: the distance that the errors are percent of.
         columns: number of faces in a row.
@@ -97,6 +100,9 @@ def compare(
 def _compared(
     image: NDArray[np.uint8], true: NDArray[np.float64], found: NDArray[np.float64], error: float, scheme: Scheme
 ) -> NDArray[np.uint8]:
+    if (times := round(SIDE / image.shape[1])) > 1:
+        image = cv2.resize(image, None, fx=times, fy=times, interpolation=cv2.INTER_CUBIC)
+        true, found = ((points + 0.5) * times - 0.5 for points in (true, found))
     canvas = image.copy()
     pen, known = Pen(canvas), np.asarray(np.isfinite(true).all(-1))
     kinds = ((true, _LABELLED), (np.where(known[:, None], found, np.nan), _FOUND))
@@ -105,15 +111,16 @@ def _compared(
             pen.line(points[list(line)], colour)
     for pair in zip(true, found, strict=True):
         pen.line(np.stack(pair), (230, 230, 230))
-    for points, colour in kinds:
+    radius = _radius(image, len(true))
+    for (points, colour), share in zip(kinds, (1.0, 0.6), strict=True):  # a ring of the label is always seen
         for point in points:
-            pen.point(point, colour, _radius(image))
+            pen.point(point, colour, share * radius)
     pen.text(f"{error:.1f}" if np.isfinite(error) else "-", np.array((5.0, 16.0)), (255, 255, 255), 11)
     return canvas
 
 
-def _radius(image: NDArray[np.uint8]) -> int:
-    return max(1, round(image.shape[1] / 180))
+def _radius(image: NDArray[np.uint8], landmarks: int) -> float:
+    return max(1.0, image.shape[1] / 180) * larger(landmarks)
 
 
 def preview(

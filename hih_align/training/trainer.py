@@ -56,6 +56,9 @@ from .warmstart import Start, load_start
 #: Number of steps after which the duration of a run is estimated.
 TIMED = 3
 
+#: Seconds after which the line of an epoch without validation is printed. Epochs of few faces end faster.
+QUIET = 10.0
+
 #: Time of a step with kept features (`grown.Kept`), as a share of the time of a step that computes them.
 AGAIN = 0.05
 
@@ -261,7 +264,7 @@ class Trainer:
                 unit = normalizer_text(self.val.normalizer)
                 journal.say(f"validation: {len(self.val.faces)} faces, NME in percent of the {unit}")
                 self._measure_start(journal)
-            self._begun = time.perf_counter()
+            self._begun, self._said = time.perf_counter(), float("-inf")
             self._clock.start()
             while not self._ended:
                 if not self._epoch(journal):
@@ -327,8 +330,9 @@ class Trainer:
         """After the first steps, estimate the duration of the run and report it."""
         left = sum(self._schedule.steps(epoch) for epoch in range(self.recipe.epochs)) - steps
         slow = left if self._kept is None else min(left, self._kept.epochs * self._schedule.steps(0) - steps)
-        minutes = (time.perf_counter() - self._begun) / steps * (slow + AGAIN * (left - slow)) / 60
-        journal.say(f"{left} steps remain, about {minutes:.0f} minutes, plus validation")
+        minutes = round((time.perf_counter() - self._begun) / steps * (slow + AGAIN * (left - slow)) / 60)
+        said = {0: "less than a minute", 1: "about 1 minute"}.get(minutes, f"about {minutes} minutes")
+        journal.say(f"{left} steps remain, {said}, plus validation")
 
     def _epoch(self, journal: Journal) -> bool:
         """Run the rest of the current epoch. Returns False if a signal ended it early."""
@@ -458,7 +462,9 @@ class Trainer:
         record = epoch_record(at, number, stage, at.step, lr, validated)
         journal.epoch(record)
         journal.scalars({f"epoch/{k}": v for k, v in record.items() if isinstance(v, float)}, at.steps)
-        journal.say(epoch_line(record, self._told_epochs))
+        if validated is not None or time.perf_counter() - self._said >= QUIET:
+            journal.say(epoch_line(record, self._told_epochs))
+            self._said = time.perf_counter()
         at.epoch, at.step, at.sums = at.epoch + 1, 0, {}
         at.seconds = at.waited = at.worked = 0.0
         if self._ended:

@@ -21,7 +21,6 @@ from click.testing import Result
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-import hih_align
 import hih_align.cli.folder
 from hih_align import FaceAligner, Landmarks
 from hih_align.cli.app import app
@@ -437,6 +436,7 @@ def test_help() -> None:
     for option in ("--bbox", "--boxes", "--out", "--json", "--model", "--scheme", "--device", "--refine", "--mirror"):
         assert option in text
     assert "align" in run(code=2).output  # without a command
+    assert run("--version").stdout == f"hih-align {hih_align.__version__}\n"
 
 
 # the other commands

@@ -162,7 +162,7 @@ def test_an_existing_local_path_is_never_looked_up_on_the_hub(
     Path("user", "name").symlink_to("gone")
     hub.add_repo(REPO, stand_in(row))  # the Hub does have a repository of this name
     for name, message in (
-        ("with/model.safetensors", r"model is the file 'with/model.safetensors', expected that folder, 'with'"),
+        ("with/model.safetensors", r"model is the file 'with/model.safetensors', expected its folder, 'with'$"),
         ("without/model.safetensors", r"model is the file '.*', expected a folder with config.json and model.safete"),
         (REPO, "model is the file 'user/name'"),
     ):

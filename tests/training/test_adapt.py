@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
 from itertools import product
@@ -78,6 +79,11 @@ def test_the_commands(start: FaceAligner, data: Path, tmp_path: Path) -> None:
     assert "check them" in done.output
     again = runner.invoke(app, ["scheme", "new", str(file), "--from", str(data), "--init", str(tmp_path / "start")])
     assert again.exit_code == 1
+    piped = runner.invoke(app, ["scheme", "new", "-", "--from", str(data), "--init", str(tmp_path / "start")])
+    assert piped.exit_code == 0, piped.output
+    assert json.loads(piped.stdout)["names"] == SCHEME["names"]  # nothing else is written there
+    picture = runner.invoke(app, ["data", "check", str(data), "--scheme", str(file), "--sheet", "-"])
+    assert Image.open(io.BytesIO(picture.stdout_bytes)).format == "PNG"
     args = ["--data", str(data), "--scheme", str(file), "--init", str(tmp_path / "start"), "--out", str(tmp_path / "m")]
     done = runner.invoke(app, ["adapt", *args])
     assert done.exit_code == 0, done.output

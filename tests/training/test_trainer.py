@@ -569,12 +569,12 @@ def test_the_picture_shows_labels_beside_found_points():
     scheme = scheme_from_dict({"id": "two", "names": ["a", "b"]})
     images = np.full((1, 64, 64, 3), 100, np.uint8)
     true, found = np.array([[[10.0, 40.0], [np.nan, np.nan]]]), np.array([[[30.0, 40.0], [50.0, 50.0]]])
-    sheet = compare(images, true, found, np.array([7.25]), scheme, unit="box")[-64:]
-    labelled, drawn, nothing = sheet[40, 10].astype(int), sheet[40, 30].astype(int), sheet[50, 50]
+    sheet = compare(images, true, found, np.array([7.25]), scheme, unit="box")[-256:]  # enlarged by 4
+    labelled, drawn, nothing = sheet[162, 42].astype(int), sheet[162, 122].astype(int), sheet[202, 202]
     assert labelled[1] > labelled[0] + 50  # the label is green
     assert drawn[0] > drawn[1] + 50  # the found point is red
     assert nothing.tolist() == [100, 100, 100]  # no point is drawn, because this landmark has no label
-    assert not np.array_equal(sheet[40, 20], [100, 100, 100])  # the line between label and found point
+    assert not np.array_equal(sheet[162, 82], [100, 100, 100])  # the line between label and found point
 
 
 # -- start weights
