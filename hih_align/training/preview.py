@@ -101,7 +101,7 @@ def _compared(
     image: NDArray[np.uint8], true: NDArray[np.float64], found: NDArray[np.float64], error: float, scheme: Scheme
 ) -> NDArray[np.uint8]:
     if (times := round(SIDE / image.shape[1])) > 1:
-        image = cv2.resize(image, None, fx=times, fy=times, interpolation=cv2.INTER_CUBIC)
+        image = cv2.resize(image, None, fx=times, fy=times, interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False)
         true, found = ((points + 0.5) * times - 0.5 for points in (true, found))
     canvas = image.copy()
     pen, known = Pen(canvas), np.asarray(np.isfinite(true).all(-1))
