@@ -105,6 +105,9 @@ class DatasetSummary:
         for name, s in self.boxes.items():
             sides = f"{s.smallest:.0f} to {s.largest:.0f} px, median {s.median:.0f}"
             lines.append(f"box {name}: {s.faces} faces, longer side {sides}")
+        file, tight = (self.boxes.get(name) for name in ("annotated", "landmarks"))
+        if file and tight and np.allclose(file, tight, rtol=0.01):
+            lines.append("the boxes of the file are the tight boxes of the landmarks")
         given = self.boxes["annotated"].faces if "annotated" in self.boxes else 0
         if given < self.faces:
             lines.append(f"no bbox in the file: {self.faces - given}, the tight box of their landmarks is used")

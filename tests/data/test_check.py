@@ -101,6 +101,11 @@ def test_faces_without_a_box_are_counted(clean: Dataset) -> None:
     boxes = {"annotated": np.array([30.0, 30.0, 120.0, 120.0])}
     given = replace(clean, records=tuple(replace(face, boxes=dict(face.boxes) | boxes) for face in clean.records))
     assert "no bbox" not in check(given).text()
+    tight = [dict(face.boxes) | {"annotated": face.boxes["landmarks"]} for face in clean.records]
+    drawn = [replace(face, boxes=own) for face, own in zip(clean.records, tight, strict=True)]
+    said = "the boxes of the file are the tight boxes of the landmarks"  # as CVAT writes them for skeletons
+    assert said in check(replace(clean, records=tuple(drawn))).text().splitlines()
+    assert said not in check(given).text() + check(clean).text()
 
 
 def test_outliers(clean: Dataset, tmp_path: Path) -> None:
