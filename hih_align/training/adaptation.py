@@ -38,6 +38,10 @@ OFF = 0.25
 #: is for boxes that hold only the eyes or the mouth.
 LARGER = (1.0, 1.5, 2.25, 3.4, 5.0)
 
+#: The smallest of these factors is taken whose mean height is at least this share of the largest mean height. In small
+#: crops the model also works with boxes around the whole face, such as those of a detector.
+ENOUGH = 0.95
+
 #: In a box that holds only a part of the face, the network puts its points inside the box, and `passes.off` is small.
 #: Therefore the crops are also enlarged by this factor, to see whether the network is then more certain.
 WIDE = 2.25
@@ -235,7 +239,7 @@ def _larger(
     points: NDArray[np.float64],
     heights: NDArray[np.float64],
 ) -> float | None:
-    """The factor of `LARGER` with which the network is most certain.
+    """The smallest factor of `LARGER` with which the network is about as certain as with any (`ENOUGH`).
 
     None if the boxes are those that the network was trained on: it finds points that fit the boxes, and it is not more
     certain in larger crops, where its points show that the boxes are wrong.
@@ -263,7 +267,7 @@ def _larger(
     for factor in LARGER:
         if factor not in found:
             enlarge(factor)
-    return max(LARGER, key=certain)
+    return min(factor for factor in LARGER if certain(factor) >= ENOUGH * max(map(certain, LARGER)))
 
 
 def _plausible(found: NDArray[np.float64], given: NDArray[np.float64], records: Sequence[Record]) -> NDArray[np.bool_]:
