@@ -62,7 +62,7 @@ def ship(model: str, network: HIHNet, config: Config, training: str) -> Path:
     if not path.is_file():
         path = manifest.manifest_path().parent / "weights" / row.file
         path.parent.mkdir(exist_ok=True)
-    checkpoints.save_weights(network, path, torch.float16)
+    checkpoints.save_weights(network, path, torch.float16, config.correction)
     manifest.record(
         model,
         sha256=files.sha256(path),
@@ -164,7 +164,7 @@ def publish(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shutil.copyfile(path, folder / WEIGHTS_FILE)
-        config.write_config(folder, row.config)
+        config.write_config(folder, row.config)  # the file of weights holds the correction
         (folder / CARD_FILE).write_text(row_card(row, reports, repo_id), "utf-8")
         terms = manifest.manifest_path().parent / TERMS_FILE
         if terms.is_file():
@@ -186,7 +186,8 @@ def ship_command(
     Then measure its figures: python benchmarks/accuracy.py MODEL --write.
     """
     found = checkpoints.find_checkpoint(run)
-    typer.echo(f"wrote {ship(model, checkpoints.load_network(found), found.config, training)}")
+    network, settings = checkpoints.load_network(found), checkpoints.load_correction(found)
+    typer.echo(f"wrote {ship(model, network, settings, training)}")
 
 
 @app.command()

@@ -12,6 +12,7 @@ from ..aligner import FaceAligner
 from ..data.annotations import read_dataset
 from ..evaluation.calibrate import calibrate as choose
 from ..evaluation.calibrate import markdown
+from ..evaluation.correction import learn_correction
 from ..evaluation.refining import BOXES, look_twice
 from ..evaluation.refining import choose as choose_refining
 from ..evaluation.subsets import chosen_by
@@ -28,6 +29,13 @@ def calibrate(
     data: Annotated[Path, typer.Option(help="Validation faces in the model's scheme.")],
     where: Annotated[
         str | None, typer.Option(help="Use only the faces of a split file or condition, as in evaluate.")
+    ] = None,
+    correct: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Training faces, from which the landmarks learn to correct each other. Repeatable. Without them the "
+            "model keeps its correction."
+        ),
     ] = None,
     refining: Annotated[
         bool, typer.Option("--refining", help="Choose only which faces get a second pass. Keep all other settings.")
@@ -46,6 +54,10 @@ def calibrate(
     dataset = read_dataset(data, aligner.scheme)
     keep = None if where is None else chosen_by([where], dataset)
     boxes = (*BOXES, "detector") if detector else BOXES
+    if correct:
+        learnt = learn_correction(aligner, [read_dataset(path, aligner.scheme) for path in correct], dataset, keep=keep)
+        aligner = learnt.aligner
+        typer.echo(learnt.text())
     if refining:
         how = choose_refining(look_twice(aligner, dataset, boxes=boxes, keep=keep))
         config = replace(aligner.config, refine=how.refine, refine_above=how.above)

@@ -201,16 +201,17 @@ def _look(
 ) -> _Seen:
     points: dict[Decoder, list[NDArray[np.float64]]] = {decoder: [] for decoder in decoders}
     heights, pixels = [], []
-    readout = aligner.config.readout
+    config = aligner.config
     bar = progress_bar(records, unit="face", desc="heatmaps", disable=not progress)
     for record, box in zip(bar, boxes, strict=True):
         found = aligner.heatmaps(read_image(record.image), box)
         integer, decimal = torch.from_numpy(found.integer), torch.from_numpy(found.decimal)
         height = found.integer.max((-2, -1))
-        heights.append(height if readout is None else height[readout.sources])
+        heights.append(height[config.sources])
         pixels.append(STRIDE / found.transform.scale)
         for decoder in decoders:
             own = heatmaps.decode(integer, decimal, decoder).numpy()
+            readout = replace(config, decoder=decoder).reading
             own = own if readout is None else readout.points(own)
             points[decoder].append(found.transform.to_image(own * STRIDE))
     found_points = {decoder: np.stack(p) for decoder, p in points.items()}

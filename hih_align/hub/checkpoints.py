@@ -13,7 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .. import files
+from ..method.readout import Readout, from_weights
 from ..method.sizes import SIZES
 from ..schemes import Scheme, get_scheme
 from .config import CONFIG_FILE, CheckpointError, Config, own_folder, read_config, write_config
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     from ..method.network import HIHNet
 
 WEIGHTS_FILE = "model.safetensors"
+#: The tensor (H, H, 2) of `Config.correction` in a file of weights: real and imaginary parts of its weights.
+CORRECTION = "correction"
 #: The files that `hih-align export` writes, by the backend that runs them. A folder with such a file needs no weights.
 EXPORTED_FILES = {"openvino": "model.xml", "onnxruntime": "model.onnx"}
 
@@ -197,7 +202,7 @@ def load_network(checkpoint: Checkpoint) -> HIHNet:
             raise CheckpointError(
                 f"{path}: {name} has shape {tuple(state[name].shape)}, expected {tuple(tensor.shape)} by its config"
             )
-    if surplus := sorted(set(state) - set(wanted)):
+    if surplus := sorted(set(state) - set(wanted) - {CORRECTION}):
         raise CheckpointError(f"{path} holds the tensor {surplus[0]}, which the network of its config does not have")
     try:
         check_finite(state, path)
@@ -208,9 +213,37 @@ def load_network(checkpoint: Checkpoint) -> HIHNet:
     return network.eval()
 
 
-def save_weights(network: HIHNet, path: Path, dtype: torch.dtype | None = None) -> None:
-    """Write weights as safetensors, atomically. Floating-point tensors get ``dtype``; None keeps their dtypes."""
+def load_correction(checkpoint: Checkpoint) -> Config:
+    """The config of a checkpoint, with the correction that its file of weights holds, if there is one.
+
+    Raises:
+        CheckpointError: the file is damaged, or its correction does not fit the config.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = checkpoint.weights
+    try:
+        with safe_open(path, framework="np") as file:
+            if CORRECTION not in file.keys():  # noqa: SIM118  # the file is no dictionary
+                return checkpoint.config
+            parts = file.get_tensor(CORRECTION).astype(np.float64)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged or not a safetensors file: {error}") from error
+    try:
+        return replace(checkpoint.config, correction=from_weights(parts[..., 0] + 1j * parts[..., 1]))
+    except (ValueError, IndexError) as error:
+        raise CheckpointError(f"{path}: the tensor {CORRECTION} does not fit its config: {error}") from error
+
+
+def save_weights(
+    network: HIHNet, path: Path, dtype: torch.dtype | None = None, correction: Readout | None = None
+) -> None:
+    """Write weights as safetensors, atomically, with the correction of a config.
+
+    Floating-point tensors of the network get ``dtype``; None keeps their dtypes. The correction is float32.
+    """
     import safetensors.torch
+    import torch
 
     from ..method.network import plain_name
 
@@ -218,6 +251,7 @@ def save_weights(network: HIHNet, path: Path, dtype: torch.dtype | None = None) 
         plain_name(name): (value.to(dtype) if dtype and value.is_floating_point() else value).cpu().contiguous()
         for name, value in network.state_dict().items()
     }
+    state |= {name: torch.from_numpy(value) for name, value in _tensor(correction).items()}
     with files.replacing(path) as temporary:
         # not `save_file`, which reports a full disk as SafetensorError
         temporary.write_bytes(safetensors.torch.save(state, metadata={"format": "pt"}))
@@ -229,21 +263,49 @@ def save_checkpoint(
     """Write ``config.json`` and ``model.safetensors`` into ``folder``, each atomically. Missing folders are made."""
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
-    save_weights(network, path / WEIGHTS_FILE, dtype)
+    save_weights(network, path / WEIGHTS_FILE, dtype, config.correction)
     write_config(path, config)
 
 
 def save_config(model: str, config: Config) -> Path:
     """Replace the config of a folder or, in a checkout, of a manifest row. Return the file that was written.
 
+    Its correction replaces the one in the file of weights, if they differ.
+
     Raises:
         ValueError: ``model`` is neither such a folder nor a manifest id.
     """
     folder = own_folder(Path(model))
     if (folder / CONFIG_FILE).is_file():
+        _save_correction(Checkpoint(config, folder / WEIGHTS_FILE))
         write_config(folder, config)
         return folder / CONFIG_FILE
     values = config.to_dict()
+    own: dict[str, Any] = {}
+    if (row := read_manifest().get(model)) is not None and (path := local_weights(row)) is not None:
+        _save_correction(Checkpoint(config, path))
+        own = {"sha256": files.sha256(path), "bytes": path.stat().st_size}
     return _edit(
-        model, lambda row: row.update(config={key: value for key, value in values.items() if key in row["config"]})
+        model,
+        lambda row: row.update(config={key: value for key, value in values.items() if key in row["config"]}, **own),
     )
+
+
+def _save_correction(checkpoint: Checkpoint) -> None:
+    """Write the correction of the config into the file of weights, unless the file holds the same one."""
+    config, path = checkpoint.config, checkpoint.weights
+    if not path.is_file() or load_correction(replace(checkpoint, config=replace(config, correction=None))) == config:
+        return
+    import safetensors.numpy
+
+    state = {n: value for n, value in safetensors.numpy.load_file(path).items() if n != CORRECTION}
+    with files.replacing(path) as temporary:
+        temporary.write_bytes(safetensors.numpy.save(state | _tensor(config.correction), metadata={"format": "pt"}))
+
+
+def _tensor(correction: Readout | None) -> dict[str, Any]:
+    """The correction as it lies in a file of weights: empty, or one NumPy array."""
+    if correction is None:
+        return {}
+    weights = correction.weights
+    return {CORRECTION: np.stack((weights.real, weights.imag), -1).astype(np.float32)}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import files
 from ..method.decoder import Decoder, Rounding
@@ -45,6 +46,8 @@ class Config:
         output: id of the scheme that results are converted to; None: the scheme of the network.
         readout: how the landmarks of ``scheme`` are computed from the points of the network's heads; None: each head
             gives one landmark.
+        correction: how the points of the heads correct each other (`evaluation.correction`), for the decoder
+            "expectation". None: they are used as they are. It lies in the file of weights, not in ``config.json``.
         box: how far the boxes that the network expects reach beyond the tight box of its landmarks: left, top, right
             and bottom, as shares of the longer side of the tight box (`crops.extended`). None: the network expects
             tight boxes; with a ``readout``, None means unknown, and no pass makes a new box.
@@ -66,6 +69,7 @@ class Config:
     output: str | None = None
     readout: Readout | None = None
     box: tuple[float, float, float, float] | None = None
+    correction: Readout | None = None
 
     def __post_init__(self) -> None:
         if not self.crop_ratio > 0:
@@ -80,6 +84,8 @@ class Config:
             raise ValueError(
                 f"readout has {len(self.readout)} landmarks, expected {len(self.scheme)} for scheme {self.scheme.id!r}"
             )
+        if self.correction is not None and {self.correction.heads, len(self.correction)} != {self.heads}:
+            raise ValueError(f"correction has {len(self.correction)} landmarks, expected {self.heads}, one per head")
         if self.box is not None and not (
             len(self.box) == 4 and np.isfinite(self.box).all() and min(np.add(self.box[:2], self.box[2:])) > -1
         ):
@@ -96,6 +102,21 @@ class Config:
     def heads(self) -> int:
         """Number of heads of the network, which is the number of landmarks if there is no `readout`."""
         return len(self.scheme) if self.readout is None else self.readout.heads
+
+    @property
+    def reading(self) -> Readout | None:
+        """How `decoder` computes the landmarks from the heads: the `readout` of the corrected points. None: unchanged.
+
+        The decoder "argmax" is the paper's, so it has no correction.
+        """
+        if self.correction is None or self.decoder.method == "argmax":
+            return self.readout
+        return self.correction if self.readout is None else self.correction.then(self.readout.weights)
+
+    @property
+    def sources(self) -> NDArray[np.intp]:
+        """(K,) the head of each landmark, whose score the landmark has."""
+        return np.arange(len(self.scheme)) if self.readout is None else self.readout.sources
 
     @property
     def refits(self) -> bool:

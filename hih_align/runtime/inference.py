@@ -49,7 +49,7 @@ class InferenceNet(nn.Module):
         plain = folded(network)
         self.network: HIHNet | FusedNet = (plain if kernels == PLAIN else FusedNet(plain, kernels)).to(dtype)
         self.decoder = config.decoder
-        self.readout = config.readout
+        self.readout = config.reading
         self.calibration = config.calibration.get(config.decoder.method)
         self.dtype = dtype
         # constants for a whole row of pixels: a loop over three channels would be too short to be fast
@@ -59,7 +59,7 @@ class InferenceNet(nn.Module):
         self.register_buffer("scale", 1 / (255 * std))
         self.register_buffer("shift", -mean / std)
         if self.readout is not None:
-            used, sources = self.readout.used, self.readout.sources
+            used, sources = np.union1d(self.readout.used, config.sources), config.sources
             self.register_buffer("used", torch.from_numpy(used))
             self.register_buffer("sources", torch.from_numpy(np.searchsorted(used, sources)))
             weights = torch.from_numpy(self.readout.weights[:, used])

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..hub.checkpoints import EXPORTED_FILES
 from ..hub.config import CheckpointError, Config
 from ..method.decoder import Decoder
@@ -54,19 +56,21 @@ def describe(network: HIHNet, config: Config, precision: str) -> str:
                 },
                 {"name": OUTPUTS[1], "shape": ["batch", points], "dtype": "float32", "content": "scores, 0 to 1"},
             ],
-            "weights": fingerprint(network),
+            "weights": fingerprint(network, config),
         }
     )
 
 
-def fingerprint(network: HIHNet) -> str:
-    """SHA-256 of the weights in float32."""
+def fingerprint(network: HIHNet, config: Config) -> str:
+    """SHA-256 of the weights in float32, and of the correction."""
     from ..method.network import plain_name
 
     digest = hashlib.sha256()
     for name, value in network.state_dict().items():
         digest.update(plain_name(name).encode())
         digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+    if config.correction is not None:
+        digest.update(config.correction.weights.astype(np.complex64).tobytes())
     return digest.hexdigest()
 
 
@@ -104,5 +108,5 @@ def check(description: Mapping[str, Any], source: Path, network: HIHNet | None, 
         if found[name] != value:
             how = "another readout" if name == "readout" else f"{name} {found[name]}, expected {value}"
             raise ValueError(f"{source} was exported with {how}: export it again")
-    if network is not None and description["weights"] != fingerprint(network):
+    if network is not None and description["weights"] != fingerprint(network, config):
         raise ValueError(f"{source} was exported from other weights than those beside it: export it again")

@@ -76,11 +76,11 @@ def begin(
     if matched is not None and _grows(recipe, matched, len(faces), size):
         few = recipe.few
         stages = tuple(replace(stage, lr=few.lr) for stage in recipe.stages)
-        readout = matched.config.readout
-        assert readout is not None
+        made = matched.config
+        assert made.reading is not None
         share = [1.0 if match.how == "from scratch" else few.share for match in matched.matching.matches]
         with torch.random.fork_rng(devices=[]):
-            grown = Grown(matched.learner.network, readout, matched.config.decoder, share)
+            grown = Grown(matched.learner.network, made.reading, made.sources, made.decoder, share)
         recipe = replace(recipe, stages=stages, min_steps=few.steps, validate_every=2 * recipe.validate_every)
         return Beginning(grown, recipe, matched, grown.warm_start)
     with torch.random.fork_rng(devices=[]):

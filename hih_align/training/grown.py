@@ -16,6 +16,7 @@ from typing import cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..method.decoder import Decoder
@@ -38,8 +39,8 @@ class Grown(Untrained):
 
     Args:
         start: the network of H landmarks.
-        readout: computes the K landmarks from the H landmarks. Each new head starts as a copy of the head of its source
-            landmark.
+        readout: computes the K landmarks from the H heads.
+        sources: (K,) each new head starts as a copy of this head.
         decoder: the decoder of the network.
         share: (K,) weight of the point of the new head in each landmark, in [0, 1]. The point of the readout has the
             remaining weight.
@@ -52,17 +53,19 @@ class Grown(Untrained):
         warm_start: the tensors that were copied from the start network.
     """
 
-    def __init__(self, start: HIHNet, readout: Readout, decoder: Decoder, share: Sequence[float]) -> None:
+    def __init__(
+        self, start: HIHNet, readout: Readout, sources: NDArray[np.intp], decoder: Decoder, share: Sequence[float]
+    ) -> None:
         both = mixed(readout, share)
         network = HIHNet(both.heads, *start.size)
-        heads = np.concatenate((np.arange(start.landmarks), readout.sources))
+        heads = np.concatenate((np.arange(start.landmarks), sources))
         names = tuple(f"head {i}" for i in range(both.heads))
         old, new = Scheme("old", names[: start.landmarks]), Scheme("grown", names)
         kept = warm_start(network, Start(start, old, "the start network"), new, heads)
         with torch.no_grad():
             for stack in _stacks(network):
                 stack.merge_heatmaps.conv.weight[:, start.landmarks :] = 0
-        super().__init__(network.requires_grad_(False), both, decoder)
+        super().__init__(network.requires_grad_(False), both, decoder, both.sources)
         self.integer, self.decimal = (_rows(layer, start.landmarks) for layer in self._last_layers)
         self.readout: Readout = both
         self.warm_start: WarmStart = kept

@@ -35,14 +35,14 @@ COINCIDING = 1.2
 
 
 class Untrained(HIH):
-    """A trained network whose heads are read as other landmarks, by a readout."""
+    """A trained network whose heads are read as other landmarks, by a readout. The scores are those of ``sources``."""
 
-    def __init__(self, network: HIHNet, readout: Readout, decoder: Decoder) -> None:
+    def __init__(self, network: HIHNet, readout: Readout, decoder: Decoder, sources: NDArray[np.intp]) -> None:
         super().__init__(network)
         self._decoder = decoder
         weights = torch.from_numpy(readout.weights)
         self.register_buffer("mix", torch.stack((weights.real, weights.imag)))
-        self.register_buffer("sources", torch.from_numpy(readout.sources))
+        self.register_buffer("sources", torch.from_numpy(sources))
 
     def decode(self, output: Output, decoder: Decoder) -> Tensor:
         found = super().decode(output, self._decoder).double()
@@ -52,6 +52,12 @@ class Untrained(HIH):
 
     def heights(self, output: Output) -> Tensor:
         return scores.score(output.integer[:, -1], None)[:, self.get_buffer("sources")]
+
+
+def untrained(network: HIHNet, config: Config) -> Untrained:
+    """A trained network that is read as ``config`` says, which has a readout."""
+    assert config.reading is not None
+    return Untrained(network, config.reading, config.decoder, config.sources)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,16 +110,15 @@ def matched_start(
     seen = look(aligner, faces, progress=progress)
     matching = match(seen.points, seen.target, seen.labelled, start.scheme, scheme)
     made = replace(adapted_config(aligner, seen, matching, scheme), calibration={})
-    assert made.readout is not None
     as_it_is = config.readout or pick(config.heads, range(config.heads))
-    picked = as_it_is.then(np.eye(len(start.scheme))[matching.sources])
+    picked = replace(made, readout=as_it_is.then(np.eye(len(start.scheme))[matching.sources]))
     return MatchedStart(
         matching,
-        Untrained(network, made.readout, made.decoder).to(device).eval(),
+        untrained(network, made).to(device).eval(),
         made,
         config.crop_ratio,
         partial(_reboxed, aligner, seen) if seen.config.refine else None,
-        Untrained(network, picked, made.decoder).to(device).eval(),
+        untrained(network, picked).to(device).eval(),
         np.flatnonzero([m.distance <= COINCIDING * m.spread or m.how == "same" for m in matching.matches]),
         (*scratch(matching), *doubtful_mirror(seen.points, _known(seen), start.scheme, scheme)),
     )

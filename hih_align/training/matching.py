@@ -16,10 +16,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..method.frame import Complex, Frame, as_complex, mirrored, ridge
 from ..method.readout import Readout, from_weights
 from ..schemes import Scheme
-
-_Complex = NDArray[np.complex128]
 
 #: An offset is used if it is longer than this many times its standard error; otherwise it may be chance.
 CARRIED = 3.0
@@ -35,9 +34,6 @@ NAMED = 0.8
 
 #: The nearest old landmark is taken if its spread is at most this many times the least spread, because it is simplest.
 NEAREST = 1.2
-
-#: Number of steps towards least absolute distances, which faces with a wrong result do not distort.
-STEPS = 8
 
 How = Literal["same", "near", "from scratch"]
 
@@ -120,19 +116,15 @@ def match(
     """
     if missing := [target.names[k] for k in np.flatnonzero(~labelled.any(0))]:
         raise ValueError(f"data: landmark {missing[0]!r} of scheme {target.id!r} is labelled on no face")
-    old, new, known = _complex(found), _complex(np.where(labelled[..., None], points, 0.0)), labelled
+    old, new, known = as_complex(found), as_complex(np.where(labelled[..., None], points, 0.0)), labelled
     count = labelled.sum(0)
     if source.permutation is not None and target.permutation is not None:
-        old = np.concatenate((old, -old.conj()[:, source.permutation]))
-        new = np.concatenate((new, -new.conj()[:, target.permutation]))
+        old = np.concatenate((old, mirrored(old, source.permutation)))
+        new = np.concatenate((new, mirrored(new, target.permutation)))
         known = np.concatenate((known, known[:, target.permutation]))
-    mean = _mean_shape(old)
-    frame = mean.conj() / (abs(mean) ** 2).sum()  # this sum of a face's points is its scale and rotation
-    scale = old @ frame - old.mean(-1) * frame.sum()
-    size = max(float(np.ptp(mean.real)), float(np.ptp(mean.imag)))
-    rest = (old - old.mean(-1, keepdims=True)) / scale[:, None] - mean
-    turned = frame - frame.sum() / len(frame)  # the same sum for points that are not centred
-    own = np.eye(len(mean)) - 1 / len(mean) - np.outer(mean, turned)  # rest times scale, as a sum of the points
+    frame = Frame(old)
+    scale, rest = frame.scale(old), frame.rest(old)
+    size = max(float(np.ptp(frame.mean.real)), float(np.ptp(frame.mean.imag)))
     names = {name: index for index, name in enumerate(source.names)}
     weights = np.zeros((len(target), len(source)), np.complex128)
     matches = []
@@ -151,8 +143,9 @@ def match(
         weights[k, best] = 1
         if abs(middle[best]) > CARRIED * spread[best] / np.sqrt(count[k]):
             how = "near"
-            way, others = _ridge(ways[:, best] * size, rest[here], count[k])
-            weights[k] += way * turned + others @ own
+            strength = RIDGE_FACES / max(count[k], 1) * here.sum()
+            way, others = ridge(ways[:, best] * size, rest[here], strength)
+            weights[k] += way * frame.turned + others @ frame.own
         how = "from scratch" if spread[best] > UNRELATED else how
         matches.append(
             Match(name, source.names[best], best, 100 * distance, 100 * float(spread[best]), int(count[k]), how)
@@ -193,50 +186,10 @@ def cross_validated(
     return result
 
 
-def _complex(points: NDArray[np.floating]) -> _Complex:
-    p = np.asarray(points, np.float64)
-    return p[..., 0] + 1j * p[..., 1]
-
-
-def _mean_shape(faces: _Complex, rounds: int = 10) -> _Complex:
-    """(H,) mean of faces (N, H) in one frame, centred, of root mean square radius 1. All points must be known."""
-    centred = faces - faces.mean(-1, keepdims=True)
-    centred = centred / np.maximum(np.sqrt((abs(centred) ** 2).mean(-1, keepdims=True)), 1e-9)
-    mean: _Complex = centred[0]
-    for _ in range(rounds):
-        turn = centred @ mean.conj()
-        mean = (centred * (turn.conj() / np.maximum(abs(turn), 1e-9))[:, None]).mean(0)
-        mean = mean / max(float(np.sqrt((abs(mean) ** 2).mean())), 1e-9)
-    upright = np.sqrt((mean**2).sum())  # real if the mean is symmetric about an axis; its sign does not matter
-    return mean * (abs(upright) / upright if abs(upright) > 1e-9 else 1)
-
-
-def _median(ways: _Complex, steps: int = 30) -> _Complex:
+def _median(ways: Complex, steps: int = 30) -> Complex:
     """Geometric medians (H,) of offsets (N, H), by Weiszfeld's algorithm."""
-    middle: _Complex = ways.mean(0)
+    middle: Complex = ways.mean(0)
     for _ in range(steps):
         trust = 1 / np.maximum(abs(ways - middle), 1e-4)
         middle = (trust * ways).sum(0) / trust.sum(0)
     return middle
-
-
-def _ridge(ways: _Complex, rest: _Complex, faces: int) -> tuple[complex, _Complex]:
-    """The offset as a constant plus a sum of the other landmarks' deviations, by least absolute distances.
-
-    Args:
-        ways: (N,) offsets in the units of the frame.
-        rest: (N, H) deviations of the old landmarks from the mean shape.
-        faces: number of faces, whose mirror images may be among the N.
-    """
-    constant, others = complex(ways.mean()), np.zeros(rest.shape[1], np.complex128)
-    ridge = RIDGE_FACES / max(faces, 1) * len(ways) * np.eye(rest.shape[1])
-    for _ in range(STEPS):
-        error = abs(ways - constant - rest @ others)
-        trust = 1 / np.maximum(error, 0.3 * np.median(error) + 1e-6)
-        trust = trust / trust.mean()
-        centre, middle = (trust[:, None] * rest).sum(0) / trust.sum(), (trust * ways).sum() / trust.sum()
-        left = rest - centre
-        weighted = left.conj().T * trust
-        others = np.linalg.solve(weighted @ left + ridge, weighted @ (ways - middle))
-        constant = complex(middle - centre @ others)
-    return constant, others

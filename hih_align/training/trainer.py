@@ -511,7 +511,7 @@ class Trainer:
     def config(self) -> Config:
         """The config of the resulting network."""
         if isinstance(self.model, Grown) and self.matched is not None:
-            return replace(self.matched.config, readout=self.model.readout)
+            return replace(self.matched.config, readout=self.model.readout, correction=None)  # the readout has both
         return network_config(self.recipe, self.scheme, self.size, self.decoder, self._reach)
 
     def _keep(self, name: str) -> None:

@@ -122,7 +122,8 @@ def load_start(init: str | os.PathLike[str], scheme: Scheme | None = None) -> St
     if scheme is not None and name in SIZES and f"{name}/{scheme.id}" in read_manifest():
         wanted = scheme.id
     found = checkpoints.find_checkpoint(name, wanted)
-    return Start(checkpoints.load_network(found), found.config.scheme, name, found.config)
+    network, config = checkpoints.load_network(found), checkpoints.load_correction(found)
+    return Start(network, config.scheme, name, config)
 
 
 def same_points(source: Scheme | None, target: Scheme) -> NDArray[np.intp] | None:

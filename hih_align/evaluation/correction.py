@@ -1,0 +1,138 @@
+"""The correction of landmarks by each other: what the points of a network say about each other's errors.
+
+The errors of a network are partly systematic: where the chin is too low beside the other points, it is usually wrong in
+the same way on the next face. `correct` learns this from labelled faces. In the frame of the face, the offset from the
+found to the labelled place of each landmark is a constant plus a weighted sum of the deviations of all found landmarks
+from the mean shape (ridge regression). The result is a `Readout` of the heads, which costs no time.
+
+The network may have been trained on these faces, if its errors there are only slightly smaller than on others. The
+validation faces must be others. They decide whether the correction is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..aligner import FaceAligner
+from ..data.records import Dataset, Record, stack_labels
+from ..method.frame import Frame, as_complex, mirrored, ridge
+from ..method.readout import Readout, from_weights
+from ..schemes import Scheme
+from .calibrate import BOXES
+from .evaluate import evaluate
+from .normalizers import normalizer_text
+from .refining import WORTH
+
+#: Strength of the ridge regression, see `frame.ridge`.
+RIDGE = 0.1
+
+#: A landmark that is labelled on fewer faces is not corrected.
+ENOUGH = 100
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """The result of `learn_correction`.
+
+    Attributes:
+        aligner: the aligner with the correction if it is useful, else without a correction.
+        faces: number of faces from which it was learnt.
+        before, after: NME of the validation faces in percent, without and with the correction, by kind of box, in one
+            pass.
+        normalizer: name of the distance by which errors were divided.
+    """
+
+    aligner: FaceAligner
+    faces: int
+    before: dict[str, float]
+    after: dict[str, float]
+    normalizer: str
+
+    @property
+    def useful(self) -> bool:
+        """Whether the correction lowers the mean of the errors by more than the share `WORTH`."""
+        return sum(self.after.values()) < (1 - WORTH) * sum(self.before.values())
+
+    def text(self) -> str:
+        """The result in a line of text."""
+        errors = ", ".join(f"{box} {self.before[box]:.3f} to {self.after[box]:.3f}" for box in self.before)
+        return (
+            f"correction of the landmarks by each other, from {self.faces} faces, one pass, NME in percent of the "
+            f"{normalizer_text(self.normalizer)}: {errors}{'' if self.useful else '; it is not used'}"
+        )
+
+
+def learn_correction(
+    aligner: FaceAligner,
+    training: Sequence[Dataset],
+    validation: Dataset,
+    *,
+    keep: Callable[[Record], bool] | None = None,
+    progress: bool = True,
+) -> Learnt:
+    """Learn the correction of a network's landmarks from labelled faces, in their annotated boxes.
+
+    Args:
+        aligner: the network. A correction that it has is not used.
+        training: labelled faces, in the scheme of the network's heads.
+        validation: other labelled faces, which decide whether the correction is used.
+        keep: selects validation faces, as in `evaluate`.
+        progress: draw progress bars on stderr.
+
+    Raises:
+        ValueError: a data set has another scheme; the aligner's landmarks are not those of its heads.
+    """
+    config = aligner.config
+    if config.readout is not None or config.output is not None:
+        raise ValueError(f"aligner is {config.name!r}, whose landmarks are computed from others: correct those")
+    plain = aligner.with_config(replace(config, correction=None))
+    seen = [evaluate(plain, dataset, refine=0, progress=progress) for dataset in training]
+    found = np.concatenate([report.points for report in seen]).astype(np.float64)
+    _, target, weights = stack_labels([record for report in seen for record in report.records])
+    mended = aligner.with_config(replace(config, correction=correct(found, target, weights > 0, config.scheme)))
+
+    def errors(measured: FaceAligner) -> tuple[dict[str, float], str]:
+        how = {"refine": 0, "keep": keep, "progress": progress}
+        reports = {box: evaluate(measured, validation, box=box, **how) for box in BOXES}  # type: ignore[arg-type]
+        return {box: r.overall.nme for box, r in reports.items()}, reports[BOXES[0]].settings.normalizer
+
+    before, normalizer = errors(plain)
+    learnt = Learnt(mended, len(found), before, errors(mended)[0], normalizer)
+    return learnt if learnt.useful else replace(learnt, aligner=plain)
+
+
+def correct(
+    found: NDArray[np.float64],
+    target: NDArray[np.float64],
+    labelled: NDArray[np.bool_],
+    scheme: Scheme,
+    strength: float = RIDGE,
+) -> Readout:
+    """Learn the correction of landmarks.
+
+    Args:
+        found: (N, H, 2) points of the network on N faces.
+        target: (N, H, 2) labels, in the same pixels.
+        labelled: (N, H). A landmark that is labelled on fewer than `ENOUGH` faces is not corrected.
+        scheme: scheme of the landmarks. If it has mirror pairs, each face also counts as its mirror image.
+        strength: see `frame.ridge`. It prefers a constant correction.
+    """
+    old, new, known = as_complex(found), as_complex(np.where(labelled[..., None], target, 0.0)), labelled
+    enough = known.sum(0) >= ENOUGH
+    if scheme.permutation is not None:
+        old = np.concatenate((old, mirrored(old, scheme.permutation)))
+        new = np.concatenate((new, mirrored(new, scheme.permutation)))
+        known = np.concatenate((known, known[:, scheme.permutation]))
+    weights = np.eye(len(scheme), dtype=np.complex128)
+    if enough.any():
+        frame = Frame(old)
+        scale, rest = frame.scale(old), frame.rest(old)
+        for k in np.flatnonzero(enough):
+            here = known[:, k]
+            constant, others = ridge((new[here, k] - old[here, k]) / scale[here], rest[here], strength)
+            weights[k] += constant * frame.turned + others @ frame.own
+    return from_weights(weights)
