@@ -27,8 +27,11 @@ from .evaluate import evaluate
 from .normalizers import normalizer_text
 from .refining import WORTH
 
-#: Strength of the ridge regression, see `frame.ridge`.
-RIDGE = 0.1
+#: Strengths of the ridge regression that are tried, see `frame.ridge`. Many faces allow a weak one.
+STRENGTHS = (0.1, 1.0, 10.0, 100.0)
+
+#: One face of so many is left out to choose the strength.
+LEFT_OUT = 4
 
 #: A landmark that is labelled on fewer faces is not corrected.
 ENOUGH = 100
@@ -110,17 +113,33 @@ def correct(
     target: NDArray[np.float64],
     labelled: NDArray[np.bool_],
     scheme: Scheme,
-    strength: float = RIDGE,
 ) -> Readout:
-    """Learn the correction of landmarks.
+    """Learn the correction of landmarks. The strength of the regression is chosen on a part of the faces.
 
     Args:
         found: (N, H, 2) points of the network on N faces.
         target: (N, H, 2) labels, in the same pixels.
         labelled: (N, H). A landmark that is labelled on fewer than `ENOUGH` faces is not corrected.
         scheme: scheme of the landmarks. If it has mirror pairs, each face also counts as its mirror image.
-        strength: see `frame.ridge`. It prefers a constant correction.
     """
+    size = np.ptp(np.where(labelled[..., None], target, found), axis=1).max(-1)
+    out = np.arange(len(found)) % LEFT_OUT == 0
+
+    def error(strength: float) -> float:
+        learnt = _correct(found[~out], target[~out], labelled[~out], scheme, strength)
+        away = np.linalg.norm(learnt.points(found[out]) - target[out], axis=-1) / size[out, None]
+        return float(away[labelled[out]].mean())
+
+    return _correct(found, target, labelled, scheme, min(STRENGTHS, key=error))
+
+
+def _correct(
+    found: NDArray[np.float64],
+    target: NDArray[np.float64],
+    labelled: NDArray[np.bool_],
+    scheme: Scheme,
+    strength: float,
+) -> Readout:
     old, new, known = as_complex(found), as_complex(np.where(labelled[..., None], target, 0.0)), labelled
     enough = known.sum(0) >= ENOUGH
     if scheme.permutation is not None:

@@ -192,6 +192,7 @@ def load_network(checkpoint: Checkpoint) -> HIHNet:
         raise CheckpointError(f"the config of {path} is wrong: {error}") from error
     try:
         state = safetensors.torch.load_file(path, device="cpu")
+        state.pop(CORRECTION, None)  # see `load_correction`
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is damaged or not a safetensors file: {error}") from error
     wanted = network.state_dict()
@@ -202,7 +203,7 @@ def load_network(checkpoint: Checkpoint) -> HIHNet:
             raise CheckpointError(
                 f"{path}: {name} has shape {tuple(state[name].shape)}, expected {tuple(tensor.shape)} by its config"
             )
-    if surplus := sorted(set(state) - set(wanted) - {CORRECTION}):
+    if surplus := sorted(set(state) - set(wanted)):
         raise CheckpointError(f"{path} holds the tensor {surplus[0]}, which the network of its config does not have")
     try:
         check_finite(state, path)
@@ -231,7 +232,7 @@ def load_correction(checkpoint: Checkpoint) -> Config:
         raise CheckpointError(f"{path} is damaged or not a safetensors file: {error}") from error
     try:
         return replace(checkpoint.config, correction=from_weights(parts[..., 0] + 1j * parts[..., 1]))
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, TypeError) as error:
         raise CheckpointError(f"{path}: the tensor {CORRECTION} does not fit its config: {error}") from error
 
 
