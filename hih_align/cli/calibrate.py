@@ -18,7 +18,7 @@ from ..evaluation.refining import choose as choose_refining
 from ..evaluation.subsets import chosen_by
 from ..hub.checkpoints import save_config
 from ..hub.manifest import check_writable
-from .options import Backend, Device, commands
+from .options import Backend, Device, Dtype, commands
 
 app = commands()
 
@@ -44,13 +44,14 @@ def calibrate(
         bool, typer.Option("--detector", help="Choose the second pass also for boxes that the detector finds.")
     ] = False,
     device: Device = None,
+    dtype: Dtype = None,
     backend: Backend = "torch",
     write: Annotated[bool, typer.Option("--write", help="Store the choice in the model's config.")] = False,
 ) -> None:
     """Choose decoder, refining passes and score calibration of a model on validation faces."""
     if write:
         check_writable(model)  # raise before the long work
-    aligner = FaceAligner.from_pretrained(model, device=device, backend=backend)
+    aligner = FaceAligner.from_pretrained(model, device=device, dtype=dtype, backend=backend)
     dataset = read_dataset(data, aligner.scheme)
     keep = None if where is None else chosen_by([where], dataset)
     boxes = (*BOXES, "detector") if detector else BOXES

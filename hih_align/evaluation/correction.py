@@ -30,6 +30,9 @@ from .refining import WORTH
 #: Strengths of the ridge regression that are tried, see `frame.ridge`. Many faces allow a weak one.
 STRENGTHS = (0.1, 1.0, 10.0, 100.0)
 
+#: Largest number of faces of a data set that are used. They are spread evenly over it.
+FACES = 2000
+
 #: One face of so many is left out to choose the strength.
 LEFT_OUT = 4
 
@@ -81,7 +84,7 @@ def learn_correction(
 
     Args:
         aligner: the network. A correction that it has is not used.
-        training: labelled faces, in the scheme of the network's heads.
+        training: labelled faces, in the scheme of the network's heads. At most `FACES` of each data set are used.
         validation: other labelled faces, which decide whether the correction is used.
         keep: selects validation faces, as in `evaluate`.
         progress: draw progress bars on stderr.
@@ -93,7 +96,7 @@ def learn_correction(
     if config.readout is not None or config.output is not None:
         raise ValueError(f"aligner is {config.name!r}, whose landmarks are computed from others: correct those")
     plain = aligner.with_config(replace(config, correction=None))
-    seen = [evaluate(plain, dataset, refine=0, progress=progress) for dataset in training]
+    seen = [evaluate(plain, _some(dataset), refine=0, progress=progress) for dataset in training]
     found = np.concatenate([report.points for report in seen]).astype(np.float64)
     _, target, weights = stack_labels([record for report in seen for record in report.records])
     mended = aligner.with_config(replace(config, correction=correct(found, target, weights > 0, config.scheme)))
@@ -106,6 +109,12 @@ def learn_correction(
     before, normalizer = errors(plain)
     learnt = Learnt(mended, len(found), before, errors(mended)[0], normalizer)
     return learnt if learnt.useful else replace(learnt, aligner=plain)
+
+
+def _some(dataset: Dataset) -> Dataset:
+    labelled = [record for record in dataset.records if record.labels is not None]
+    rows = np.unique(np.linspace(0, len(labelled) - 1, FACES).round().astype(int)) if labelled else ()
+    return replace(dataset, records=tuple(labelled[row] for row in rows))
 
 
 def correct(
