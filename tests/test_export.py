@@ -136,7 +136,7 @@ def test_a_file_works_without_the_package(nano: FaceAligner, exported: Path, ast
     assert about["config"]["crop_ratio"] == nano.config.crop_ratio
     assert about["input"]["shape"] == ["batch", 128, 128, 3]
     assert [output["name"] for output in about["outputs"]] == ["points", "scores"]
-    assert (about["precision"], about["weights"]) == ("fp32", fingerprint(nano.network))
+    assert (about["precision"], about["weights"]) == ("fp32", fingerprint(nano.network, nano.config))
 
 
 def test_a_file_that_does_not_fit_is_refused(exported: Path, tmp_path: Path) -> None:

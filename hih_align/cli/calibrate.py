@@ -18,7 +18,7 @@ from ..evaluation.refining import choose as choose_refining
 from ..evaluation.subsets import chosen_by
 from ..hub.checkpoints import save_config
 from ..hub.manifest import check_writable
-from .options import Backend, Device, Dtype, commands
+from .options import Backend, Device, Dtype, commands, parse_source
 
 app = commands()
 
@@ -31,10 +31,11 @@ def calibrate(
         str | None, typer.Option(help="Use only the faces of a split file or condition, as in evaluate.")
     ] = None,
     correct: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(
-            help="Training faces, from which the landmarks learn to correct each other. Repeatable. Without them the "
-            "model keeps its correction."
+            metavar="PATH[:SHARE]",
+            help="Training faces, from which the landmarks learn to correct each other; of some only a share. "
+            "Repeatable. Without them the model keeps its correction.",
         ),
     ] = None,
     refining: Annotated[
@@ -56,7 +57,9 @@ def calibrate(
     keep = None if where is None else chosen_by([where], dataset)
     boxes = (*BOXES, "detector") if detector else BOXES
     if correct:
-        learnt = learn_correction(aligner, [read_dataset(path, aligner.scheme) for path in correct], dataset, keep=keep)
+        named = [parse_source(text) for text in correct]
+        faces = [(read_dataset(path, aligner.scheme), share) for path, share in named]
+        learnt = learn_correction(aligner, faces, dataset, keep=keep)
         aligner = learnt.aligner
         typer.echo(learnt.text())
     if refining:

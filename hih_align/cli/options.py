@@ -44,3 +44,14 @@ AnnotatedFaces = Annotated[Path, typer.Argument(help="Annotation file or folder.
 def commands(help: str | None = None) -> typer.Typer:
     """The typer object of a command's module. ``help`` is for a module with several commands below one name."""
     return typer.Typer(help=help, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+def parse_source(text: str) -> tuple[str, float]:
+    """Split ``PATH`` or ``PATH:WEIGHT``. A colon without a number behind it is a part of the path."""
+    path, separator, weight = text.rpartition(":")
+    if separator and not Path(text).exists():
+        try:
+            return path, float(weight)
+        except ValueError:
+            pass
+    return text, 1.0

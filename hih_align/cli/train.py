@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import commands
+from .options import commands, parse_source
 
 if TYPE_CHECKING:
     from ..schemes import Scheme
@@ -134,17 +134,6 @@ def train(
         typer.echo(f"{out / 'best'}, not calibrated: hih-align calibrate --model {out} --data VAL --write")
     else:
         typer.echo(f"{out / 'best'}, validation NME {result.nme:.3f} % of the {normalizer_text(result.normalizer)}")
-
-
-def parse_source(text: str) -> tuple[str, float]:
-    """Split ``PATH`` or ``PATH:WEIGHT``. A colon without a number behind it is a part of the path."""
-    path, separator, weight = text.rpartition(":")
-    if separator and not Path(text).exists():
-        try:
-            return path, float(weight)
-        except ValueError:
-            pass
-    return text, 1.0
 
 
 def _scheme(name: str | None, stored: dict[str, object] | None) -> Scheme | None:

@@ -74,7 +74,7 @@ class Learnt:
 
 def learn_correction(
     aligner: FaceAligner,
-    training: Sequence[Dataset],
+    training: Sequence[tuple[Dataset, float]],
     validation: Dataset,
     *,
     keep: Callable[[Record], bool] | None = None,
@@ -84,19 +84,20 @@ def learn_correction(
 
     Args:
         aligner: the network. A correction that it has is not used.
-        training: labelled faces, in the scheme of the network's heads. At most `FACES` of each data set are used.
+        training: labelled faces, in the scheme of the network's heads. Of each data set this share is used, in (0, 1],
+            and at most `FACES` faces.
         validation: other labelled faces, which decide whether the correction is used.
         keep: selects validation faces, as in `evaluate`.
         progress: draw progress bars on stderr.
 
     Raises:
-        ValueError: a data set has another scheme; the aligner's landmarks are not those of its heads.
+        ValueError: a data set has another scheme or no labels; a share is outside (0, 1]; the aligner's landmarks are not those of its heads.
     """
     config = aligner.config
     if config.readout is not None or config.output is not None:
         raise ValueError(f"aligner is {config.name!r}, whose landmarks are computed from others: correct those")
     plain = aligner.with_config(replace(config, correction=None))
-    seen = [evaluate(plain, _some(dataset), refine=0, progress=progress) for dataset in training]
+    seen = [evaluate(plain, _some(dataset, share), refine=0, progress=progress) for dataset, share in training]
     found = np.concatenate([report.points for report in seen]).astype(np.float64)
     _, target, weights = stack_labels([record for report in seen for record in report.records])
     mended = aligner.with_config(replace(config, correction=correct(found, target, weights > 0, config.scheme)))
@@ -111,9 +112,14 @@ def learn_correction(
     return learnt if learnt.useful else replace(learnt, aligner=plain)
 
 
-def _some(dataset: Dataset) -> Dataset:
+def _some(dataset: Dataset, share: float) -> Dataset:
+    if not 0 < share <= 1:
+        raise ValueError(f"share of {dataset.name!r} is {share}, expected a number in (0, 1]")
     labelled = [record for record in dataset.records if record.labels is not None]
-    rows = np.unique(np.linspace(0, len(labelled) - 1, FACES).round().astype(int)) if labelled else ()
+    if not labelled:
+        raise ValueError(f"dataset {dataset.name!r} has no face with points")
+    count = min(FACES, max(1, round(share * len(labelled))))
+    rows = np.unique(np.linspace(0, len(labelled) - 1, count).round().astype(int))
     return replace(dataset, records=tuple(labelled[row] for row in rows))
 
 

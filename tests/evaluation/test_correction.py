@@ -77,15 +77,17 @@ def test_it_is_kept_only_if_it_helps_on_other_faces(shared: Path) -> None:
     aligner = FaceAligner.from_pretrained("HIH_N", backend="auto")
     train, val = (read_dataset(shared / f"data/300w_{part}/annotations.json", "300w") for part in ("train", "val"))
     some, few = (replace(data, records=data.records[:count]) for data, count in ((train, 120), (val, 20)))
-    learnt = learn_correction(aligner, [with_lower_jaws(some)], with_lower_jaws(few), progress=False)
+    learnt = learn_correction(aligner, [(with_lower_jaws(some), 1.0)], with_lower_jaws(few), progress=False)
     assert learnt.useful, learnt.text()
     assert learnt.faces == 120
     measured = evaluate(learnt.aligner, with_lower_jaws(few), refine=0, progress=False).overall.nme
     assert measured == pytest.approx(learnt.after["annotated"])
-    refused = learn_correction(aligner, [with_lower_jaws(some)], few, progress=False)
+    refused = learn_correction(aligner, [(with_lower_jaws(some), 1.0)], few, progress=False)
     assert not refused.useful
     assert refused.aligner.config.correction is None
     assert refused.text().endswith("it is not used")
+    with pytest.raises(ValueError, match="share of .* is 2, expected"):
+        learn_correction(aligner, [(some, 2)], few, progress=False)
 
 
 def with_lower_jaws(data: Dataset) -> Dataset:
@@ -102,7 +104,7 @@ def test_landmarks_that_are_computed_from_others_are_not_corrected(shared: Path)
     aligner = FaceAligner.from_pretrained("HIH_N").select([30])
     data = Dataset("none", aligner.scheme, (), shared)
     with pytest.raises(ValueError, match="computed from others"):
-        learn_correction(aligner, [data], data, progress=False)
+        learn_correction(aligner, [(data, 1.0)], data, progress=False)
 
 
 @pytest.mark.parametrize("backend", ["torch", "onnxruntime", "openvino"])

@@ -51,7 +51,8 @@ def grown() -> Grown:
     read = np.zeros((2, 6), complex)
     read[0, 3] = 1
     read[1, [1, 5]] = 0.75 + 0.1j, 0.25 - 0.1j
-    return Grown(HIHNet(6, *SIZE).eval(), from_weights(read), Decoder(), [0.5, 1.0])
+    readout = from_weights(read)
+    return Grown(HIHNet(6, *SIZE).eval(), readout, readout.sources, Decoder(), [0.5, 1.0])
 
 
 def test_new_heads_begin_as_copies_of_the_start_networks_heads(grown: Grown) -> None:
