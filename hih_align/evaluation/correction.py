@@ -91,7 +91,8 @@ def learn_correction(
         progress: draw progress bars on stderr.
 
     Raises:
-        ValueError: a data set has another scheme or no labels; a share is outside (0, 1]; the aligner's landmarks are not those of its heads.
+        ValueError: a data set has another scheme or no labels; a share is outside (0, 1]; the aligner's landmarks are
+            not those of its heads.
     """
     config = aligner.config
     if config.readout is not None or config.output is not None:
