@@ -5,16 +5,20 @@ Packed faces are trained on, and the results come back, whatever ends the round.
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import requires
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,8 +30,10 @@ from made_faces import SCHEME, write_faces
 
 from hih_align import Config, FaceAligner, HIHNet
 from hih_align.hub.checkpoints import find_checkpoint, load_network, save_checkpoint
+from hih_align.hub.manifest import read_manifest
 from hih_align.method.network import Size
 from hih_align.schemes import scheme_from_dict
+from hih_align.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -36,6 +42,7 @@ from gpu_round.__main__ import main  # noqa: E402
 from gpu_round.plan import read_plan  # noqa: E402
 
 MIB = 1 << 20
+PLANS = sorted((ROOT / "scripts").glob("gpu_plan*.yaml"))
 
 
 # -- parcels: parts of a limited size
@@ -103,9 +110,45 @@ def test_damaged_parts_are_refused(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(ValueError, match=r"part-1-1\.bin is damaged"):
         parcel.collect([tmp_path], tmp_path / "in")
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"lacks part-1-1\.bin of 3 parts"):
+        parcel.collect([tmp_path], tmp_path / "in")
+    assert not (tmp_path / "in").exists()
     parcel.write(tmp_path / "evil", {"../../x": b"1"})
     with pytest.raises(ValueError, match="is outside"):
         parcel.collect([tmp_path / "evil"], tmp_path / "in")
+
+
+def test_weights_of_another_round_are_not_replaced(tmp_path: Path) -> None:
+    for name, weights in (("first", b"1"), ("second", b"2")):
+        parcel.write(tmp_path / name, {"a.log": weights, "net/best/model.safetensors": weights})
+    for _ in range(2):
+        parcel.collect([tmp_path / "first"], tmp_path / "in")
+    with pytest.raises(FileExistsError, match=r"net/best/model\.safetensors holds other weights.*new folder"):
+        parcel.collect([tmp_path / "second"], tmp_path / "in")
+    assert (tmp_path / "in" / "a.log").read_bytes() == b"1"
+
+
+def test_commands_tell_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    full, empty = tmp_path / "full", tmp_path / "empty"
+    full.mkdir()
+    (full / "some.txt").touch()
+    into = ["--into", str(tmp_path / "in")]
+    away = tmp_path / "cargo" / "away"
+    away.mkdir(parents=True)
+    for command, message in (
+        (["run", "100", str(full), "--folder", str(tmp_path)], "holds some.txt, expected an empty folder"),
+        (["run", "100", str(full / "some.txt"), "--folder", str(tmp_path)], "is a file, expected an empty folder"),
+        (["run", "100", str(empty), "--folder", str(tmp_path)], "no volume is in"),
+        (["send", str(full), "--folder", str(tmp_path)], "holds some.txt, expected an empty folder"),
+        (["send", str(empty), "--folder", str(tmp_path)], "has no round"),
+        (["collect", str(empty), *into], "no manifest.json (found: no such folder)"),
+        (["collect", str(full), *into], "no manifest.json (found: some.txt)"),
+        (["pack", "--folder", str(away.parent)], "run scripts/gpu_round restore before pack"),
+    ):
+        with handlers():
+            assert main(command) == 1
+        assert message in capsys.readouterr().err
 
 
 # -- files that travel to the machine
@@ -165,23 +208,61 @@ def test_cargo_is_spread_over_volumes(tmp_path: Path) -> None:
     volumes = cargo.stow(folder, [300_000] * 3)
     assert [volume.relative_to(folder).as_posix() for volume in volumes] == [f"volume-{n}/cargo.zip" for n in (1, 2, 3)]
     assert all(volume.stat().st_size <= 300_000 for volume in volumes)
-    with zipfile.ZipFile(volumes[0]) as archive:
-        assert {"wheels/some.whl", "packs/one/annotations.json", "packs/two/annotations.json"} <= set(
-            archive.namelist()
-        )
-    for volume in volumes:
-        target = there / volume.relative_to(folder)
-        target.parent.mkdir(parents=True)
-        target.write_bytes(volume.read_bytes())
     (tmp_path / "root").mkdir()
-    cargo.unstow(there, tmp_path / "root")
-    assert (tmp_path / "root" / "weights" / "kept.bin").read_bytes() == b"kept"
+    with pytest.raises(cargo.MissingError, match=r"no volume is in .*there: carry there/volume-1"):
+        cargo.unstow(there, tmp_path / "root")
+    for number in (0, 2, 1):  # in each call one volume
+        target = there / volumes[number].relative_to(folder)
+        target.parent.mkdir(parents=True)
+        target.write_bytes(volumes[number].read_bytes())
+        if number != 1:
+            with pytest.raises(cargo.MissingError, match=r"volume 2 of 3 is not in .*: carry there/volume-2"):
+                cargo.unstow(there, tmp_path / "root")
+    kept = tmp_path / "root" / "weights" / "kept.bin"
+    for _ in range(2):  # the tool removes the kept file before each call
+        cargo.unstow(there, tmp_path / "root")
+        assert kept.read_bytes() == b"kept"
+        kept.unlink()
     for path in (path for path in folder.rglob("*") if path.suffix not in (".zip", ".bin") and path.is_file()):
         assert (there / path.relative_to(folder)).read_bytes() == path.read_bytes()
     assert not list(there.rglob("cargo.zip"))
-    with pytest.raises(cargo.TooLargeError, match=r"takes 0\.7 MiB \(.*two 0\.3.*more volumes"):
+    with pytest.raises(cargo.TooLargeError, match=r"takes 0\.6 MiB \(.*two 0\.3.*more volumes"):
         cargo.stow(folder, [300_000] * 2)
     assert not list(folder.glob("volume-*"))  # neither old volumes nor incomplete new ones
+    assert len(cargo.stow(folder, [700_000] * 2)) == 1
+    target = there / "volume-1" / "cargo.zip"
+    target.write_bytes((folder / "volume-1" / "cargo.zip").read_bytes())
+    cargo.unstow(there, tmp_path / "root")  # the volumes of another pack replace the old ones
+
+
+def test_volumes_are_filled_before_the_next_one_begins(tmp_path: Path) -> None:
+    """A large file that does not fit into the rest of a volume does not waste this rest."""
+    for name, size in (("wheels/a.whl", 300_000), ("starts/b.bin", 500_000), ("packs/p/c.jpg", 300_000)):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(bytes(size))
+    assert len(cargo.stow(tmp_path, [700_000] * 2)) == 2
+
+
+def test_all_packages_that_the_machine_lacks_are_packed() -> None:
+    """The machine has no network, so the packages that a packed package needs are packed, too."""
+    packed = {name.replace("_", "-") for name in cargo.LACKING}
+    needed = {name for one in cargo.LACKING for name in requires(one) or () if "extra ==" not in name}
+    assert {re.split(r"[^\w-]", name)[0].replace("_", "-") for name in needed} <= packed
+
+
+def test_weights_of_the_tests_on_the_machine_are_packed() -> None:
+    """`pack` takes along the weights that the tests for a GPU load."""
+    rows = read_manifest()
+    names: set[str] = set()
+    for file in rounds.TESTS:
+        for node in ast.walk(ast.parse((ROOT / file).read_text("utf-8"))):
+            if isinstance(node, ast.FunctionDef) and any(
+                "mark.cuda" in ast.unparse(one) for one in node.decorator_list
+            ):
+                names |= set(re.findall(r"from_pretrained\('(\w+)'", ast.unparse(node)))
+    assert {"HIH_T", "HIH_N"} <= names
+    for plan in PLANS:
+        assert {rows[f"{name}/300w"].file for name in names} <= {Path(path).name for path in read_plan(plan).keep}
 
 
 def test_the_plan_is_checked(tmp_path: Path) -> None:
@@ -193,6 +274,7 @@ def test_the_plan_is_checked(tmp_path: Path) -> None:
         ({"networks": [network, network]}, "expected different names"),
         ({"networks": [network | {"data": {"b": 1.0}}]}, "pack is 'b'"),
         ({"networks": [network], "val": "c"}, "pack is 'c'"),
+        ({"networks": [network | {"val": "d"}]}, "pack is 'd'"),
         ({"networks": [network | {"share": 0.0}]}, "share"),
         ({"networks": [network], "nets": 1}, "unknown keys"),
     ):
@@ -201,11 +283,12 @@ def test_the_plan_is_checked(tmp_path: Path) -> None:
             read_plan(path)
 
 
-def test_the_plan_of_the_repository_is_valid() -> None:
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
+def test_the_plans_of_the_repository_are_valid(path: Path) -> None:
     """The plan's recipes exist, know the plan's keys, and have one stage each."""
     from hih_align.training.recipe import load_recipe
 
-    plan = read_plan(ROOT / "scripts" / "gpu_plan.yaml")
+    plan = read_plan(path)
     for network in plan.networks:
         recipe = load_recipe(network.recipe, network.size, {**network.set, "seconds": 60.0, "calibrate": "no"})
         assert recipe.seconds == 60
@@ -230,8 +313,11 @@ def test_weights_are_stored_in_float16(tmp_path: Path) -> None:
     with torch.no_grad():
         next(network.parameters()).mul_(1e6)
     save_checkpoint(tmp_path / "net" / "best", network, config)
-    with pytest.raises(ValueError, match="does not fit into float16"):
-        halves.halve(tmp_path, tmp_path / "halves")
+    save_checkpoint(tmp_path / "other" / "best", HIHNet(4, *config.size), config)
+    rounds.send(tmp_path, tmp_path / "out")  # the other networks are sent anyway
+    found = parcel.read(tmp_path / "out")
+    assert b"net/best/model.safetensors: " in found["float16-error.txt"]
+    assert {path for path in found if path.endswith("safetensors")} >= {"other/best/model.safetensors"}
 
 
 # -- a round
@@ -255,7 +341,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         | {"two": {"data": str(sources["few"]), "scheme": str(scheme), "where": str(folder / "split.txt"), "faces": 2}},
         "networks": [
             network | {"name": "first", "init": str(folder / "start"), "share": 2},
-            network | {"name": "second"},
+            network | {"name": "second", "data": {"val": 1.0}, "val": "two"},
         ],
         "val": "val",
     }
@@ -283,8 +369,10 @@ def test_packs_are_made_once(packed: Path) -> None:
     picture = packed / "here" / "packs" / "few" / "images" / "000000.jpg"
     before = picture.stat().st_mtime_ns
     read = read_plan(packed / "plan.yaml")
+    shutil.copytree(packed / "here" / "packs" / "two", packed / "here" / "packs" / "of another plan")
     cargo.make_packs(read, ROOT, packed / "here", again=False)
     assert picture.stat().st_mtime_ns == before
+    assert sorted(path.name for path in (packed / "here" / "packs").iterdir()) == ["few", "two", "val"]
     cargo.make_packs(read, ROOT, packed / "here", again=True)
     assert picture.stat().st_mtime_ns > before
 
@@ -304,7 +392,7 @@ def test_networks_share_the_time(packed: Path, tmp_path: Path, monkeypatch: pyte
     (tmp_path / "go").touch()
     began = time.time()
     with handlers():
-        training.train_all(packed / "plan.yaml", folder, out, began + 5, tmp_path / "go", 1)
+        training.train_all(packed / "plan.yaml", folder, out, began + 5, tmp_path / "go", 1, "cpu")
     runs = {name: json.loads((out / name / "run.json").read_text()) for name in ("first", "second")}
     assert runs["first"]["init"] is not None
     assert runs["second"]["init"] is None
@@ -325,12 +413,51 @@ def test_a_network_that_fails_does_not_use_the_time_of_the_others(
     folder, out = machine(packed, tmp_path / "gpu"), tmp_path / "out"
     cargo.unstow(folder, tmp_path)
     (folder / "starts" / "first" / "model.safetensors").write_bytes(b"damaged")
+    monkeypatch.setattr(training, "_faster", lambda out, size: {"compile": "no such way"})
     (tmp_path / "go").touch()
     with handlers():
-        training.train_all(packed / "plan.yaml", folder, out, time.time() + 2, tmp_path / "go", 1)
-    assert "damaged" in (out / "first-error.txt").read_text()
+        training.train_all(packed / "plan.yaml", folder, out, time.time() + 2, tmp_path / "go", 1, "cpu")
+    errors = (out / "first-error.txt").read_text()
+    assert "no such way" in errors
+    assert "damaged" in errors
+    assert "no such way" in (out / "second-error.txt").read_text()
     assert json.loads((out / "second" / "result.json").read_text())["completed"]
     assert "CheckpointError" in capsys.readouterr().err
+
+
+def test_nothing_is_trained_on_a_machine_without_a_gpu(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with handlers(), pytest.raises(SystemExit, match=r"no CUDA GPU.*--device cpu"):
+        training.train_all(packed / "plan.yaml", tmp_path, tmp_path / "out", time.time() + 9, tmp_path / "go", 1)
+
+
+def test_an_epoch_that_is_stopped_returns_its_last_network(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGTERM comes after the first step, before any validation. A further call trains again."""
+    step = Trainer._step
+
+    def stopped(self: Trainer, *arguments: Any) -> None:
+        step(self, *arguments)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Trainer, "_step", stopped)
+    folder, out = machine(packed, tmp_path / "gpu"), tmp_path / "round"
+    cargo.unstow(folder, tmp_path)
+    (tmp_path / "go").touch()
+    for number in (1, 2):
+        rounds.put_aside(out)
+        with handlers():
+            training.train_all(packed / "plan.yaml", folder, out, time.time() + 300, tmp_path / "go", 1, "cpu")
+        assert rounds.send(out, tmp_path / f"out{number}") == []
+        parcel.collect([tmp_path / f"out{number}"], tmp_path / f"in{number}")
+        first = tmp_path / f"in{number}" / "first"
+        assert json.loads((first / "result.json").read_text())["steps"] == 1
+        assert not (first / "best").exists()
+        assert len(FaceAligner.from_pretrained(str(first / "last")).scheme) == 4
+    assert (out / "before" / "1" / "first" / "last").is_dir()
 
 
 @contextmanager
@@ -365,15 +492,28 @@ def test_checks_have_time_limits_and_their_output_is_returned(packed: Path, tmp_
 
 
 def test_a_stopped_round_returns_what_it_has(packed: Path, tmp_path: Path) -> None:
-    """The whole round, as a command. SIGTERM comes after the first network's first validation.
+    """The whole round, as a command in another folder. SIGTERM comes after the first network's first validation.
 
     Then the round starts no more work and writes what it has.
     """
     folder, out = machine(packed, tmp_path / "gpu"), tmp_path / "out"
-    command = ["run", "1000", out, "--plan", packed / "plan.yaml", "--folder", folder, "--no-checks", "--workers", "1"]
+    command = [
+        "run",
+        "1000",
+        "out",
+        "--plan",
+        packed / "plan.yaml",
+        "--folder",
+        folder,
+        "--device",
+        "cpu",
+        "--workers",
+        "1",
+    ]
     process = subprocess.Popen(
         [*map(str, [ROOT / "scripts" / "gpu_round", *command])],
-        env={**os.environ, "PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": ""},
+        env={**os.environ, "PYTHON": sys.executable},
+        cwd=tmp_path,
         stdout=subprocess.DEVNULL,
     )
     best = folder / "round" / "first" / "best" / "config.json"
@@ -394,16 +534,27 @@ def test_a_stopped_round_returns_what_it_has(packed: Path, tmp_path: Path) -> No
     assert not (tmp_path / "in" / "second").exists()
 
 
-def test_the_rest_is_returned_by_a_further_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rest_is_returned_by_further_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = Config(scheme_from_dict(SCHEME), **Size(1, width=0.25, head_channels=64, input_size=128)._asdict())
-    for name in ("a", "b"):
-        save_checkpoint(tmp_path / "round" / name / "best", HIHNet(4, *config.size), config)
+    for name in ("a/best", "b/best", "b/last"):
+        save_checkpoint(tmp_path / "round" / name, HIHNet(4, *config.size), config)
+    shutil.copytree(tmp_path / "round" / "a" / "best", tmp_path / "round" / "a" / "last")  # it is not sent
     write, size = parcel.write, 0.7 * (tmp_path / "round" / "a" / "best" / "model.safetensors").stat().st_size
     monkeypatch.setattr(parcel, "write", lambda out, files: write(out, files, total=int(size)))
-    assert rounds.send(tmp_path / "round", tmp_path / "out1") == ["b/best/model.safetensors"]
-    assert main(["send", str(tmp_path / "out2"), "--folder", str(tmp_path)]) == 0
-    assert "b/best/model.safetensors" in parcel.read(tmp_path / "out2")
-    assert "a/best/model.safetensors" not in parcel.read(tmp_path / "out2")
-    parcel.collect([tmp_path / "out1", tmp_path / "out2"], tmp_path / "in")
-    for name in ("a", "b"):
-        load_network(find_checkpoint(str(tmp_path / "in" / name / "best")))
+    missing = [f"b/{name}/model.safetensors" for name in ("best", "last")]
+    assert rounds.send(tmp_path / "round", tmp_path / "out1") == missing
+    for name, sent, told in (("out2", missing[0], missing[1]), ("out3", missing[1], "all results are sent")):
+        assert main(["send", str(tmp_path / name), "--folder", str(tmp_path)]) == 0
+        assert [path for path in parcel.read(tmp_path / name) if path.endswith("safetensors")] == [sent]
+        assert told in capsys.readouterr().out
+    outs = [str(tmp_path / f"out{number}") for number in (1, 2, 3)]
+    assert main(["collect", *outs[:2], "--into", str(tmp_path / "in")]) == 0
+    error = capsys.readouterr().err
+    assert missing[0] not in error
+    assert f"out2 had no room for {missing[1]}" in error
+    assert main(["collect", outs[2], "--into", str(tmp_path / "in")]) == 0
+    for name in ("a/best", "b/best", "b/last"):
+        load_network(find_checkpoint(str(tmp_path / "in" / name)))
+    assert not (tmp_path / "in" / "a" / "last").exists()

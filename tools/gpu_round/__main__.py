@@ -14,6 +14,7 @@ docs/contributing.md describes the calls.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -26,7 +27,11 @@ PLAN = ROOT / "scripts" / "gpu_plan.yaml"
 
 def main(arguments: list[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
-    status: int = given.do(given)
+    try:
+        status: int = given.do(given)
+    except (OSError, ValueError) as error:  # the user can mend these
+        print(f"scripts/gpu_round: {error}", file=sys.stderr)
+        return 1
     return status
 
 
@@ -36,6 +41,8 @@ def pack(given: argparse.Namespace) -> int:
 
     plan = read_plan(given.plan)
     if not given.only_stow:
+        if (given.folder / "away").is_dir():
+            raise ValueError(f"weights are in {given.folder / 'away'}: run scripts/gpu_round restore before pack")
         cargo.make_packs(plan, ROOT, given.folder, given.again)
         cargo.make_starts(plan, ROOT, given.folder)
         cargo.make_kept(plan.keep, ROOT, given.folder)
@@ -72,14 +79,14 @@ def restore(given: argparse.Namespace) -> int:
 
 def run(given: argparse.Namespace) -> int:
     """Run a round. To be called on the machine."""
-    checks = [] if given.no_checks else rounds.checks(given.folder / "round")
-    return rounds.Round(
-        ROOT, given.folder, given.plan, given.out, given.seconds, checks, not given.no_train, given.workers
-    ).run()
+    checks = [] if given.no_checks or given.device == "cpu" else rounds.checks(given.folder / "round")
+    how = {"train": not given.no_train, "workers": given.workers, "device": given.device}
+    return rounds.Round(ROOT, given.folder, given.plan, given.out, given.seconds, checks, **how).run()
 
 
 def send(given: argparse.Namespace) -> int:
     """Send the remaining results. To be called on the machine."""
+    parcel.require_empty(given.out)
     left = rounds.send(given.folder / "round", given.out, rest=True)
     print(f"no room for {', '.join(left)}: another call is needed" if left else "all results are sent")
     return 0
@@ -91,9 +98,13 @@ def collect(given: argparse.Namespace) -> int:
     for path in written:
         print(path)
     for folder in given.outs:
-        if left := parcel.left_out(folder):
+        if left := [path for path in parcel.left_out(folder) if not (given.into / path).is_file()]:
             print(f"{folder} had no room for {', '.join(left)}", file=sys.stderr)
     return 0
+
+
+def _path(text: str) -> Path:
+    return Path(os.environ.get("GPU_ROUND_FROM", ""), text).absolute()  # the script changes the folder
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -105,8 +116,8 @@ def _parser() -> argparse.ArgumentParser:
     def command(name: str, do: object) -> argparse.ArgumentParser:
         made = commands.add_parser(name)
         made.set_defaults(do=do)
-        made.add_argument("--plan", type=Path, default=PLAN, help="default: scripts/gpu_plan.yaml")
-        made.add_argument("--folder", type=Path, default=FOLDER, help="default: .gpu")
+        made.add_argument("--plan", type=_path, default=PLAN, help="default: scripts/gpu_plan.yaml")
+        made.add_argument("--folder", type=_path, default=FOLDER, help="default: .gpu")
         return made
 
     made = command("pack", pack)
@@ -117,15 +128,16 @@ def _parser() -> argparse.ArgumentParser:
     command("restore", restore)
     made = command("run", run)
     made.add_argument("seconds", type=float, help="time of the round with its checks; 20 less than the call's limit")
-    made.add_argument("out", type=Path, help="$OUT")
-    made.add_argument("--no-checks", action="store_true")
+    made.add_argument("out", type=_path, help="$OUT")
+    made.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="cpu: try a round without a GPU")
+    made.add_argument("--no-checks", action="store_true", help="they need a GPU; with --device cpu there are none")
     made.add_argument("--no-train", action="store_true")
     made.add_argument("--workers", type=int, default=16, help="number of threads that decode pictures")
     made = command("send", send)
-    made.add_argument("out", type=Path, help="$OUT")
+    made.add_argument("out", type=_path, help="$OUT")
     made = command("collect", collect)
-    made.add_argument("outs", type=Path, nargs="+", metavar="OUT", help="folders that came back, in their order")
-    made.add_argument("--into", type=Path, required=True, help="folder for the checkpoint folders")
+    made.add_argument("outs", type=_path, nargs="+", metavar="OUT", help="folders that came back, in their order")
+    made.add_argument("--into", type=_path, required=True, help="folder for the checkpoint folders")
     return parser
 
 

@@ -7,7 +7,8 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,17 +24,28 @@ SLACK = 1 << 20
 #: packed.
 LARGE = 1 << 20
 
-#: Packages that training imports and the machine lacks (`/work/.library/device/KINDS.md` lists the packages it has).
-LACKING = ("pydantic", "pydantic_core", "annotated_types")
+#: Packages that training imports and the machine lacks (`/work/.library/device/KINDS.md` lists what it has). All
+#: packages that they need are here, too, because the machine's versions of those may be too old.
+LACKING = ("pydantic", "pydantic_core", "annotated_types", "typing_inspection", "typing_extensions")
 
 #: The version and platform of the machine's Python, as pip names them.
 PYTHON, PLATFORMS = "3.12", ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 
 VOLUME = "cargo.zip"
 
+#: Number of bytes that the archive takes for a file besides its content and two times its name; and in the end.
+ENTRY, END = 80, 300
+
+#: Folder with an empty file for each volume, such as "2-of-3". It shows whether all volumes arrived.
+ARRIVED = "arrived"
+
 
 class TooLargeError(ValueError):
     """The input files of a round do not fit into the allowed transfers."""
+
+
+class MissingError(ValueError):
+    """Input files of a round did not arrive on the machine."""
 
 
 def tracked(root: Path) -> dict[str, int]:
@@ -73,13 +85,19 @@ def restore(root: Path, away: Path) -> list[str]:
 
 
 def make_packs(plan: object, root: Path, folder: Path, again: bool) -> None:
-    """Cut out the faces of a plan to ``folder/packs``. A pack of the same files is not made again."""
+    """Cut out the faces of a plan to ``folder/packs``. A pack of the same files is not made again.
+
+    Packs that are not in the plan are removed.
+    """
     from gpu_round.plan import Plan
     from hih_align.data.annotations import read_dataset
     from hih_align.data.pack import pack
     from hih_align.evaluation.subsets import chosen_by
 
     assert isinstance(plan, Plan)
+    for old in (folder / "packs").glob("*"):
+        if old.name not in plan.packs:
+            shutil.rmtree(old)
     for name, source in plan.packs.items():
         out, path = folder / "packs" / name, root / source.data
         file = path / "annotations.json" if path.is_dir() else path
@@ -155,55 +173,74 @@ def stow(folder: Path, room: Sequence[int]) -> list[Path]:
     """
     for old in folder.glob("volume-*"):
         shutil.rmtree(old)
-    # files that all later steps need come first, and the annotations of packs come before the pictures
-    order = [path for name in ("wheels", "kept", "starts", "packs") for path in sorted((folder / name).rglob("*"))]
-    files = sorted((path for path in order if path.is_file()), key=lambda path: path.suffix == ".jpg")
-    volumes: list[Path] = []
-    archive: zipfile.ZipFile | None = None
-    free = 0
-    try:
-        for path in files:
-            packed = path.suffix == ".json"
-            # an upper bound of the compressed size: compressed JSON takes about a third
-            size = path.stat().st_size // (2 if packed else 1) + 300
-            if archive is None or size > free:
-                if archive is not None:
-                    archive.close()
-                if len(volumes) == len(room) or size > room[len(volumes)]:
-                    raise TooLargeError(_too_large(files, room))
-                free = room[len(volumes)]
-                volumes.append(folder / f"volume-{len(volumes) + 1}" / VOLUME)
-                volumes[-1].parent.mkdir(parents=True)
-                archive = zipfile.ZipFile(volumes[-1], "w")
-            free -= size
-            how = zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED
-            archive.write(path, path.relative_to(folder).as_posix(), how)
-    except TooLargeError:
-        for volume in volumes:
-            shutil.rmtree(volume.parent)
-        raise
-    finally:
-        if archive is not None:
-            archive.close()
+    names = ("wheels", "kept", "starts", "packs")
+    found = [path for name in names for path in (folder / name).rglob("*") if path.is_file()]
+    files = {path: _size(path) + ENTRY + 2 * len(path.relative_to(folder).as_posix().encode()) for path in found}
+    contents: list[list[Path]] = []
+    free: list[int] = []
+    for path in sorted(files, key=lambda path: (-files[path], path)):  # large files first, each where it fits
+        fits = [number for number, bytes_ in enumerate(free) if bytes_ >= files[path]]
+        if not fits:
+            if len(free) == len(room) or files[path] > room[len(free)] - END:
+                raise TooLargeError(_too_large(files, room))
+            fits = [len(free)]
+            free.append(room[len(free)] - END)
+            contents.append([])
+        contents[fits[0]].append(path)
+        free[fits[0]] -= files[path]
+    volumes = []
+    for number, paths in enumerate(contents, 1):
+        volumes.append(folder / f"volume-{number}" / VOLUME)
+        volumes[-1].parent.mkdir(parents=True)
+        with zipfile.ZipFile(volumes[-1], "w") as archive:
+            for path in paths:
+                how = zipfile.ZIP_DEFLATED if path.suffix == ".json" else zipfile.ZIP_STORED
+                archive.write(path, path.relative_to(folder).as_posix(), how)
+            archive.writestr(f"{ARRIVED}/{number}-of-{len(contents)}", b"")
     return volumes
 
 
 def unstow(folder: Path, root: Path) -> None:
-    """Unpack the volumes in ``folder`` and remove them. Kept files are moved into the checkout."""
+    """Unpack the volumes in ``folder`` and remove them. Kept files are copied into the checkout.
+
+    Raises:
+        MissingError: a volume did not arrive.
+    """
     for volume in sorted(folder.glob(f"volume-*/{VOLUME}")):
         with zipfile.ZipFile(volume) as archive:
+            count = next(name for name in archive.namelist() if name.startswith(ARRIVED)).partition("-of-")[2]
+            for old in (folder / ARRIVED).glob("*"):  # of another `pack`
+                if not old.name.endswith(f"-of-{count}"):
+                    old.unlink()
             archive.extractall(folder)
         volume.unlink()
-    restore(root, folder / "kept")
+    arrived = {path.name for path in (folder / ARRIVED).glob("*")}
+    if not arrived:
+        raise MissingError(f"no volume is in {folder}: carry {folder.name}/volume-1")
+    count = next(iter(arrived)).partition("-of-")[2]
+    for number in range(1, int(count) + 1):
+        if f"{number}-of-{count}" not in arrived:
+            raise MissingError(f"volume {number} of {count} is not in {folder}: carry {folder.name}/volume-{number}")
+    for path in (folder / "kept").rglob("*"):  # copied, because a further call may remove them from the checkout
+        target = root / path.relative_to(folder / "kept")
+        if path.is_file() and not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
 
 
-def _too_large(files: Sequence[Path], room: Sequence[int]) -> str:
+def _size(path: Path) -> int:
+    """Number of bytes that a file takes in a volume. Only JSON is compressed."""
+    return len(zlib.compress(path.read_bytes())) if path.suffix == ".json" else path.stat().st_size
+
+
+def _too_large(files: Mapping[Path, int], room: Sequence[int]) -> str:
     sizes: dict[str, int] = {}
-    for path in files:
+    for path, size in files.items():
         name = path.parts[-3] if path.suffix == ".jpg" else path.parts[-2]
-        sizes[name] = sizes.get(name, 0) + path.stat().st_size
+        sizes[name] = sizes.get(name, 0) + size
     parts = ", ".join(f"{name} {size / 2**20:.1f}" for name, size in sorted(sizes.items(), key=lambda item: -item[1]))
     return (
-        f"the cargo takes {sum(sizes.values()) / 2**20:.1f} MiB ({parts}), but {len(room)} volumes have room for "
-        f"{sum(room) / 2**20:.1f}: take fewer faces, a lower side or quality, or more volumes (each needs another call)"
+        f"the cargo takes {sum(sizes.values()) / 2**20:.1f} MiB ({parts}), expected at most {sum(room) / 2**20:.1f} in "
+        f"{len(room)} volume{'s' if len(room) > 1 else ''}: take fewer faces, a lower side or quality, or more volumes "
+        "(each needs another call)"
     )

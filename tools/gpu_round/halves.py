@@ -1,4 +1,4 @@
-"""Conversion of a round's best networks to float16. It does not need PyTorch, because its import takes seconds."""
+"""Conversion of a round's networks to float16. It does not need PyTorch, because its import takes seconds."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import safetensors.numpy
 from .parcel import replace
 
 
-def halve(results: Path, halves: Path) -> None:
-    """Write ``NETWORK/best`` of each network of a round below ``halves``, if it is newer than the file there.
+def halve(results: Path, halves: Path) -> list[str]:
+    """Write ``NETWORK/best`` and ``NETWORK/last`` of each network below ``halves``, if newer than the files there.
 
-    Raises:
-        ValueError: a weight is too large for float16.
+    Returns:
+        an error for each network with a weight that is too large for float16. It is not written.
     """
-    for weights in sorted(results.glob("*/best/model.safetensors")):
+    errors = []
+    for weights in sorted(path for name in ("best", "last") for path in results.glob(f"*/{name}/model.safetensors")):
         target = halves / weights.relative_to(results)
         if target.is_file() and target.stat().st_mtime >= weights.stat().st_mtime:
             continue
@@ -26,8 +27,10 @@ def halve(results: Path, halves: Path) -> None:
                 name: value.astype(np.float16) if value.dtype.kind == "f" else value
                 for name, value in safetensors.numpy.load(weights.read_bytes()).items()
             }
-        for name, value in state.items():
-            if value.dtype.kind == "f" and not np.isfinite(value).all():
-                raise ValueError(f"{weights}: {name} does not fit into float16")
+        large = [name for name, value in state.items() if value.dtype.kind == "f" and not np.isfinite(value).all()]
+        if large:
+            errors.append(f"{weights.relative_to(results)}: {', '.join(large[:3])} does not fit into float16")
+            continue
         replace(target.with_name("config.json"), weights.with_name("config.json").read_bytes())
         replace(target, safetensors.numpy.save(state, metadata={"format": "pt"}))
+    return errors

@@ -80,12 +80,15 @@ def read(folder: Path) -> dict[str, bytes]:
     """Read the files in a folder that `write` filled.
 
     Raises:
-        FileNotFoundError: there is no manifest, or a part is missing.
+        FileNotFoundError: there is no folder or no manifest, or a part is missing.
         ValueError: a part or a file is damaged.
     """
     manifest = _manifest(folder)
     if manifest is None:
-        raise FileNotFoundError(f"{folder} has no {MANIFEST}")
+        found = ", ".join(sorted(path.name for path in folder.iterdir())) if folder.is_dir() else "no such folder"
+        raise FileNotFoundError(f"{folder} has no {MANIFEST} (found: {found or 'no file'})")
+    if missing := [part["name"] for part in manifest["parts"] if not (folder / part["name"]).is_file()]:
+        raise FileNotFoundError(f"{folder} lacks {', '.join(missing)} of {len(manifest['parts'])} parts")
     pieces = []
     for part in manifest["parts"]:
         piece = (folder / part["name"]).read_bytes()
@@ -113,17 +116,30 @@ def collect(folders: Sequence[Path], into: Path) -> list[Path]:
 
     Raises:
         FileNotFoundError, ValueError: the errors of `read`. ValueError: a path is outside ``into``.
+        FileExistsError: ``into`` has other weights of the same name. No file is written after any error.
     """
-    written = {}
+    found: dict[Path, bytes] = {}
     for folder in folders:
         for path, data in read(folder).items():
             target = (into / path).resolve()
             if not target.is_relative_to(into.resolve()):
                 raise ValueError(f"{folder}: {path} is outside the folder of the results")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            replace(target, data)
-            written[path] = target
-    return list(written.values())
+            found[target] = data
+    for target, data in found.items():
+        if target.suffix == ".safetensors" and target.is_file() and target.read_bytes() != data:
+            raise FileExistsError(f"{target} holds other weights: collect this round into a new folder")
+    for target, data in found.items():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        replace(target, data)
+    return list(found)
+
+
+def require_empty(out: Path) -> None:
+    """Raise a ValueError if ``out`` has files. They would take the room of a parcel, or belong to another parcel."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"OUT is {out}, which is a file, expected an empty folder")
+    if names := sorted(path.name for path in out.iterdir()) if out.is_dir() else []:
+        raise ValueError(f"OUT is {out}, which holds {', '.join(names[:5])}, expected an empty folder")
 
 
 def gather(root: Path, patterns: Iterable[str]) -> dict[str, bytes]:

@@ -41,6 +41,7 @@ class Network:
         data: the packs to train on, with their weights.
         size: as in `hih-align train`.
         init: start weights: a manifest id or a checkpoint folder. None: random weights.
+        val: name of the pack for validation. None: the one of the plan.
         share: share of the time, relative to the shares of the other networks.
         set: keys of the recipe to change. The round sets ``seconds`` and ``calibrate``. ``stages`` must be one stage.
     """
@@ -50,6 +51,7 @@ class Network:
     data: dict[str, float]
     size: str | None = None
     init: str | None = None
+    val: str | None = None
     share: float = 1.0
     set: dict[str, Any] = field(default_factory=dict)
 
@@ -61,14 +63,17 @@ class Plan:
     Attributes:
         packs: the packs by name.
         networks: the networks in the order of their training.
-        val: name of the pack for validation, which chooses the best epoch of each network.
+        val: name of the pack for validation, which chooses the best epoch of each network without a ``val`` of its own.
         keep: files of weights in the checkout that the checks need. They are packed, too.
     """
 
     packs: dict[str, Pack]
     networks: tuple[Network, ...]
     val: str
-    keep: tuple[str, ...] = ("hih_align/weights/HIH_T_300w.safetensors",)
+    keep: tuple[str, ...] = (
+        "hih_align/weights/HIH_T_300w.safetensors",
+        "hih_align/weights/HIH_N_300w.safetensors",
+    )
 
     def __post_init__(self) -> None:
         if not self.networks:
@@ -76,7 +81,8 @@ class Plan:
         names = [network.name for network in self.networks]
         if len(set(names)) < len(names) or not all(re.fullmatch(r"[\w-]+", name) for name in names):
             raise ValueError(f"networks have the names {names}, expected different names of letters, digits, _ and -")
-        for name in [self.val, *(pack for network in self.networks for pack in network.data)]:
+        own = [network.val for network in self.networks if network.val is not None]
+        for name in [self.val, *own, *(pack for network in self.networks for pack in network.data)]:
             if name not in self.packs:
                 raise ValueError(f"pack is {name!r}, expected one of packs: {sorted(self.packs)}")
         for network in self.networks:

@@ -8,11 +8,17 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import shutil
 import signal
+import sys
 import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hih_align.training.recipe import Recipe
+    from hih_align.training.sampling import Source
 
 #: Seconds for the start and the end of a network, in addition to its training.
 BESIDE = 4.0
@@ -29,36 +35,37 @@ def main() -> None:
     parser.add_argument("--end", type=float, required=True, help="time.time() at which the training must end")
     parser.add_argument("--go", type=Path, required=True, help="this file exists as soon as the GPU is free")
     parser.add_argument("--workers", type=int, default=16)
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     arguments = parser.parse_args()
     train_all(**vars(arguments))
 
 
-def train_all(plan: Path, folder: Path, out: Path, end: float, go: Path, workers: int) -> None:
+def train_all(plan: Path, folder: Path, out: Path, end: float, go: Path, workers: int, device: str = "cuda") -> None:
     """Decode the faces, wait for the file ``go``, and train one network after the other until ``end``."""
     stopped: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: stopped.append(number))
     import torch
 
+    if device == "cuda" and not torch.cuda.is_available():
+        sys.exit("PyTorch sees no CUDA GPU here, so nothing is trained. --device cpu tries a round without a GPU")
+
     from gpu_round.plan import read_plan
     from hih_align.data.annotations import read_dataset
     from hih_align.training.recipe import load_recipe
     from hih_align.training.sampling import Source
     from hih_align.training.supply import Stores
-    from hih_align.training.trainer import Trainer
 
     began = time.time()
     out.mkdir(parents=True, exist_ok=True)
     read = read_plan(plan)
     datasets = {name: read_dataset(folder / "packs" / name, pack.scheme) for name, pack in read.packs.items()}
-    val = datasets[read.val]
     recipes, stores = {}, Stores()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for network in read.networks:
         # the plan sets the stage; the time is set when it is known
         fixed = {"calibrate": "no", "seconds": 1.0, **network.set}
         recipes[network.name] = recipe = load_recipe(network.recipe, network.size, fixed)
-        how: dict[str, Any] = {"device": device, "workers": workers, "skip_bad": False, "progress": False}
+        how: dict[str, Any] = {"device": torch.device(device), "workers": workers, "skip_bad": False, "progress": False}
         sides = {"side": recipe.store_side, "margin": recipe.store_margin}
         stores.build([datasets[name] for name in network.data], **sides, **how)
         if stopped:
@@ -72,40 +79,52 @@ def train_all(plan: Path, folder: Path, out: Path, end: float, go: Path, workers
     while left and not stopped:
         network = left.pop(0)
         share = network.share / (network.share + sum(other.share for other in left))
-        seconds = (end - time.time()) * share - BESIDE
-        if seconds < LEAST:
-            print(f"{network.name}: not trained, no time is left", flush=True)
-            continue
-        run, sources = out / network.name, [Source(datasets[name], weight) for name, weight in network.data.items()]
-        overrides = {"calibrate": "no", **_faster(out, network.size), **network.set, "seconds": max(seconds, 1.0)}
+        until = time.time() + (end - time.time()) * share
+        sources = [Source(datasets[name], weight) for name, weight in network.data.items()]
         start = folder / "starts" / network.name
-        print(f"{network.name}: {seconds:.0f} s, {_set(overrides)}", flush=True)
-        try:
-            trainer = Trainer(
-                load_recipe(network.recipe, network.size, overrides),
-                sources,
-                run,
-                val=val,
-                init=start if start.is_dir() else None,
-                workers=workers,
-                stores=stores,
-                progress=False,
-            )
-            if stopped:  # from now on the trainer handles signals
+        val = datasets[network.val or read.val]
+        how = {"val": val, "init": start if start.is_dir() else None, "workers": workers, "stores": stores}
+        faster = _faster(out, network.size)
+        for extra in [faster, {}] if faster else [{}]:  # the faster way may fail on these faces
+            seconds = until - time.time() - BESIDE
+            if seconds < LEAST:
+                print(f"{network.name}: not trained, no time is left", flush=True)
                 break
-            result = trainer.run()
-            del trainer
-            note = {"nme": result.nme, "steps": result.steps, "completed": result.completed, "seconds": seconds}
-            (run / "result.json").write_text(json.dumps(note) + "\n", "utf-8")
-            print(f"{network.name}: {note}", flush=True)
-            if not result.completed:  # a signal stopped it
+            overrides = {"calibrate": "no", **extra, **network.set, "seconds": max(seconds, 1.0)}
+            print(f"{network.name}: {seconds:.0f} s, {_set(overrides)}", flush=True)
+            try:
+                recipe = load_recipe(network.recipe, network.size, overrides)
+                if not _train(out / network.name, recipe, sources, how, stopped):
+                    return
                 break
-        except Exception:  # the other networks are trained anyway
-            (out / f"{network.name}-error.txt").write_text(traceback.format_exc(), "utf-8")
-            traceback.print_exc()
+            except Exception:  # the other networks are trained anyway
+                with (out / f"{network.name}-error.txt").open("a", encoding="utf-8") as file:
+                    file.write(traceback.format_exc())
+                traceback.print_exc()
+                if (out / network.name / "best").exists():  # this way works, so another one would fail, too
+                    break
+                if extra:
+                    shutil.rmtree(out / network.name, ignore_errors=True)
         gc.collect()
-        if device.type == "cuda":
+        if device == "cuda":
             torch.cuda.empty_cache()
+
+
+def _train(run: Path, recipe: Recipe, sources: list[Source], how: dict[str, Any], stopped: list[int]) -> bool:
+    """Train a network. Returns False if a signal stopped it. Then ``last`` has the network of the last step."""
+    from hih_align.training.outcome import keep_network
+    from hih_align.training.trainer import Trainer
+
+    trainer = Trainer(recipe, sources, run, progress=False, **how)
+    if stopped:  # from now on the trainer handles signals
+        return False
+    result = trainer.run()
+    if not result.completed and trainer.progress.steps:
+        keep_network(run / "last", trainer.averaged, trainer.config)
+    note = {"nme": result.nme, "steps": result.steps, "completed": result.completed, "seconds": recipe.seconds}
+    (run / "result.json").write_text(json.dumps(note) + "\n", "utf-8")
+    print(f"{run.name}: {note}", flush=True)
+    return result.completed
 
 
 def _faster(out: Path, size: str | None) -> dict[str, Any]:
