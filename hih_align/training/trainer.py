@@ -240,6 +240,11 @@ class Trainer:
 
     # -- the loop
 
+    def limit(self, seconds: float) -> None:
+        """Replace the recipe's ``seconds`` before `run`: the time to make a trainer is known only afterwards."""
+        self.recipe = replace(self.recipe, seconds=seconds)
+        self._clock = Clock(seconds, self.progress)
+
     @torch.inference_mode(False)
     @torch.enable_grad()
     def run(self) -> Result:

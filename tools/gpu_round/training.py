@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from hih_align.training.recipe import Recipe
     from hih_align.training.sampling import Source
 
-#: Seconds for the start and the end of a network, in addition to its training.
+#: Seconds for the end of a network, in addition to its training. The first validation may be the last one, and then no
+#: time is reserved for it.
 BESIDE = 4.0
 
 #: A network with less time than this, in seconds, is not started.
@@ -94,7 +95,7 @@ def train_all(plan: Path, folder: Path, out: Path, end: float, go: Path, workers
             print(f"{network.name}: {seconds:.0f} s, {_set(overrides)}", flush=True)
             try:
                 recipe = load_recipe(network.recipe, network.size, overrides)
-                if not _train(out / network.name, recipe, sources, how, stopped):
+                if not _train(out / network.name, recipe, sources, how, until - BESIDE, stopped):
                     return
                 break
             except Exception:  # the other networks are trained anyway
@@ -110,18 +111,21 @@ def train_all(plan: Path, folder: Path, out: Path, end: float, go: Path, workers
             torch.cuda.empty_cache()
 
 
-def _train(run: Path, recipe: Recipe, sources: list[Source], how: dict[str, Any], stopped: list[int]) -> bool:
-    """Train a network. Returns False if a signal stopped it. Then ``last`` has the network of the last step."""
+def _train(
+    run: Path, recipe: Recipe, sources: list[Source], how: dict[str, Any], end: float, stopped: list[int]
+) -> bool:
+    """Train a network until ``end``. Returns False if a signal stopped it. Then ``last`` has its last network."""
     from hih_align.training.outcome import keep_network
     from hih_align.training.trainer import Trainer
 
     trainer = Trainer(recipe, sources, run, progress=False, **how)
     if stopped:  # from now on the trainer handles signals
         return False
+    trainer.limit(seconds := max(end - time.time(), 1.0))
     result = trainer.run()
     if not result.completed and trainer.progress.steps:
         keep_network(run / "last", trainer.averaged, trainer.config)
-    note = {"nme": result.nme, "steps": result.steps, "completed": result.completed, "seconds": recipe.seconds}
+    note = {"nme": result.nme, "steps": result.steps, "completed": result.completed, "seconds": seconds}
     (run / "result.json").write_text(json.dumps(note) + "\n", "utf-8")
     print(f"{run.name}: {note}", flush=True)
     return result.completed
