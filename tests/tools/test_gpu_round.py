@@ -226,6 +226,14 @@ def test_cargo_is_spread_over_volumes(tmp_path: Path) -> None:
     for path in (path for path in folder.rglob("*") if path.suffix not in (".zip", ".bin") and path.is_file()):
         assert (there / path.relative_to(folder)).read_bytes() == path.read_bytes()
     assert not list(there.rglob("cargo.zip"))
+    old, changed = (there / "packs" / "one" / "images" / f"{number}.jpg" for number in (0, 1))
+    before, size = old.stat().st_mtime_ns, changed.stat().st_size
+    changed.write_bytes(bytes(size))
+    for volume in volumes:  # the volumes come again
+        (there / volume.relative_to(folder)).write_bytes(volume.read_bytes())
+    cargo.unstow(there, tmp_path / "root")
+    assert old.stat().st_mtime_ns == before
+    assert changed.read_bytes() == (folder / changed.relative_to(there)).read_bytes()
     with pytest.raises(cargo.TooLargeError, match=r"takes 0\.6 MiB \(.*two 0\.3.*more volumes"):
         cargo.stow(folder, [300_000] * 2)
     assert not list(folder.glob("volume-*"))  # neither old volumes nor incomplete new ones
