@@ -1,0 +1,104 @@
+"""For maintainers: write labels of one scheme as labels of another, by the readout of an adapted model.
+
+hih-align adapt --init HIH_B/wflw --data 300w_train --scheme 300w --out runs/b_68
+python tools/read_labels.py wflw_like.json --by runs/b_68 --out wflw_like_68.json
+
+The readout computes each landmark from all landmarks of the other scheme. Where some are not labelled, they are first
+filled in from the others, as the shapes of the completely labelled faces suggest. A computed landmark has the
+visibility and the spread of the landmark with the largest weight.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hih_align import files
+from hih_align.hub.checkpoints import find_checkpoint
+from hih_align.method.frame import Complex, as_complex
+
+#: A face with fewer labelled landmarks is left out.
+ENOUGH = 0.4
+
+#: Added to the variance of each coordinate, in the units of the mean shape, so that rare shapes do not decide.
+VARIANCE = 1e-4
+
+
+def onto(face: Complex, mean: Complex, known: NDArray[np.bool_]) -> tuple[complex, complex]:
+    """Factor and shift that map the known points of a face onto the mean shape."""
+    here, there = face[known].mean(), mean[known].mean()
+    centred = face[known] - here
+    factor = (centred.conj() @ (mean[known] - there)) / (abs(centred) ** 2).sum()
+    return complex(factor), complex(there - factor * here)
+
+
+def filled(faces: Complex, known: NDArray[np.bool_]) -> Complex:
+    """Faces (N, H) whose unknown points are the most probable ones of a normal distribution of shapes."""
+    whole = faces[known.all(1)]
+    every = np.ones(faces.shape[1], bool)
+    mean = whole[0] - whole[0].mean()
+    mean = mean / abs(mean).std()
+    moved = whole
+    for _ in range(5):
+        moved = np.array([factor * face + shift for face in whole for factor, shift in [onto(face, mean, every)]])
+        mean = moved.mean(0) - moved.mean()
+        mean = mean / np.sqrt((abs(mean) ** 2).mean())
+    rest = np.concatenate(((moved - mean).real, (moved - mean).imag), 1)
+    covariance = rest.T @ rest / len(rest) + VARIANCE * np.eye(rest.shape[1])
+    result = faces.copy()
+    for face, there in zip(result, known, strict=True):
+        if there.all() or there.sum() < 2:
+            continue
+        factor, shift = onto(face, mean, there)
+        off = factor * face + shift - mean
+        seen, hidden = np.tile(there, 2), np.tile(~there, 2)
+        values = np.concatenate((off.real, off.imag))[seen]
+        guess = covariance[np.ix_(hidden, seen)] @ np.linalg.solve(covariance[np.ix_(seen, seen)], values)
+        count = int((~there).sum())
+        face[~there] = (mean[~there] + guess[:count] + 1j * guess[count:] - shift) / factor
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("labels", type=Path, help="COCO file with the landmarks of the model's heads")
+    parser.add_argument("--by", required=True, help="a model of `hih-align adapt`")
+    parser.add_argument("--out", type=Path, required=True, help="COCO file to write")
+    options = parser.parse_args()
+    config = find_checkpoint(options.by).config
+    if config.readout is None:
+        raise ValueError(f"by is {options.by!r}, which has no readout: expected a model of `hih-align adapt`")
+    data: dict[str, Any] = json.loads(options.labels.read_text("utf-8"))
+    given = np.array([face["keypoints"] for face in data["annotations"]], float).reshape(-1, config.heads, 3)
+    known = given[..., 2] > 0
+    faces = filled(as_complex(given[..., :2]), known)
+    points = config.readout.points(np.stack((faces.real, faces.imag), -1))
+    sources, kept = config.readout.sources, []
+    for face, found, visible, there in zip(data["annotations"], points, given[..., 2], known, strict=True):
+        if there.mean() < ENOUGH:
+            continue
+        seen = visible[sources]
+        face["keypoints"] = np.column_stack((np.where(seen[:, None] > 0, found, 0), seen)).round(2).ravel().tolist()
+        face["num_keypoints"] = int((seen > 0).sum())
+        if "spread" in face:
+            face["spread"] = np.array(face["spread"])[sources].tolist()
+        kept.append(face)
+    used = {face["image_id"] for face in kept}
+    names = list(config.scheme.names)
+    data |= {
+        "annotations": kept,
+        "images": [image for image in data["images"] if image["id"] in used],
+        "categories": [{**category, "keypoints": names, "skeleton": []} for category in data["categories"]],
+    }
+    with files.replacing(options.out) as temporary:
+        temporary.write_text(json.dumps(data), "utf-8")
+    print(f"wrote {options.out}, {len(kept)} faces of {len(given)}")
+
+
+if __name__ == "__main__":
+    main()
