@@ -28,7 +28,8 @@ def converted_nano(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., st
         out = tmp_path_factory.mktemp("nano") / backend
         export.export(aligner, out, "onnx" if backend == "onnxruntime" else "openvino")
         if weights:
-            save_weights(aligner.network, out / WEIGHTS_FILE)  # heatmaps need the weights
+            # heatmaps need the weights
+            save_weights(aligner.network, out / WEIGHTS_FILE, correction=aligner.config.correction)
         return str(out)
 
     return name

@@ -76,7 +76,7 @@ def align(
         lines = None if target is None else stack.enter_context(appending(target))
         # no bar if the lines are shown in the same terminal
         quiet = target == STANDARD_OUTPUT and sys.stdout.isatty()
-        bar = stack.enter_context(progress.progress_bar(total=total, unit=unit, disable=quiet))
+        bar = stack.enter_context(progress.progress_bar(total=total, desc="align", unit=unit, disable=quiet))
         pictures = None if out is None else stack.enter_context(ThreadPoolExecutor(1, "hih-align-draw"))
         drawn: deque[tuple[str, Landmarks, Future[None] | None]] = deque()
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..aligner import FaceAligner
 from ..data.records import Dataset, Record, stack_labels
 from ..method.frame import Frame, as_complex, mirrored, ridge
-from ..method.readout import Readout, from_weights
+from ..method.readout import Readout, from_parts, from_weights
 from ..schemes import Scheme
 from .calibrate import BOXES
 from .evaluate import evaluate
@@ -170,4 +170,4 @@ def _correct(
             here = known[:, k]
             constant, others = ridge((new[here, k] - old[here, k]) / scale[here], rest[here], strength)
             weights[k] += constant * frame.turned + others @ frame.own
-    return from_weights(weights)
+    return from_parts(from_weights(weights).parts)  # as the file of weights holds it

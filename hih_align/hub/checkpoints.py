@@ -13,10 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from .. import files
-from ..method.readout import Readout, from_weights
+from ..method.readout import Readout, from_parts
 from ..method.sizes import SIZES
 from ..schemes import Scheme, get_scheme
 from .config import CONFIG_FILE, CheckpointError, Config, own_folder, read_config, write_config
@@ -227,11 +225,11 @@ def load_correction(checkpoint: Checkpoint) -> Config:
         with safe_open(path, framework="np") as file:
             if CORRECTION not in file.keys():  # noqa: SIM118  # the file is no dictionary
                 return checkpoint.config
-            parts = file.get_tensor(CORRECTION).astype(np.float64)
+            parts = file.get_tensor(CORRECTION)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is damaged or not a safetensors file: {error}") from error
     try:
-        return replace(checkpoint.config, correction=from_weights(parts[..., 0] + 1j * parts[..., 1]))
+        return replace(checkpoint.config, correction=from_parts(parts))
     except (ValueError, IndexError, TypeError) as error:
         raise CheckpointError(f"{path}: the tensor {CORRECTION} does not fit its config: {error}") from error
 
@@ -306,7 +304,4 @@ def _save_correction(checkpoint: Checkpoint) -> None:
 
 def _tensor(correction: Readout | None) -> dict[str, Any]:
     """The correction as it lies in a file of weights: empty, or one NumPy array."""
-    if correction is None:
-        return {}
-    weights = correction.weights
-    return {CORRECTION: np.stack((weights.real, weights.imag), -1).astype(np.float32)}
+    return {} if correction is None else {CORRECTION: correction.parts}

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 NEGLIGIBLE = 1e-6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Readout:
     """How K landmarks are computed from H heads.
 
@@ -49,6 +49,9 @@ class Readout:
 
     def __len__(self) -> int:
         return len(self.terms)
+
+    def __repr__(self) -> str:
+        return f"Readout({len(self)} landmarks from {self.heads} heads)"
 
     @cached_property
     def weights(self) -> NDArray[np.complex128]:
@@ -84,6 +87,11 @@ class Readout:
         """The readout that applies ``weights`` (K', K), whose rows sum to 1, to the landmarks of this readout."""
         return from_weights(np.asarray(weights) @ self.weights)
 
+    @cached_property
+    def parts(self) -> NDArray[np.float32]:
+        """(K, H, 2) float32 real and imaginary parts of the weights. `from_parts` makes the readout of them."""
+        return np.stack((self.weights.real, self.weights.imag), -1).astype(np.float32)
+
     def to_dict(self) -> dict[str, Any]:
         """The readout as a dictionary that `readout_from_dict` reads."""
         return {"heads": self.heads, "terms": [[list(term) for term in terms] for terms in self.terms]}
@@ -103,6 +111,12 @@ def from_weights(weights: NDArray[Any]) -> Readout:
         tuple((int(head), float(row[head].real), float(row[head].imag)) for head in np.flatnonzero(row)) for row in kept
     )
     return Readout(kept.shape[1], terms)
+
+
+def from_parts(parts: NDArray[np.floating]) -> Readout:
+    """The readout whose `Readout.parts` are ``parts`` (K, H, 2), exactly."""
+    terms = (tuple((int(h), float(row[h, 0]), float(row[h, 1])) for h in np.flatnonzero(row.any(-1))) for row in parts)
+    return Readout(parts.shape[1], tuple(terms))
 
 
 def readout_from_dict(data: Mapping[str, Any]) -> Readout:

@@ -20,7 +20,14 @@ from numpy.typing import NDArray
 
 import hih_align
 from hih_align import SCHEMES, CheckpointError, Config, Decoder, FaceAligner, HIHNet, Scheme, WeightsUnavailableError
-from hih_align.hub.checkpoints import Checkpoint, find_checkpoint, load_network, save_checkpoint, save_config
+from hih_align.hub.checkpoints import (
+    CORRECTION,
+    Checkpoint,
+    find_checkpoint,
+    load_network,
+    save_checkpoint,
+    save_config,
+)
 from hih_align.hub.config import config_from_dict, read_config, write_config
 from hih_align.hub.manifest import ManifestRow, check_writable, local_weights, manifest_path, read_manifest, record
 from hih_align.method.sizes import SIZES, Size
@@ -109,8 +116,9 @@ def test_shipped_weights_are_those_of_the_manifest(id: str) -> None:
     assert local_weights(row) == path
     assert path.stat().st_size == row.bytes
     assert hashlib.sha256(path.read_bytes()).hexdigest() == row.sha256
-    floats = [t.dtype for t in safetensors.torch.load_file(path).values() if t.is_floating_point()]
-    assert set(floats) == {torch.float16}
+    tensors = safetensors.torch.load_file(path)
+    assert tensors.pop(CORRECTION, torch.zeros(0)).dtype == torch.float32
+    assert {t.dtype for t in tensors.values() if t.is_floating_point()} == {torch.float16}
     assert row.training
     assert row.metrics
 
