@@ -3,7 +3,7 @@
 The errors of a network are partly systematic: where the chin is too low beside the other points, it is usually wrong in
 the same way on the next face. `correct` learns this from labelled faces. In the frame of the face, the offset from the
 found to the labelled place of each landmark is a constant plus a weighted sum of the deviations of all found landmarks
-from the mean shape (ridge regression). The result is a `Readout` of the heads, which costs no time.
+from the mean shape (ridge regression). The result is a `Readout` of the heads, which costs 1 % of the time.
 
 The network may have been trained on these faces, if its errors there are only slightly smaller than on others. The
 validation faces must be others. They decide whether the correction is used.
