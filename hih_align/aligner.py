@@ -316,7 +316,7 @@ class FaceAligner:
         network = None
         if found.weights.is_file() or runtime.choose(backend, place, folder) not in checkpoints.exported_for(folder):
             network = fork.run(checkpoints.load_network, found)
-            found = replace(found, config=checkpoints.load_correction(found))
+            found = replace(found, config=checkpoints.load_config(found))
         else:
             backend = runtime.choose(backend, place, folder)
         aligner = cls(

@@ -154,7 +154,9 @@ def export(
 
 def calibration_crops(aligner: FaceAligner, dataset: Dataset, count: int = CALIBRATION_FACES) -> NDArray[np.uint8]:
     """(N, S, S, 3) uint8 crops of at most ``count`` faces, which are spread evenly over the dataset."""
-    chosen = np.unique(np.linspace(0, len(dataset) - 1, count).round().astype(int))
+    from .data.records import spread
+
+    chosen = spread(len(dataset), count)
     side = aligner.config.input_size
     result = np.empty((len(chosen), side, side, 3), np.uint8)
     for index, crop in zip(chosen, result, strict=True):

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hih_align import files
+from hih_align.crops import similarity
 from hih_align.hub.checkpoints import find_checkpoint
 from hih_align.method.frame import Complex, as_complex
 
@@ -31,10 +32,8 @@ VARIANCE = 1e-4
 
 def onto(face: Complex, mean: Complex, known: NDArray[np.bool_]) -> tuple[complex, complex]:
     """Factor and shift that map the known points of a face onto the mean shape."""
-    here, there = face[known].mean(), mean[known].mean()
-    centred = face[known] - here
-    factor = (centred.conj() @ (mean[known] - there)) / (abs(centred) ** 2).sum()
-    return complex(factor), complex(there - factor * here)
+    (real, _, x), (imaginary, _, y) = similarity(*(np.stack((z.real, z.imag), -1)[known] for z in (face, mean)))
+    return complex(real, imaginary), complex(x, y)
 
 
 def filled(faces: Complex, known: NDArray[np.bool_]) -> Complex:

@@ -186,7 +186,7 @@ def ship_command(
     Then measure its figures: python benchmarks/accuracy.py MODEL --write.
     """
     found = checkpoints.find_checkpoint(run)
-    network, settings = checkpoints.load_network(found), checkpoints.load_correction(found)
+    network, settings = checkpoints.load_network(found), checkpoints.load_config(found)
     typer.echo(f"wrote {ship(model, network, settings, training)}")
 
 

@@ -125,6 +125,11 @@ def stack_labels(records: Iterable[Record]) -> tuple[list[Record], NDArray[np.fl
     return [record for record, _ in pairs], points, weights
 
 
+def spread(count: int, most: int) -> NDArray[np.intp]:
+    """Indices of at most ``most`` of ``count`` faces, in ascending order and evenly spread."""
+    return np.unique(np.linspace(0, count - 1, most).round().astype(np.intp))
+
+
 def image_size(path: Path) -> tuple[int, int]:
     """Width and height of an image file as `images.read_image` returns it. Only the header is read.
 

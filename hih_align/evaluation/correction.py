@@ -3,7 +3,7 @@
 The errors of a network are partly systematic: where the chin is too low beside the other points, it is usually wrong in
 the same way on the next face. `correct` learns this from labelled faces. In the frame of the face, the offset from the
 found to the labelled place of each landmark is a constant plus a weighted sum of the deviations of all found landmarks
-from the mean shape (ridge regression). The result is a `Readout` of the heads, which costs 1 % of the time.
+from the mean shape (ridge regression). The result is a `Readout` of the heads, which takes hardly any time.
 
 The network may have been trained on these faces, if its errors there are only slightly smaller than on others. The
 validation faces must be others. They decide whether the correction is used.
@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..aligner import FaceAligner
-from ..data.records import Dataset, Record, stack_labels
-from ..method.frame import Frame, as_complex, mirrored, ridge
+from ..data.records import Dataset, Record, spread, stack_labels
+from ..method.frame import Frame, both_sides, ridge
 from ..method.readout import Readout, from_parts, from_weights
 from ..schemes import Scheme
 from .calibrate import BOXES
@@ -104,8 +104,9 @@ def learn_correction(
     mended = aligner.with_config(replace(config, correction=correct(found, target, weights > 0, config.scheme)))
 
     def errors(measured: FaceAligner) -> tuple[dict[str, float], str]:
-        how = {"refine": 0, "keep": keep, "progress": progress}
-        reports = {box: evaluate(measured, validation, box=box, **how) for box in BOXES}  # type: ignore[arg-type]
+        reports = {
+            box: evaluate(measured, validation, box=box, refine=0, keep=keep, progress=progress) for box in BOXES
+        }
         return {box: r.overall.nme for box, r in reports.items()}, reports[BOXES[0]].settings.normalizer
 
     before, normalizer = errors(plain)
@@ -120,8 +121,7 @@ def _some(dataset: Dataset, share: float) -> Dataset:
     if not labelled:
         raise ValueError(f"dataset {dataset.name!r} has no face with points")
     count = min(FACES, max(1, round(share * len(labelled))))
-    rows = np.unique(np.linspace(0, len(labelled) - 1, count).round().astype(int))
-    return replace(dataset, records=tuple(labelled[row] for row in rows))
+    return replace(dataset, records=tuple(labelled[row] for row in spread(len(labelled), count)))
 
 
 def correct(
@@ -156,18 +156,14 @@ def _correct(
     scheme: Scheme,
     strength: float,
 ) -> Readout:
-    old, new, known = as_complex(found), as_complex(np.where(labelled[..., None], target, 0.0)), labelled
-    enough = known.sum(0) >= ENOUGH
-    if scheme.permutation is not None:
-        old = np.concatenate((old, mirrored(old, scheme.permutation)))
-        new = np.concatenate((new, mirrored(new, scheme.permutation)))
-        known = np.concatenate((known, known[:, scheme.permutation]))
+    enough = labelled.sum(0) >= ENOUGH
+    old, new, known = both_sides(found, target, labelled, scheme.permutation, scheme.permutation)
     weights = np.eye(len(scheme), dtype=np.complex128)
     if enough.any():
         frame = Frame(old)
         scale, rest = frame.scale(old), frame.rest(old)
         for k in np.flatnonzero(enough):
             here = known[:, k]
-            constant, others = ridge((new[here, k] - old[here, k]) / scale[here], rest[here], strength)
-            weights[k] += constant * frame.turned + others @ frame.own
+            ways = (new[here, k] - old[here, k]) / scale[here]
+            weights[k] += frame.weights(*ridge(ways, rest[here], strength))
     return from_parts(from_weights(weights).parts)  # as the file of weights holds it

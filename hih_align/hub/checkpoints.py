@@ -190,7 +190,7 @@ def load_network(checkpoint: Checkpoint) -> HIHNet:
         raise CheckpointError(f"the config of {path} is wrong: {error}") from error
     try:
         state = safetensors.torch.load_file(path, device="cpu")
-        state.pop(CORRECTION, None)  # see `load_correction`
+        state.pop(CORRECTION, None)  # see `load_config`
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is damaged or not a safetensors file: {error}") from error
     wanted = network.state_dict()
@@ -212,7 +212,7 @@ def load_network(checkpoint: Checkpoint) -> HIHNet:
     return network.eval()
 
 
-def load_correction(checkpoint: Checkpoint) -> Config:
+def load_config(checkpoint: Checkpoint) -> Config:
     """The config of a checkpoint, with the correction that its file of weights holds, if there is one.
 
     Raises:
@@ -293,7 +293,7 @@ def save_config(model: str, config: Config) -> Path:
 def _save_correction(checkpoint: Checkpoint) -> None:
     """Write the correction of the config into the file of weights, unless the file holds the same one."""
     config, path = checkpoint.config, checkpoint.weights
-    if not path.is_file() or load_correction(replace(checkpoint, config=replace(config, correction=None))) == config:
+    if not path.is_file() or load_config(replace(checkpoint, config=replace(config, correction=None))) == config:
         return
     import safetensors.numpy
 

@@ -45,6 +45,11 @@ class Frame:
         moved: Complex = (faces - faces.mean(-1, keepdims=True)) / self.scale(faces)[:, None]
         return moved - self.mean
 
+    def weights(self, constant: complex, others: Complex) -> Complex:
+        """(H,) weights of a face's points that give an offset: ``constant``, plus `rest` times ``others`` (H,)."""
+        found: Complex = constant * self.turned + others @ self.own
+        return found
+
 
 def ridge(ways: Complex, rest: Complex, strength: float) -> tuple[complex, Complex]:
     """Offsets as a constant plus a sum of the landmarks' deviations from the mean shape, by least absolute distances.
@@ -77,10 +82,31 @@ def as_complex(points: NDArray[np.floating]) -> Complex:
     return p[..., 0] + 1j * p[..., 1]
 
 
-def mirrored(faces: Complex, permutation: NDArray[np.intp]) -> Complex:
-    """(N, H) points of the mirror images of faces (N, H)."""
-    seen: Complex = -faces.conj()[:, permutation]
-    return seen
+def both_sides(
+    found: NDArray[np.floating],
+    labels: NDArray[np.floating],
+    labelled: NDArray[np.bool_],
+    source: NDArray[np.intp] | None,
+    target: NDArray[np.intp] | None,
+) -> tuple[Complex, Complex, NDArray[np.bool_]]:
+    """Faces, followed by their mirror images if both schemes have mirror pairs. So both sides of a face count equally.
+
+    Args:
+        found: (N, H, 2) points of a network.
+        labels: (N, K, 2) labels; where ``labelled`` (N, K) is False they are not read, and the result is 0.
+        source, target: the permutations of the landmarks (`Scheme.permutation`) of ``found`` and of ``labels``.
+
+    Returns:
+        (N or 2 N, H) found points, (N or 2 N, K) labels, and whether each is labelled.
+    """
+    old, new = as_complex(found), as_complex(np.where(labelled[..., None], labels, 0.0))
+    if source is None or target is None:
+        return old, new, labelled
+    return (
+        np.concatenate((old, -old.conj()[:, source])),
+        np.concatenate((new, -new.conj()[:, target])),
+        np.concatenate((labelled, labelled[:, target])),
+    )
 
 
 def _mean_shape(faces: Complex, rounds: int = 10) -> Complex:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..aligner import READ_AHEAD, FaceAligner
 from ..crops import reach_of, tight_box
 from ..data.annotations import Dataset, Record, read_dataset
-from ..data.records import stack_labels
+from ..data.records import spread, stack_labels
 from ..evaluation.calibrate import fit_curve
 from ..evaluation.normalizers import choose_normalizer, normalizer_text
 from ..evaluation.results import Report, Settings
@@ -189,8 +189,7 @@ def look(start: FaceAligner, faces: Dataset, limit: int = FACES, progress: bool 
     complete = [record for record in faces.records if record.labels is not None]
     if not complete:
         raise ValueError(f"dataset {faces.name!r} has no face with points")
-    rows = np.unique(np.linspace(0, len(complete) - 1, limit).round().astype(int))
-    records = [complete[i] for i in rows]
+    records = [complete[i] for i in spread(len(complete), limit)]
     _, target, weights = stack_labels(records)
     labelled = weights > 0
     boxes = np.array([record.box for record in records], np.float64)
@@ -250,7 +249,7 @@ def _larger(
         boxes: (N, 4) their boxes.
         points, heights: the results of the network in crops that are not enlarged.
     """
-    few = np.unique(np.linspace(0, len(records) - 1, TRIED).round().astype(int))
+    few = spread(len(records), TRIED)
     found = {1.0: (points[few], heights[few])}
 
     def enlarge(factor: float) -> None:

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..method.frame import Complex, Frame, as_complex, mirrored, ridge
+from ..method.frame import Complex, Frame, both_sides, ridge
 from ..method.readout import Readout, from_weights
 from ..schemes import Scheme
 
@@ -116,12 +116,8 @@ def match(
     """
     if missing := [target.names[k] for k in np.flatnonzero(~labelled.any(0))]:
         raise ValueError(f"data: landmark {missing[0]!r} of scheme {target.id!r} is labelled on no face")
-    old, new, known = as_complex(found), as_complex(np.where(labelled[..., None], points, 0.0)), labelled
     count = labelled.sum(0)
-    if source.permutation is not None and target.permutation is not None:
-        old = np.concatenate((old, mirrored(old, source.permutation)))
-        new = np.concatenate((new, mirrored(new, target.permutation)))
-        known = np.concatenate((known, known[:, target.permutation]))
+    old, new, known = both_sides(found, points, labelled, source.permutation, target.permutation)
     frame = Frame(old)
     scale, rest = frame.scale(old), frame.rest(old)
     size = max(float(np.ptp(frame.mean.real)), float(np.ptp(frame.mean.imag)))
@@ -144,8 +140,7 @@ def match(
         if abs(middle[best]) > CARRIED * spread[best] / np.sqrt(count[k]):
             how = "near"
             strength = RIDGE_FACES / max(count[k], 1) * here.sum()
-            way, others = ridge(ways[:, best] * size, rest[here], strength)
-            weights[k] += way * frame.turned + others @ frame.own
+            weights[k] += frame.weights(*ridge(ways[:, best] * size, rest[here], strength))
         how = "from scratch" if spread[best] > UNRELATED else how
         matches.append(
             Match(name, source.names[best], best, 100 * distance, 100 * float(spread[best]), int(count[k]), how)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..data.records import spread
 from ..method.network import HIHNet, scaled
 from ..method.sizes import Size
 from .augmentation import Augmentation, augment
@@ -57,7 +58,7 @@ def fitted(start: Start, size: Size, faces: Supply, recipe: Recipe) -> Start:
     """Start weights for a network of ``size``: narrowed by training faces if `is_wider` is true, else unchanged."""
     if not isinstance(start.network, HIHNet) or not is_wider(start.size, size):
         return start
-    rows = np.unique(np.linspace(0, len(faces) - 1, FACES).round().astype(np.int64))
+    rows = spread(len(faces), FACES)
     images = [
         augment(
             *shown.faces,

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import torch
 
 from .. import files
 from ..aligner import FaceAligner
 from ..data.annotations import Dataset
+from ..data.records import spread
 from ..evaluation.calibrate import BOXES, calibrate, markdown
 from ..evaluation.results import Report
 from ..hub.checkpoints import WEIGHTS_FILE, save_checkpoint, save_weights
@@ -124,7 +124,7 @@ def calibrate_best(out: Path, dataset: Dataset, device: torch.device, *, decoder
     if aligner.config.calibration:
         return None
     records = dataset.records
-    some = np.unique(np.linspace(0, len(records) - 1, CALIBRATION_FACES).round().astype(int))
+    some = spread(len(records), CALIBRATION_FACES)
     faces = replace(dataset, records=tuple(records[i] for i in some))
     chosen = calibrate(aligner, faces, decoder=decoder, boxes=BOXES, progress=progress)
     write_config(out / BEST, chosen.config)

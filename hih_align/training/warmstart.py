@@ -122,7 +122,7 @@ def load_start(init: str | os.PathLike[str], scheme: Scheme | None = None) -> St
     if scheme is not None and name in SIZES and f"{name}/{scheme.id}" in read_manifest():
         wanted = scheme.id
     found = checkpoints.find_checkpoint(name, wanted)
-    network, config = checkpoints.load_network(found), checkpoints.load_correction(found)
+    network, config = checkpoints.load_network(found), checkpoints.load_config(found)
     return Start(network, config.scheme, name, config)
 
 

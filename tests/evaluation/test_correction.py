@@ -18,7 +18,7 @@ from hih_align.evaluation.evaluate import evaluate
 from hih_align.hub.checkpoints import (
     CORRECTION,
     Checkpoint,
-    load_correction,
+    load_config,
     load_network,
     save_checkpoint,
     save_config,
@@ -140,7 +140,7 @@ def test_it_lies_in_the_file_of_weights(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, network, config)
     assert "correction" not in json.loads((tmp_path / "config.json").read_text("utf-8"))
     checkpoint = Checkpoint(read_config(tmp_path / "config.json"), tmp_path / "model.safetensors")
-    stored = load_correction(checkpoint).correction
+    stored = load_config(checkpoint).correction
     assert stored is not None
     assert config.correction is not None
     assert np.allclose(stored.weights, config.correction.weights, atol=1e-6)
@@ -153,17 +153,17 @@ def test_a_new_config_replaces_it(tmp_path: Path) -> None:
     config = Config(W300, **SIZES["HIH_N"]._asdict(), correction=random_correction())
     save_checkpoint(tmp_path, network, config)
     weights = tmp_path / "model.safetensors"
-    stored = load_correction(Checkpoint(replace(config, correction=None), weights))
+    stored = load_config(Checkpoint(replace(config, correction=None), weights))
     before = weights.read_bytes()
     save_config(str(tmp_path), replace(stored, refine=1))
     assert weights.read_bytes() == before, "the same correction was written again"
     save_config(str(tmp_path), replace(config, correction=random_correction(1)))
-    other = load_correction(Checkpoint(config, weights)).correction
+    other = load_config(Checkpoint(config, weights)).correction
     assert other is not None
     assert np.allclose(other.weights, random_correction(1).weights, atol=1e-6)
     save_config(str(tmp_path), replace(config, correction=None))
     assert CORRECTION not in safetensors.numpy.load_file(weights)
-    assert load_correction(Checkpoint(replace(config, correction=None), weights)).correction is None
+    assert load_config(Checkpoint(replace(config, correction=None), weights)).correction is None
 
 
 def test_a_correction_of_another_network_is_refused(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_a_correction_of_another_network_is_refused(tmp_path: Path) -> None:
     for wrong in (np.ones((3, 3, 2), np.float32), np.ones(4, np.float32)):
         path.write_bytes(safetensors.numpy.save(safetensors.numpy.load_file(path) | {CORRECTION: wrong}))
         with pytest.raises(CheckpointError, match="correction"):
-            load_correction(Checkpoint(config, path))
+            load_config(Checkpoint(config, path))
 
 
 def test_readouts_of_a_corrected_network_are_composed() -> None:

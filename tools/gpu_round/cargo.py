@@ -123,7 +123,7 @@ def make_starts(plan: object, root: Path, folder: Path) -> None:
     import torch
 
     from gpu_round.plan import Plan
-    from hih_align.hub.checkpoints import find_checkpoint, load_correction, load_network, save_checkpoint
+    from hih_align.hub.checkpoints import find_checkpoint, load_config, load_network, save_checkpoint
 
     assert isinstance(plan, Plan)
     shutil.rmtree(folder / "starts", ignore_errors=True)
@@ -132,7 +132,7 @@ def make_starts(plan: object, root: Path, folder: Path) -> None:
             continue
         path = root / network.init
         found = find_checkpoint(path if path.is_dir() else network.init)
-        save_checkpoint(folder / "starts" / network.name, load_network(found), load_correction(found), torch.float16)
+        save_checkpoint(folder / "starts" / network.name, load_network(found), load_config(found), torch.float16)
 
 
 def make_kept(keep: Iterable[str], root: Path, folder: Path) -> None:
