@@ -229,7 +229,8 @@ def send(results: Path, out: Path, rest: bool = False) -> list[str]:
     halves, note = results / "halves", results / "sent.json"
     if errors := halve(results, halves):
         (results / "float16-error.txt").write_text("\n".join(errors) + "\n", "utf-8")
-    weights, later = {}, {}
+    weights: dict[str, bytes] = {}
+    later: dict[str, bytes] = {}
     for run in sorted(path for path in halves.glob("*") if path.is_dir()):
         best, last = (parcel.gather(halves, (f"{run.name}/{name}/*",)) for name in ("best", "last"))
         weights |= best or last
