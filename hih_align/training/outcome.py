@@ -143,6 +143,8 @@ def gain(at: Progress) -> str:
     said = f"best: nme {at.best:.3f}"
     if at.start is not None:
         said = f"start, without training: nme {at.start:.3f}; {said}"
+    if at.calibrated is not None:
+        said += f", and {at.calibrated:.3f} with the decoder and the refining that were then chosen"
     if at.untouched is not None and at.best_there is not None:
         said += (
             f"; landmarks that coincide with those of the start network: start network {at.untouched:.3f}, best "
