@@ -94,6 +94,23 @@ def test_a_folder_holds_only_what_is_needed(exported: Path, tmp_path: Path) -> N
         FaceAligner.from_pretrained(tmp_path, device="cpu")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_exported_file_whose_weights_are_not_finite_is_refused(tmp_path: Path, value: float) -> None:
+    """A runtime does not show the weights of a file, so the file is run once when it is loaded."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    small = FaceAligner.from_pretrained("HIH_N/300w", device="cpu")
+    export.export(small, tmp_path, "onnx")
+    model = onnx.load(tmp_path / "model.onnx")
+    weights = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    damaged = onnx.numpy_helper.to_array(weights).copy()
+    damaged.flat[0] = value
+    weights.CopyFrom(onnx.numpy_helper.from_array(damaged, weights.name))
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(CheckpointError, match=r"model\.onnx returns NaN or infinity"):
+        FaceAligner.from_pretrained(tmp_path, device="cpu", backend="onnxruntime")
+
+
 def test_a_network_that_is_replaced_is_used(astronaut: Array) -> None:
     small, other = (FaceAligner.from_pretrained(name, device="cpu") for name in ("HIH_N/300w", "HIH_N/300w"))
     with torch.no_grad():

@@ -10,8 +10,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+import numpy as np
+
 from ..hub.checkpoints import exported_for
-from ..hub.config import Config
+from ..hub.config import CheckpointError, Config
 from . import fork
 from .backend import Backend, Photograph, Runtime, faces_at_once
 from .metadata import FILES, check
@@ -80,8 +82,8 @@ def make(
         folder: the folder of the checkpoint, which may hold an exported file for this runtime.
 
     Raises:
-        ValueError: the runtime does not have the precision; the exported file has other weights or another decoder; or
-            there is neither a network nor an exported file for this runtime.
+        ValueError: the runtime does not have the precision; the exported file has other weights or another decoder, or
+            its results are not finite; or there is neither a network nor an exported file for this runtime.
     """
     fork.prepare()
     path = None if folder is None or name == "torch" or not (folder / FILES[name]).is_file() else folder / FILES[name]
@@ -89,10 +91,18 @@ def make(
         backend = _loaded(name, path, config, dtype)
         if backend.description is not None:
             check(backend.description, path, network, config)
+        _check_finite(backend, path, config)
         return backend
     if network is None:
         raise ValueError(f"network is None, and {folder} holds no exported file for backend {name!r}")
     return fork.run(_of_network, name, network, config, device, dtype)
+
+
+def _check_finite(backend: Backend, path: Path, config: Config) -> None:
+    """Run a black crop. Only the result shows whether the weights in an exported file are finite."""
+    points, scores = backend(np.zeros((1, config.size.input_size, config.size.input_size, 3), np.uint8))
+    if not (np.isfinite(points).all() and np.isfinite(scores).all()):
+        raise CheckpointError(f"{path} returns NaN or infinity: its weights are not finite. Export the network again")
 
 
 def _of_network(name: Runtime, network: HIHNet, config: Config, device: str, dtype: str | None) -> Backend:

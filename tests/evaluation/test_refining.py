@@ -40,8 +40,11 @@ def test_the_best_of_the_thresholds_that_fit_is_chosen() -> None:
     exact = gaining("annotated", np.zeros(28).tolist(), 0.08)
     seen = [exact, Twice("jitter", np.full(28, 4.0), np.where(offs > 0.08, 3.0, 4.005), offs)]
     found = choose(seen)
-    assert found.above is not None and 0.0775 <= found.above < 0.095
-    assert fits(seen, 0.03) and fits(seen, 0.0775) and not fits(seen, 0.12)
+    assert found.above is not None
+    assert 0.0775 <= found.above < 0.095
+    assert fits(seen, 0.03)
+    assert fits(seen, 0.0775)
+    assert not fits(seen, 0.12)
 
 
 def test_the_middle_of_equally_good_thresholds_is_chosen() -> None:
