@@ -109,9 +109,18 @@ def page(result: Result, number: int, index: int) -> str:
     way = (
         f"<p><i class='hih-mark'></i>argmax (the paper's Eq. 4): {_pair(read.argmax, 2)} crop pixels. "
         f"<i class='hih-mark dot'></i>expectation: {_pair(read.expectation, 2)} crop pixels. "
-        f"Difference: {apart:.2f} crop pixels, {apart / maps.transform.scale:.2f} pixels of the photograph.</p>"
+        f"Difference: {apart:.2f} crop pixels, {apart / maps.transform.scale:.2f} pixels of the photograph."
+        f"{_after(aligner)}</p>"
     )
     return f'<div class="hih-maps">{figures}</div>{way}'
+
+
+def _after(aligner: FaceAligner) -> str:
+    """A sentence with the steps from the expectation to the landmark that `align` returns."""
+    config = aligner.config
+    steps = ["the constant shift of the labels is added"] if any(config.decoder.shift) else []
+    steps += ["the other landmarks correct it"] if config.correction is not None else []
+    return f" Then {' and '.join(steps)}." if steps else ""
 
 
 def coloured(values: NDArray[np.float32]) -> NDArray[np.uint8]:
