@@ -186,7 +186,7 @@ def test_the_plot(part: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(Axes, "axvline", lined)
     about = {"cpu": "a CPU", "date": "2026-01-01 00:00 UTC"}
     part("plot").draw({"results": rows, "machine": about, "data": "faces"}, tmp_path / "plot.png")
-    assert set(points) == {(100, 3.1), (80, 3.5), (2, 2.0), (4, 5.0)}
+    assert set(points) == {(50, 3.1), (80, 3.5), (2, 2.0), (4, 5.0)}
     assert [xy for xy, face in points.items() if face == "none"] == [(2, 2.0)]
     assert lines == [240]
     assert (tmp_path / "plot.png").stat().st_size > 10_000
