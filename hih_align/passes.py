@@ -20,9 +20,9 @@ from .runtime.backend import Photograph
 #: A face that is turned by more than this, in degrees, gets another pass on an upright crop.
 TURN = 15.0
 
-#: With a lower mean score the face may be turned too far for the network, so the other quarter turns are tried. On the
-#: choosing part of wflw_dev, no pass that is wrong because the face is turned by 120 to 240 degrees has a higher score
-#: (HIH_N, HIH_T, HIH_B), and 5 to 9 % of the upright faces have a lower one.
+#: With a lower mean score the face may be turned too far for the network, so the other quarter turns are tried. Some
+#: networks give more than 0.5 to upside-down faces. Chosen on the choosing part of wflw_dev; `benchmarks/roll.py` shows
+#: the effect.
 LOW = 0.65
 
 #: With a lower mean score there is no face, and the points mean nothing.

@@ -45,7 +45,7 @@ def align(roll: float, sure: float, wrong: float, rules: Rules) -> tuple[Face, U
 
 @pytest.mark.parametrize("wrong", [0.3, 0.56, 0.62])
 def test_an_upside_down_face_whose_score_is_not_very_low_is_turned(wrong: float, rules: Rules) -> None:
-    """HIH_B/wflw gives 0.56 to an upside-down face, and found it 117 % of the pupils' distance away."""
+    """Some networks give more than 0.5 to an upside-down face whose points are wrong."""
     face, look = align(180, 0.9, wrong, rules)
     assert look.rolls == [0, 90, 180, 270]
     assert face.roll == 180

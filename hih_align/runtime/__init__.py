@@ -100,7 +100,7 @@ def make(
 
 def _check_finite(backend: Backend, path: Path, config: Config) -> None:
     """Run a black crop. Only the result shows whether the weights in an exported file are finite."""
-    points, scores = backend(np.zeros((1, config.size.input_size, config.size.input_size, 3), np.uint8))
+    points, scores = backend(np.zeros((1, config.input_size, config.input_size, 3), np.uint8))
     if not (np.isfinite(points).all() and np.isfinite(scores).all()):
         raise CheckpointError(f"{path} returns NaN or infinity: its weights are not finite. Export the network again")
 
