@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openvino as ov
@@ -15,6 +17,10 @@ from . import fork
 from .backend import Found, Grouped, Runtime
 from .metadata import DTYPES, KEY, parse
 from .threads import thread_count
+
+#: After this number of faces in batches, the cores compute different faces, see `OpenVINOBackend.run_parts`. The graph
+#: is then compiled once more. For the faces of one photograph this would take longer than it saves.
+MANY = 100
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
@@ -44,6 +50,9 @@ def core() -> ov.Core:
 
 class OpenVINOBackend(Grouped):
     """See `Grouped`. The graph is compiled for one face at the start, and for a group when it is first needed.
+
+    All cores compute one face, or one group, together. In long work each core computes another one: then no core waits
+    for the others after each layer.
 
     Args:
         model: a graph (`convert.to_openvino`), or a file that `export.export` wrote.
@@ -75,14 +84,16 @@ class OpenVINOBackend(Grouped):
             raise ValueError(f"dtype is {compute!r}, expected 'float32' or 'bfloat16' with backend 'openvino'")
         self.dtype = "int8" if own == "int8" else compute
         self._graph = graph
+        self._threads = thread_count()
         self._options = {
-            "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": _HINTS[compute],
             # by default OpenVINO uses all cores and ignores the limits of the program
-            "INFERENCE_NUM_THREADS": thread_count(),
+            "INFERENCE_NUM_THREADS": self._threads,
         }
         self._lock = threading.Lock()
-        self._compiled: dict[int, ov.CompiledModel] = {}
+        self._process = os.getpid()
+        self._done = 0  # number of faces in batches
+        self._compiled: dict[tuple[int, int], ov.CompiledModel] = {}
         self._local = threading.local()  # each thread needs its own request
         self._compile(1)
 
@@ -95,11 +106,40 @@ class OpenVINOBackend(Grouped):
         found = request.infer({0: crops}, share_inputs=True)  # copies the outputs, but not the input
         return found[0], found[1]
 
-    def _compile(self, faces: int) -> ov.CompiledModel:
-        """The graph for a number of faces. It is compiled once."""
+    def run_parts(self, parts: Sequence[NDArray[np.uint8]]) -> list[Found]:
+        """See `Grouped`. In long work each core computes another part."""
+        self._done += sum(map(len, parts))
+        whole = [part for part in parts if len(part) == self.group]
+        # a forked child has no threads but its own, so it computes one part after the other
+        if self._done < MANY or not 1 < self._threads <= len(whole) or self._process != os.getpid():
+            return super().run_parts(parts)
+        found: list[Any] = [None] * len(whole)
+        queue = vars(self._local).get("queue")
+        if queue is None:
+            queue = self._local.queue = ov.AsyncInferQueue(self._compile(self.group, self._threads), self._threads)
+            queue.set_callback(_keep)
+            fork.spare(queue)
+        try:
+            for index, part in enumerate(whole):
+                queue.start_async({0: part}, (found, index), share_inputs=True)
+        finally:  # the parts must stay until they are computed
+            queue.wait_all()
+        return found + super().run_parts(parts[len(whole) :])
+
+    def _compile(self, faces: int, streams: int = 1) -> ov.CompiledModel:
+        """The graph for a number of faces, of which ``streams`` are computed at the same time. It is compiled once."""
         with self._lock:
-            if faces not in self._compiled:
+            if (faces, streams) not in self._compiled:
                 crop = [side.get_length() for side in list(self._graph.inputs[0].get_partial_shape())[1:]]
                 self._graph.reshape([faces, *crop])
-                self._compiled[faces] = core().compile_model(self._graph, "CPU", self._options)
-            return self._compiled[faces]
+                how = {"PERFORMANCE_HINT": "LATENCY"} if streams == 1 else {"NUM_STREAMS": streams}
+                compiled = core().compile_model(self._graph, "CPU", self._options | how)
+                fork.spare(compiled)
+                self._compiled[faces, streams] = compiled
+            return self._compiled[faces, streams]
+
+
+def _keep(request: ov.InferRequest, place: tuple[list[Any], int]) -> None:
+    """Copy the result of a request to its place in a list. The next run of the request overwrites it."""
+    found, index = place
+    found[index] = request.get_output_tensor(0).data.copy(), request.get_output_tensor(1).data.copy()

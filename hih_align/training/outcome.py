@@ -144,7 +144,7 @@ def gain(at: Progress) -> str:
     if at.start is not None:
         said = f"start, without training: nme {at.start:.3f}; {said}"
     if at.calibrated is not None:
-        said += f", and {at.calibrated:.3f} with the decoder and the refining that were then chosen"
+        said += f", and {at.calibrated:.3f} after calibration"
     if at.untouched is not None and at.best_there is not None:
         said += (
             f"; landmarks that coincide with those of the start network: start network {at.untouched:.3f}, best "

@@ -50,6 +50,11 @@ def aligns():
     assert torch.get_num_threads() == 1
 
 
+def aligns_many():
+    found = aligner.align(image, [box] * 12, refine=0).points
+    np.testing.assert_allclose(found, np.stack([expected] * 12), atol=1e-2)
+
+
 def aligns_with_two_threads():
     torch.set_num_threads(2)
     np.testing.assert_allclose(align(), expected, atol=1e-3)
@@ -77,6 +82,9 @@ np.testing.assert_allclose(align(), expected, atol=1e-3)
 assert torch.get_num_threads() == 2
 forked(aligns)
 forked(aligns_with_two_threads)
+for _ in range(10):  # so that OpenVINO gives each core other faces
+    aligns_many()
+forked(aligns_many)
 # gunicorn's workers leave by sys.exit, with all exit handlers; with ONNX Runtime, one of them (in C) waits for ever
 forked(loads_and_aligns, leave=os._exit if backend == "onnxruntime" else sys.exit)
 with multiprocessing.get_context("fork").Pool(2) as pool:
