@@ -6,6 +6,7 @@ dtypes are given by their PyTorch names. PyTorch is imported only if nothing els
 
 from __future__ import annotations
 
+import os
 import platform
 import warnings
 from collections.abc import Sequence
@@ -14,6 +15,10 @@ from typing import Literal
 
 #: First compute capability of NVIDIA GPUs with bfloat16 (Ampere), and with float16 at full speed (Volta).
 _CUDA_BFLOAT16, _CUDA_FLOAT16 = (8, 0), (7, 0)
+
+#: The instruction sets to which the environment variable ONEDNN_MAX_CPU_ISA can limit oneDNN, and which lack bfloat16.
+#: PyTorch and OpenVINO compute with oneDNN.
+_WITHOUT_BFLOAT16 = ("sse41", "avx", "avx2", "avx2_vnni", "avx512_core", "avx512_core_vnni")
 
 Autocast = Literal["no", "bf16", "fp16"]
 _AUTOCAST: dict[str, Autocast] = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
@@ -29,6 +34,8 @@ def native_dtypes(device: str, runtime: str = "torch") -> tuple[str, ...]:
     Args:
         device: "cpu", "cuda:0", ...
         runtime: the runtime that computes. PyTorch uses the CPU's instructions through oneDNN; a build may lack it.
+
+    On a CPU, ONEDNN_MAX_CPU_ISA is respected.
     """
     kind = device.partition(":")[0]
     found: list[str] = []
@@ -93,6 +100,8 @@ def autocast_precision(asked: str, device: str) -> Autocast:
 
 
 def _of_cpu(runtime: str) -> list[str]:
+    if os.environ.get("ONEDNN_MAX_CPU_ISA", "").lower() in _WITHOUT_BFLOAT16:
+        return []
     flags = _cpu_flags() if platform.machine().lower() in ("x86_64", "amd64") else frozenset()
     if flags:
         found = ["bfloat16"] * ("avx512_bf16" in flags) + ["float16"] * ("avx512_fp16" in flags)

@@ -24,6 +24,7 @@ def hardware(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A function that simulates a CPU with certain flags, and a GPU."""
 
     def has(*flags: str, machine: str = "x86_64", mkldnn: bool = True, gpu: tuple[int, int] | None = None) -> None:
+        monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
         monkeypatch.setattr(precision.platform, "machine", lambda: machine)
         monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: mkldnn)
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: "avx512_bf16" in flags, raising=False)
@@ -62,6 +63,25 @@ def test_cpus(hardware: Any, options: dict[str, Any], cpu: set[str], training: s
 
 
 @pytest.mark.parametrize(
+    ("limit", "native"),
+    [
+        ("AVX2", {F32}),
+        ("AVX512_CORE", {F32}),
+        ("avx512_core", {F32}),
+        ("AVX512_CORE_AMX", {F32, BF16}),
+        ("", {F32, BF16}),
+    ],
+)
+@pytest.mark.parametrize("runtime", ["torch", "openvino"])
+def test_instructions_that_the_environment_forbids(
+    monkeypatch: pytest.MonkeyPatch, hardware: Any, limit: str, native: set[str], runtime: str
+) -> None:
+    hardware("avx512f", "avx512_bf16")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert set(native_dtypes(CPU, runtime)) == native
+
+
+@pytest.mark.parametrize(
     ("gpu", "native", "training", "inference"),
     [
         ((6, 1), {F32}, "no", F32),  # GTX 1080
@@ -87,12 +107,13 @@ def test_outside_linux_pytorch_is_asked(hardware: Any, monkeypatch: pytest.Monke
         assert fastest_dtype(CPU, [BF16]) == F32
 
 
-def test_this_machine() -> None:
+def test_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """The flags that the Linux kernel reports, read here without the package's helper functions."""
     path = Path("/proc/cpuinfo")
     words = set(path.read_text().split()) if path.is_file() else set()
     if "avx2" not in words:
         pytest.skip("not an x86 CPU with Linux and AVX2")
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     assert (BF16 in native_dtypes(CPU)) == ("avx512_bf16" in words)
     assert (F16 in native_dtypes(CPU)) == ("avx512_fp16" in words)
 
