@@ -18,9 +18,10 @@ from .backend import Found, Grouped, Runtime
 from .metadata import DTYPES, KEY, parse
 from .threads import thread_count
 
-#: After this number of faces in batches, the cores compute different faces, see `OpenVINOBackend.run_parts`. The graph
-#: is then compiled once more. For the faces of one photograph this would take longer than it saves.
-MANY = 100
+#: A batch of at least so many parts is large. After so many faces in large batches, the cores compute different faces
+#: (`OpenVINOBackend.run_parts`), for which the graph is compiled once more. For the faces of one photograph this would
+#: take longer than it saves, and a live video would stop for a moment.
+LARGE, MANY = 8, 100
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
@@ -51,8 +52,8 @@ def core() -> ov.Core:
 class OpenVINOBackend(Grouped):
     """See `Grouped`. The graph is compiled for one face at the start, and for a group when it is first needed.
 
-    All cores compute one face, or one group, together. In long work each core computes another one: then no core waits
-    for the others after each layer.
+    All cores compute one face, or one group, together. In long work with large batches, each core computes another one,
+    so that no core waits for the others after each layer.
 
     Args:
         model: a graph (`convert.to_openvino`), or a file that `export.export` wrote.
@@ -92,7 +93,7 @@ class OpenVINOBackend(Grouped):
         }
         self._lock = threading.Lock()
         self._process = os.getpid()
-        self._done = 0  # number of faces in batches
+        self._done = 0  # number of faces in large batches
         self._compiled: dict[tuple[int, int], ov.CompiledModel] = {}
         self._local = threading.local()  # each thread needs its own request
         self._compile(1)
@@ -107,24 +108,27 @@ class OpenVINOBackend(Grouped):
         return found[0], found[1]
 
     def run_parts(self, parts: Sequence[NDArray[np.uint8]]) -> list[Found]:
-        """See `Grouped`. In long work each core computes another part."""
-        self._done += sum(map(len, parts))
-        whole = [part for part in parts if len(part) == self.group]
-        # a forked child has no threads but its own, so it computes one part after the other
-        if self._done < MANY or not 1 < self._threads <= len(whole) or self._process != os.getpid():
+        """See `Grouped`. In long work with large batches each core computes another part."""
+        if len(parts) < LARGE:
             return super().run_parts(parts)
-        found: list[Any] = [None] * len(whole)
+        self._done += sum(map(len, parts))
+        groups = sum(len(part) == self.group for part in parts)  # they come first
+        shared = groups - groups % self._threads  # as many as keep all cores busy to the end
+        # a forked child has no threads but its own, so it computes one part after the other
+        if self._threads == 1 or not shared or self._done < MANY or self._process != os.getpid():
+            return super().run_parts(parts)
+        found: list[Any] = [None] * shared
         queue = vars(self._local).get("queue")
         if queue is None:
             queue = self._local.queue = ov.AsyncInferQueue(self._compile(self.group, self._threads), self._threads)
             queue.set_callback(_keep)
             fork.spare(queue)
         try:
-            for index, part in enumerate(whole):
+            for index, part in enumerate(parts[:shared]):
                 queue.start_async({0: part}, (found, index), share_inputs=True)
         finally:  # the parts must stay until they are computed
             queue.wait_all()
-        return found + super().run_parts(parts[len(whole) :])
+        return found + super().run_parts(parts[shared:])
 
     def _compile(self, faces: int, streams: int = 1) -> ov.CompiledModel:
         """The graph for a number of faces, of which ``streams`` are computed at the same time. It is compiled once."""
