@@ -82,7 +82,8 @@ class Refining:
         """
         fitting = [above for above in THRESHOLDS if fits(self.seen, above)]
         tried = _nearest(self.seen) if self.above is None else self.above
-        known = f"{fitting[0]:g} to {fitting[-1]:g} fit" if fitting else f"none fits, shown is {tried:g}"
+        none = "none fits" if self.above is not None else f"none fits, shown is {tried:g}"
+        known = f"{fitting[0]:g} to {fitting[-1]:g} fit" if fitting else none
         lines = [
             f"- refining: refine={self.refine}, refine_above={self.above} ({known})",
             "",
@@ -144,17 +145,24 @@ def choose(seen: Sequence[Twice]) -> Refining:
     (the first of ``seen``), at most the share `MOST` of the faces gets a second pass. Of the thresholds that fit, the
     one with the lowest NME is chosen (mean over all kinds of boxes; the middle one of equal ones), if it lowers the
     error by more than `WORTH`. Otherwise all faces get a second pass, if this lowers the error by more than `WORTH`.
-    Otherwise no face does.
+
+    Otherwise a threshold is chosen in the same way from those that meet the second condition and do not increase the
+    NME in exact boxes, if it lowers the mean NME over all kinds of boxes by more than `WORTH`. Otherwise no face gets a
+    second pass.
     """
-    one_pass = _mean(seen, np.inf)
-    fitting = [above for above in THRESHOLDS if fits(seen, above)]
-    if fitting:
-        errors = np.mean([[one.nme(above) for above in fitting] for one in seen], 0)
-        best = np.flatnonzero(errors <= errors.min() + 1e-9)
-        above = fitting[best[len(best) // 2]]
-        if _mean(seen, above) < (1 - WORTH) * one_pass:
-            return Refining(1, above, tuple(seen))
-    return Refining(int(_mean(seen, -1) < (1 - WORTH) * one_pass), None, tuple(seen))
+    one_pass = _mean(seen[:2], np.inf)
+    if fitting := [above for above in THRESHOLDS if fits(seen, above)]:
+        best = _best(seen, fitting)
+        if _mean(seen[:2], best) < (1 - WORTH) * one_pass:
+            return Refining(1, best, tuple(seen))
+    if _mean(seen[:2], -1) < (1 - WORTH) * one_pass:
+        return Refining(1, None, tuple(seen))
+    exact = seen[0]
+    if harmless := [a for a in THRESHOLDS if exact.share(a) <= MOST and exact.nme(a) <= exact.nme(np.inf)]:
+        best = _best(seen, harmless)
+        if _mean(seen, best) < (1 - WORTH) * _mean(seen, np.inf):
+            return Refining(1, best, tuple(seen))
+    return Refining(0, None, tuple(seen))
 
 
 def fits(seen: Sequence[Twice], above: float) -> bool:
@@ -168,5 +176,12 @@ def _nearest(seen: Sequence[Twice]) -> float:
     return min(few, key=lambda above: max(one.nme(above) - one.nme(-1) for one in seen))
 
 
+def _best(seen: Sequence[Twice], thresholds: Sequence[float]) -> float:
+    """The threshold with the lowest mean NME, the middle one of equal ones."""
+    errors = np.array([_mean(seen, above) for above in thresholds])
+    best = np.flatnonzero(errors <= errors.min() + 1e-9)
+    return thresholds[best[len(best) // 2]]
+
+
 def _mean(seen: Sequence[Twice], above: float) -> float:
-    return float(np.mean([one.nme(above) for one in seen[:2]]))
+    return float(np.mean([one.nme(above) for one in seen]))
