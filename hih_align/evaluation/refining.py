@@ -23,8 +23,7 @@ THRESHOLDS = tuple(round(0.02 + 0.0025 * step, 4) for step in range(93))
 #: Largest share of the faces in exact boxes that may get a second pass.
 MOST = 0.15
 
-#: Largest increase of the NME, in percentage points, compared with a second pass for every face. For each kind of
-#: `BOXES`.
+#: Largest increase of the NME, in percentage points, compared with a second pass for every face. See `choose`.
 LOSS = 0.01
 
 #: A second pass must lower the error by more than this share. The error is the mean over the first two `BOXES`.
@@ -144,25 +143,19 @@ def choose(seen: Sequence[Twice]) -> Refining:
     A threshold fits if it meets two conditions. For each kind of boxes, the NME grows by at most `LOSS`. In exact boxes
     (the first of ``seen``), at most the share `MOST` of the faces gets a second pass. Of the thresholds that fit, the
     one with the lowest NME is chosen (mean over all kinds of boxes; the middle one of equal ones), if it lowers the
-    error by more than `WORTH`. Otherwise all faces get a second pass, if this lowers the error by more than `WORTH`.
-
-    Otherwise a threshold is chosen in the same way from those that meet the second condition and do not increase the
-    NME in exact boxes, if it lowers the mean NME over all kinds of boxes by more than `WORTH`. Otherwise no face gets a
-    second pass.
+    error by more than `WORTH`. If no threshold fits, it is sufficient that the mean NME over all kinds of boxes grows
+    by at most `LOSS`. Otherwise all faces get a second pass, if this lowers the error by more than `WORTH`. Otherwise
+    no face does.
     """
-    one_pass = _mean(seen[:2], np.inf)
     if fitting := [above for above in THRESHOLDS if fits(seen, above)]:
         best = _best(seen, fitting)
-        if _mean(seen[:2], best) < (1 - WORTH) * one_pass:
+        if _mean(seen[:2], best) < (1 - WORTH) * _mean(seen[:2], np.inf):
             return Refining(1, best, tuple(seen))
-    if _mean(seen[:2], -1) < (1 - WORTH) * one_pass:
-        return Refining(1, None, tuple(seen))
-    exact = seen[0]
-    if harmless := [a for a in THRESHOLDS if exact.share(a) <= MOST and exact.nme(a) <= exact.nme(np.inf)]:
-        best = _best(seen, harmless)
-        if _mean(seen, best) < (1 - WORTH) * _mean(seen, np.inf):
+    elif few := [above for above in THRESHOLDS if seen[0].share(above) <= MOST]:
+        best = _best(seen, few)
+        if _mean(seen, best) < min(_mean(seen, -1) + LOSS, (1 - WORTH) * _mean(seen, np.inf)):
             return Refining(1, best, tuple(seen))
-    return Refining(0, None, tuple(seen))
+    return Refining(int(_mean(seen[:2], -1) < (1 - WORTH) * _mean(seen[:2], np.inf)), None, tuple(seen))
 
 
 def fits(seen: Sequence[Twice], above: float) -> bool:

@@ -82,27 +82,24 @@ def test_where_no_threshold_fits() -> None:
     assert found.nme()["annotated"] == 4
 
 
-def test_a_threshold_that_does_not_fit_but_helps_other_boxes() -> None:
-    """Annotated and jittered boxes are off by the same amounts, and in exact boxes a second pass for all is harmful.
+def test_a_threshold_that_fits_on_average() -> None:
+    """No threshold fits in jittered boxes, but over all boxes the best one is better than a second pass for all.
 
-    In the other boxes it helps. Thresholds from 0.21 on give 7 of the 50 annotated faces a second pass, or fewer.
+    A second pass for all harms the faces in exact boxes. Thresholds from 0.215 on give at most 15 % of them one.
     """
-    offs = np.linspace(0, 0.25, 50)
+    offs, far = np.linspace(0, 0.25, 50), np.linspace(0.2, 0.5, 50)
     exact = Twice("annotated", np.full(50, 4.0), np.where(offs > 0.18, 3.99, 4.4), offs)
-    jitter = Twice("jitter", np.full(50, 4.0), np.full(50, 3.8), offs)
-    square = Twice("square", np.full(50, 4.0), np.full(50, 3.0), offs)
-    seen = [exact, jitter, square]
+    jitter = Twice("jitter", np.full(50, 4.0), np.full(50, 3.5), far)
+    seen = [exact, jitter, replace(jitter, box="square")]
     assert not any(fits(seen, above) for above in np.arange(0.02, 0.25, 0.0025))
     found = choose(seen)
     assert found.refine == 1
-    assert found.above is not None
-    assert found.above > 0.21
-    assert exact.share(found.above) <= MOST
+    assert found.above == pytest.approx(0.217, abs=0.003)
     assert found.nme()["annotated"] < 4
-    assert found.nme()["square"] == pytest.approx(3.86)
+    assert 3.51 < found.nme()["jitter"] < 3.55
     assert "(none fits)" in found.markdown()
-    worse = replace(exact, twice=np.full(50, 4.4))  # a second pass harms every annotated face
-    assert choose([worse, jitter, square]).refine == 0
+    useless = replace(jitter, twice=np.full(50, 3.95))
+    assert choose([exact, useless, replace(useless, box="square")]).refine == 0
 
 
 def test_limits_of_a_second_pass() -> None:
