@@ -101,9 +101,12 @@ def calibrate(
 
     The decoder is the one with the lowest mean NME in a grid (`RADII`, `POWERS`, `TEMPERATURES`). For the `SHIFTED`
     best decoders, the best constant shift of all points is searched. A shift is used if it lowers the mean NME by more
-    than the share `WORTH`. `refining.choose` chooses which faces get a second pass. There is one calibration per
-    decoder method: a logistic curve that estimates the probability that the error of a labelled point is below
-    `TOLERANCE` of the longer side of the annotated box (`fit_curve`).
+    than the share `WORTH`. The aligner keeps its own decoder if the best one is not better by more than the standard
+    error of the difference: the best decoder of a few faces is often not the best one of others.
+
+    `refining.choose` chooses which faces get a second pass. There is one calibration per decoder method: a logistic
+    curve that estimates the probability that the error of a labelled point is below `TOLERANCE` of the longer side of
+    the annotated box (`fit_curve`).
 
     Raises:
         ValueError: the dataset has another scheme, or no face is left.
@@ -132,9 +135,12 @@ def calibrate(
     looked = list(dict.fromkeys(replace(d, shift=(0.0, 0.0)) for d in (argmax, *candidates, own)))
     seen = [_look(aligner, records, face_boxes(complete, box)[chosen], looked, progress) for box in BOXES]
 
+    def by_face(decoder: Decoder) -> NDArray[np.float64]:
+        """(2, N) NME of each face in both kinds of boxes."""
+        return np.stack([metrics.nme(s.shifted(decoder), target, norm, labelled) for s in seen])
+
     def by_box(decoder: Decoder) -> dict[str, float]:
-        nme = [metrics.nme(s.shifted(decoder), target, norm, labelled) for s in seen]
-        return {box: float(np.nanmean(errors)) for box, errors in zip(BOXES, nme, strict=True)}
+        return dict(zip(BOXES, np.nanmean(by_face(decoder), 1).tolist(), strict=True))
 
     def error(decoder: Decoder) -> float:
         return _mean(by_box(decoder))
@@ -149,6 +155,8 @@ def calibrate(
         moved = min(shifted, key=errors.__getitem__)
         if errors[moved] < (1 - WORTH) * errors[best]:
             best = moved
+        if own.method == "expectation" and not clearly_lower(by_face(best).mean(0), by_face(own).mean(0)):
+            best = own
 
     curves: dict[str, Calibration] = {
         read.method: fit_curve(
@@ -182,6 +190,15 @@ def calibrate(
         reports = {box: evaluate(tuned, dataset, box=box, keep=keep, progress=progress) for box in BOXES}
         passes[config.refine] = {box: report.overall.nme for box, report in reports.items()}
     return Chosen(config, errors, passes, len(records), normalizer, how)
+
+
+def clearly_lower(errors: NDArray[np.float64], others: NDArray[np.float64]) -> bool:
+    """Whether the mean of errors (N,) is lower than that of others by more than the standard error of the difference.
+
+    Both are of the same faces. Faces with NaN do not count. With fewer than two faces nothing is clear.
+    """
+    gains = (others - errors)[np.isfinite(others - errors)]
+    return len(gains) > 1 and float(gains.mean()) > float(gains.std(ddof=1)) / len(gains) ** 0.5
 
 
 def _distance(

@@ -12,7 +12,7 @@ import pytest
 from hih_align import FaceAligner
 from hih_align.data.annotations import Dataset, read_dataset
 from hih_align.data.records import stack_labels
-from hih_align.evaluation.calibrate import BOXES, WORTH, Chosen, calibrate, fit_curve, markdown
+from hih_align.evaluation.calibrate import BOXES, WORTH, Chosen, calibrate, clearly_lower, fit_curve, markdown
 from hih_align.evaluation.evaluate import evaluate
 from hih_align.hub.checkpoints import save_config
 from hih_align.hub.config import read_config
@@ -41,7 +41,9 @@ def faces(shared: Path) -> Dataset:
 
 @pytest.fixture(scope="module")
 def chosen(aligner: FaceAligner, faces: Dataset) -> Chosen:
-    return calibrate(aligner, faces)
+    """The choice for a network with a bad decoder, so that another one is clearly better."""
+    bad = replace(aligner.config, decoder=Decoder("expectation", None, 1.0, 2.0))
+    return calibrate(FaceAligner(aligner.network, bad), faces)
 
 
 def test_the_best_decoder_is_chosen(chosen: Chosen) -> None:
@@ -52,6 +54,23 @@ def test_the_best_decoder_is_chosen(chosen: Chosen) -> None:
     assert chosen.decoders[best] == (min(ours.values()) if min(ours.values()) < (1 - WORTH) * unmoved else unmoved)
     assert len(set(chosen.decoders.values())) > 10, "the candidates hardly differ: they were not tried"
     assert chosen.faces == 6
+
+
+def test_a_decoder_that_is_hardly_better_is_not_taken(aligner: FaceAligner, faces: Dataset) -> None:
+    """One of forty decoders is better on two faces, but not by more than chance."""
+    chosen = calibrate(aligner, replace(faces, records=faces.records[:2]), progress=False)
+    assert chosen.config.decoder == aligner.config.decoder
+    assert min(chosen.decoders.values()) < chosen.decoders[chosen.config.decoder]
+
+
+def test_clearly_lower() -> None:
+    lower = np.array([2.0, 3.0, 4.0, np.nan])
+    assert clearly_lower(lower, lower + 0.1)  # by the same amount on all faces
+    assert clearly_lower(lower, lower + np.array([0.3, 0.1, 0.0, 0.0]))  # 0.133, standard error 0.088
+    assert not clearly_lower(lower, lower + np.array([0.4, -0.1, 0.0, 0.0]))  # 0.100, standard error 0.153
+    assert not clearly_lower(lower, lower - 0.1)
+    assert not clearly_lower(lower, lower)
+    assert not clearly_lower(lower[:1], lower[:1] + 1)
 
 
 def test_errors_are_those_of_evaluate(chosen: Chosen, aligner: FaceAligner, faces: Dataset) -> None:
