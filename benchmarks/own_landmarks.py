@@ -4,6 +4,7 @@
     python benchmarks/own_landmarks.py --fine-tune --draws 0    # also with training: minutes per row
     python benchmarks/own_landmarks.py --fine-tune --draws 0 --points beside --faces 48     # one row of each
     python benchmarks/own_landmarks.py --many --draws 0         # 500 faces, own names and 300W's: hours on a CPU
+    python benchmarks/own_landmarks.py --many own --draws 0 --points old --faces    # only the row of own names
 
 There are two sets of 12 landmarks with new names (q0 ... q11). The landmarks of the first set coincide with landmarks
 of the start network. Its faces are those of ``300w_train``, and every third face of ``300w_test_lfpw`` for the test.
@@ -34,6 +35,9 @@ from hih_align.schemes import W300, Scheme
 from hih_align.training import adapt, fine_tune
 
 NAMES = tuple(f"q{i}" for i in range(12))
+
+#: The names of the landmarks in the rows of 500 faces: own names, and 300W's.
+NAMED = ("own", "named")
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ BESIDE = Points(
 
 
 def measure(
-    points: Points, draw: int, root: Path, start: FaceAligner, *, tune: bool, many: bool, faces: Sequence[int]
+    points: Points, draw: int, root: Path, start: FaceAligner, *, tune: bool, many: Sequence[str], faces: Sequence[int]
 ) -> dict[str, tuple[float, float]]:
     """NME in percent and seconds for each row of the table."""
     whole = read_dataset(root / points.train / "annotations.json", points.scheme)
@@ -122,8 +126,9 @@ def measure(
 
     for count in faces if tune else ():
         trained(f"fine_tune, {count} + {count // 3} faces", count, count // 3, points.own)
-    if many and points.nearest:
+    if "own" in many and points.nearest:
         trained("fine_tune, 500 + 100 faces", 500, 100, points.own)
+    if "named" in many and points.nearest:
         trained("the same, by 300W's names", 500, 100, W300.select(points.nearest, "own"))
     return rows
 
@@ -134,16 +139,22 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
     parser.add_argument("--draws", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--points", choices=("old", "beside"), nargs="+", default=["old", "beside"])
-    parser.add_argument("--faces", type=int, nargs="+", default=[12, 48])
+    parser.add_argument("--faces", type=int, nargs="*", default=[12, 48])
     parser.add_argument("--fine-tune", action="store_true", help="also train: minutes per row")
-    parser.add_argument("--many", action="store_true", help="also train on 500 faces: hours on a CPU")
+    parser.add_argument(
+        "--many",
+        nargs="*",
+        choices=NAMED,
+        help="also train on 500 faces, with these names, or both: hours on a CPU",
+    )
     parser.add_argument("--init", default="HIH_T/300w")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     start = FaceAligner.from_pretrained(options.init)
     missed = []
     for points in [{"old": ON_OLD, "beside": BESIDE}[name] for name in options.points]:
-        how = {"tune": options.fine_tune, "many": options.many, "faces": options.faces}
+        many = () if options.many is None else options.many or NAMED
+        how = {"tune": options.fine_tune, "many": many, "faces": options.faces}
         found = [measure(points, draw, options.data, start, **how) for draw in options.draws]
         draws = " | ".join(f"draw {n}" for n in options.draws)
         print(f"\n| {points.title} | {draws} | mean | bar | seconds |", flush=True)

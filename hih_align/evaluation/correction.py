@@ -25,7 +25,6 @@ from ..schemes import Scheme
 from .calibrate import BOXES
 from .evaluate import evaluate
 from .normalizers import normalizer_text
-from .refining import WORTH
 
 #: Strengths of the ridge regression that are tried, see `frame.ridge`. Many faces allow a weak one.
 STRENGTHS = (0.1, 1.0, 10.0, 100.0)
@@ -38,6 +37,9 @@ LEFT_OUT = 4
 
 #: A landmark that is labelled on fewer faces is not corrected.
 ENOUGH = 100
+
+#: The correction must lower the error by more than this share. It takes no time: less is enough than for a second pass.
+WORTH = 0.005
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ MOST = 0.15
 #: Largest increase of the NME, in percentage points, compared with a second pass for every face. See `choose`.
 LOSS = 0.01
 
-#: A second pass must lower the error by more than this share. The error is the mean over the first two `BOXES`.
+#: A second pass must lower the error by more than this share. The error is the mean over all kinds of boxes.
 WORTH = 0.01
 
 
@@ -147,15 +147,13 @@ def choose(seen: Sequence[Twice]) -> Refining:
     by at most `LOSS`. Otherwise all faces get a second pass, if this lowers the error by more than `WORTH`. Otherwise
     no face does.
     """
-    if fitting := [above for above in THRESHOLDS if fits(seen, above)]:
-        best = _best(seen, fitting)
-        if _mean(seen[:2], best) < (1 - WORTH) * _mean(seen[:2], np.inf):
-            return Refining(1, best, tuple(seen))
-    elif few := [above for above in THRESHOLDS if seen[0].share(above) <= MOST]:
+    enough = (1 - WORTH) * _mean(seen, np.inf)
+    fitting = [above for above in THRESHOLDS if fits(seen, above)]
+    if few := fitting or [above for above in THRESHOLDS if seen[0].share(above) <= MOST]:
         best = _best(seen, few)
-        if _mean(seen, best) < min(_mean(seen, -1) + LOSS, (1 - WORTH) * _mean(seen, np.inf)):
+        if _mean(seen, best) < enough and (fitting or _mean(seen, best) <= _mean(seen, -1) + LOSS):
             return Refining(1, best, tuple(seen))
-    return Refining(int(_mean(seen[:2], -1) < (1 - WORTH) * _mean(seen[:2], np.inf)), None, tuple(seen))
+    return Refining(int(_mean(seen, -1) < enough), None, tuple(seen))
 
 
 def fits(seen: Sequence[Twice], above: float) -> bool:
