@@ -155,7 +155,7 @@ def calibrate(
         moved = min(shifted, key=errors.__getitem__)
         if errors[moved] < (1 - WORTH) * errors[best]:
             best = moved
-        if own.method == "expectation" and not clearly_lower(by_face(best).mean(0), by_face(own).mean(0)):
+        if own.method == "expectation" and not metrics.clearly_lower(by_face(best).mean(0), by_face(own).mean(0)):
             best = own
 
     curves: dict[str, Calibration] = {
@@ -190,15 +190,6 @@ def calibrate(
         reports = {box: evaluate(tuned, dataset, box=box, keep=keep, progress=progress) for box in BOXES}
         passes[config.refine] = {box: report.overall.nme for box, report in reports.items()}
     return Chosen(config, errors, passes, len(records), normalizer, how)
-
-
-def clearly_lower(errors: NDArray[np.float64], others: NDArray[np.float64]) -> bool:
-    """Whether the mean of errors (N,) is lower than that of others by more than the standard error of the difference.
-
-    Both are of the same faces. Faces with NaN do not count. With fewer than two faces nothing is clear.
-    """
-    gains = (others - errors)[np.isfinite(others - errors)]
-    return len(gains) > 1 and float(gains.mean()) > float(gains.std(ddof=1)) / len(gains) ** 0.5
 
 
 def _distance(

@@ -93,3 +93,12 @@ def auc(errors: ArrayLike, threshold: float = 10.0) -> float:
         raise ValueError(f"threshold is {threshold}, expected a positive error")
     values = _known(errors)
     return float(np.clip(1 - values / threshold, 0, 1).mean()) if len(values) else float("nan")
+
+
+def clearly_lower(errors: NDArray[np.float64], others: NDArray[np.float64]) -> bool:
+    """Whether the mean of errors (N,) is lower than that of others by more than the standard error of the difference.
+
+    Both are of the same faces. Faces with NaN do not count. With fewer than two faces nothing is clear.
+    """
+    gains = (others - errors)[np.isfinite(others - errors)]
+    return len(gains) > 1 and float(gains.mean()) > float(gains.std(ddof=1)) / len(gains) ** 0.5

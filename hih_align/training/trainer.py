@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from ..data.annotations import Dataset
 from ..data.check import require_disjoint
 from ..data.faces import LIMIT
+from ..evaluation.metrics import clearly_lower
 from ..evaluation.normalizers import normalizer_text
 from ..evaluation.results import Report
 from ..hub.config import BEST, Config
@@ -293,7 +294,7 @@ class Trainer:
         )
 
     def _measure_start(self, journal: Journal) -> None:
-        """Measure the matched start as epoch 0. It stays in ``best/`` until an epoch is better.
+        """Measure the matched start as epoch 0. It stays in ``best/`` until an epoch is clearly better.
 
         A run of several stages does not do this, because errors at different resolutions cannot be compared.
         """
@@ -302,6 +303,7 @@ class Trainer:
             return
         start = self.val.measure(self.matched.learner, self.decoder)
         at.start, at.best, at.best_stage = start.overall.nme, start.overall.nme, 0
+        at.start_errors = start.nme.tolist()
         if len(self.matched.coinciding):
             untouched = self.val.measure(self.matched.untouched, self.decoder)
             at.untouched, at.best_there = (self._there(report) for report in (untouched, start))
@@ -457,6 +459,9 @@ class Trainer:
         if at.best_stage != number:  # errors at another resolution cannot be compared
             at.best, at.best_stage = None, number
         better = validated is not None and (at.best is None or not at.best <= validated.overall.nme)
+        if better and validated is not None and at.best == at.start and at.start_errors:
+            # the best of many epochs on a few faces is often worse than the start on others
+            better = clearly_lower(validated.nme, np.array(at.start_errors))
         if validated is not None:
             at.curve.append(validated.overall.nme)
         if better and validated is not None:
