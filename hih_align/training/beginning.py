@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -12,9 +13,11 @@ from torch import nn
 from ..method.network import Stack
 from ..method.sizes import Size
 from ..schemes import Scheme
+from .few import Few
 from .grown import Grown
 from .learner import HIH, Build, Learner, build_hih
 from .matched_start import MatchedStart, matched_start
+from .matching import Match
 from .narrow import fitted
 from .recipe import Recipe
 from .supply import Supply
@@ -78,7 +81,7 @@ def begin(
         stages = tuple(replace(stage, lr=few.lr) for stage in recipe.stages)
         made = matched.config
         assert made.reading is not None
-        share = [1.0 if match.how == "from scratch" else few.share for match in matched.matching.matches]
+        share = new_shares(matched.matching.matches, few)
         with torch.random.fork_rng(devices=[]):
             grown = Grown(matched.learner.network, made.reading, made.sources, made.decoder, share)
         recipe = replace(recipe, stages=stages, min_steps=few.steps, validate_every=2 * recipe.validate_every)
@@ -93,6 +96,16 @@ def begin(
     sources = None if matched is None else matched.matching.sources
     kept = warm_start(model, start, scheme, sources)
     return Beginning(model, recipe, matched, kept, _last_layers(model) if lost else ())
+
+
+def new_shares(matches: Sequence[Match], few: Few) -> list[float]:
+    """Weight of the point of the new head in each landmark, see `Few.share`.
+
+    The start network learned a landmark that is the same as an old one from thousands of faces. A few more would only
+    add noise.
+    """
+    shares: dict[str, float] = {"same": 0.0, "near": few.share, "from scratch": 1.0}
+    return [shares[match.how] for match in matches]
 
 
 def may_grow(recipe: Recipe, faces: int) -> bool:

@@ -14,7 +14,8 @@ class Few:
         lr: highest learning rate. It replaces the learning rate of the stages.
         steps: smallest number of optimiser steps. It replaces ``min_steps``.
         share: weight of the point of the new head in a landmark, in (0, 1]. The point that is computed from the old
-            heads has the remaining weight.
+            heads has the remaining weight. A landmark that is the same as an old one has only the old point, and a
+            landmark from scratch has only the new one.
         views: number of different augmented pictures of the faces. Later epochs repeat them.
     """
 

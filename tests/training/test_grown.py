@@ -22,8 +22,10 @@ from hih_align.method.network import HIHNet, Size
 from hih_align.method.readout import from_weights
 from hih_align.schemes import scheme_from_dict
 from hih_align.training import adaptation
+from hih_align.training.beginning import new_shares
 from hih_align.training.few import Few
 from hih_align.training.grown import Grown, mixed, repeats
+from hih_align.training.matching import Match
 from hih_align.training.recipe import load_recipe
 from hih_align.training.trainer import Source, Trainer, train
 
@@ -65,6 +67,14 @@ def test_new_heads_begin_as_copies_of_the_start_networks_heads(grown: Grown) -> 
     torch.testing.assert_close(output.subpixel[:, :6], decimal)  # type: ignore[index]
     torch.testing.assert_close(output.integer[:, :, 6:], integer[:, :, [3, 1]])
     torch.testing.assert_close(output.subpixel[:, 6:], decimal[:, [3, 1]])  # type: ignore[index]
+
+
+def test_a_landmark_that_is_the_same_as_an_old_one_keeps_its_point() -> None:
+    matches = [Match("a", "k0", 0, 1.0, 1.0, 12, how) for how in ("same", "near", "from scratch")]
+    assert new_shares(matches, Few(share=0.4)) == [0.0, 0.4, 1.0]
+    old = from_weights(np.eye(3, dtype=complex))
+    weights = mixed(old, [0.0, 0.4, 1.0]).weights
+    np.testing.assert_allclose(weights, np.hstack((np.diag([1, 0.6, 0]), np.diag([0, 0.4, 1]))))
 
 
 def test_only_new_heads_learn_from_features(grown: Grown) -> None:
