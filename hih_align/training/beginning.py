@@ -101,8 +101,7 @@ def begin(
 def new_shares(matches: Sequence[Match], few: Few) -> list[float]:
     """Weight of the point of the new head in each landmark, see `Few.share`.
 
-    The start network learned a landmark that is the same as an old one from thousands of faces. A few more would only
-    add noise.
+    A landmark that is the same as an old one needs no new head: the start network learned it from thousands of faces.
     """
     shares: dict[str, float] = {"same": 0.0, "near": few.share, "from scratch": 1.0}
     return [shares[match.how] for match in matches]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -70,10 +69,12 @@ def test_threads_cut_many_faces(
     monkeypatch: pytest.MonkeyPatch, astronaut: NDArray[np.uint8], count: int, threads: int, used: int
 ) -> None:
     seen = set()
+    together = threading.Barrier(used, timeout=60)  # no thread is done before all have begun
 
     def watched(*arguments: Any, **options: Any) -> Any:
-        seen.add(threading.current_thread().name)
-        time.sleep(0.002)  # so that each thread gets its turn
+        if (name := threading.current_thread().name) not in seen:
+            seen.add(name)
+            together.wait()
         return warp(*arguments, **options)
 
     random = np.random.default_rng(0)
