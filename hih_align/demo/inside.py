@@ -199,7 +199,12 @@ def tab(result: Any, photograph: Any) -> None:
             return EMPTY
         return page(one, number, min(index, one.aligner.config.heads - 1))
 
-    outputs: dict[str, Any] = {"concurrency_limit": 2, "concurrency_id": "align", "show_progress_on": shown}
+    outputs: dict[str, Any] = {
+        "concurrency_limit": 2,
+        "concurrency_id": "align",
+        "show_progress_on": shown,
+        "trigger_mode": "always_last",  # see photo.py
+    }
     inputs = [result, number, index]
     result.change(listed, result, [number, index], show_progress="hidden").then(run, inputs, shown, **outputs)
     gr.on([number.input, index.input], run, inputs, shown, **outputs)

@@ -155,7 +155,12 @@ def tab(models: Models, chosen: choices.Choices) -> tuple[Any, Any]:
 
     inputs = [photo, model, scheme, decode, boxes]
     outputs = [result, shown, table, chips, as_json, as_coco, as_png]
-    options: dict[str, Any] = {"concurrency_limit": 2, "concurrency_id": "align", "show_progress_on": shown}
+    options: dict[str, Any] = {
+        "concurrency_limit": 2,
+        "concurrency_id": "align",
+        "show_progress_on": shown,
+        "trigger_mode": "always_last",  # by default Gradio drops what the visitor does while a photograph is aligned
+    }
     # boxes are those of one photograph
     photo.change(lambda: "", None, boxes, show_progress="hidden").then(run, inputs, outputs, **options)
     gr.on([again.click, boxes.submit, scheme.input, decode.input], run, inputs, outputs, **options)

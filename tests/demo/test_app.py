@@ -157,6 +157,22 @@ def test_a_file_that_is_not_an_image_and_a_too_large_image_are_reported(
     wait_for_faces(page)
 
 
+def test_a_photograph_chosen_while_another_one_is_aligned_is_aligned_too(
+    visits: Any, served: str, photograph: Path, tmp_path: Path
+) -> None:
+    page = visits(served).page
+    with PIL.Image.open(photograph) as opened:
+        opened.resize((4096, 4096)).save(tmp_path / "slow.png", compress_level=1)
+    upload(page, tmp_path / "slow.png")
+    page.wait_for_selector("#photo-view .generating, #photo-view .pending, #photo-view .wrap:not(.hide)")
+    page.get_by_label("Remove Image").or_(page.get_by_label("Clear")).first.click()
+    upload(page, photograph)
+    wait_for_faces(page)
+    page.wait_for_function("document.querySelector('#photo-view image').getAttribute('width') === '512'")
+    (face,) = json.loads(downloaded(page, "json").read_text("utf-8"))
+    assert face["file"] == "astronaut.png"
+
+
 def test_look_inside(visits: Any, served: str, photograph: Path, aligner: FaceAligner) -> None:
     page = visits(served).page
     upload(page, photograph)
