@@ -95,10 +95,11 @@ def auc(errors: ArrayLike, threshold: float = 10.0) -> float:
     return float(np.clip(1 - values / threshold, 0, 1).mean()) if len(values) else float("nan")
 
 
-def clearly_lower(errors: NDArray[np.float64], others: NDArray[np.float64]) -> bool:
-    """Whether the mean of errors (N,) is lower than that of others by more than the standard error of the difference.
+def clearly_lower(errors: NDArray[np.float64], others: NDArray[np.float64], times: float = 1.0) -> bool:
+    """Whether the mean of errors (N,) is lower than that of others by more than chance.
 
-    Both are of the same faces. Faces with NaN do not count. With fewer than two faces nothing is clear.
+    Chance is ``times`` the standard error of the difference. Both errors are of the same faces. Faces with NaN do not
+    count. With fewer than two faces nothing is clear.
     """
     gains = (others - errors)[np.isfinite(others - errors)]
-    return len(gains) > 1 and float(gains.mean()) > float(gains.std(ddof=1)) / len(gains) ** 0.5
+    return len(gains) > 1 and float(gains.mean()) > times * float(gains.std(ddof=1)) / len(gains) ** 0.5
