@@ -540,8 +540,8 @@ def test_a_run_calibrates_its_best_network_at_the_end(faces, start, tmp_path, ho
     assert "3 validation faces" in (tmp_path / "calibration.md").read_text()
     if how == "scores":
         assert aligner.config.decoder == recipe.decoder
-    else:  # the chosen decoder is better than the default
-        assert result.nme < lines(tmp_path)[-1]["nme"]
+    else:  # another decoder is taken only if it is better
+        assert result.nme <= lines(tmp_path)[-1]["nme"] * 1.001
     written = (tmp_path / "best" / "config.json").stat().st_mtime_ns
     again = train(recipe, [Source(faces[0])], tmp_path, val=faces[1], init=start, resume=True, progress=False)
     assert again.nme == result.nme
