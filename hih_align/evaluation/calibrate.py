@@ -35,8 +35,8 @@ TEMPERATURES = (0.25, 0.35, 0.5, 1.0)
 #: Number of decoders for which the best shift is searched: those with the lowest errors without a shift.
 SHIFTED = 5
 
-#: The aligner keeps its decoder unless the gain of the best one is more than this many times its standard error. The best
-#: of forty decoders on a few faces is often worse on others (reports/training/own_landmarks).
+#: The aligner keeps its decoder unless the gain of the best one is more than this many times its standard error. The
+#: best of forty decoders on a few faces is often worse on others (reports/training/own_landmarks).
 SURE = 2.0
 
 #: The curve that a calibration starts from, near those of our networks. It counts as much as `USUAL_POINTS` points
@@ -105,8 +105,8 @@ def calibrate(
 
     The decoder is the one with the lowest mean NME in a grid (`RADII`, `POWERS`, `TEMPERATURES`). For the `SHIFTED`
     best decoders, the best constant shift of all points is searched. A shift is used if it lowers the mean NME by more
-    than the share `WORTH`. The aligner keeps its own decoder if the best one is not better by more than `SURE` times the
-    standard error of the difference.
+    than the share `WORTH`. The aligner keeps its own decoder if the best one is not better by more than `SURE` times
+    the standard error of the difference.
 
     `refining.choose` chooses which faces get a second pass. There is one calibration per decoder method: a logistic
     curve that estimates the probability that the error of a labelled point is below `TOLERANCE` of the longer side of
