@@ -158,14 +158,11 @@ def _correct(
     scheme: Scheme,
     strength: float,
 ) -> Readout:
-    enough = labelled.sum(0) >= ENOUGH
+    enough = np.flatnonzero(labelled.sum(0) >= ENOUGH)
     old, new, known = both_sides(found, target, labelled, scheme.permutation, scheme.permutation)
     weights = np.eye(len(scheme), dtype=np.complex128)
-    if enough.any():
+    if len(enough):
         frame = Frame(old)
-        scale, rest = frame.scale(old), frame.rest(old)
-        for k in np.flatnonzero(enough):
-            here = known[:, k]
-            ways = (new[here, k] - old[here, k]) / scale[here]
-            weights[k] += frame.weights(*ridge(ways, rest[here], strength))
+        ways = (new - old)[:, enough] / frame.scale(old)[:, None]
+        weights[enough] += frame.weights(*ridge(ways, frame.rest(old), known[:, enough], strength))
     return from_parts(from_weights(weights).parts)  # as the file of weights holds it

@@ -123,7 +123,7 @@ def match(
     size = max(float(np.ptp(frame.mean.real)), float(np.ptp(frame.mean.imag)))
     names = {name: index for index, name in enumerate(source.names)}
     weights = np.zeros((len(target), len(source)), np.complex128)
-    matches = []
+    matches, near = [], []
     for k, name in enumerate(target.names):
         here = known[:, k]
         ways = (new[here, k, None] - old[here]) / scale[here, None] / size
@@ -139,12 +139,16 @@ def match(
         weights[k, best] = 1
         if abs(middle[best]) > CARRIED * spread[best] / np.sqrt(count[k]):
             how = "near"
-            strength = RIDGE_FACES / max(count[k], 1) * here.sum()
-            weights[k] += frame.weights(*ridge(ways[:, best] * size, rest[here], strength))
+            near.append(k)
         how = "from scratch" if spread[best] > UNRELATED else how
         matches.append(
             Match(name, source.names[best], best, 100 * distance, 100 * float(spread[best]), int(count[k]), how)
         )
+    if near:
+        best_old = old[:, [matches[k].index for k in near]]
+        strength = RIDGE_FACES / count[near] * known[:, near].sum(0)
+        offsets = (new[:, near] - best_old) / scale[:, None]
+        weights[near] += frame.weights(*ridge(offsets, rest, known[:, near], strength))
     return Matching(tuple(matches), from_weights(weights))
 
 
