@@ -20,7 +20,7 @@ from hypothesis import settings
 from made_faces import faces  # noqa: F401  # a fixture
 from numpy.typing import NDArray
 
-# without this limit, every worker of pytest-xdist uses all cores
+# without this limit, and that of `pytest_configure`, every worker of pytest-xdist uses all cores
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     threads = max(1, (os.cpu_count() or 1) // workers)
     torch.set_num_threads(threads)
@@ -47,6 +47,13 @@ def _threads_are_kept() -> Iterator[None]:
     left = torch.get_num_threads()
     torch.set_num_threads(before)
     assert left == before, f"the test leaves {left} threads of PyTorch, expected {before} as before"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Limit the threads of the workers of pytest-xdist before they start: NumPy reads the limit at its import."""
+    if workers := getattr(config.option, "numprocesses", None):
+        for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+            os.environ.setdefault(name, str(max(1, (os.cpu_count() or 1) // int(workers))))
 
 
 @pytest.hookimpl(optionalhook=True)
