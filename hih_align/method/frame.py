@@ -46,7 +46,7 @@ class Frame:
         return moved - self.mean
 
     def weights(self, constant: Complex, others: Complex) -> Complex:
-        """(K, H) weights of a face's points that give K offsets: ``constant`` (K,) plus `rest` times ``others`` (K, H)."""
+        """(K, H) weights of a face's points that give K offsets: ``constant`` (K,) + `rest` times ``others`` (K, H)."""
         found: Complex = constant[:, None] * self.turned + others @ self.own
         return found
 
