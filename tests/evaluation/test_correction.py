@@ -76,10 +76,10 @@ def test_it_is_kept_only_if_it_helps_on_other_faces(shared: Path) -> None:
     """Labels whose jaw lies lower than the network finds it, and labels where it does not."""
     aligner = FaceAligner.from_pretrained("HIH_N", backend="auto")
     train, val = (read_dataset(shared / f"data/300w_{part}/annotations.json", "300w") for part in ("train", "val"))
-    some, few = (replace(data, records=data.records[:count]) for data, count in ((train, 120), (val, 20)))
+    some, few = (replace(data, records=data.records[:count]) for data, count in ((train, ENOUGH), (val, 8)))
     learnt = learn_correction(aligner, [(with_lower_jaws(some), 1.0)], with_lower_jaws(few), progress=False)
     assert learnt.useful, learnt.text()
-    assert learnt.faces == 120
+    assert learnt.faces == ENOUGH
     measured = evaluate(learnt.aligner, with_lower_jaws(few), refine=0, progress=False).overall.nme
     assert measured == pytest.approx(learnt.after["annotated"])
     refused = learn_correction(aligner, [(with_lower_jaws(some), 1.0)], few, progress=False)
