@@ -91,7 +91,7 @@ def _products(trust: NDArray[np.float64], rest: Complex, together: int = 512) ->
     sums = np.zeros((trust.shape[1], 2 * len(rows)))
     for start in range(0, len(rest), together):
         some = rest[start : start + together]
-        products = np.ascontiguousarray(some.conj()[:, rows] * some[:, columns])
+        products = np.take(some.conj(), rows, 1) * np.take(some, columns, 1)
         sums += trust[start : start + together].T @ products.view(np.float64)
     matrix = np.empty((trust.shape[1], rest.shape[1], rest.shape[1]), np.complex128)
     matrix[:, columns, rows] = sums.view(np.complex128).conj()
