@@ -20,12 +20,6 @@ from hypothesis import settings
 from made_faces import faces  # noqa: F401  # a fixture
 from numpy.typing import NDArray
 
-# without this limit, and that of `pytest_configure`, every worker of pytest-xdist uses all cores
-if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    torch.set_num_threads(threads)
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # for the processes that tests start
-
 # Without this variable, NNCF and OpenVINO's own converter start a process that reports their use over the network. If
 # the variable is set, they report nothing
 os.environ.setdefault("TF_BUILD", "tests of hih-align")
@@ -50,7 +44,11 @@ def _threads_are_kept() -> Iterator[None]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Limit the threads of the workers of pytest-xdist before they start: NumPy reads the limit at its import."""
+    """Limit the threads of the workers of pytest-xdist, and of the processes that tests start.
+
+    Without the limit, every worker uses all cores. NumPy and PyTorch read it at their import, so it is set before the
+    workers start.
+    """
     if workers := getattr(config.option, "numprocesses", None):
         for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
             os.environ.setdefault(name, str(max(1, (os.cpu_count() or 1) // int(workers))))

@@ -16,7 +16,7 @@ from ..landmarks import Landmarks
 from ..method.decoder import STRIDE
 from ..method.heatmaps import centroid, expectation, peak
 from . import choices, uploads, view
-from .photo import Result
+from .photo import Result, aligning
 
 EMPTY = '<div class="hih-empty">First choose a photograph in the tab <b>Photo</b>. Its first face is shown here.</div>'
 
@@ -199,26 +199,21 @@ def tab(result: Any, photograph: Any) -> None:
             return EMPTY
         return page(one, number, min(index, one.aligner.config.heads - 1))
 
-    outputs: dict[str, Any] = {
-        "concurrency_limit": 2,
-        "concurrency_id": "align",
-        "show_progress_on": shown,
-        "trigger_mode": "always_last",  # see photo.py
-    }
+    options = aligning(shown)
     inputs = [result, number, index]
-    result.change(listed, result, [number, index], show_progress="hidden").then(run, inputs, shown, **outputs)
-    gr.on([number.input, index.input], run, inputs, shown, **outputs)
+    result.change(listed, result, [number, index], show_progress="hidden").then(run, inputs, shown, **options)
+    gr.on([number.input, index.input], run, inputs, shown, **options)
 
     def chosen(event: gr.EventData) -> int:
         return int(event.index)
 
-    shown.landmark(chosen, None, index, show_progress="hidden").then(run, inputs, shown, **outputs)
+    shown.landmark(chosen, None, index, show_progress="hidden").then(run, inputs, shown, **options)
 
     def pointed(one: Result | None, event: gr.EventData) -> Any:
         same = one is not None and one.aligner.config.readout is None and one.faces.scheme == one.aligner.config.scheme
         return int(event.face), int(event.index) if same else gr.skip()
 
-    photograph.landmark(pointed, result, [number, index], show_progress="hidden").then(run, inputs, shown, **outputs)
+    photograph.landmark(pointed, result, [number, index], show_progress="hidden").then(run, inputs, shown, **options)
 
 
 def _face_name(face: Landmarks, number: int) -> str:

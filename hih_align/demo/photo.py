@@ -87,6 +87,19 @@ def sentence(faces: Landmarks) -> str:
     return f"{found} Point at a landmark for its name."
 
 
+def aligning(shown: Any) -> dict[str, Any]:
+    """Options of events that align: two at once in all tabs, and progress on the view ``shown``.
+
+    By default Gradio drops what the visitor does while the event before is answered.
+    """
+    return {
+        "concurrency_limit": 2,
+        "concurrency_id": "align",
+        "show_progress_on": shown,
+        "trigger_mode": "always_last",
+    }
+
+
 def tab(models: Models, chosen: choices.Choices) -> tuple[Any, Any]:
     """Create the tab. Returns the component that holds its `Result` or None, and the view of the picture."""
     result = gr.State(None)
@@ -155,12 +168,7 @@ def tab(models: Models, chosen: choices.Choices) -> tuple[Any, Any]:
 
     inputs = [photo, model, scheme, decode, boxes]
     outputs = [result, shown, table, chips, as_json, as_coco, as_png]
-    options: dict[str, Any] = {
-        "concurrency_limit": 2,
-        "concurrency_id": "align",
-        "show_progress_on": shown,
-        "trigger_mode": "always_last",  # by default Gradio drops what the visitor does while a photograph is aligned
-    }
+    options = aligning(shown)
     # boxes are those of one photograph
     photo.change(lambda: "", None, boxes, show_progress="hidden").then(run, inputs, outputs, **options)
     gr.on([again.click, boxes.submit, scheme.input, decode.input], run, inputs, outputs, **options)

@@ -84,8 +84,8 @@ def ridge(
 def _products(trust: NDArray[np.float64], rest: Complex, together: int = 512) -> Complex:
     """(K, H, H) sums of the products conj(rest[i]) rest[j] over the faces, weighted by ``trust`` (N, K).
 
-    They are one large real product for ``together`` faces. On cores that other programs use, many small products take
-    fifty times as long: the threads of the BLAS library wait for each other in each of them.
+    They are one large real product for ``together`` faces. On cores that other programs use, many small products took
+    45 times as long: the threads of the BLAS library waited for each other in each of them.
     """
     rows, columns = np.triu_indices(rest.shape[1])
     sums = np.zeros((trust.shape[1], 2 * len(rows)))

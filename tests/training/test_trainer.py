@@ -537,7 +537,9 @@ def test_a_run_calibrates_its_best_network_at_the_end(faces, start, tmp_path, ho
     assert report.settings.calibrated
     assert report.score_quality.error < 0.2
     assert result.nme == pytest.approx(report.overall.nme, rel=1e-3)
-    assert "3 validation faces" in (tmp_path / "calibration.md").read_text()
+    text = (tmp_path / "calibration.md").read_text()
+    assert "3 validation faces" in text
+    assert ("| annotated | 3 |" in text) == (how == "all"), "the refining passes are chosen, too"
     if how == "scores":
         assert aligner.config.decoder == recipe.decoder
     else:  # another decoder is taken only if it is better
