@@ -48,7 +48,7 @@ def make(data: Path, count: int, folder: Path) -> dict[str, list[list[float]]]:
 def run(folder: Path, options: list[str], *, kill_at: int | None = None, mark: int = 0) -> dict[str, Any]:
     """Run the program once: seconds from its first face to its last, and memory from face ``mark`` on."""
     output = folder / "faces.jsonl"
-    command = [sys.executable, "-m", "hih_align.cli", "align", str(folder / "images")]
+    command = [sys.executable, "-m", "hih_align", "align", str(folder / "images")]
     command += ["--boxes", str(folder / "boxes.csv"), "--json", str(output), *options]
     counter = Lines(output)
     before = counter.count()

@@ -117,7 +117,7 @@ def main() -> None:
                 folders[backend] = str(Path(temporary) / backend)
                 words = ["export", arguments.model, "--format", FORMATS[backend], "--out", folders[backend]]
                 # in another process, so that this process stays small
-                subprocess.run([sys.executable, "-m", "hih_align.cli", *words], check=True, stdout=sys.stderr)
+                subprocess.run([sys.executable, "-m", "hih_align", *words], check=True, stdout=sys.stderr)
         runs: dict[str, list[dict[str, Any]]] = {backend: [] for backend in folders}
         for number in range(arguments.rounds + 1):
             for backend, folder in folders.items():

@@ -33,6 +33,7 @@ STOREYS = (
     ("training",),
     ("demo",),
     ("cli",),
+    ("__main__",),
 )
 LEVEL = {room: level for level, rooms in enumerate(STOREYS) for room in rooms}
 

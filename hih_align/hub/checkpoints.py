@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from .. import files
 from ..method.readout import Readout, from_parts
 from ..method.sizes import SIZES
-from ..schemes import Scheme, get_scheme
+from ..schemes import SCHEMES, Scheme, get_scheme
 from .config import CONFIG_FILE, CheckpointError, Config, own_folder, read_config, write_config
 from .download import WeightsUnavailableError, download, download_verified, verified
 from .manifest import WEIGHTS_FOLDER, ManifestRow, _edit, known_names, local_weights, read_manifest, weight_folders
@@ -31,6 +31,8 @@ WEIGHTS_FILE = "model.safetensors"
 CORRECTION = "correction"
 #: The files that `hih-align export` writes, by the backend that runs them. A folder with such a file needs no weights.
 EXPORTED_FILES = {"openvino": "model.xml", "onnxruntime": "model.onnx"}
+#: Names as those of the published checkpoints. A mistyped one is an error here, and is not looked for on the Hub.
+OURS = re.compile(rf"HIH_\w/({'|'.join(SCHEMES)})")
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def find_checkpoint(
     could_be_repository = isinstance(name, str)
     name = os.fspath(name)
     wanted = None if scheme is None else get_scheme(scheme)
-    ours = name.split("/")[0] in SIZES
+    ours = name.split("/")[0] in SIZES or OURS.fullmatch(name) is not None
     rows = read_manifest() if ours else {}  # read only for these names: a bundled program may lack the manifest
     if name in SIZES:
         trained_on = "300w" if wanted is None else "wflw" if wanted.id == "cofw" else wanted.id

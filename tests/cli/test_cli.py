@@ -47,7 +47,7 @@ def program(*words: object, **env: str) -> subprocess.CompletedProcess[str]:
     """Start the program as a user does."""
     path = os.pathsep.join([str(Path(hih_align.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
-        [sys.executable, "-m", "hih_align.cli", *map(str, words)],
+        [sys.executable, "-m", "hih_align", *map(str, words)],
         env=os.environ | {"PYTHONPATH": path} | env,
         capture_output=True,
         text=True,

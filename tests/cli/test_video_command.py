@@ -212,7 +212,7 @@ def test_a_signal_keeps_the_frames_that_were_done(
 ) -> None:
     words = [still, "--out", tmp_path / "out.mp4", "--json", tmp_path / "a.jsonl", "--model", MODEL, "--device", "cpu"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "hih_align.cli", "video", *map(str, words)],
+        [sys.executable, "-m", "hih_align", "video", *map(str, words)],
         env=os.environ | {"HIH_ALIGN_WEIGHTS": str(weights), "HF_HUB_OFFLINE": "1"},
         stderr=subprocess.PIPE,
         text=True,

@@ -321,7 +321,7 @@ def test_a_killed_server_restarts_and_removes_its_files(
     environment = os.environ | {"TMPDIR": str(tmp_path), "HIH_ALIGN_WEIGHTS": str(detector_file.parent)}
 
     def start() -> subprocess.Popen[str]:
-        words = [sys.executable, "-m", "hih_align.cli", "demo", "--no-open", "--port", str(port), "--device", "cpu"]
+        words = [sys.executable, "-m", "hih_align", "demo", "--no-open", "--port", str(port), "--device", "cpu"]
         server = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True)
         assert server.stdout is not None
         assert f"http://127.0.0.1:{port}" in server.stdout.readline()
@@ -353,7 +353,7 @@ def test_a_killed_server_restarts_and_removes_its_files(
 
 def test_a_second_start_on_the_same_port_is_refused(served: str) -> None:
     port = served.rstrip("/").rpartition(":")[2]
-    words = [sys.executable, "-m", "hih_align.cli", "demo", "--no-open", "--port", port, "--device", "cpu"]
+    words = [sys.executable, "-m", "hih_align", "demo", "--no-open", "--port", port, "--device", "cpu"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 1
     assert done.stdout == ""

@@ -174,8 +174,8 @@ def problems(block: Block) -> Iterator[str]:
 
 def _problems(words: list[str]) -> Iterator[str]:
     program, arguments = Path(words[0]).name if words[0].startswith(".venv") else words[0], words[1:]
-    if "hih_align.cli" in arguments:
-        program, arguments = "hih-align", arguments[arguments.index("hih_align.cli") + 1 :]
+    if "hih_align" in arguments:
+        program, arguments = "hih-align", arguments[arguments.index("hih_align") + 1 :]
     options = {word.split("=")[0] for word in arguments if word.startswith("--")}
     scripts = [word for word in words if word.endswith(".py")]
     if words[1:2] == ["-m"] and words[2].startswith("reproduction."):

@@ -230,6 +230,9 @@ def test_names_of_rows_and_schemes(install: Install) -> None:
         ("HIH_T/300w", "wflw", "scheme is 'wflw', but HIH_T/300w was trained for '300w'"),
         ("HIH_T", MINE, r"scheme is 'mine', expected one of \['300w', 'cofw', 'wflw'\] for HIH_T"),
         ("HIH_Q", None, "model is 'HIH_Q', expected one of"),
+        ("HIH_Q/300w", None, "model is 'HIH_Q/300w', expected one of"),
+        ("HIH_T/300W", None, "model is 'HIH_T/300W', expected one of"),
+        ("HIH_t/300w", None, "model is 'HIH_t/300w', expected one of"),
     ):
         with pytest.raises(ValueError, match=message):
             find_checkpoint(name, scheme)

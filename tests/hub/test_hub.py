@@ -401,7 +401,7 @@ def test_the_command_downloads(
     words = ["align", str(tmp_path / "a.png"), "--bbox", *map(str, BOX), "--model", REPO, "--refine", "0"]
 
     def run(**more: Any) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "hih_align.cli", *words, "--device", "cpu"]
+        command = [sys.executable, "-m", "hih_align", *words, "--device", "cpu"]
         return subprocess.run(command, env=env | more, capture_output=True, text=True, timeout=300, check=False)
 
     refused = run()
