@@ -1,4 +1,4 @@
-"""``python -m hih_align`` is the same program as `hih-align`."""
+"""Start the program `hih-align`, for `python -m hih_align`."""
 
 from .cli.app import main
 

@@ -52,7 +52,7 @@ def imports(package: Path = PACKAGE) -> Edges:
     found = set()
     for path in sorted(package.rglob("*.py")):
         parts = path.relative_to(package).with_suffix("").parts
-        if parts == ("__init__",):
+        if parts[0] in ("__init__", "__main__"):
             continue  # the public names: this module imports from every room
         own = room(parts[0])
         inside = list(parts[:-1])

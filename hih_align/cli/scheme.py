@@ -5,11 +5,17 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .options import Device, commands
+
+if TYPE_CHECKING:
+    from ..schemes import Scheme
+
+#: The words for the five points in the output.
+FIVE = ("left eye", "right eye", "nose tip", "left mouth corner", "right mouth corner")
 
 app = commands("Make a scheme file for landmarks of your own.")
 
@@ -21,10 +27,10 @@ def new(
     init: Annotated[str, typer.Option(help="A model that finds the middle of each face.")] = "HIH_T/300w",
     device: Device = None,
 ) -> None:
-    """Write a scheme file for labelled faces: landmark names and mirror pairs.
+    """Write a scheme file for labelled faces: landmark names, mirror pairs and the five points.
 
-    A mirror pair is two landmarks that exchange their places in a mirrored face. The pairs are guessed with the help
-    of a model. Check them before you train.
+    A mirror pair is two landmarks that exchange their places in a mirrored face. The five points are the eyes, the nose
+    tip and the mouth corners. Both are guessed with the help of a model. Check them before you train.
     """
     from .. import files
     from ..aligner import FaceAligner
@@ -52,8 +58,16 @@ def new(
         f"wrote {file}: {len(guess)} landmarks",
         "mirror pairs (guessed from the faces, please check them): " + (", ".join(pairs) or "none"),
         "landmarks without a pair: " + (", ".join(own) or "none"),
+        f"five points (guessed, too): {_five(guess)}",
     ):
         typer.echo(line, err=stream)
+
+
+def _five(scheme: Scheme) -> str:
+    if scheme.five is None:
+        return "none, because no landmarks lie there. They are needed for turned faces, face.crop and videos"
+    groups = [" and ".join(scheme.names[k] for k in group) for group in scheme.five]
+    return ", ".join(f"{point} {group}" for point, group in zip(FIVE, groups, strict=True))
 
 
 @app.callback()

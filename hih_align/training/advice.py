@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 
 from ..crops import reach_of
 from ..schemes import Scheme
+from ..schemes.scheme import Group
 
 if TYPE_CHECKING:
     from ..data.annotations import Record
     from ..evaluation.results import Report
     from .matching import Matching
+
+Five = tuple[Group, Group, Group, Group, Group]
 
 #: An NME above this, in percent, is not a good result.
 HIGH = 10.0
@@ -28,6 +31,9 @@ TIMES = 10.0
 
 #: A mirror pair is doubtful if a landmark lies further than this from the mirror image of the other; share of the face.
 MIRROR = 0.12
+
+#: Landmarks show an eye, the nose tip or a mouth corner if their mean lies no further from it; share of the face.
+FIVE = 0.04
 
 #: Allowed difference between the boxes of training and validation, in shares of a box.
 TIGHTNESS = 0.15
@@ -175,6 +181,41 @@ def guessed_mirror(places: NDArray[np.complex128], tolerance: float = MIRROR) ->
         for a, b in enumerate(nearest)
         if a < b and nearest[b] == a and apart[a, b] < tolerance and apart[a, b] < max(apart[a, a], apart[b, b])
     )
+
+
+def guessed_five(
+    places: NDArray[np.complex128], mirror: Sequence[tuple[int, int]], five: NDArray[np.complex128]
+) -> Five | None:
+    """The five groups of `Scheme.five`: each is a landmark that lies at the point, or else two with their mean there.
+
+    Args:
+        places: (K,) places of the landmarks, by `places_in_frame`.
+        mirror: the mirror pairs of the landmarks. The groups on the right are the mirror images of those on the left.
+        five: (5,) places of the five points, by `places_in_frame`.
+
+    None if one of the five has no group.
+    """
+    order = np.arange(len(places))
+    for a, b in mirror:
+        order[[a, b]] = b, a
+    one: list[Group] = [(k,) for k in range(len(places))]
+    two: list[Group] = [(a, b) for a in range(len(places)) for b in range(a + 1, len(places))]
+
+    def nearest(groups: Sequence[Group], place: complex) -> Group | None:
+        apart = np.array([abs(places[list(group)].mean() - place) for group in groups])
+        near = np.flatnonzero(apart <= FIVE)  # False for NaN
+        return groups[near[apart[near].argmin()]] if near.size else None
+
+    def sides(left: int, right: int) -> tuple[Group, Group] | None:
+        place = (five[left] - five[right].conjugate()) / 2
+        paired = [[group for group in groups if (order[list(group)] != group).all()] for groups in (one, two)]
+        group = nearest(paired[0], place) or nearest(paired[1], place)
+        return None if group is None else (group, tuple(int(order[k]) for k in group))
+
+    middle = [[group for group in groups if set(order[list(group)]) == set(group)] for groups in (one, two)]
+    nose = nearest(middle[0], complex(0, five[2].imag)) or nearest(middle[1], complex(0, five[2].imag))
+    eyes, corners = sides(0, 1), sides(3, 4)
+    return None if eyes is None or nose is None or corners is None else (*eyes, nose, *corners)
 
 
 def other_boxes(train: Sequence[Record], val: Sequence[Record]) -> list[str]:

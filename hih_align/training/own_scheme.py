@@ -11,22 +11,24 @@ from ..aligner import FaceAligner
 from ..data.annotations import Dataset
 from ..schemes import Scheme
 from .adaptation import look
-from .advice import guessed_mirror, places_in_frame
+from .advice import guessed_five, guessed_mirror, places_in_frame
 
 #: Largest number of faces that are used.
 FACES = 60
 
 
 def guessed_scheme(aligner: FaceAligner, data: Dataset, progress: bool = True) -> Scheme:
-    """Guess a scheme: the data's scheme with likely mirror pairs, and the normalizer "outermost".
+    """Guess a scheme: the data's scheme with likely mirror pairs, the normalizer "outermost", and the five points.
 
     Args:
-        aligner: a network whose scheme has mirror pairs. Its points show the middle of each face.
+        aligner: a network whose scheme has mirror pairs. Its points show the middle of each face, and the five points
+            if its scheme defines them.
         data: labelled faces.
         progress: draw a progress bar on stderr.
 
     Two landmarks are a pair if each is the nearest mirror image of the other (`advice.guessed_mirror`). The normalizer
-    is the distance of the pair whose landmarks are furthest apart.
+    is the distance of the pair whose landmarks are furthest apart. The five points (`Scheme.five`) are guessed if each
+    of them is the place of a landmark, or the middle of two (`advice.guessed_five`).
 
     Raises:
         ValueError: the scheme of the aligner has no mirror pairs, or no face has labels.
@@ -45,4 +47,9 @@ def guessed_scheme(aligner: FaceAligner, data: Dataset, progress: bool = True) -
     if pairs and not normalizers:
         a, b = max(pairs, key=lambda pair: abs(places[pair[0]] - places[pair[1]]))
         normalizers = {"outermost": ((a,), (b,))}
-    return replace(data.scheme, mirror=pairs, normalizers=normalizers)
+    five = data.scheme.five
+    if five is None and aligner.scheme.five is not None:
+        found = places_in_frame(seen.points, aligner.scheme.five_points(seen.points), aligner.scheme)
+        assert found is not None  # as for the landmarks
+        five = guessed_five(places, pairs, found)
+    return replace(data.scheme, mirror=pairs, normalizers=normalizers, five=five)

@@ -22,8 +22,10 @@ from hih_align.hub.config import Config
 from hih_align.images import read_image
 from hih_align.method.network import HIHNet
 from hih_align.method.sizes import SIZES
+from hih_align.roll import roll_of
 from hih_align.schemes import scheme_from_dict
 from hih_align.training.adaptation import adapt, look, open_dataset
+from hih_align.training.own_scheme import guessed_scheme
 
 KNOWN = scheme_from_dict({"id": "known", "names": [f"k{i}" for i in range(8)], "mirror": [[0, 1], [2, 3], [4, 5]]})
 
@@ -91,25 +93,54 @@ def test_the_commands(start: FaceAligner, data: Path, tmp_path: Path) -> None:
     assert FaceAligner.from_pretrained(tmp_path / "m").scheme.id == "mine"
 
 
-def test_boxes_around_a_few_landmarks_are_noticed(tmp_path: Path) -> None:
-    """CVAT writes the tight box of the landmarks if the user draws no box. It holds only a part of the face."""
-    wanted = [48, 54, 51, 57]  # the mouth
-    network = FaceAligner.from_pretrained("HIH_N", device="cpu")
+def labelled(folder: Path, network: FaceAligner, wanted: list[int]) -> tuple[Path, list[str]]:
+    """A COCO file of eight pictures of a real face, with some landmarks of a network, and the names of the landmarks.
+
+    The boxes are the tight boxes of the landmarks.
+    """
     photo = Image.fromarray(astronaut()).crop((90, 0, 360, 270))
     images, annotations = [], []
     for i, (turn, side) in enumerate(product((-9, -3, 3, 9), (220, 270))):
-        photo.rotate(turn, Image.Resampling.BILINEAR).resize((side, side)).save(tmp_path / f"{i}.png")
+        photo.rotate(turn, Image.Resampling.BILINEAR).resize((side, side)).save(folder / f"{i}.png")
         box = np.array([87, 80, 185, 200]) * side / 270
-        points = network.align(tmp_path / f"{i}.png", box).points[wanted].astype(float)
+        points = network.align(folder / f"{i}.png", box).points[wanted].astype(float)
         images.append({"id": i, "file_name": f"{i}.png", "width": side, "height": side})
         keypoints = [value for x, y in points.tolist() for value in (x, y, 2)]
         bbox = [*points.min(0).tolist(), *np.ptp(points, axis=0).tolist()]
         annotations.append({"id": i, "image_id": i, "category_id": 1, "keypoints": keypoints, "bbox": bbox})
     names = [f"own {n}" for n in wanted]
     categories = [{"id": 1, "name": "face", "keypoints": names}]
-    file = tmp_path / "tight.json"
+    file = folder / "tight.json"
     file.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    return file, names
+
+
+def test_boxes_around_a_few_landmarks_are_noticed(tmp_path: Path) -> None:
+    """CVAT writes the tight box of the landmarks if the user draws no box. It holds only a part of the face."""
+    network = FaceAligner.from_pretrained("HIH_N", device="cpu")
+    file, names = labelled(tmp_path, network, [48, 54, 51, 57])  # the mouth
     made = adapt(network, file, scheme=scheme_from_dict({"id": "own", "names": names}), progress=False)
     assert made.aligner.config.refine == 1
     assert {m.how for m in made.matching.matches} <= {"same", "near"}
     assert made.report.overall.nme < 4  # percent of the longer side of the tight box
+
+
+@pytest.mark.filterwarnings("ignore:scheme .* has no mirror table")
+@pytest.mark.parametrize(
+    ("wanted", "five"),
+    [
+        ([54, 48, 30, 45, 36, 42, 39], ((4, 6), (3, 5), (2,), (1,), (0,))),  # each eye by its two corners
+        ([48, 54, 37, 44, 38, 43, 41, 46], None),  # no landmark of the nose
+        ([48, 54, 51, 57], None),  # the mouth alone
+    ],
+)
+def test_the_five_points_are_guessed(tmp_path: Path, wanted: list[int], five: object) -> None:
+    network = FaceAligner.from_pretrained("HIH_N", device="cpu")
+    file, _ = labelled(tmp_path, network, wanted)
+    scheme = guessed_scheme(network, open_dataset(file), progress=False)
+    assert scheme.five == five
+    if five is not None:
+        true = network.align(tmp_path / "5.png", (87, 80, 185, 200))
+        own = scheme.five_points(true.points[wanted])
+        assert np.linalg.norm(own - true.five_points(), axis=-1).max() < 0.04 * 120
+        assert abs(float(roll_of(own)) - true.roll) < 3
