@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from .. import scores
 from ..hub.config import Config
@@ -128,7 +128,10 @@ def folded(network: HIHNet) -> HIHNet:
     result = _unwrapped(copy.deepcopy(network)).float().eval()
     for unit in result.modules():
         if isinstance(unit, Unit):
-            unit.conv = fuse_conv_bn_eval(unit.conv, unit.bn)
+            conv, bn = unit.conv, unit.bn  # the module is a copy already, so no second one is made of each convolution
+            conv.weight, conv.bias = fuse_conv_bn_weights(
+                conv.weight, conv.bias, bn.running_mean, bn.running_var, bn.eps, bn.weight, bn.bias
+            )
             unit.bn = nn.Identity()  # type: ignore[assignment]  # nothing is left to do
             if isinstance(unit.relu, nn.ReLU):
                 unit.relu = nn.ReLU(inplace=True)
