@@ -64,8 +64,7 @@ def train(
     """Train a network.
 
     The folder of the run gets best/ (a model for every `--model` option), metrics.jsonl, tensorboard/ and the state for
-    --resume. Ctrl-C or SIGTERM saves the state and stops. For several GPUs: `accelerate launch -m hih_align.cli train
-    ...`.
+    --resume. Ctrl-C or SIGTERM saves the state and stops. For several GPUs: `accelerate launch -m hih_align train ...`.
     """
     from ..data.annotations import read_dataset
     from ..evaluation.normalizers import normalizer_text

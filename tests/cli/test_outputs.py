@@ -43,7 +43,7 @@ def program(command: str, folder: Path, model: str) -> subprocess.CompletedProce
 
     ``model`` is a folder with an exported network, so that the processes do not load PyTorch.
     """
-    align = f"{sys.executable} -m hih_align.cli align --model {model} --backend onnxruntime"
+    align = f"{sys.executable} -m hih_align align --model {model} --backend onnxruntime"
     return subprocess.run(
         ["bash", "-c", command.replace("$ALIGN", align)], cwd=folder, capture_output=True, timeout=300, check=False
     )

@@ -222,7 +222,7 @@ def test_names_without_wrappers() -> None:
 def test_a_watch_is_much_faster_than_reading_all_tensors(own: FaceAligner) -> None:
     """The watch runs before each call, so it must be fast.
 
-    Both are timed in the same test, the fastest of several runs.
+    Both are timed in turns, the fastest of many runs, so that another process does not slow only one of them down.
     """
     import timeit
 
@@ -237,7 +237,7 @@ def test_a_watch_is_much_faster_than_reading_all_tensors(own: FaceAligner) -> No
         ]
 
     assert not watch.changed()
-    times = [min(timeit.repeat(f, number=20, repeat=20)) for f in (watch.changed, walk)]
+    times = np.min([[timeit.timeit(f, number=10) for f in (watch.changed, walk)] for _ in range(60)], axis=0)
     assert times[0] < times[1] / 2
 
 
