@@ -512,13 +512,14 @@ class FaceAligner:
         )
         return self.with_config(config)
 
-    def with_config(self, config: Config) -> FaceAligner:
+    def with_config(self, config: Config, decode: Decode | Decoder | None = None) -> FaceAligner:
         """An aligner that shares this one's network and reads it by another config.
 
         Args:
             config: of a network of the same heads and size.
+            decode: the decoder, as in `from_pretrained`. None: this aligner's, whatever the config says.
 
-        Device, precision, decoder, runtime and face detector are this aligner's.
+        Device, precision, runtime and face detector are this aligner's.
 
         Raises:
             ValueError: a config of another network; as `network`.
@@ -528,7 +529,7 @@ class FaceAligner:
             config,
             device=self.device,
             dtype=self._asked,
-            decode=self.decoder,
+            decode=self.decoder if decode is None else decode,
             backend=self.backend,
             detector=self.detector,
         )

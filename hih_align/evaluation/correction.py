@@ -82,7 +82,7 @@ def learn_correction(
     keep: Callable[[Record], bool] | None = None,
     progress: bool = True,
 ) -> Learnt:
-    """Learn the correction of a network's landmarks from labelled faces, in their annotated boxes.
+    """Learn the correction of a network's landmarks from labelled faces, in their annotated boxes and in shifted ones.
 
     Args:
         aligner: the network. A correction that it has is not used.
@@ -100,9 +100,10 @@ def learn_correction(
     if config.readout is not None or config.output is not None:
         raise ValueError(f"aligner is {config.name!r}, whose landmarks are computed from others: correct those")
     plain = aligner.with_config(replace(config, correction=None))
-    seen = [evaluate(plain, _some(dataset, share), refine=0, progress=progress) for dataset, share in training]
-    found = np.concatenate([report.points for report in seen]).astype(np.float64)
-    _, target, weights = stack_labels([record for report in seen for record in report.records])
+    some = [_some(dataset, share) for dataset, share in training]
+    seen = [[evaluate(plain, faces, box=box, refine=0, progress=progress) for faces in some] for box in BOXES]
+    found = [np.concatenate([report.points for report in reports]).astype(np.float64) for reports in seen]
+    _, target, weights = stack_labels([record for report in seen[0] for record in report.records])
     mended = aligner.with_config(replace(config, correction=correct(found, target, weights > 0, config.scheme)))
 
     def errors(measured: FaceAligner) -> tuple[dict[str, float], str]:
@@ -112,7 +113,7 @@ def learn_correction(
         return {box: r.overall.nme for box, r in reports.items()}, reports[BOXES[0]].settings.normalizer
 
     before, normalizer = errors(plain)
-    learnt = Learnt(mended, len(found), before, errors(mended)[0], normalizer)
+    learnt = Learnt(mended, len(target), before, errors(mended)[0], normalizer)
     return learnt if learnt.useful else replace(learnt, aligner=plain)
 
 
@@ -127,7 +128,7 @@ def _some(dataset: Dataset, share: float) -> Dataset:
 
 
 def correct(
-    found: NDArray[np.float64],
+    found: Sequence[NDArray[np.float64]],
     target: NDArray[np.float64],
     labelled: NDArray[np.bool_],
     scheme: Scheme,
@@ -135,20 +136,22 @@ def correct(
     """Learn the correction of landmarks. The strength of the regression is chosen on a part of the faces.
 
     Args:
-        found: (N, H, 2) points of the network on N faces.
+        found: (N, H, 2) points of the network on N faces, for one or several kinds of boxes.
         target: (N, H, 2) labels, in the same pixels.
         labelled: (N, H). A landmark that is labelled on fewer than `ENOUGH` faces is not corrected.
         scheme: scheme of the landmarks. If it has mirror pairs, each face also counts as its mirror image.
     """
-    size = np.ptp(np.where(labelled[..., None], target, found), axis=1).max(-1)
-    out = np.arange(len(found)) % LEFT_OUT == 0
+    out = np.tile(np.arange(len(target)) % LEFT_OUT == 0, len(found))  # a face is left out with all its boxes
+    target, labelled = np.concatenate([target] * len(found)), np.concatenate([labelled] * len(found))
+    points, enough = np.concatenate(found), ENOUGH * len(found)
+    size = np.ptp(np.where(labelled[..., None], target, points), axis=1).max(-1)
 
     def error(strength: float) -> float:
-        learnt = _correct(found[~out], target[~out], labelled[~out], scheme, strength)
-        away = np.linalg.norm(learnt.points(found[out]) - target[out], axis=-1) / size[out, None]
+        learnt = _correct(points[~out], target[~out], labelled[~out], scheme, strength, enough)
+        away = np.linalg.norm(learnt.points(points[out]) - target[out], axis=-1) / size[out, None]
         return float(away[labelled[out]].mean())
 
-    return _correct(found, target, labelled, scheme, min(STRENGTHS, key=error))
+    return _correct(points, target, labelled, scheme, min(STRENGTHS, key=error), enough)
 
 
 def _correct(
@@ -157,8 +160,9 @@ def _correct(
     labelled: NDArray[np.bool_],
     scheme: Scheme,
     strength: float,
+    least: int,
 ) -> Readout:
-    enough = np.flatnonzero(labelled.sum(0) >= ENOUGH)
+    enough = np.flatnonzero(labelled.sum(0) >= least)
     old, new, known = both_sides(found, target, labelled, scheme.permutation, scheme.permutation)
     weights = np.eye(len(scheme), dtype=np.complex128)
     if len(enough):

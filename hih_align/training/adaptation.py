@@ -19,7 +19,7 @@ from ..evaluation.calibrate import fit_curve
 from ..evaluation.normalizers import choose_normalizer, normalizer_text
 from ..evaluation.results import Report, Settings
 from ..hub.config import Config
-from ..method.decoder import Decoder
+from ..method.decoder import STRIDE, Decoder
 from ..passes import off
 from ..progress import progress_bar
 from ..schemes import Scheme, get_scheme
@@ -46,6 +46,9 @@ ENOUGH = 0.95
 #: Therefore the crops are also enlarged by this factor, to see whether the network is then more certain.
 WIDE = 2.25
 
+#: The standard error of a median, in median absolute deviations divided by the root of the count (normal distribution).
+MEDIAN_ERROR = 1.86
+
 #: Number of faces that are used to choose the size of the crops.
 TRIED = 16
 
@@ -60,7 +63,8 @@ class Seen:
         heights: (N, H) clamped maxima of the integer heatmaps.
         target: (N, K, 2) the labels, in the same pixels.
         labelled: (N, K) whether each landmark is labelled.
-        config: the config of the network, with the crop ratio and the refining passes that fit the boxes.
+        config: the config of the network, with the decoder of the points, and with the crop ratio and the refining
+            passes that fit the boxes.
     """
 
     records: tuple[Record, ...]
@@ -144,13 +148,13 @@ def adapt(
     start = init if isinstance(init, FaceAligner) else FaceAligner.from_pretrained(init, device=device, backend=backend)
     seen = look(start, faces, progress=progress)
     known = start.scheme
-    matching = match(seen.points, seen.target, seen.labelled, known, faces.scheme)
+    seen, matching = match_seen(start, seen, faces.scheme)
     groups = [record.image for record in seen.records]
     held_out = cross_validated(seen.points, seen.target, seen.labelled, known, faces.scheme, groups)
-    report = _report(seen, held_out, matching, start.decoder, faces)
+    report = _report(seen, held_out, matching, seen.config.decoder, faces)
     config = adapted_config(start, seen, matching, faces.scheme)
     config = replace(config, calibration={start.decoder.method: _curve(report)})
-    aligner = start.with_config(config)
+    aligner = start.with_config(config, config.decoder)
     if out is not None:
         aligner.save_pretrained(out)
     said = advice(report, matching, seen.points, known)
@@ -195,12 +199,45 @@ def look(start: FaceAligner, faces: Dataset, limit: int = FACES, progress: bool 
     boxes = np.array([record.box for record in records], np.float64)
     plain = _uncalibrated(start)
     points, heights = _run(plain, records, boxes, "faces", progress)
-    config = replace(start.config, refine=0, refine_above=None)
+    config = replace(start.config, decoder=start.decoder, refine=0, refine_above=None)
     best = _larger(start, records, boxes, points, heights) if start.config.refits else None
     if best is not None:
         points, heights = look_twice(start, records, best, points if best == 1.0 else None, progress)
         config = replace(config, crop_ratio=config.crop_ratio * best, refine=1)
     return Seen(tuple(records), points, heights, target, labelled, config)
+
+
+def match_seen(start: FaceAligner, seen: Seen, scheme: Scheme) -> tuple[Seen, Matching]:
+    """Match the landmarks (`matching.match`), with a decoder that is moved to the side where the labels lie.
+
+    Annotators put points a little to one side: those of 300W lie 0.2 heatmap pixels to the right. A network that was
+    calibrated for one set has this shift (`Decoder.shift`), and a matching cannot learn another one, because it treats
+    both sides of the face alike. So the median of the horizontal differences is added to the shift. It is an estimate
+    from few faces, which is scaled by 1 - (its standard error / its value)², and not used if that is negative.
+
+    Args:
+        start: the network.
+        seen: its results.
+        scheme: the scheme of the labels.
+
+    Returns:
+        ``seen`` with the moved points and decoder, and the matching.
+    """
+    matching = match(seen.points, seen.target, seen.labelled, start.scheme, scheme)
+    found = matching.readout.points(seen.points)[..., 0]
+    pixel = (np.ptp(seen.points, axis=1).max(-1) * start.config.crop_ratio * STRIDE / start.config.input_size)[:, None]
+    away = np.ma.masked_array((seen.target[..., 0] - found) / pixel, ~seen.labelled)
+    faces = np.ma.median(away, axis=1).compressed()  # medians, for the points of a profile may lie far to one side
+    right = float(np.median(faces))
+    error = MEDIAN_ERROR * float(np.median(abs(faces - right))) / len(faces) ** 0.5
+    if len(faces) < 2 or error >= abs(right):
+        return seen, matching
+    by = right * (1 - (error / right) ** 2)
+    decoder = seen.config.decoder
+    decoder = replace(decoder, shift=(decoder.shift[0] + by, decoder.shift[1]))
+    points = seen.points + by * np.stack((pixel, np.zeros_like(pixel)), -1)
+    seen = replace(seen, points=points, config=replace(seen.config, decoder=decoder))
+    return seen, match(seen.points, seen.target, seen.labelled, start.scheme, scheme)
 
 
 def look_twice(
@@ -334,6 +371,7 @@ def adapted_config(start: FaceAligner, seen: Seen, matching: Matching, scheme: S
         start.config,
         scheme=scheme,
         name=f"{start.config.name.partition('/')[0]}/{scheme.id}" if start.config.name else scheme.id,
+        decoder=seen.config.decoder,
         readout=readout,
         output=None,
         crop_ratio=seen.config.crop_ratio,

@@ -21,10 +21,10 @@ from ..method.decoder import Decoder
 from ..method.network import HIHNet
 from ..method.readout import Readout, pick
 from ..schemes import Scheme
-from .adaptation import Seen, adapted_config, look, look_twice
+from .adaptation import Seen, adapted_config, look, look_twice, match_seen
 from .advice import doubtful_mirror, scratch
 from .learner import HIH, Output
-from .matching import Matching, match
+from .matching import Matching
 from .warmstart import Start
 
 #: A box that reaches beyond the points by less than this share of its side counts as the tight box of the points.
@@ -108,10 +108,11 @@ def matched_start(
     aligner = FaceAligner(network, replace(config, output=None), device=device)
     faces = Dataset("training faces", scheme, tuple(records), Path())
     seen = look(aligner, faces, progress=progress)
-    matching = match(seen.points, seen.target, seen.labelled, start.scheme, scheme)
+    seen, matching = match_seen(aligner, seen, scheme)
     made = replace(adapted_config(aligner, seen, matching, scheme), calibration={})
     as_it_is = config.readout or pick(config.heads, range(config.heads))
-    picked = replace(made, readout=as_it_is.then(np.eye(len(start.scheme))[matching.sources]))
+    sources = as_it_is.then(np.eye(len(start.scheme))[matching.sources])
+    picked = replace(made, readout=sources, decoder=config.decoder)
     return MatchedStart(
         matching,
         untrained(network, made).to(device).eval(),

@@ -154,7 +154,7 @@ def gain(at: Progress) -> str:
 
 
 def conclude(at: Progress, best: Report | None) -> None:
-    """Warn if a complete run gained nothing for sure, if its error still falls, or if its errors are too high.
+    """Warn if a complete run gained nothing, if its error still falls, or if its errors are too high.
 
     Args:
         at: the state of the run at its end.
@@ -163,9 +163,8 @@ def conclude(at: Progress, best: Report | None) -> None:
     said = falling(at.curve)
     if at.start is not None and at.best is not None and at.best >= at.start:
         last = f". After the last epoch it was {at.curve[-1]:.3f} %" if at.curve else ""
-        gained = "too little to be sure" if min(at.curve, default=at.start) < at.start else "nothing"
         said.append(
-            f"training gained {gained}: best/ is the untrained start, with a validation NME of {at.start:.3f} %{last}. "
+            f"training gained nothing: best/ is the untrained start, with a validation NME of {at.start:.3f} %{last}. "
             "More faces may help. hih-align adapt creates the same model in seconds"
         )
     for sentence in (*said, *(() if best is None else advice(best))):

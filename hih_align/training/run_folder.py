@@ -43,10 +43,10 @@ class Progress:
     """The state of a run, except its tensors.
 
     ``step`` counts within the current ``epoch``. The fields from ``seconds`` on are for the epoch's line in
-    ``metrics.jsonl``. ``start`` is the NME of the matched start, and ``start_errors`` that of each face. ``untouched``
-    and ``best_there`` are the NME of the start network and of the best network on the landmarks that coincide with
-    landmarks of the start network. ``spent``, ``opening`` (until the end of the first step), ``validating`` (the last
-    validation) and ``ended`` are for a run with a time limit, see `clock.Clock`.
+    ``metrics.jsonl``. ``start`` is the NME of the matched start. ``untouched`` and ``best_there`` are the NME of the
+    start network and of the best network on the landmarks that coincide with landmarks of the start network. ``spent``,
+    ``opening`` (until the end of the first step), ``validating`` (the last validation) and ``ended`` are for a run with
+    a time limit, see `clock.Clock`.
     """
 
     epoch: int = 0
@@ -59,7 +59,6 @@ class Progress:
     calibrated: float | None = None
     worked: float = 0.0
     start: float | None = None
-    start_errors: list[float] = field(default_factory=list)
     untouched: float | None = None
     best_there: float | None = None
     curve: list[float] = field(default_factory=list)

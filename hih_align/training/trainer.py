@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from ..data.annotations import Dataset
 from ..data.check import require_disjoint
 from ..data.faces import LIMIT
-from ..evaluation.metrics import clearly_lower
 from ..evaluation.normalizers import normalizer_text
 from ..evaluation.results import Report
 from ..hub.config import BEST, Config
@@ -303,7 +302,6 @@ class Trainer:
             return
         start = self.val.measure(self.matched.learner, self.decoder)
         at.start, at.best, at.best_stage = start.overall.nme, start.overall.nme, 0
-        at.start_errors = start.nme.tolist()
         if len(self.matched.coinciding):
             untouched = self.val.measure(self.matched.untouched, self.decoder)
             at.untouched, at.best_there = (self._there(report) for report in (untouched, start))
@@ -459,9 +457,6 @@ class Trainer:
         if at.best_stage != number:  # errors at another resolution cannot be compared
             at.best, at.best_stage = None, number
         better = validated is not None and (at.best is None or not at.best <= validated.overall.nme)
-        if better and validated is not None and at.best == at.start and at.start_errors:
-            # the best of many epochs on a few faces is often worse than the start on others
-            better = clearly_lower(validated.nme, np.array(at.start_errors))
         if validated is not None:
             at.curve.append(validated.overall.nme)
         if better and validated is not None:

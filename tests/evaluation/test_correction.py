@@ -57,9 +57,26 @@ def error(found: NDArray[np.float64], target: NDArray[np.float64]) -> float:
 def test_it_learns_systematic_errors_of_faces_at_any_place_size_and_roll() -> None:
     found, target = faces(600)
     scheme = replace(W300, mirror=None)  # the made errors are not symmetric
-    learnt = correct(found, target, np.ones(found.shape[:2], bool), scheme)
+    learnt = correct([found], target, np.ones(found.shape[:2], bool), scheme)
     others, truth = faces(50, seed=1)
     assert error(learnt.points(others), truth) < 0.15 * error(others, truth)
+
+
+def test_a_face_is_left_out_with_all_its_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the strength would be chosen on faces that were learnt from."""
+    found, target = faces(201)
+    learnt_from: list[NDArray[np.float64]] = []
+
+    def recorded(points: NDArray[np.float64], *rest: object) -> Readout:
+        learnt_from.append(points)
+        return pick(68, range(68))
+
+    monkeypatch.setattr("hih_align.evaluation.correction._correct", recorded)
+    correct([found, -found], target, np.ones(found.shape[:2], bool), W300)
+    for points in learnt_from[:-1]:  # the last one is the result, from all faces
+        exact, shifted = np.split(points, 2)
+        assert 0 < len(exact) < len(found)
+        np.testing.assert_array_equal(exact, -shifted)
 
 
 def test_a_landmark_with_few_labels_stays() -> None:
@@ -67,7 +84,7 @@ def test_a_landmark_with_few_labels_stays() -> None:
     labelled = np.ones(found.shape[:2], bool)
     labelled[ENOUGH - 1 :, 3] = False
     target[ENOUGH - 1 :, 3] = np.nan
-    weights = correct(found, target, labelled, W300).weights
+    weights = correct([found, found], target, labelled, W300).weights
     assert np.array_equal(weights[3], np.eye(68)[3])
     assert not np.array_equal(weights[4], np.eye(68)[4])
 
