@@ -21,9 +21,10 @@ from ..method.decoder import Decoder
 from ..method.network import HIHNet
 from ..method.readout import Readout, pick
 from ..schemes import Scheme
-from .adaptation import Seen, adapted_config, look, look_twice, match_seen
+from .adaptation import adapted_config
 from .advice import doubtful_mirror, scratch
 from .learner import HIH, Output
+from .looking import Seen, look, look_twice, match_seen
 from .matching import Matching
 from .warmstart import Start
 

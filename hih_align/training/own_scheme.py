@@ -10,8 +10,8 @@ import numpy as np
 from ..aligner import FaceAligner
 from ..data.annotations import Dataset
 from ..schemes import Scheme
-from .adaptation import look
 from .advice import guessed_five, guessed_mirror, places_in_frame
+from .looking import look
 
 #: Largest number of faces that are used.
 FACES = 60

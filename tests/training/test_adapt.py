@@ -24,7 +24,8 @@ from hih_align.method.network import HIHNet
 from hih_align.method.sizes import SIZES
 from hih_align.roll import roll_of
 from hih_align.schemes import scheme_from_dict
-from hih_align.training.adaptation import adapt, look, open_dataset
+from hih_align.training.adaptation import adapt, open_dataset
+from hih_align.training.looking import look
 from hih_align.training.own_scheme import guessed_scheme
 
 KNOWN = scheme_from_dict({"id": "known", "names": [f"k{i}" for i in range(8)], "mirror": [[0, 1], [2, 3], [4, 5]]})

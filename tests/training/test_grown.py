@@ -21,7 +21,7 @@ from hih_align.method.heatmaps import Decoder
 from hih_align.method.network import HIHNet, Size
 from hih_align.method.readout import from_weights
 from hih_align.schemes import scheme_from_dict
-from hih_align.training import adaptation
+from hih_align.training import looking
 from hih_align.training.beginning import new_shares
 from hih_align.training.few import Few
 from hih_align.training.grown import Grown, mixed, repeats
@@ -44,7 +44,7 @@ def init(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def _any_box(monkeypatch: pytest.MonkeyPatch) -> None:
     """Switch off the check whether the faces' boxes suit the start network, because this network is untrained."""
-    monkeypatch.setattr(adaptation, "OFF", np.inf)
+    monkeypatch.setattr(looking, "OFF", np.inf)
 
 
 @pytest.fixture
@@ -145,17 +145,17 @@ def test_faces_get_boxes_that_suit_the_network(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(adaptation, "OFF", -1.0)  # so that no given box suits the network
+    monkeypatch.setattr(looking, "OFF", -1.0)  # so that no given box suits the network
     recipe = load_recipe("finetune", overrides={"epochs": 1, "batch": 6, "precision": "no", "calibrate": "no"})
     trainer = Trainer(recipe, [Source(faces[0])], tmp_path, val=faces[1], init=init, progress=False)
     assert trainer.matched is not None
     start = FaceAligner.from_pretrained(init)
-    seen = adaptation.look(start, faces[0], progress=False)
+    seen = looking.look(start, faces[0], progress=False)
     assert trainer.val is not None
     for record, points in zip(trainer.faces.records, seen.points, strict=True):
         np.testing.assert_allclose(record.box, tight_box(points[None])[0])
     larger = seen.config.crop_ratio / start.config.crop_ratio
-    points, _ = adaptation.look_twice(start, faces[1].records, larger, progress=False)
+    points, _ = looking.look_twice(start, faces[1].records, larger, progress=False)
     np.testing.assert_allclose([record.box for record in trainer.val.faces.records], tight_box(points), atol=1e-3)
     trainer.run()
     kept = read_config(tmp_path / "last" / "config.json")
