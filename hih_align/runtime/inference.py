@@ -129,9 +129,10 @@ def folded(network: HIHNet) -> HIHNet:
     for unit in result.modules():
         if isinstance(unit, Unit):
             conv, bn = unit.conv, unit.bn  # the module is a copy already, so no second one is made of each convolution
-            conv.weight, conv.bias = fuse_conv_bn_weights(
-                conv.weight, conv.bias, bn.running_mean, bn.running_var, bn.eps, bn.weight, bn.bias
-            )
+            mean, var = bn.running_mean, bn.running_var
+            assert mean is not None
+            assert var is not None
+            conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, mean, var, bn.eps, bn.weight, bn.bias)
             unit.bn = nn.Identity()  # type: ignore[assignment]  # nothing is left to do
             if isinstance(unit.relu, nn.ReLU):
                 unit.relu = nn.ReLU(inplace=True)

@@ -120,8 +120,9 @@ def match_seen(start: FaceAligner, seen: Seen, scheme: Scheme) -> tuple[Seen, Ma
     matching = match(seen.points, seen.target, seen.labelled, start.scheme, scheme)
     found = matching.readout.points(seen.points)[..., 0]
     pixel = (np.ptp(seen.points, axis=1).max(-1) * start.config.crop_ratio * STRIDE / start.config.input_size)[:, None]
-    away = np.ma.masked_array((seen.target[..., 0] - found) / pixel, ~seen.labelled)
-    faces = np.ma.median(away, axis=1).compressed()  # medians, for the points of a profile may lie far to one side
+    away = (seen.target[..., 0] - found) / pixel
+    # medians, for the points of a profile may lie far to one side
+    faces = np.array([np.median(face[known]) for face, known in zip(away, seen.labelled, strict=True) if known.any()])
     right = float(np.median(faces))
     error = MEDIAN_ERROR * float(np.median(abs(faces - right))) / len(faces) ** 0.5
     if len(faces) < 2 or error >= abs(right):
