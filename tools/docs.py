@@ -53,7 +53,7 @@ def imports(package: Path = PACKAGE) -> Edges:
     for path in sorted(package.rglob("*.py")):
         parts = path.relative_to(package).with_suffix("").parts
         if parts[0] in ("__init__", "__main__"):
-            continue  # the public names: this module imports from every room
+            continue  # the public names, which come from every room, and the start of the program
         own = room(parts[0])
         inside = list(parts[:-1])
         for node in _loaded(ast.parse(path.read_text("utf-8"))):

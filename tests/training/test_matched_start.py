@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from torch import nn
 from hih_align import FaceAligner
 from hih_align.data.annotations import Dataset
 from hih_align.evaluation.evaluate import evaluate
+from hih_align.evaluation.results import Report
 from hih_align.hub.config import Config, read_config
 from hih_align.method.network import HIHNet
 from hih_align.method.sizes import SIZES
@@ -57,12 +60,43 @@ def test_a_run_without_gain_returns_its_start_and_warns(
     assert start.readout is None  # the trained network has its own heads
 
 
+@pytest.mark.parametrize(("gains", "taken"), [((0.3, -0.29), True), ((-0.3, -0.2), False)])
+def test_an_epoch_replaces_the_start_only_if_its_error_is_lower(
+    faces: tuple[Dataset, Dataset],  # noqa: F811
+    init: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    gains: tuple[float, float],
+    taken: bool,
+) -> None:
+    """The errors of the epoch are those of the start less these gains, in turns."""
+    recipe = load_recipe("finetune", overrides={"epochs": 1, "batch": 6, "precision": "no", "few.below": 0})
+    trainer = Trainer(recipe, [Source(faces[0])], tmp_path, val=faces[1], init=init, progress=False)
+    assert trainer.val is not None
+    measure = trainer.val.measure
+    gained: dict[int, Any] = {}
+
+    def measured(*arguments: Any) -> Report:
+        report: Report = measure(*arguments)
+        gained[id(report)] = np.resize(gains if trainer.progress.steps else 0.0, len(report.records))
+        return report
+
+    monkeypatch.setattr(trainer.val, "measure", measured)
+    monkeypatch.setattr(Report, "nme", property(lambda report: 3.0 - gained[id(report)]))
+    monkeypatch.setattr(trainer, "_calibrate", lambda: None)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = trainer.run()
+    assert result.nme is not None
+    assert (result.nme < 3.0) == taken
+    assert any("training gained nothing" in str(w.message) for w in caught) != taken
+
+
 def test_heads_start_from_the_matched_landmarks(
     faces: tuple[Dataset, Dataset],  # noqa: F811
     init: Path,
     tmp_path: Path,
 ) -> None:
-
     recipe = load_recipe("finetune", overrides={"epochs": 1, "batch": 6, "precision": "no", "few.below": 0})
     trainer = Trainer(recipe, [Source(faces[0])], tmp_path, init=init, progress=False)
     assert trainer.matched is not None
