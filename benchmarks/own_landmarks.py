@@ -1,6 +1,7 @@
 """Measure own landmarks from a few labelled faces, and compare the errors with goals.
 
     python benchmarks/own_landmarks.py                          # without training: seconds per row, three draws
+    python benchmarks/own_landmarks.py --init HIH_T             # from HIH_T/300w or HIH_T/wflw, as the faces decide
     python benchmarks/own_landmarks.py --fine-tune --draws 0    # also with training: minutes per row
     python benchmarks/own_landmarks.py --fine-tune --draws 0 --points beside --faces 48     # one row of each
     python benchmarks/own_landmarks.py --many --draws 0         # 500 faces, own names and 300W's: hours on a CPU
@@ -95,7 +96,7 @@ BESIDE = Points(
 
 
 def measure(
-    points: Points, draw: int, root: Path, start: FaceAligner, *, tune: bool, many: Sequence[str], faces: Sequence[int]
+    points: Points, draw: int, root: Path, init: str, *, tune: bool, many: Sequence[str], faces: Sequence[int]
 ) -> dict[str, tuple[float, float]]:
     """NME in percent and seconds for each row of the table."""
     whole = read_dataset(root / points.train / "annotations.json", points.scheme)
@@ -111,16 +112,17 @@ def measure(
 
     rows: dict[str, tuple[float, float]] = {}
     if points.nearest:
-        rows["picked, nothing trained"] = error(start.select(points.nearest, points.own)), 0.0
+        picked = FaceAligner.from_pretrained(init).select(points.nearest, points.own)
+        rows["picked, nothing trained"] = error(picked), 0.0
     for count in faces:
-        made = adapt(start, points.dataset(whole, order[:count]), progress=False)
+        made = adapt(init, points.dataset(whole, order[:count]), progress=False)
         rows[f"adapt, {count} faces"] = error(made.aligner), made.seconds
 
     def trained(row: str, count: int, val: int, scheme: Scheme) -> None:
         begun = time.perf_counter()
         train, chosen = (points.dataset(whole, order[a:b]) for a, b in ((0, count), (count, count + val)))
         train, chosen = replace(train, scheme=scheme), replace(chosen, scheme=scheme)
-        tuned = fine_tune("HIH_T/300w", train, chosen, progress=sys.stderr is not None and sys.stderr.isatty())
+        tuned = fine_tune(init, train, chosen, progress=sys.stderr is not None and sys.stderr.isatty())
         tuned = tuned.select(range(len(scheme)), points.own)
         rows[row] = error(tuned), time.perf_counter() - begun
 
@@ -147,15 +149,14 @@ def main() -> int:
         choices=NAMED,
         help="also train on 500 faces, with these names, or both: hours on a CPU",
     )
-    parser.add_argument("--init", default="HIH_T/300w")
+    parser.add_argument("--init", default="HIH_T/300w", help="the start network, or a size, as in `hih-align adapt`")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    start = FaceAligner.from_pretrained(options.init)
     missed = []
     for points in [{"old": ON_OLD, "beside": BESIDE}[name] for name in options.points]:
         many = () if options.many is None else options.many or NAMED
         how = {"tune": options.fine_tune, "many": many, "faces": options.faces}
-        found = [measure(points, draw, options.data, start, **how) for draw in options.draws]
+        found = [measure(points, draw, options.data, options.init, **how) for draw in options.draws]
         draws = " | ".join(f"draw {n}" for n in options.draws)
         print(f"\n| {points.title} | {draws} | mean | bar | seconds |", flush=True)
         print("| --- |" + " --- |" * (len(options.draws) + 3))

@@ -17,8 +17,12 @@ def adapt(
     data: Annotated[Path, typer.Option(help="Labelled faces: an annotation file or a folder.")],
     out: Annotated[Path, typer.Option(help="Folder to write the model into.")],
     init: Annotated[
-        str, typer.Option(help="The trained model: a manifest id, a folder or a Hub repository.")
-    ] = "HIH_T/300w",
+        str,
+        typer.Option(
+            help="The trained model: a manifest id, a folder or a Hub repository. A size (HIH_T) means the published "
+            "model of this size that has the lowest error."
+        ),
+    ] = "HIH_T",
     scheme: Annotated[
         str | None, typer.Option(help="Scheme: 300w, wflw, cofw, or a scheme file. By default the COCO file names it.")
     ] = None,

@@ -29,7 +29,10 @@ def train(
     size: Annotated[str | None, typer.Option(help="N, T, S or B. It replaces the recipe's size.")] = None,
     init: Annotated[
         str | None,
-        typer.Option(help="Start weights: a manifest id, the best/ of a run, a released .pth, or a Hub repository."),
+        typer.Option(
+            help="Start weights: a manifest id, the best/ of a run, a released .pth, or a Hub repository. A size "
+            "(HIH_T) means the published model of the scheme, or the one that finds landmarks of your own best."
+        ),
     ] = None,
     scheme: Annotated[
         str | None, typer.Option(help="Scheme: 300w, wflw, cofw, or a scheme file. By default the recipe's.")
@@ -69,6 +72,7 @@ def train(
     from ..data.annotations import read_dataset
     from ..evaluation.normalizers import normalizer_text
     from ..evaluation.subsets import chosen_by
+    from ..training.adaptation import candidates
     from ..training.recipe import load_recipe, parse_overrides, recipe_from_dict
     from ..training.run_folder import RUN_FILE
     from ..training.sampling import Source
@@ -97,12 +101,12 @@ def train(
         val_where = val_where or ((stored["val"] or {}).get("where") if val is None else None)
         val = val or (stored["val"] or {}).get("path")
     elif init is None and recipe == "finetune":
-        raise ValueError("init is missing: the recipe finetune starts from trained weights, such as --init HIH_T/300w")
+        raise ValueError("init is missing: the recipe finetune starts from trained weights, such as --init HIH_T")
     if not data:
         raise ValueError("data is missing: pass --data PATH, once or several times")
     target = _scheme(scheme or (None if stored else chosen.scheme), stored)
     start: Start | str | None = init
-    if init is not None and stored is None:
+    if init is not None and stored is None and len(candidates(init, target)) == 1:  # else the faces decide
         start = load_start(init, target)
         target = target or start.scheme
     if target is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -17,12 +18,17 @@ from ..evaluation.calibrate import fit_curve
 from ..evaluation.normalizers import choose_normalizer, normalizer_text
 from ..evaluation.results import Report, Settings
 from ..hub.config import Config
+from ..hub.manifest import read_manifest
 from ..method.decoder import Decoder
+from ..method.sizes import SIZES
 from ..schemes import Scheme, get_scheme
 from ..scores import TOLERANCE, Calibration
 from .advice import advice
-from .looking import Seen, look, match_seen
+from .looking import FACES, Seen, look, match_seen
 from .matching import Matching, cross_validated
+
+#: Largest number of faces on which `compared` runs networks.
+SOME = 96
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -33,6 +39,8 @@ class Adapted:
         aligner: the aligner for the new landmarks.
         matching: how each new landmark is computed.
         report: the errors by cross-validation. Each face is measured with a matching of other photographs.
+        compared: the cross-validated NME of each network that was tried, by its name. The result uses the network with
+            the lowest one.
         advice: sentences about possible problems of the data or of the result. Empty if there are none.
         seconds: duration of `adapt` in seconds.
     """
@@ -40,19 +48,27 @@ class Adapted:
     aligner: FaceAligner
     matching: Matching
     report: Report
+    compared: Mapping[str, float]
     advice: tuple[str, ...]
     seconds: float
 
     def __repr__(self) -> str:
         return f"Adapted({self.aligner!r}, {self.report!r})"
 
+    @property
+    def start(self) -> str:
+        """The name of the network that the result uses."""
+        return closest(self.compared)
+
     def text(self) -> str:
         """A text for the user: the table of the matching, the error, and the advice."""
         report = self.report
+        unit = normalizer_text(report.settings.normalizer)
         lines = [
             self.matching.text(),
+            *([comparison(self.compared)] if len(self.compared) > 1 else []),
             f"cross-validated on {report.overall.measured} faces: NME {report.overall.nme:.3f} % of the "
-            f"{normalizer_text(report.settings.normalizer)}, without training, {self.seconds:.0f} s",
+            f"{unit}, without training, {self.seconds:.0f} s",
             *(f"warning: {sentence}" for sentence in self.advice),
         ]
         return "\n".join(lines)
@@ -71,7 +87,8 @@ def adapt(
     """Create an aligner for own landmarks from a trained network and labelled faces, without training.
 
     Args:
-        init: the network: "HIH_T/300w", a folder, a Hub repository, or an aligner.
+        init: the network: "HIH_T/300w", a folder, a Hub repository, or an aligner. A size without a scheme ("HIH_T")
+            stands for several networks (`candidates`). The one with the lowest error by cross-validation is taken.
         data: the labelled faces: a data set, or a path that `read_dataset` accepts. About 12 faces are sufficient if
             the new landmarks are landmarks of the network, and about 50 if they lie beside them.
         scheme: the scheme of the data if ``data`` is a path: the id of a built-in scheme, a scheme file, or a `Scheme`.
@@ -81,7 +98,7 @@ def adapt(
             `FaceAligner.from_pretrained`.
         progress: draw progress bars on stderr.
 
-    The network is run once on each face. It is run once more if the boxes are not those that it was trained on, for
+    A network is run once on each face. It is run once more if the boxes are not those that it was trained on, for
     example the tight boxes of a few landmarks.
 
     Raises:
@@ -90,8 +107,22 @@ def adapt(
     """
     begun = time.perf_counter()
     faces = open_dataset(data, scheme)
-    start = init if isinstance(init, FaceAligner) else FaceAligner.from_pretrained(init, device=device, backend=backend)
-    seen = look(start, faces, progress=progress)
+    if isinstance(init, FaceAligner):
+        starts = {init.config.name: init}
+    else:
+        names = candidates(init, faces.scheme)
+        starts = {n: FaceAligner.from_pretrained(n, device=device, backend=backend) for n in names}
+    tried = {name: _adapted(name, start, faces, FACES, progress) for name, start in starts.items()}
+    errors = {name: made.report.overall.nme for name, made in tried.items()}
+    best = tried[closest(errors)]
+    if out is not None:
+        best.aligner.save_pretrained(out)
+    return replace(best, compared=errors, seconds=time.perf_counter() - begun)
+
+
+def _adapted(name: str, start: FaceAligner, faces: Dataset, limit: int, progress: bool) -> Adapted:
+    begun = time.perf_counter()
+    seen = look(start, faces, limit, progress)
     known = start.scheme
     seen, matching = match_seen(start, seen, faces.scheme)
     groups = [record.image for record in seen.records]
@@ -99,11 +130,42 @@ def adapt(
     report = _report(seen, held_out, matching, seen.config.decoder, faces)
     config = adapted_config(start, seen, matching, faces.scheme)
     config = replace(config, calibration={start.decoder.method: _curve(report)})
-    aligner = start.with_config(config, config.decoder)
-    if out is not None:
-        aligner.save_pretrained(out)
     said = advice(report, matching, seen.points, known)
-    return Adapted(aligner, matching, report, said, time.perf_counter() - begun)
+    aligner = start.with_config(config, config.decoder)
+    return Adapted(aligner, matching, report, {name: report.overall.nme}, said, time.perf_counter() - begun)
+
+
+def candidates(init: str | os.PathLike[str], scheme: Scheme | None) -> tuple[str, ...]:
+    """The networks that a name stands for, as the start of a network for ``scheme``.
+
+    A size without a scheme ("HIH_T") stands for the published network of this scheme. If there is none, it stands for
+    all published networks of the size. Any other name stands for itself.
+    """
+    name = os.fspath(init)
+    rows = read_manifest().values() if name in SIZES and scheme is not None else ()
+    published = [row for row in rows if row.size == name and row.sha256 is not None]
+    wanted = [row for row in published if scheme is not None and row.scheme == scheme.id] or published
+    return tuple(f"{row.size}/{row.scheme}" for row in wanted) or (name,)
+
+
+def compared(names: Sequence[str], faces: Dataset, progress: bool = True) -> dict[str, float]:
+    """The cross-validated NME of `adapt` on some of the labelled faces, for each network.
+
+    Raises:
+        ValueError, FileNotFoundError, OSError: as `adapt`.
+    """
+    return {n: _adapted(n, FaceAligner.from_pretrained(n), faces, SOME, progress).report.overall.nme for n in names}
+
+
+def closest(errors: Mapping[str, float]) -> str:
+    """The name of the network with the lowest error."""
+    return min(errors, key=errors.__getitem__)
+
+
+def comparison(errors: Mapping[str, float]) -> str:
+    """A line for the user: the networks that were tried, and the one that is used."""
+    tried = ", ".join(f"{name} {error:.3f} %" for name, error in errors.items())
+    return f"networks tried: {tried}; used: {closest(errors)}"
 
 
 def open_dataset(

@@ -16,11 +16,12 @@ import torch
 from ..aligner import FaceAligner
 from ..data.annotations import Dataset, read_dataset
 from ..schemes import Scheme, get_scheme
+from .adaptation import candidates
 from .outcome import TrainingInterrupted
 from .recipe import load_recipe
 from .sampling import Source
 from .trainer import train
-from .warmstart import load_start
+from .warmstart import Start, load_start
 
 Faces = str | os.PathLike[str] | Dataset
 
@@ -44,7 +45,8 @@ def fine_tune(
     Args:
         init: start weights: "HIH_T/300w", a checkpoint folder, a released ``.pth``, or a Hub repository. Every tensor
             whose shape matches is copied, see `warmstart.warm_start`. The network has the size of the start weights
-            unless ``size`` is given.
+            unless ``size`` is given. A size without a scheme ("HIH_T"), and landmarks of your own: the published
+            network of this size that finds them best (as in `adapt`).
         train_data: a data set, or a path that `read_dataset` accepts; a list of several; or a mapping of each to the
             number of times that an epoch shows it.
         val: validation faces. They choose the epoch that is returned, and calibrate its decoder, refining passes and
@@ -74,10 +76,12 @@ def fine_tune(
     weights = list(train_data.values()) if isinstance(train_data, Mapping) else [1.0] * len(named)
     given = next((data.scheme for data in named if isinstance(data, Dataset)), None)
     target = given if scheme is None else get_scheme(scheme if isinstance(scheme, Scheme) else os.fspath(scheme))
-    start = load_start(init, target)
-    target = target or start.scheme
+    start: Start | str = os.fspath(init)
+    if len(candidates(init, target)) == 1:  # else the training faces decide
+        start = load_start(init, target)
+        target = target or start.scheme
     if target is None:
-        raise ValueError(f"scheme is None, but {start.source} does not name its landmarks: pass scheme")
+        raise ValueError(f"scheme is None, but {os.fspath(init)} does not name its landmarks: pass scheme")
 
     def dataset(data: Any) -> Dataset:
         return data if isinstance(data, Dataset) else read_dataset(data, target)

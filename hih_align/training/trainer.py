@@ -32,6 +32,7 @@ from ..method.decoder import STRIDE
 from ..progress import say
 from ..signals import StopRequest
 from .accelerator import make_accelerator, pieces
+from .adaptation import candidates, closest, compared, comparison
 from .advice import other_boxes
 from .augmentation import Batch
 from .batches import Batches
@@ -86,7 +87,8 @@ def train(
         out: folder of the run; it is made if it does not exist.
         val: validation faces, which choose ``best/``. They must not be in ``data``; photographs are compared by
             content. Without them ``best/`` is the last epoch.
-        init: start weights, see `load_start`; None: random weights.
+        init: start weights, see `load_start`; None: random weights. A size without a scheme ("HIH_T") stands for the
+            published network of this scheme, else for the one with the lowest error by `adaptation.adapt`.
         resume: continue the run in ``out``, or start it if there is none yet.
         skip_bad: leave out faces whose photograph cannot be read. Without it they raise.
         limit: largest number of bytes of decoded faces on the device, for ``data`` and ``val`` together. If the faces
@@ -156,10 +158,13 @@ class Trainer:
         stored = read_run(out, description, resume)
         going_on = stored is not None and (out / STATE_FILE).is_file()
         faces = sum(record.labels is not None for source in data for record in source.dataset.records)
+        if stored is not None and not isinstance(init, Start):
+            init = stored.get("start", init)  # one of several candidates was chosen
+        tried = () if init is None or isinstance(init, Start) else candidates(init, scheme)
         if init is None or (going_on and not may_grow(recipe, faces)):
             start = None
-        else:
-            start = init if isinstance(init, Start) else load_start(init, scheme)
+        else:  # all candidates have the same size
+            start = init if isinstance(init, Start) else load_start(tried[0], scheme)
         if going_on:
             self.size = stored_size(cast("dict[str, Any]", stored))
         else:
@@ -180,6 +185,11 @@ class Trainer:
             "side": self.size.input_size,
             "limit": limit - self.faces.held,
         } | how
+        self._compared: dict[str, float] = {}
+        if start is not None and len(tried) > 1:
+            known = Dataset("training faces", scheme, self.faces.records, Path())
+            self._compared = compared(tried, known, self._show)
+            start = load_start(closest(self._compared), scheme)
         self.val = None if val is None else Validator(val, self.accelerator, **of_crops)
         self._val_faces = None if self.val is None else self.val.dataset
         if self.val is not None:  # compare only faces whose photographs can be read
@@ -201,8 +211,8 @@ class Trainer:
         if rebox is not None:  # the network is not trained, so it needs boxes like those of its own training
             of = [self.faces.sources == number for number in range(len(data))]
             records = [tuple(compress(self.faces.records, rows)) for rows in of]
-            known = [replace(s.dataset, records=rebox(some)) for s, some in zip(data, records, strict=True)]
-            self.faces = Supply(known, **of_store)
+            reboxed = [replace(s.dataset, records=rebox(some)) for s, some in zip(data, records, strict=True)]
+            self.faces = Supply(reboxed, **of_store)
             if self.val is not None:
                 again = replace(self.val.dataset, records=rebox(self.val.dataset.records))
                 self.val = Validator(again, self.accelerator, **of_crops)
@@ -231,6 +241,8 @@ class Trainer:
             scaler = self.accelerator.scaler
             self.progress = load_state(out, self.model, self.ema, self.optimizer, scaler, recipe.eps)
         taken = {"network": self.size._asdict(), "precision": self.precision}
+        if start is not None:
+            taken["start"] = start.source
         self._clock = Clock(recipe.seconds, self.progress)
         # a run may continue on hardware with another precision
         changed = stored is None or not going_on or stored.get("precision") != self.precision
@@ -261,6 +273,8 @@ class Trainer:
         )
         with journal, self._stop.listening():
             journal.say(f"precision {self.precision}" + (" (auto)" if self.recipe.precision == "auto" else ""))
+            if self._compared:
+                journal.say(comparison(self._compared))
             if self.warm_start is not None:
                 journal.say(self.warm_start.summary())
             if self.matched is not None:

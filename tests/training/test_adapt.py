@@ -23,8 +23,9 @@ from hih_align.images import read_image
 from hih_align.method.network import HIHNet
 from hih_align.method.sizes import SIZES
 from hih_align.roll import roll_of
-from hih_align.schemes import scheme_from_dict
-from hih_align.training.adaptation import adapt, open_dataset
+from hih_align.schemes import WFLW, scheme_from_dict
+from hih_align.training import fine_tune
+from hih_align.training.adaptation import adapt, candidates, open_dataset
 from hih_align.training.looking import look
 from hih_align.training.own_scheme import guessed_scheme
 
@@ -164,3 +165,33 @@ def test_the_five_points_are_guessed(tmp_path: Path, wanted: list[int], five: ob
         own = scheme.five_points(true.points[wanted])
         assert np.linalg.norm(own - true.five_points(), axis=-1).max() < 0.04 * 120
         assert abs(float(roll_of(own)) - true.roll) < 3
+
+
+def test_a_size_stands_for_the_networks_that_are_published() -> None:
+    own = scheme_from_dict({"id": "own", "names": ["a", "b"], "mirror": [[0, 1]]})
+    assert candidates("HIH_N", own) == ("HIH_N/300w", "HIH_N/wflw")
+    assert candidates("HIH_N", WFLW) == ("HIH_N/wflw",)
+    assert candidates("HIH_N", None) == ("HIH_N",)  # the network says the scheme
+    assert candidates("HIH_N/300w", own) == ("HIH_N/300w",)
+    assert candidates(Path("mine"), own) == ("mine",)
+
+
+def test_the_published_network_with_the_lowest_error_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HIH_N/300w has no pupils and no lower edges of the brows."""
+    file, names = labelled(tmp_path, FaceAligner.from_pretrained("HIH_N/wflw", device="cpu"), [96, 97, 41, 47, 54, 79])
+    scheme = scheme_from_dict({"id": "own", "names": names, "mirror": [[0, 1], [2, 3]]})
+    made = adapt("HIH_N", file, scheme=scheme, out=tmp_path / "mine", progress=False)
+    assert made.start == "HIH_N/wflw"
+    assert made.compared["HIH_N/wflw"] == made.report.overall.nme < made.compared["HIH_N/300w"]
+    line = f"networks tried: HIH_N/300w {made.compared['HIH_N/300w']:.3f} %, HIH_N/wflw "
+    assert line in made.text()
+    assert FaceAligner.from_pretrained(tmp_path / "mine").config.heads == 98
+
+    run = tmp_path / "run"
+    short = {"out": run, "few": {"steps": 1, "views": 8}, "epochs": 1, "progress": False}
+    data = open_dataset(file, scheme)
+    fine_tune("HIH_N", data, **short)
+    written = json.loads((run / "run.json").read_text())
+    assert (written["init"], written["start"]) == ("HIH_N", "HIH_N/wflw")
+    monkeypatch.setattr("hih_align.training.trainer.compared", None)  # a run that goes on does not choose again
+    fine_tune("HIH_N", data, **short, resume=True)
