@@ -434,7 +434,8 @@ class FaceAligner:
                 job = self._job(read(), bbox)
             except (TypeError, ValueError) as error:
                 which = repr(os.fspath(image)) if isinstance(image, (str, os.PathLike)) else f"number {index}"
-                raise type(error)(f"{error}; in image {which}") from error
+                kind = TypeError if isinstance(error, TypeError) else ValueError  # a subclass may take other arguments
+                raise kind(f"{error}; in image {which}") from error
             unfinished.append(job)
             waiting.extend(job.faces)
             while len(waiting) >= most or len({id(face.image) for face in waiting}) >= most_images:

@@ -103,6 +103,12 @@ def extended(boxes: ArrayLike, reach: Sequence[float]) -> NDArray[np.float64]:
     return given + side * np.array([-reach[0], -reach[1], reach[2], reach[3]])
 
 
+def fitting_box(points: ArrayLike, reach: Sequence[float] | None = None) -> NDArray[np.float64]:
+    """(..., 4) the boxes that a network needs for faces with these landmarks (..., K, 2), see `Config.box`."""
+    box = tight_box(points)
+    return box if reach is None else extended(box, reach)
+
+
 def reach_of(boxes: ArrayLike, tight: ArrayLike) -> tuple[float, float, float, float]:
     """How far boxes (N, 4) reach beyond the ``tight`` boxes (N, 4) of their points; medians, for `extended`."""
     given, own = np.asarray(boxes, np.float64), np.asarray(tight, np.float64)

@@ -106,6 +106,18 @@ def appending(path: str | os.PathLike[str]) -> Iterator[TextIO]:
         yield _Utf8(sink)  # type: ignore[misc]  # the part of TextIO that writing lines needs
 
 
+def not_over(name: str, path: Path, *inputs: Path | None) -> None:
+    """Raise a ValueError if the output ``path`` would overwrite an input.
+
+    Args:
+        name: the argument that holds the path, for the message.
+        path: the output, a file or a stream.
+        inputs: files that are read; None is left out.
+    """
+    if not is_stream(path) and path.resolve() in {one.resolve() for one in inputs if one is not None}:
+        raise ValueError(f"{name}: {path} is an input itself, expected another name")
+
+
 def is_stream(path: str | os.PathLike[str]) -> bool:
     """Whether ``path`` is a stream: text written to it is passed on and not kept in a file of that name.
 

@@ -148,7 +148,9 @@ class Landmarks:
     def upright_box(self) -> NDArray[np.float64]:
         """(4,), or (N, 4): the tight box x1, y1, x2, y2 of the face after it is turned upright about the box's centre.
 
-        `FaceAligner.align` takes it together with `roll`: ``align(image, face.upright_box, roll=face.roll)``.
+        `FaceAligner.align` takes it together with `roll`: ``align(image, face.upright_box, roll=face.roll)``. A model
+        of landmarks of your own expects another box: ``upright_box(face.points, face.roll, aligner.config.box)`` of
+        `hih_align.roll`.
         """
         return upright_box(self.points, self.roll)
 

@@ -168,7 +168,7 @@ def test_output_names_that_are_refused(tmp_path: Path, monkeypatch: pytest.Monke
     check_writable(tmp_path / "b.MOV", source)
     for name, kind, message in (
         ("b.jpg", ValueError, r"out is .*b\.jpg, expected the name of a video, which ends in \.mp4, \.m4v"),
-        ("a.mp4", ValueError, "out: .* is the source itself"),
+        ("a.mp4", ValueError, "out: .* is an input itself"),
         ("gone/b.mp4", FileNotFoundError, "out: .* is in a folder that does not exist"),
     ):
         with pytest.raises(kind, match=message):

@@ -13,7 +13,7 @@ from typer.core import TyperCommand
 from ..aligner import FaceAligner
 from ..boxes import read_boxes
 from ..drawing import Style
-from ..files import is_stream, replacing
+from ..files import is_stream, not_over, replacing
 from ..images import write_image
 from . import coco, folder
 from .options import (
@@ -136,8 +136,9 @@ def align(
         else:
             folder.align(*task)
         return
-    if out is not None:
-        folder.not_over(out, photo)
+    for name, path in (("out", out), ("json", json_path)):
+        if path is not None:
+            not_over(name, path, photo, boxes)
     if boxes is not None and bbox:
         raise ValueError("bbox and boxes are both given, expected --bbox x1 y1 x2 y2 for each face, or --boxes FILE")
     given = _of_photo(boxes, photo) if boxes is not None else [_bbox(words) for words in bbox] if bbox else None

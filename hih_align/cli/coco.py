@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..aligner import FaceAligner
-from ..files import is_stream, replacing
+from ..files import is_stream, not_over, replacing
 from ..interchange import CocoImage, coco_document
 from ..schemes import Scheme
 from . import folder as lines_of
@@ -46,6 +46,7 @@ def align(
     Finished faces are kept in ``NAME.partial.jsonl`` until all faces are done. A later run continues from this file.
     """
     assert json_path is not None
+    not_over("json", json_path, boxes)
     with _partial(json_path) as partial:
         names = lines_of.align(aligner, folder, boxes, out, partial, batch_size, options, drawing)
         faces: dict[str, list[Any]] = {name: [] for name in names}
@@ -53,7 +54,8 @@ def align(
             with partial.open(encoding="utf-8") as file:
                 for line in file:
                     face = json.loads(line)
-                    faces[face["file"]].append((face["points"], face["scores"]))
+                    if face["file"] in faces:  # else the picture has gone since an earlier run
+                        faces[face["file"]].append((face["points"], face["scores"]))
         found = ((folder / name, [p for p, _ in of], [s for _, s in of]) for name, of in faces.items())
         write(json_path, found, aligner.scheme)
         partial.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ import PIL.Image
 from .. import progress
 from ..aligner import READ_AHEAD, FaceAligner
 from ..boxes import read_boxes
-from ..files import STANDARD_OUTPUT, appending, is_stream
+from ..files import STANDARD_OUTPUT, appending, is_stream, not_over
 from ..images import write_image
 from ..landmarks import Landmarks
 
@@ -58,6 +58,8 @@ def align(
     todo: dict[str, Any] = _boxes(boxes, folder) if boxes is not None else dict.fromkeys(image_files(folder))
     if out is not None:
         _prepare(out, folder, boxes, todo)
+    if json_path is not None:
+        not_over("json", json_path, boxes, *(folder / name for name in todo))
     if json_path is not None and json_path.suffix == ".json":
         progress.say(f"{json_path} gets JSON Lines, one line per face: a name with .jsonl is clearer")
     done = _resume(json_path, aligner) if json_path is not None and not is_stream(json_path) else {}
@@ -132,12 +134,6 @@ def _left(todo: Mapping[str, Any], done: Mapping[tuple[str, int], None]) -> list
     ]
 
 
-def not_over(out: Path, photo: Path) -> None:
-    """Raise a ValueError if the picture ``out`` would overwrite the photograph."""
-    if out.resolve() == photo.resolve():
-        raise ValueError(f"out: {out} is the photograph itself, expected another name")
-
-
 def is_json_lines(path: Path) -> bool:
     """Whether a file has the suffix of JSON Lines."""
     return path.suffix.lower() in (".jsonl", ".ndjson")
@@ -147,7 +143,7 @@ def _prepare(out: Path, folder: Path, boxes: Path | None, todo: Mapping[str, Any
     if is_stream(out):
         raise ValueError(f"out: {out} is a stream, expected a folder for the pictures")
     for name in todo:
-        not_over(out / name, folder / name)
+        not_over("out", out / name, folder / name)
         if not (out / name).resolve().is_relative_to(out.resolve()):
             raise ValueError(f"boxes: {boxes} names {name}, which is outside {folder}: it cannot be drawn into {out}")
     out.mkdir(parents=True, exist_ok=True)

@@ -100,6 +100,7 @@ def train(
         data = data or [f"{source['path']}:{source['weight']}" for source in stored["data"]]
         val_where = val_where or ((stored["val"] or {}).get("where") if val is None else None)
         val = val or (stored["val"] or {}).get("path")
+        skip_bad = skip_bad or stored.get("skip_bad", False)
     elif init is None and recipe == "finetune":
         raise ValueError("init is missing: the recipe finetune starts from trained weights, such as --init HIH_T")
     if not data:
@@ -116,6 +117,8 @@ def train(
         path, weight = parse_source(text)
         return Source(read_dataset(path, target, skip_bad=skip_bad), weight)
 
+    if val_where is not None and stored is None and Path(val_where).is_file():
+        val_where = str(Path(val_where).resolve())  # as the paths of the data: the run may go on from another folder
     faces = None if val is None else read_dataset(val, target, skip_bad=skip_bad)
     if faces is not None and val_where is not None:
         faces = faces.where(chosen_by([val_where], faces))

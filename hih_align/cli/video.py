@@ -14,7 +14,7 @@ import typer
 from .. import progress
 from ..aligner import FaceAligner
 from ..drawing import Style
-from ..files import STANDARD_OUTPUT, appending, is_stream, replacing
+from ..files import STANDARD_OUTPUT, appending, is_stream, not_over, replacing
 from ..signals import StopRequest
 from ..tracking import FaceTracker
 from ..video import Camera, check_writable, open_video, writing
@@ -90,6 +90,8 @@ def video(
         raise ValueError(f"seconds is {seconds}, expected more than 0")
     if out is not None:
         check_writable(out, source)
+    if json_path is not None:
+        not_over("json", json_path, Path(source))
     with open_video(source) as given:
         aligner = FaceAligner.from_pretrained(model, scheme, device, dtype, backend, decode)  # type: ignore[arg-type]
         tracker = FaceTracker(aligner, smooth=smooth, every=every, keep=keep)

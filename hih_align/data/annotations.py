@@ -133,12 +133,19 @@ def _record(key: str, face: RawFace, scheme: Scheme, sizes: dict[Path, tuple[int
         labels = Labels(points, weights, face.spread)
         some = points[face.labelled]
         if len(some) > 1 and np.ptp(some, axis=0).max() > 0:
-            boxes["landmarks"] = tight_box(some)
+            boxes["landmarks"] = _with_area(tight_box(some))
         if boxes:
             _not_far_outside(points, face.labelled, _side(some, boxes, size), size)
     if not any(name in boxes for name in BOX_ORDER):
         raise ValueError("the face has neither points nor a box")
     return Record(face.image, labels, boxes, face.attributes, key, size)
+
+
+def _with_area(box: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A box whose width and height are at least a hundredth of its longer side: landmarks may lie on one line."""
+    middle, sides = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
+    half = np.maximum(sides, sides.max() / 100) / 2
+    return np.where(np.tile(sides >= sides.max() / 100, 2), box, np.concatenate((middle - half, middle + half)))
 
 
 def _side(points: NDArray[np.float64], boxes: Iterable[str], size: tuple[int, int]) -> float:

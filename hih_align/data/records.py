@@ -140,7 +140,8 @@ def image_size(path: Path) -> tuple[int, int]:
     try:
         with PIL.Image.open(path) as image:
             width, height = image.size
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            # Pillow turns the size of a TIFF itself
+            turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"image {str(path)!r} does not exist") from error
     except Exception as error:  # Pillow raises errors of many kinds, as in `images`

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..aligner import READ_AHEAD, FaceAligner
-from ..crops import square_crop, tight_box, unmirrored
+from ..crops import fitting_box, square_crop, unmirrored
 from ..images import read_image
 from ..method.decoder import STRIDE
 from ..progress import progress_bar
@@ -59,7 +59,7 @@ def look(aligner: FaceAligner, records: Sequence[Record], boxes: int = 2, progre
         [records[i].image for i in unlabelled], [own[i] for i in unlabelled], refine=1, read_ahead=READ_AHEAD
     )
     for i, face in zip(progress_bar(unlabelled, "find", unit="face", disable=not progress), found, strict=True):
-        own[i] = tight_box(face.points)
+        own[i] = fitting_box(face.points, aligner.config.box)
     moved = np.stack([(own + jitter(own, seed=view)) / 2 for view in range(boxes)], 1)  # (N, boxes, 4)
 
     def images() -> Iterator[NDArray[np.uint8]]:
@@ -139,22 +139,24 @@ def relabel(
         boxes, progress: see `look`.
     """
     machine = [r for r in dataset.records if r.labels is None or r.labels.spread is not None]
+    if not machine:
+        return list(dataset.records)
     found = list(look(aligner, machine, boxes, progress))
-    if found:
-        points = np.stack([label.points for label in found])
-        frame = Frame.of(points, aligner.scheme)
-        points = moved(points, points, offset(points, machine, frame), frame)
-        found = [Label(p, label.spread) for p, label in zip(points, found, strict=True)]
+    points = np.stack([label.points for label in found])
+    frame = Frame.of(points, aligner.scheme)
+    points = moved(points, points, offset(points, machine, frame), frame)
+    found = [Label(p, label.spread) for p, label in zip(points, found, strict=True)]
     new = dict(zip(map(id, machine), found, strict=True))
-    return [_labelled(record, new[id(record)], ratio) if id(record) in new else record for record in dataset.records]
+    reach = aligner.config.box
+    return [_labelled(r, new[id(r)], ratio, reach) if id(r) in new else r for r in dataset.records]
 
 
-def _labelled(record: Record, new: Label, ratio: float) -> Record:
+def _labelled(record: Record, new: Label, ratio: float, reach: Sequence[float] | None) -> Record:
     boxes = dict(record.boxes)
     own = record.labels
     if own is None or own.spread is None:
         label = Label(new.points, new.spread * ratio / GIVEN_RATIO)
-        boxes["annotated"] = tight_box(label.points)
+        boxes["annotated"] = fitting_box(label.points, reach)
     else:
         given = Label(own.points, np.where(own.known, own.spread, 0.0))
         label = combine(given, new, float((record.box[2:] - record.box[:2]).max()), ratio)

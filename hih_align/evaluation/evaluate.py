@@ -72,11 +72,14 @@ def evaluate(
         expected = sorted([*scheme.normalizers, "box"])
         raise ValueError(f"normalizer is {normalizer!r}, expected for scheme {scheme.id!r} one of {expected}")
     complete = [record for record in dataset.records if record.labels is not None]
-    boxes = face_boxes(complete, "annotated" if box == "detector" else box)
     chosen = [i for i, record in enumerate(complete) if keep is None or keep(record)]
-    records, boxes = tuple(complete[i] for i in chosen), boxes[chosen]
+    records = tuple(complete[i] for i in chosen)
     if not records:
         raise ValueError(f"dataset {dataset.name!r} has {len(complete)} faces with points, but none of them was chosen")
+    if box == "jitter":  # the shift of a face depends on its place among all faces
+        boxes = face_boxes(complete, box)[chosen]
+    else:
+        boxes = face_boxes(records, "annotated" if box == "detector" else box)
     masks = subset_masks(records, subsets)
     normalizer = choose_normalizer(scheme, records) if normalizer is None else normalizer
     predict = _find if box == "detector" else _predict

@@ -126,13 +126,17 @@ def record(model: str, **values: Any) -> Path:
 
 
 def check_writable(model: str) -> None:
-    """Raise if `save_config` would change the manifest of an installed package.
+    """Raise if `save_config` cannot write the config of a model, or would change the manifest of an installed package.
 
     Raises:
-        ValueError: it would; the message says what to do instead.
+        ValueError: so it is; the message says what to do instead.
     """
+    if (own_folder(Path(model)) / CONFIG_FILE).is_file():
+        return
     path = manifest_path()
-    if not (own_folder(Path(model)) / CONFIG_FILE).is_file() and path.parent == Path(__file__).parents[1]:
+    if model not in read_manifest():
+        raise _unknown(model)
+    if path.parent == Path(__file__).parents[1]:
         raise ValueError(
             f"model is {model!r}, whose config is in {path}, a file of the installed package, which is not changed: "
             "write the model to a folder with `save_pretrained`, and give that folder"
@@ -145,7 +149,11 @@ def _edit(model: str, change: Callable[[dict[str, Any]], None]) -> Path:
     data = json.loads(path.read_text("utf-8"))
     row = next((item for item in data["checkpoints"] if item["id"] == model), None)
     if row is None:
-        raise ValueError(f"model is {model!r}, expected a folder with {CONFIG_FILE} or one of {list(read_manifest())}")
+        raise _unknown(model)
     change(row)
     write_json(path, data)
     return path
+
+
+def _unknown(model: str) -> ValueError:
+    return ValueError(f"model is {model!r}, expected a folder with {CONFIG_FILE} or one of {list(read_manifest())}")

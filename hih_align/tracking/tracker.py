@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..aligner import FaceAligner
+from ..crops import reach_of
 from ..detection.given import Detector, detections
 from ..detection.scan import overlap
 from ..images import Image, read_image
 from ..landmarks import Landmarks
 from ..passes import NOTHING
+from ..roll import upright_box
 from .smoothing import FaceFilter, Smoothing
 
 #: Frames per second if `FaceTracker.update` gets no times.
@@ -33,6 +35,10 @@ NEWEST = 0.6
 ELSEWHERE = 0.15
 
 
+#: As `Config.box`: how far boxes reach beyond the tight boxes of the points.
+Reach = tuple[float, float, float, float] | None
+
+
 @dataclass(eq=False)
 class _Track:
     """A tracked face.
@@ -41,6 +47,7 @@ class _Track:
         id: number of the face.
         box: (4,) last box of the upright face, x1, y1, x2, y2 in pixels.
         roll: last rotation of the face, in degrees.
+        reach: how far ``box`` reaches beyond the tight box of the points, as `Config.box`. None: it is the tight box.
         velocity: (2,) x, y in pixels per second.
         time: time at which the face was last seen, in seconds.
         filter: the filter of its points.
@@ -50,6 +57,7 @@ class _Track:
     box: NDArray[np.float64]
     roll: float
     time: float
+    reach: Reach
     velocity: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
     filter: FaceFilter | None = None
 
@@ -57,8 +65,13 @@ class _Track:
         """(4,) the predicted box at a time."""
         return self.box + np.tile(self.velocity * (time - self.time), 2)
 
-    def moved(self, box: NDArray[np.float64], roll: float, time: float) -> None:
+    def fitting(self, face: Landmarks) -> NDArray[np.float64]:
+        """(4,) the box that the network needs to find the face again at this place."""
+        return upright_box(face.points, face.roll, self.reach)
+
+    def moved(self, face: Landmarks, time: float) -> None:
         """Set the new box, rotation and time, and update the velocity."""
+        box, roll = self.fitting(face), face.roll
         step = (box[:2] + box[2:] - self.box[:2] - self.box[2:]) / 2 / (time - self.time)
         self.velocity = self.velocity + NEWEST * (step - self.velocity)
         self.box, self.roll, self.time = box, roll, time
@@ -165,21 +178,20 @@ class FaceTracker:
             inside = (box[2:] > 0).all() and (box[:2] < (width - 1, height - 1)).all()
             (there if inside else self._lost).append(track)
         boxes = np.array([track.expected(now) for track in there]).reshape(-1, 4)
-        faces = self._aligned(pixels, boxes, [track.roll for track in there])
+        faces = self._aligned(pixels, there, boxes)
         kept = self._distinct(there, faces)
         for index, track in enumerate(there):
             if index in kept:
-                face = faces[index]
-                track.moved(face.upright_box, face.roll, now)
+                track.moved(faces[index], now)
             else:
                 self._lost.append(track)
         self._tracks = [there[index] for index in kept]
         return self._chosen(faces, kept)
 
-    def _aligned(self, pixels: NDArray[np.uint8], boxes: NDArray[np.float64], rolls: Sequence[float]) -> Landmarks:
+    def _aligned(self, pixels: NDArray[np.uint8], tracks: Sequence[_Track], boxes: NDArray[np.float64]) -> Landmarks:
         """Align faces in their expected boxes. A face that is elsewhere is aligned again in the box of its points."""
-        faces = self.aligner.align(pixels, boxes, roll=rolls)
-        own = faces.upright_box.reshape(-1, 4)
+        faces = self.aligner.align(pixels, boxes, roll=[track.roll for track in tracks])
+        own = _fitting(tracks, faces)
         away = np.abs(own - boxes).max(1, initial=0) / (own[:, 2:] - own[:, :2]).max(1, initial=1e-9)
         seen = np.array([float(face.score) >= self.least for face in faces], bool)
         size = np.array(pixels.shape[1::-1])
@@ -198,7 +210,7 @@ class FaceTracker:
         If two tracks have moved to the same face, the track with the more accurate predicted box remains.
         """
         seen = [index for index in range(len(tracks)) if float(faces[index].score) >= self.least]
-        boxes = faces.upright_box.reshape(-1, 4)
+        boxes = _fitting(tracks, faces)
         kept: list[int] = []
         for index in sorted(seen, key=lambda i: float(np.abs(boxes[i] - faces.bbox[i]).max())):
             if not kept or overlap(boxes[index], boxes[kept])[0].max() < 2 * SAME:
@@ -219,9 +231,10 @@ class FaceTracker:
         faces = self.aligner.align(pixels, found.boxes[new])
         faces = self._chosen(faces, [i for i in range(len(new)) if float(faces[i].score) >= max(self.least, NOTHING)])
         for face in faces:
-            box = face.upright_box
-            track = self._again(box, now) or self._new(box, face.roll, now)
-            track.box, track.roll, track.time = box, face.roll, now
+            reach = self._reach(face)
+            box = upright_box(face.points, face.roll, reach)
+            track = self._again(box, now) or self._new(box, face.roll, now, reach)
+            track.box, track.roll, track.time, track.reach = box, face.roll, now, reach
             track.filter = None if self.smooth is None else FaceFilter(self.smooth)
             self._tracks.append(track)
         return replace(
@@ -231,9 +244,21 @@ class FaceTracker:
             bbox=np.concatenate((followed.bbox, faces.bbox)),
         )
 
-    def _new(self, box: NDArray[np.float64], roll: float, now: float) -> _Track:
+    def _reach(self, face: Landmarks) -> Reach:
+        """How far the boxes that the network needs reach beyond the points.
+
+        If the model does not know it, because its landmarks are selected or converted, then the box in which the face
+        was found shows it.
+        """
+        config = self.aligner.config
+        if config.refits and config.output is None:
+            return config.box
+        tight = upright_box(face.points, face.roll)
+        return reach_of(face.bbox[None], tight[None]) if (tight[2:] - tight[:2]).min() >= 1 else None
+
+    def _new(self, box: NDArray[np.float64], roll: float, now: float, reach: Reach) -> _Track:
         self._next_id += 1
-        return _Track(self._next_id - 1, box, roll, now)
+        return _Track(self._next_id - 1, box, roll, now, reach)
 
     def _again(self, box: NDArray[np.float64], now: float) -> _Track | None:
         """The lost face that reappears in this box; None if there is none. See `NEAR`.
@@ -267,3 +292,8 @@ class FaceTracker:
     def _chosen(faces: Landmarks, indices: Sequence[int] | NDArray[np.intp]) -> Landmarks:
         chosen: Landmarks = faces[np.asarray(indices, np.intp)]
         return chosen
+
+
+def _fitting(tracks: Sequence[_Track], faces: Landmarks) -> NDArray[np.float64]:
+    """(N, 4) the boxes that the network needs to find the faces again, one per track."""
+    return np.array([track.fitting(face) for track, face in zip(tracks, faces, strict=True)]).reshape(-1, 4)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..aligner import FaceAligner
-from ..crops import reach_of, tight_box
+from ..crops import fitting_box, reach_of, tight_box
 from ..data.annotations import Dataset, read_dataset
 from ..evaluation.calibrate import fit_curve
 from ..evaluation.normalizers import choose_normalizer, normalizer_text
@@ -122,6 +122,7 @@ def adapt(
 
 def _adapted(name: str, start: FaceAligner, faces: Dataset, limit: int, progress: bool) -> Adapted:
     begun = time.perf_counter()
+    start = start.with_config(replace(start.config, output=None))  # the landmarks of the network itself
     seen = look(start, faces, limit, progress)
     known = start.scheme
     seen, matching = match_seen(start, seen, faces.scheme)
@@ -240,7 +241,7 @@ def _reach(start: FaceAligner, seen: Seen, own: NDArray[np.float64]) -> tuple[fl
     """
     if (own[:, 2:] - own[:, :2]).min() < 1 or not start.config.refits:
         return None
-    tight = tight_box(seen.points)
-    middle, half = (tight[:, :2] + tight[:, 2:]) / 2, (tight[:, 2:] - tight[:, :2]) / 2
+    fitting = fitting_box(seen.points, start.config.box)
+    middle, half = (fitting[:, :2] + fitting[:, 2:]) / 2, (fitting[:, 2:] - fitting[:, :2]) / 2
     half = half * start.config.crop_ratio / seen.config.crop_ratio
     return reach_of(np.concatenate((middle - half, middle + half), 1), own)

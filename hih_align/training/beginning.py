@@ -54,6 +54,7 @@ def begin(
     build: Build = build_hih,
     device: torch.device,
     progress: bool = True,
+    lost: bool = False,
 ) -> Beginning:
     """Create the network of a run.
 
@@ -66,11 +67,12 @@ def begin(
         build: creates the network.
         device: the device that runs the start network on the faces.
         progress: draw a progress bar on stderr.
+        lost: for a run that goes on without its start weights: whether a landmark started from scratch.
 
     Warns:
         UserWarning: labels may be wrong, see `advice`.
     """
-    matched, lost = None, False
+    matched = None
     if start is not None and recipe.match and build is build_hih:
         matched = matched_start(start, faces.records, scheme, device, progress)
         for sentence in () if matched is None else matched.advice:
@@ -90,7 +92,7 @@ def begin(
         torch.manual_seed(recipe.seed)
         model = build(len(scheme), size)
     if start is None:
-        return Beginning(model, recipe)
+        return Beginning(model, recipe, fast=_last_layers(model) if lost else ())
     if isinstance(model, HIH):
         start = fitted(start, size, faces, recipe)
     sources = None if matched is None else matched.matching.sources

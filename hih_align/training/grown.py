@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ..method.decoder import Decoder
 from ..method.heatmaps import STRIDE
+from ..method.losses import Loss, LossSettings
 from ..method.network import HIHNet, Stack
 from ..method.readout import Readout, from_weights
 from ..schemes import Scheme
@@ -50,6 +51,7 @@ class Grown(Untrained):
             of the decimal head.
         integer, decimal: the new heads, which are trained. `settled` copies them into ``network``.
         readout: computes the K landmarks from all H + K heads.
+        learns: whether a landmark depends on its new head.
         warm_start: the tensors that were copied from the start network.
     """
 
@@ -68,6 +70,7 @@ class Grown(Untrained):
         super().__init__(network.requires_grad_(False), both, decoder, both.sources)
         self.integer, self.decimal = (_rows(layer, start.landmarks) for layer in self._last_layers)
         self.readout: Readout = both
+        self.learns: bool = any(share)
         self.warm_start: WarmStart = kept
         self.train()
 
@@ -88,6 +91,12 @@ class Grown(Untrained):
             layer.weight[-new.out_channels :] = new.weight
             cast("Tensor", layer.bias)[-new.out_channels :] = cast("Tensor", new.bias)
         return self.network
+
+    def loss(
+        self, output: Output, points: Tensor, weights: Tensor, settings: LossSettings, count: float | Tensor | None
+    ) -> Loss:
+        """As `HIH.loss`. The decoder adds its shift to all points, so the new heads learn points without it."""
+        return super().loss(output, points - points.new_tensor(self._decoder.shift), weights, settings, count)
 
     def features(self, images: Tensor) -> Tensor:
         """(B, 3, S, S) normalised crops -> (B, F) float16, the inputs of the heads. S is the network's input size."""

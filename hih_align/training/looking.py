@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..aligner import READ_AHEAD, FaceAligner
-from ..crops import tight_box
+from ..crops import fitting_box
 from ..data.annotations import Dataset, Record
 from ..data.records import spread, stack_labels
 from ..hub.config import Config
@@ -119,7 +119,9 @@ def match_seen(start: FaceAligner, seen: Seen, scheme: Scheme) -> tuple[Seen, Ma
     """
     matching = match(seen.points, seen.target, seen.labelled, start.scheme, scheme)
     found = matching.readout.points(seen.points)[..., 0]
-    pixel = (np.ptp(seen.points, axis=1).max(-1) * start.config.crop_ratio * STRIDE / start.config.input_size)[:, None]
+    fitting = fitting_box(seen.points, start.config.box)
+    side = (fitting[:, 2:] - fitting[:, :2]).max(-1)
+    pixel = (side * start.config.crop_ratio * STRIDE / start.config.input_size)[:, None]
     away = (seen.target[..., 0] - found) / pixel
     # medians, for the points of a profile may lie far to one side
     faces = np.array([np.median(face[known]) for face, known in zip(away, seen.labelled, strict=True) if known.any()])
@@ -155,9 +157,9 @@ def look_twice(
     boxes = np.array([record.box for record in records], np.float64)
     if points is None:
         points = _run(_uncalibrated(start, ratio), records, boxes, "faces", progress)[0]
-    tight = tight_box(points)
+    own = fitting_box(points, start.config.box)
     # boxes of such a size that the crops with this ratio are as large as those that the network was trained on
-    middle, half = (tight[:, :2] + tight[:, 2:]) / 2, (tight[:, 2:] - tight[:, :2]) / 2 / larger
+    middle, half = (own[:, :2] + own[:, 2:]) / 2, (own[:, 2:] - own[:, :2]) / 2 / larger
     around = np.concatenate((middle - half, middle + half), 1)
     around = np.where(_plausible(around, boxes, records)[:, None], around, boxes)
     return _run(_uncalibrated(start, ratio), records, around, "faces, in the boxes found", progress)
@@ -191,9 +193,10 @@ def _larger(
     def certain(factor: float) -> float:
         return float(found[factor][1].mean())
 
-    if np.median(_off(points, boxes)) <= OFF:
+    reach = start.config.box
+    if np.median(_off(points, boxes, reach)) <= OFF:
         enlarge(WIDE)
-        if certain(WIDE) <= certain(1.0) or np.median(_off(found[WIDE][0], boxes[few])) <= OFF:
+        if certain(WIDE) <= certain(1.0) or np.median(_off(found[WIDE][0], boxes[few], reach)) <= OFF:
             return None
     for factor in LARGER:
         if factor not in found:
@@ -230,7 +233,7 @@ def _run(
     )
 
 
-def _off(points: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+def _off(points: NDArray[np.float64], boxes: NDArray[np.float64], reach: Sequence[float] | None) -> NDArray[np.float64]:
     nowhere = np.zeros((1, 1, 3), np.uint8)
     large = np.broadcast_to(nowhere, (1 << 20, 1 << 20, 3))
-    return np.array([off(p, box, 0.0, large) for p, box in zip(points, boxes, strict=True)])
+    return np.array([off(p, box, 0.0, large, reach) for p, box in zip(points, boxes, strict=True)])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .. import scores
 from ..aligner import FaceAligner
-from ..crops import reach_of, tight_box
+from ..crops import fitting_box, reach_of, tight_box
 from ..data.records import Dataset, Record, stack_labels
 from ..hub.config import Config
 from ..method.decoder import Decoder
@@ -73,6 +73,7 @@ class MatchedStart:
         rebox: replaces the boxes of faces by the boxes of the points that the start network finds, because the network
             needs such boxes. None if the boxes of the faces are already such boxes.
         untouched: the start network with each landmark at the point of its source, without an offset.
+        as_it_is: the config of ``untouched`` as a checkpoint.
         coinciding: (M,) indices of the landmarks that coincide with their sources. `untouched` finds them, too.
         advice: sentences about possible errors of the labels.
     """
@@ -83,6 +84,7 @@ class MatchedStart:
     crop_ratio: float
     rebox: Callable[[Sequence[Record]], tuple[Record, ...]] | None
     untouched: Untrained
+    as_it_is: Config
     coinciding: NDArray[np.intp]
     advice: tuple[str, ...]
 
@@ -121,6 +123,7 @@ def matched_start(
         config.crop_ratio,
         partial(_reboxed, aligner, seen) if seen.config.refine else None,
         untrained(network, picked).to(device).eval(),
+        picked,
         np.flatnonzero([m.distance <= COINCIDING * m.spread or m.how == "same" for m in matching.matches]),
         (*scratch(matching), *doubtful_mirror(seen.points, _known(seen), start.scheme, scheme)),
     )
@@ -132,7 +135,8 @@ def _reboxed(aligner: FaceAligner, seen: Seen, records: Sequence[Record]) -> tup
     if new := [record for record in records if record.key not in found]:
         points, _ = look_twice(aligner, new, seen.config.crop_ratio / aligner.config.crop_ratio, progress=False)
         found |= {record.key: p for record, p in zip(new, points, strict=True)}
-    return tuple(replace(r, boxes={**r.boxes, "annotated": tight_box(found[r.key][None])[0]}) for r in records)
+    reach = aligner.config.box
+    return tuple(replace(r, boxes={**r.boxes, "annotated": fitting_box(found[r.key], reach)}) for r in records)
 
 
 def _known(seen: Seen) -> NDArray[np.float64]:

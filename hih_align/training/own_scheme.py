@@ -33,6 +33,7 @@ def guessed_scheme(aligner: FaceAligner, data: Dataset, progress: bool = True) -
     Raises:
         ValueError: the scheme of the aligner has no mirror pairs, or no face has labels.
     """
+    aligner = aligner.with_config(replace(aligner.config, output=None))  # the landmarks of the network itself
     seen = look(aligner, data, FACES, progress)
     target = np.where(seen.labelled[..., None], seen.target, np.nan)
     places = places_in_frame(seen.points, target, aligner.scheme)

@@ -118,7 +118,7 @@ def stored_size(run: dict[str, Any]) -> Size:
 
 
 #: Keys of ``run.json`` that may differ when a run is resumed: they follow from other keys, the version and the machine.
-_TAKEN = ("version", "stacks", "network", "precision", "start")
+_TAKEN = ("version", "stacks", "network", "precision", "start", "lost", "skip_bad")
 
 
 def differences(a: Any, b: Any, where: str = "") -> list[str]:
@@ -162,5 +162,5 @@ def load_state(
         if scaler is not None and state["scaler"] is not None:
             scaler.load_state_dict(state["scaler"])
         return Progress(**state["progress"])
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, AttributeError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"out: {path} cannot be resumed from: {str(error).splitlines()[0]}") from error

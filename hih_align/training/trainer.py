@@ -22,9 +22,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..aligner import FaceAligner
 from ..data.annotations import Dataset
 from ..data.check import require_disjoint
 from ..data.faces import LIMIT
+from ..evaluation.evaluate import evaluate
 from ..evaluation.normalizers import normalizer_text
 from ..evaluation.results import Report
 from ..hub.config import BEST, Config
@@ -42,7 +44,7 @@ from .ema import EMA
 from .grown import Grown, Kept, repeats
 from .journal import Journal, epoch_line, epoch_record, tell_step
 from .learner import HIH, Build, Learner, build_hih, compiled
-from .matched_start import training_reach
+from .matched_start import MatchedStart, Untrained, training_reach
 from .optimizer import make_optimizer
 from .outcome import Result, calibrate_best, conclude, gain, keep_network, network_config, save_diverged
 from .pending import Pending
@@ -206,6 +208,7 @@ class Trainer:
             build=build,
             device=device,
             progress=self._show and not going_on,
+            lost=stored is not None and going_on and stored.get("lost", False),
         )
         rebox = begun.matched.rebox if isinstance(begun.model, Grown) and begun.matched is not None else None
         if rebox is not None:  # the network is not trained, so it needs boxes like those of its own training
@@ -240,9 +243,11 @@ class Trainer:
         if going_on:
             scaler = self.accelerator.scaler
             self.progress = load_state(out, self.model, self.ema, self.optimizer, scaler, recipe.eps)
-        taken = {"network": self.size._asdict(), "precision": self.precision}
+        taken = {"network": self.size._asdict(), "precision": self.precision, "skip_bad": skip_bad}
         if start is not None:
-            taken["start"] = start.source
+            taken |= {"start": start.source, "lost": bool(begun.fast)}
+        elif stored is not None:
+            taken |= {key: stored[key] for key in ("start", "lost") if key in stored}
         self._clock = Clock(recipe.seconds, self.progress)
         # a run may continue on hardware with another precision
         changed = stored is None or not going_on or stored.get("precision") != self.precision
@@ -283,6 +288,8 @@ class Trainer:
                 unit = normalizer_text(self.val.normalizer)
                 journal.say(f"validation: {len(self.val.faces)} faces, NME in percent of the {unit}")
                 self._measure_start(journal)
+            if self.matched is not None and isinstance(self.model, Grown) and not self.model.learns:
+                self._take_start(self.matched, journal)
             self._begun, self._said = time.perf_counter(), float("-inf")
             self._clock.start()
             while not self._ended:
@@ -314,15 +321,37 @@ class Trainer:
         at = self.progress
         if self.val is None or self.matched is None or at.steps or len(self.recipe.stages) > 1:
             return
-        start = self.val.measure(self.matched.learner, self.decoder)
+        start = self._without_training(self.matched.learner, self.matched.config)
         at.start, at.best, at.best_stage = start.overall.nme, start.overall.nme, 0
         if len(self.matched.coinciding):
-            untouched = self.val.measure(self.matched.untouched, self.decoder)
+            untouched = self._without_training(self.matched.untouched, self.matched.as_it_is)
             at.untouched, at.best_there = (self._there(report) for report in (untouched, start))
         journal.say(f"start, without training: nme {at.start:.3f}")
         if self.accelerator.is_main_process:
             keep_network(self.out / BEST, self.matched.learner, self.matched.config)
         self.accelerator.wait_for_everyone()
+
+    def _without_training(self, learner: Untrained, config: Config) -> Report:
+        """The errors of the matched start on the validation faces.
+
+        The whole network is trained for the boxes of the faces, even if the start needs other boxes. Then the start is
+        measured as an aligner, which computes such boxes by itself.
+        """
+        assert self.val is not None
+        assert self.matched is not None
+        if self.matched.rebox is None or isinstance(self.model, Grown):
+            return self.val.measure(learner, self.decoder)
+        aligner = FaceAligner(learner.network, config, device=self.accelerator.device, dtype="float32")
+        return evaluate(aligner, self.val.dataset, normalizer=self.val.normalizer, progress=self._show)
+
+    def _take_start(self, matched: MatchedStart, journal: Journal) -> None:
+        """End the run with the matched start as the result, because no landmark has anything to learn."""
+        journal.say("nothing to train: all landmarks are landmarks of the start network, and keep their points")
+        for name in (BEST, "last"):
+            if self.accelerator.is_main_process:
+                keep_network(self.out / name, matched.learner, matched.config)
+        self.progress.epoch, self.progress.ended = self.recipe.epochs, True
+        self._save()
 
     @property
     def _ended(self) -> bool:

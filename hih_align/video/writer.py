@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..files import is_stream, replacing
+from ..files import is_stream, not_over, replacing
 from .pyav import pyav
 from .source import Camera, Frame, VideoFile
 
@@ -169,8 +169,7 @@ def check_writable(out: Path, source: str | Path) -> None:
         raise ValueError(f"out: {out} is a stream, expected a file, because the start of a video is written last")
     if not out.absolute().parent.is_dir():
         raise FileNotFoundError(f"out: {out} is in a folder that does not exist")
-    if Path(source).exists() and out.resolve() == Path(source).resolve():
-        raise ValueError(f"out: {out} is the source itself, expected another name")
+    not_over("out", out, Path(source))
     av = pyav()
     try:
         av.codec.Codec(ENCODER, "w")

@@ -290,10 +290,10 @@ def test_photographs_are_not_overwritten(folder: Path, tmp_path: Path) -> None:
     before = (folder / "a.png").read_bytes()
     boxes = table(tmp_path / "boxes.csv")
     error = run_align(folder, "--boxes", boxes, "--out", folder, code=1).stderr
-    assert "is the photograph itself" in error
+    assert "is an input itself" in error
     error = run_align(folder / "a.png", "--boxes", boxes, "--out", folder / "more" / ".." / "a.png", code=1).stderr
-    assert "is the photograph itself" in error
-    for name, message in (("../photos/a.png", "outside"), (str(folder / "a.png"), "the photograph itself")):
+    assert "is an input itself" in error
+    for name, message in (("../photos/a.png", "outside"), (str(folder / "a.png"), "an input itself")):
         boxes.write_text(f"{name},27,20,125,140\n")
         assert message in run_align(folder, "--boxes", boxes, "--out", tmp_path / "drawn" / "x", code=1).stderr
     assert (folder / "a.png").read_bytes() == before

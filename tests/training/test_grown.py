@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +16,20 @@ from safetensors.torch import load_file
 from hih_align import FaceAligner
 from hih_align.crops import tight_box
 from hih_align.data.annotations import Dataset
+from hih_align.data.records import Labels
 from hih_align.evaluation.evaluate import evaluate
 from hih_align.hub.checkpoints import WEIGHTS_FILE
 from hih_align.hub.config import Config, read_config
 from hih_align.method.heatmaps import Decoder
+from hih_align.method.losses import LossSettings
 from hih_align.method.network import HIHNet, Size
 from hih_align.method.readout import from_weights
-from hih_align.schemes import scheme_from_dict
+from hih_align.schemes import Scheme, scheme_from_dict
 from hih_align.training import looking
 from hih_align.training.beginning import new_shares
 from hih_align.training.few import Few
 from hih_align.training.grown import Grown, mixed, repeats
+from hih_align.training.learner import HIH
 from hih_align.training.matching import Match
 from hih_align.training.recipe import load_recipe
 from hih_align.training.trainer import Source, Trainer, train
@@ -94,6 +99,18 @@ def test_only_new_heads_learn_from_features(grown: Grown) -> None:
         assert torch.equal(value, before[name]), name  # statistics do not change either
 
 
+def test_new_heads_learn_points_without_the_shift_that_the_decoder_adds() -> None:
+    torch.manual_seed(0)
+    readout = from_weights(np.eye(6)[[3, 1]])
+    moved = Grown(HIHNet(6, *SIZE).eval(), readout, readout.sources, Decoder(shift=(0.5, -0.25)), [1.0, 1.0])
+    points, weights = torch.rand(2, 2, 2) * 20 + 4, torch.ones(2, 2)
+    output = moved(moved.features(torch.randn(2, 3, 128, 128)))
+    found = moved.loss(output, points, weights, LossSettings(), None).total
+    expected = HIH.loss(moved, output, points - torch.tensor([0.5, -0.25]), weights, LossSettings(), None).total
+    assert torch.equal(found, expected)
+    assert not torch.equal(found, HIH.loss(moved, output, points, weights, LossSettings(), None).total)
+
+
 def test_the_settled_network_contains_the_trained_heads(grown: Grown) -> None:
     images = torch.randn(2, 3, 128, 128)
     with torch.no_grad():
@@ -137,6 +154,35 @@ def test_a_run_on_few_faces(
         assert torch.equal(ours[name][tuple(slice(length) for length in value.shape)], value), name
     report = evaluate(FaceAligner.from_pretrained(tmp_path / "a"), faces[1], progress=False)
     assert result.nme == pytest.approx(report.overall.nme, abs=0.02)
+
+
+@pytest.mark.usefixtures("_any_box")
+def test_nothing_is_trained_if_all_landmarks_are_the_start_networks(
+    faces: tuple[Dataset, Dataset],  # noqa: F811
+    init: Path,
+    tmp_path: Path,
+) -> None:
+    start = FaceAligner.from_pretrained(init)
+    own = Scheme("own", ("a", "b"))
+
+    def relabelled(data: Dataset) -> Dataset:
+        points = looking.look(start, data, progress=False).points[:, [4, 1]]
+        labelled = [replace(r, labels=Labels(p, np.ones(2))) for r, p in zip(data.records, points, strict=True)]
+        return Dataset(data.name, own, tuple(labelled), data.source)
+
+    recipe = load_recipe("finetune", overrides={"epochs": 4, "batch": 6, "precision": "no"})
+    train_faces, val_faces = map(relabelled, faces)
+    with warnings.catch_warnings():  # it is no failure that nothing was gained
+        warnings.filterwarnings("error", "training gained nothing")
+        result = train(recipe, [Source(train_faces)], tmp_path, val=val_faces, init=init, progress=False)
+    assert (result.completed, result.steps) == (True, 0)
+    assert result.nme == pytest.approx(0, abs=0.1)
+    tuned = FaceAligner.from_pretrained(tmp_path)
+    assert (tuned.config.heads, tuned.calibrated) == (6, True)
+    record = val_faces.records[0]
+    picked = start.align(record.image, record.box).points[[4, 1]]
+    np.testing.assert_allclose(tuned.align(record.image, record.box).points, picked, atol=1e-2)
+    assert not (tmp_path / "metrics.jsonl").exists()
 
 
 def test_faces_get_boxes_that_suit_the_network(
