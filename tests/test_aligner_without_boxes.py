@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -176,3 +177,11 @@ def test_an_exact_box_gets_one_pass(shared: Path, astronaut: Array, monkeypatch:
         crops.clear()
         aligner.align(image, box)
         assert crops == passes, (box, crops)
+
+
+def test_errors_with_other_arguments_keep_their_message(plain: FaceAligner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The errors of a detector that reads JSON take more than a message."""
+    aligner = plain
+    monkeypatch.setattr(plain, "detector", lambda image: json.loads(""))
+    with pytest.raises(ValueError, match=r"Expecting value.*; in image number 1"):
+        list(aligner.stream([np.zeros((40, 40, 3), np.uint8)] * 2, [[[2, 2, 30, 30]], None]))

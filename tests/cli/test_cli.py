@@ -293,6 +293,11 @@ def test_photographs_are_not_overwritten(folder: Path, tmp_path: Path) -> None:
     assert "is an input itself" in error
     error = run_align(folder / "a.png", "--boxes", boxes, "--out", folder / "more" / ".." / "a.png", code=1).stderr
     assert "is an input itself" in error
+    for inputs in ((folder / "a.png", "--bbox", "27 20 125 140"), (folder / "a.png", "--boxes", boxes)):
+        for name in (folder / "a.png", boxes) if boxes in inputs else (folder / "a.png",):
+            assert f"json: {name} is an input itself" in run_align(*inputs, "--json", name, code=1).stderr
+    assert f"json: {boxes} is an input itself" in run_align(folder, "--boxes", boxes, "--json", boxes, code=1).stderr
+    assert boxes.read_text() == table(tmp_path / "again.csv").read_text()
     for name, message in (("../photos/a.png", "outside"), (str(folder / "a.png"), "an input itself")):
         boxes.write_text(f"{name},27,20,125,140\n")
         assert message in run_align(folder, "--boxes", boxes, "--out", tmp_path / "drawn" / "x", code=1).stderr

@@ -105,6 +105,17 @@ def test_an_interrupted_folder_is_continued(
     assert len(read_dataset(path, "300w").records) == 3
 
 
+def test_a_photograph_that_has_gone_is_left_out(weights: Path, photos: Path, tmp_path: Path) -> None:
+    path = tmp_path / "labels.json"
+    lines = run("align", photos, "--model", MODEL, "--refine", 0, "--device", "cpu", weights=weights).stdout
+    (tmp_path / "labels.partial.jsonl").write_text(lines.splitlines()[0] + "\n")  # of one.jpg
+    (photos / "one.jpg").unlink()
+    align(photos, "--json", path, weights=weights)
+    data = json.loads(path.read_text())
+    assert [i["file_name"] for i in data["images"]] == ["photos/none.png", "photos/two.png"]
+    assert [a["image_id"] for a in data["annotations"]] == [2, 2]
+
+
 def test_one_photograph(weights: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     data = json.loads(align(photos / "two.png", "--json", "-", weights=weights).stdout)

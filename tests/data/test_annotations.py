@@ -15,8 +15,9 @@ import pytest
 from numpy.typing import NDArray
 
 from hih_align.data.annotations import Record, read_dataset
-from hih_align.data.records import outside, spread_weights
+from hih_align.data.records import image_size, outside, spread_weights
 from hih_align.data.shapes import distances, left_right_problem, mean_shape, swapped
+from hih_align.images import read_image
 from hih_align.schemes import COFW, W300, WFLW, Scheme
 
 EYES = Scheme(
@@ -620,6 +621,24 @@ def test_turned_image(tmp_path: Path) -> None:
     exif[0x0112] = 6
     picture(tmp_path / "a.png", 40, 60, exif=exif)
     assert only(read_dataset(path, EYES)).size == (60, 40)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_the_size_of_an_image_is_that_of_its_pixels(tmp_path: Path, suffix: str, orientation: int) -> None:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"a.{suffix}"
+    PIL.Image.new("RGB", (40, 60)).save(path, exif=exif)
+    assert image_size(path) == read_image(path).shape[1::-1]
+
+
+def test_landmarks_on_one_line_make_a_box_with_an_area(tmp_path: Path) -> None:
+    path = coco(tmp_path, keypoints=[10, 12, 2, 40, 12, 2, 20, 12, 2], bbox=None)
+    x1, y1, x2, y2 = only(read_dataset(path, EYES)).box
+    assert (x1, x2) == (10, 40)
+    assert y1 < 12 < y2
+    assert y2 - y1 == pytest.approx(0.3)
 
 
 def test_same_face_twice(tmp_path: Path) -> None:

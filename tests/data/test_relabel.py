@@ -106,6 +106,12 @@ def test_error_ratio_uses_only_labelled_points(bare: Record) -> None:
     assert error_ratio([label], [record]) == pytest.approx(5.0)
 
 
+def test_labels_of_a_person_are_returned_unchanged(aligner: FaceAligner, bare: Record) -> None:
+    own = replace(bare, labels=Labels(np.full((68, 2), 200.0), np.ones(68)))
+    data = Dataset("own", W300, (own, own), Path())
+    assert relabel(aligner, data, 1.0, progress=False) == [own, own]
+
+
 def test_labels_are_read_back(aligner: FaceAligner, bare: Record, tmp_path: Path) -> None:
     """Hand-made points stay as they are. Points that a network made or added are written with their spread."""
     points = aligner.align(bare.image, BOX).points.astype(np.float64).round(2)

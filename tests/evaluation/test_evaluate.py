@@ -382,6 +382,14 @@ class TestEvaluate:
             np.testing.assert_allclose(points, face.points, atol=0.01)
             np.testing.assert_allclose(scores, face.scores, atol=1e-3)
 
+    def test_only_the_chosen_faces_need_the_box(self, three: Dataset, w300: FaceAligner) -> None:
+        first, *rest = three.records
+        data = replace(three, records=(replace(first, boxes=first.boxes | {"rect": first.box}), *rest))
+        found = evaluate(w300, data, box="rect", refine=0, keep=Where("id==1"), progress=False)
+        np.testing.assert_array_equal(found.boxes, [first.box])
+        with pytest.raises(ValueError, match="box is 'rect', which 2 of 3 faces lack"):
+            evaluate(w300, data, box="rect", refine=0, progress=False)
+
     def test_the_checkpoints_default_passes_are_reported(self, three: Dataset, w300: FaceAligner) -> None:
         aligner = FaceAligner(w300.network, replace(w300.config, refine=2, refine_above=None), device="cpu")
         keep = Where("id==1")

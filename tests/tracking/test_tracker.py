@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from test_aligner import DOT_SCHEME, dot_aligner, dots_of, paint, small_aligner
 
 from hih_align import FaceAligner, Landmarks
+from hih_align.crops import extended, tight_box
 from hih_align.tracking import FaceTracker
 from hih_align.tracking import tracker as tracker_module
 
@@ -221,3 +222,22 @@ def test_a_face_that_turns_at_once_is_aligned_in_the_box_of_its_points(
     assert np.abs(points - truth).max() < 0.5
     # two calls in frame 0: no face is tracked, then one is detected. Frame 1 expects rest, frame 9 the same motion
     assert len(asked) == 12 + 1 + 2
+
+
+@pytest.mark.parametrize("change", ["box", "selected"])
+def test_boxes_that_reach_beyond_the_points(aligner: FaceAligner, change: str) -> None:
+    """A model of own or of selected landmarks needs larger boxes than the tight boxes of its points."""
+    if change == "selected":
+        changed = aligner.select(DOT_SCHEME.names[:5], replace(DOT_SCHEME, names=DOT_SCHEME.names[:5], contours=()))
+    else:
+        changed = aligner.with_config(replace(aligner.config, box=(0.5, 0.5, 0.5, 0.5)))
+    tracker = FaceTracker(changed, detector=lambda image: boxes, smooth=False, every=2)
+    for frame in range(8):
+        own = box_at(150 + 2 * frame, 80)
+        dots = dots_of(own)[: len(changed.scheme)]
+        boxes = extended(tight_box(dots), (0.5, 0.5, 0.5, 0.5))[None]
+        faces = tracker.update(paint(*SIZE, [own]))
+        assert faces.ids is not None
+        assert faces.ids.tolist() == [0]
+        np.testing.assert_allclose(faces.points[0], dots, atol=1.5)
+        np.testing.assert_allclose(tracker._tracks[0].box, boxes[0], atol=6)

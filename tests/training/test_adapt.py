@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import warnings
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from typer.testing import CliRunner
 
 from hih_align import FaceAligner
 from hih_align.cli.app import app
+from hih_align.crops import tight_box
 from hih_align.hub.config import Config
 from hih_align.images import read_image
 from hih_align.method.network import HIHNet
@@ -195,3 +197,33 @@ def test_the_published_network_with_the_lowest_error_is_taken(tmp_path: Path, mo
     assert (written["init"], written["start"]) == ("HIH_N", "HIH_N/wflw")
     monkeypatch.setattr("hih_align.training.trainer.compared", None)  # a run that goes on does not choose again
     fine_tune("HIH_N", data, **short, resume=True)
+
+
+def test_a_model_of_own_landmarks_can_be_the_start_of_others(tmp_path: Path) -> None:
+    """Its boxes are larger than the tight boxes of its points, as `Config.box` says."""
+    network = FaceAligner.from_pretrained("HIH_N", device="cpu")
+    file, names = labelled(tmp_path, network, [36, 45, 30, 48, 54])
+    scheme = scheme_from_dict({"id": "own", "names": names, "mirror": [[0, 1], [3, 4]]})
+    data = open_dataset(file, scheme)
+    faces = []
+    for record in data.records:
+        assert record.size is not None
+        found = network.align(record.image, np.array([87, 80, 185, 200]) * record.size[0] / 270)
+        faces.append(replace(record, boxes={"annotated": tight_box(found.points)}))
+    data = replace(data, records=tuple(faces))
+    first = adapt(network, data, progress=False)
+    assert (first.aligner.config.refine, first.aligner.config.box is None) == (0, False)
+    second = adapt(first.aligner, data, progress=False)
+    assert second.aligner.config.refine == 0
+    np.testing.assert_allclose(second.aligner.config.box, first.aligner.config.box, atol=0.1)
+    assert second.report.overall.nme < 1.3 * first.report.overall.nme
+
+
+def test_an_aligner_that_converts_its_points_can_be_the_start(tmp_path: Path) -> None:
+    cofw = FaceAligner.from_pretrained("HIH_N", "cofw", device="cpu")
+    file, names = labelled(tmp_path, FaceAligner.from_pretrained("HIH_N", device="cpu"), [36, 45, 30, 48, 54])
+    data = open_dataset(file, scheme_from_dict({"id": "own", "names": names, "mirror": [[0, 1], [3, 4]]}))
+    made = adapt(cofw, data, progress=False)
+    assert made.aligner.config.heads == 98
+    assert made.report.overall.nme < 5
+    assert guessed_scheme(cofw, data, progress=False).mirror == ((0, 1), (3, 4))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from made_faces import faces, lines  # noqa: F401
+from safetensors.torch import load_file
 from torch import nn
 
 from hih_align import FaceAligner
@@ -20,9 +23,10 @@ from hih_align.hub.config import Config, read_config
 from hih_align.method.network import HIHNet
 from hih_align.method.sizes import SIZES
 from hih_align.schemes import scheme_from_dict
+from hih_align.training import looking
 from hih_align.training.curve import curve_figure
 from hih_align.training.optimizer import SCRATCH_RATE, make_optimizer
-from hih_align.training.outcome import gain
+from hih_align.training.outcome import gain, keep_network
 from hih_align.training.recipe import load_recipe
 from hih_align.training.run_folder import Progress
 from hih_align.training.trainer import Source, Trainer, train
@@ -37,6 +41,58 @@ def init(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("init")
     FaceAligner(HIHNet(6, *size), Config(KNOWN, **size._asdict(), name="HIH_N/known")).save_pretrained(folder)
     return folder
+
+
+def test_the_start_is_measured_in_the_boxes_that_it_needs(
+    faces: tuple[Dataset, Dataset],  # noqa: F811
+    init: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The boxes of the faces do not suit the start network. The whole network is trained for these boxes."""
+    monkeypatch.setattr(looking, "OFF", -1.0)
+    changes = {"epochs": 1, "batch": 6, "precision": "no", "few.below": 0, "calibrate": "no", "min_steps": 1}
+    trainer = Trainer(
+        load_recipe("finetune", overrides=changes),
+        [Source(faces[0])],
+        tmp_path / "run",
+        val=faces[1],
+        init=init,
+        progress=False,
+    )
+    assert trainer.matched is not None
+    assert trainer.matched.config.refine == 1
+    assert trainer.matched.rebox is not None
+    keep_network(tmp_path / "start", trainer.matched.learner, trainer.matched.config)
+    trainer.run()
+    expected = evaluate(FaceAligner.from_pretrained(tmp_path / "start"), faces[1], progress=False).overall.nme
+    assert trainer.progress.start == pytest.approx(expected, abs=0.02)
+
+
+def test_a_run_from_scratch_can_be_resumed(
+    faces: tuple[Dataset, Dataset],  # noqa: F811
+    init: Path,
+    tmp_path: Path,
+) -> None:
+    """Its last layers have a rate of their own, and a resumed run does not look at the start network again."""
+    changes = {"epochs": 2, "batch": 6, "precision": "no", "few.below": 0, "calibrate": "no", "min_steps": 1}
+    recipe = load_recipe("finetune", overrides=changes)
+    whole = train(recipe, [Source(faces[0])], tmp_path / "whole", init=init, progress=False)
+    stopped = Trainer(recipe, [Source(faces[0])], tmp_path / "run", init=init, progress=False)
+    assert stopped.matched is not None
+    assert {match.how for match in stopped.matched.matching.matches} == {"from scratch"}
+    step = stopped._step
+
+    def stopping(*args: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        step(*args)
+
+    stopped._step = stopping  # type: ignore[method-assign]
+    assert not stopped.run().completed
+    resumed = train(recipe, [Source(faces[0])], tmp_path / "run", init=init, resume=True, progress=False)
+    assert (resumed.completed, resumed.steps) == (True, whole.steps)
+    ours, theirs = (load_file(tmp_path / name / "best" / "model.safetensors") for name in ("run", "whole"))
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
 
 
 def test_a_run_without_gain_returns_its_start_and_warns(
