@@ -25,7 +25,7 @@ from .boxes import check_boxes, check_rolls
 from .detection.detector import FaceDetector
 from .detection.given import Detector, detections
 from .hub import checkpoints
-from .hub.config import Config
+from .hub.config import Config, refuse_run
 from .images import Image, read_image
 from .landmarks import Landmarks
 from .method.decoder import STRIDE, Decoder
@@ -468,7 +468,11 @@ class FaceAligner:
         """Write ``config.json`` and ``model.safetensors`` (float32) into ``folder``. `from_pretrained` loads it.
 
         The config holds the decoder in use. Each file is replaced atomically.
+
+        Raises:
+            ValueError: the folder holds a training run; as `network`.
         """
+        refuse_run(folder)
         network = self.network
         import torch
 

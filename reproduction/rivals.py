@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hih_align.hub.checkpoints import WEIGHTS_FILE
+from hih_align.hub.config import RUN_FILE
 from hih_align.method import heatmaps
 from hih_align.method.decoder import Decoder
 from hih_align.method.losses import Loss, LossSettings, hih_loss, integer_parts, weighted_mean
@@ -29,7 +30,7 @@ from hih_align.method.network import DownBlock, StackedHourglass, Unit
 from hih_align.method.sizes import Size
 from hih_align.schemes import scheme_from_dict
 from hih_align.training.learner import Learner, Output, build_hih
-from hih_align.training.run_folder import RUN_FILE, stored_size
+from hih_align.training.run_folder import stored_size
 from hih_align.training.warmstart import Start
 
 RivalName = Literal["baseline", "wsm", "dark", "wov", "wom"]

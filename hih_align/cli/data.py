@@ -28,16 +28,18 @@ def check(
 ) -> None:
     """Read annotated faces and report counts, missing landmarks, boxes, outliers and duplicates.
 
-    The exit code is 1 if records or images are bad, or if other data has the same faces.
+    The exit code is 1 if records or images are bad, if a mistake concerns many faces, or if other data has the same
+    faces.
     """
     from .. import files
     from ..data.annotations import read_dataset
     from ..data.check import check as check_dataset
     from ..data.check import contact_sheet, shared_faces
 
-    dataset = read_dataset(data, scheme, format=format, skip_bad=True)
+    dataset = read_dataset(data, scheme, format=format, skip_bad=True, check_sides=False)
     summary = check_dataset(dataset)
-    shared = shared_faces([read_dataset(path, scheme, skip_bad=True) for path in against or ()], dataset)
+    others = [read_dataset(path, scheme, skip_bad=True, check_sides=False) for path in against or ()]
+    shared = shared_faces(others, dataset)
     taken = sheet is not None and files.is_stream(sheet)  # standard output may be the picture
     if as_json:
         typer.echo(json.dumps(summary.to_dict() | {"shared": shared}, indent=2), err=taken)
@@ -49,7 +51,7 @@ def check(
     if sheet is not None:
         contact_sheet(dataset, sheet, faces=faces, suspects=summary.suspects)
         typer.echo(f"wrote {sheet}", err=True)
-    if summary.unreadable or summary.skipped or shared:
+    if summary.problems or summary.unreadable or summary.skipped or shared:
         raise typer.Exit(1)
 
 

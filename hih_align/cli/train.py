@@ -72,9 +72,9 @@ def train(
     from ..data.annotations import read_dataset
     from ..evaluation.normalizers import normalizer_text
     from ..evaluation.subsets import chosen_by
+    from ..hub.config import RUN_FILE
     from ..training.adaptation import candidates
     from ..training.recipe import load_recipe, parse_overrides, recipe_from_dict
-    from ..training.run_folder import RUN_FILE
     from ..training.sampling import Source
     from ..training.trainer import train as run
     from ..training.warmstart import Start, load_start
@@ -89,6 +89,8 @@ def train(
         stored = json.loads((out / RUN_FILE).read_text("utf-8"))
     if recipe is not None:
         chosen = load_recipe(recipe, size, parse_overrides(overrides or []))
+    elif resume and stored is None:
+        raise ValueError(f"out: {out} holds no run that could be resumed: begin one with {how}")
     elif stored is None:
         raise ValueError(f"recipe is missing: pass for example {how}")
     elif size or overrides:
@@ -135,7 +137,7 @@ def train(
     )
     if not result.completed:
         typer.echo(f"stopped after {result.steps} steps; continue with: hih-align train --resume --out {out}", err=True)
-        return
+        raise typer.Exit(130)
     if result.nme is None or result.normalizer is None:
         typer.echo(f"{out / 'best'}, not calibrated: hih-align calibrate --model {out} --data VAL --write")
     else:

@@ -26,6 +26,7 @@ def read_dataset(
     format: str | None = None,
     skip_bad: bool = False,
     full_spread: float = 0.012,
+    check_sides: bool = True,
 ) -> Dataset:
     """Read annotated faces.
 
@@ -35,6 +36,7 @@ def read_dataset(
         format: "coco", "pts", "wflw", "cofw" or "csv"; None: detected from the name of ``path``.
         skip_bad: leave out bad records and list them in `Dataset.skipped`. Without it the first bad record raises.
         full_spread: see `spread_weights`.
+        check_sides: raise if the mirror table is clearly wrong. False: `check.check` reports it.
 
     Raises:
         FileNotFoundError: the file, or the image of a record, does not exist.
@@ -44,7 +46,8 @@ def read_dataset(
             record.
 
     Warns:
-        UserWarning: the scheme has no mirror table; or the boxes of a COCO file look like x1, y1, x2, y2.
+        UserWarning: the scheme has no mirror table; the boxes of a COCO file look like x1, y1, x2, y2; or the file says
+            that images have the width of their height, as tools do that ignore the orientation of a photograph.
 
     Only the headers of the images are read here. `check.check` decodes the images.
     """
@@ -57,9 +60,13 @@ def read_dataset(
     skipped: list[str] = []
     sizes: dict[Path, tuple[int, int]] = {}
     faces: dict[tuple[str, bytes], str] = {}
+    turned: list[Path] = []
     for key, parse in READERS[detected](file, target):
         try:
-            record = _record(key, parse(), target, sizes, full_spread)
+            face = parse()
+            record = _record(key, face, target, sizes, full_spread)
+            if face.size not in (None, record.size):
+                turned.append(record.image)
             first = faces.setdefault(_identity(record), key)
             if first != key:
                 raise ValueError(f"is the same face as {first}")
@@ -77,10 +84,16 @@ def read_dataset(
     if target.mirror is None:
         warnings.warn(f"scheme {target.id!r} has no mirror table: training will not mirror faces", stacklevel=2)
     known, points, weights = stack_labels(records)
-    if known and (problem := left_right_problem(points, weights > 0, target)):
+    if known and check_sides and (problem := left_right_problem(points, weights > 0, target)):
         raise ValueError(f"dataset: {file}: {problem}")
     if detected == "coco" and (problem := _corners_problem(known)):
         warnings.warn(f"dataset: {file}: {problem}", stacklevel=2)
+    if turned:
+        warnings.warn(
+            f"dataset: {file}: width and height of {len(turned)} images, such as {turned[0].name}, are exchanged in "
+            "the file. The labels must lie on the image as it is displayed. Look at it: hih-align data check --sheet",
+            stacklevel=2,
+        )
     return Dataset(_name(source), target, tuple(records), source, tuple(skipped))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +24,9 @@ from .records import Dataset, Record, image_size, outside, stack_labels
 #: Two faces on images of the same content are the same face if their boxes overlap by this much or more (IoU).
 SAME_FACE = 0.5
 
+#: Landmarks that are all below this seem to be fractions of the image. A little more than 1, for they may lie outside.
+FRACTIONS = 1.5
+
 #: A shape is far from the mean if its distance exceeds this many robust standard deviations, and also this distance.
 _FAR_SIGMA, _FAR_LEAST = 6.0, 0.3
 
@@ -31,11 +34,12 @@ _SIDES = ((80, 200, 255), (255, 150, 60), (255, 255, 255))  # first and second l
 
 
 class Finding(NamedTuple):
-    """A suspicious face: its key, how suspicious it is, and the reason in words."""
+    """A suspicious face: its key, how suspicious it is, the reason in words, and the name of its photograph."""
 
     key: str
     value: float
     what: str
+    image: str
 
 
 class Sides(NamedTuple):
@@ -65,6 +69,7 @@ class DatasetSummary:
         duplicates: pairs of keys of a face that is annotated twice, on one image or on two images of the same content.
         unreadable: images that cannot be decoded.
         skipped: records that could not be read (`Dataset.skipped`).
+        problems: sentences about mistakes that concern many faces, such as a wrong mirror table.
     """
 
     name: str
@@ -82,6 +87,7 @@ class DatasetSummary:
     duplicates: tuple[tuple[str, str], ...]
     unreadable: tuple[str, ...]
     skipped: tuple[str, ...]
+    problems: tuple[str, ...] = ()
 
     @property
     def suspects(self) -> tuple[str, ...]:
@@ -98,6 +104,7 @@ class DatasetSummary:
     def text(self, limit: int = 10) -> str:
         """The result as lines of text, with at most ``limit`` findings of each kind."""
         lines = [
+            *(f"problem: {problem}" for problem in self.problems),
             f"{self.name}: {self.faces} faces on {self.images} images, scheme {self.scheme}",
             f"without points: {self.without_points}",
             f"landmarks labelled: {100 * self.labelled:.1f} %, mean weight {self.weight:.2f}",
@@ -114,9 +121,9 @@ class DatasetSummary:
         absent = sorted(self.missing.items(), key=lambda item: -item[1])
         groups: list[tuple[str, list[str]]] = [
             ("landmarks missing in some faces", [f"{name}: in {count}" for name, count in absent]),
-            ("landmarks outside the image", [f"{f.key}: {f.what}" for f in self.outside]),
-            ("shapes far from the mean", [f"{f.key}: {f.what}" for f in self.far]),
-            ("left and right swapped", [f"{f.key}: {f.what}" for f in self.swapped]),
+            ("landmarks outside the image", [f"{f.key} ({f.image}): {f.what}" for f in self.outside]),
+            ("shapes far from the mean", [f"{f.key} ({f.image}): {f.what}" for f in self.far]),
+            ("left and right swapped", [f"{f.key} ({f.image}): {f.what}" for f in self.swapped]),
             ("duplicates", [f"{a} = {b}" for a, b in self.duplicates]),
             ("unreadable images", list(self.unreadable)),
             ("bad records", list(self.skipped)),
@@ -152,6 +159,7 @@ def check(dataset: Dataset, *, workers: int = 2) -> DatasetSummary:
         duplicates=tuple(_same_faces(dataset.records, digests)),
         unreadable=tuple(unreadable),
         skipped=dataset.skipped,
+        problems=tuple(_problems(dataset, known, points, labelled)),
     )
 
 
@@ -243,6 +251,25 @@ def _tile(record: Record, scheme: Scheme, size: int) -> NDArray[np.uint8]:
     return tile
 
 
+def _problems(
+    dataset: Dataset, known: Sequence[Record], points: NDArray[np.float64], labelled: NDArray[np.bool_]
+) -> Iterator[str]:
+    """Sentences about mistakes that concern many faces."""
+    if not known:
+        yield "no face has points. In a COCO file they are the list 'keypoints' of each annotation"
+        return
+    if problem := shapes.left_right_problem(points, labelled, dataset.scheme):
+        yield problem
+    origin = labelled & (points == 0).all(-1)
+    if origin.any():
+        yield (
+            f"{origin.sum()} landmarks of {origin.any(1).sum()} faces are labelled at 0, 0. A landmark that is not "
+            "labelled has visibility 0 in a COCO file"
+        )
+    if np.abs(points[labelled]).max() <= FRACTIONS and min(min(_size(record)) for record in known) > 16:
+        yield "all landmarks lie within one pixel of 0, 0. They seem to be fractions of the image, expected pixels"
+
+
 def _shapes(
     known: Sequence[Record], points: NDArray[np.float64], labelled: NDArray[np.bool_], scheme: Scheme
 ) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
@@ -257,7 +284,9 @@ def _shapes(
 
     def found(which: NDArray[np.bool_], what: str) -> tuple[Finding, ...]:
         ranked = sorted(np.flatnonzero(which).tolist(), key=lambda i: -apart[i])
-        return tuple(Finding(known[i].key, float(apart[i]), what.format(apart[i], middle)) for i in ranked)
+        return tuple(
+            Finding(known[i].key, float(apart[i]), what.format(apart[i], middle), known[i].image.name) for i in ranked
+        )
 
     return (
         found((apart > limit) & ~crossed, "{:.2f} radii from the mean shape, median {:.2f}"),
@@ -273,7 +302,7 @@ def _outside(known: Sequence[Record]) -> tuple[Finding, ...]:
         beyond = outside(record.labels.points[record.labels.known], _size(record))
         if beyond.any():
             what = f"{(beyond > 0).sum()} of {len(beyond)} landmarks, up to {beyond.max():.1f} px"
-            found.append(Finding(record.key, float(beyond.max()), what))
+            found.append(Finding(record.key, float(beyond.max()), what, record.image.name))
     return tuple(sorted(found, key=lambda finding: -finding.value))
 
 

@@ -125,6 +125,11 @@ def stack_labels(records: Iterable[Record]) -> tuple[list[Record], NDArray[np.fl
     return [record for record, _ in pairs], points, weights
 
 
+def named(record: Record) -> str:
+    """The key of a record for messages, with the name of its photograph."""
+    return record.key if record.image.name in record.key else f"{record.key} ({record.image.name})"
+
+
 def spread(count: int, most: int) -> NDArray[np.intp]:
     """Indices of at most ``most`` of ``count`` faces, in ascending order and evenly spread."""
     return np.unique(np.linspace(0, count - 1, most).round().astype(np.intp))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,10 +22,18 @@ from ..scores import Calibration
 CONFIG_FILE = "config.json"
 #: The subfolder of a training run that holds its best checkpoint.
 BEST = "best"
+#: The file of recipe, data and start weights of a training run, in its folder.
+RUN_FILE = "run.json"
 
 
 class CheckpointError(ValueError):
     """The content of a checkpoint is wrong: truncated, altered, or of another layout."""
+
+
+def refuse_run(folder: str | os.PathLike[str]) -> None:
+    """Raise a ValueError if a folder holds a training run: another model in it would hide the run's own."""
+    if Path(folder, RUN_FILE).exists():
+        raise ValueError(f"out: {os.fspath(folder)} holds a training run, expected another folder")
 
 
 @dataclass(frozen=True)

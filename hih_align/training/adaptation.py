@@ -17,7 +17,7 @@ from ..data.annotations import Dataset, read_dataset
 from ..evaluation.calibrate import fit_curve
 from ..evaluation.normalizers import choose_normalizer, normalizer_text
 from ..evaluation.results import Report, Settings
-from ..hub.config import Config
+from ..hub.config import Config, refuse_run
 from ..hub.manifest import read_manifest
 from ..method.decoder import Decoder
 from ..method.sizes import SIZES
@@ -103,9 +103,12 @@ def adapt(
 
     Raises:
         TypeError, ValueError, FileNotFoundError, OSError: the errors of `FaceAligner.from_pretrained` and
-            `read_dataset`. ValueError: a landmark is labelled on no face.
+            `read_dataset`. ValueError: a landmark is labelled on no face, or ``out``
+            holds a training run.
     """
     begun = time.perf_counter()
+    if out is not None:
+        refuse_run(out)  # before the work
     faces = open_dataset(data, scheme)
     if isinstance(init, FaceAligner):
         starts = {init.config.name: init}

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..crops import reach_of
+from ..data.records import named
 from ..schemes import Scheme
 from ..schemes.scheme import Group
 
@@ -88,7 +89,7 @@ def odd_faces(report: Report) -> list[str]:
     worst = [i for i in np.argsort(-np.nan_to_num(errors)) if errors[i] > TIMES * np.median(known)]
     if not worst:
         return []
-    names = ", ".join(f"{report.records[i].key} ({errors[i]:.0f} %)" for i in worst[:NAMED])
+    names = ", ".join(f"{named(report.records[i])}: {errors[i]:.0f} %" for i in worst[:NAMED])
     more = "" if len(worst) <= NAMED else f" and {len(worst) - NAMED} more"
     return [f"{len(worst)} faces have more than {TIMES:g} times the median error, mostly label errors: {names}{more}"]
 
@@ -104,7 +105,7 @@ def outside_box(report: Report) -> list[str]:
         return []
     return [
         f"{len(out)} of {len(boxes)} faces have points further outside their box than a tenth of its side, first "
-        f"{report.records[out[0]].key}: the network sees little beyond the box"
+        f"{named(report.records[out[0]])}: the network sees little beyond the box"
     ]
 
 

@@ -145,6 +145,8 @@ def gain(at: Progress) -> str:
         said = f"start, without training: nme {at.start:.3f}; {said}"
     if at.calibrated is not None:
         said += f", and {at.calibrated:.3f} after calibration"
+        if at.best is not None and at.calibrated > at.best:
+            said += " (decoder and passes are chosen for annotated and shifted boxes together)"
     if at.untouched is not None and at.best_there is not None:
         said += (
             f"; landmarks that coincide with those of the start network: start network {at.untouched:.3f}, best "

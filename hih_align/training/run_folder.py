@@ -26,6 +26,7 @@ from torch import nn
 
 from .. import files
 from ..data.annotations import Dataset
+from ..hub.config import RUN_FILE
 from ..method.sizes import Size
 from .ema import EMA
 from .optimizer import unscaled
@@ -33,8 +34,6 @@ from .recipe import Recipe, recipe_from_dict
 from .sampling import Source
 from .warmstart import Start
 
-#: The file of recipe, data and start weights.
-RUN_FILE = "run.json"
 STATE_FILE = "state.pt"
 
 

@@ -62,9 +62,6 @@ TIMED = 3
 #: Seconds after which the line of an epoch without validation is printed. Epochs of few faces end faster.
 QUIET = 10.0
 
-#: Time of a step with kept features (`grown.Kept`), as a share of the time of a step that computes them.
-AGAIN = 0.05
-
 
 def train(
     recipe: Recipe,
@@ -224,7 +221,6 @@ class Trainer:
         self.matched, self.warm_start = begun.matched, begun.warm_start
         self._reach = training_reach(self.faces.records)
         self._batches = Batches(recipe, scheme, self.faces, self.accelerator, self._pieces)
-        self._schedule = Schedule(recipe.stages, self.order)
         rounding = recipe.losses.rounding
         self.decoder = replace(recipe.decoder, bin_offset=0.5) if rounding == "floor" else recipe.decoder
 
@@ -233,6 +229,7 @@ class Trainer:
         self._kept: Kept | None = None
         if isinstance(self.model, Grown):
             self._kept = Kept(self._batches, self.model, repeats(recipe.few, self.order.faces))
+        self._schedule = Schedule(recipe.stages, self.order, None if self._kept is None else self._kept.epochs)
         self.ema = EMA(self.model, recipe.ema) if recipe.ema else None
         ready = compiled(self.model, recipe.compile)
         self.net, self.optimizer = self.accelerator.prepare(ready, make_optimizer(self.model, recipe, begun.fast))
@@ -377,10 +374,12 @@ class Trainer:
     def _estimate(self, journal: Journal, steps: int) -> None:
         """After the first steps, estimate the duration of the run and report it."""
         left = sum(self._schedule.steps(epoch) for epoch in range(self.recipe.epochs)) - steps
-        slow = left if self._kept is None else min(left, self._kept.epochs * self._schedule.steps(0) - steps)
-        minutes = round((time.perf_counter() - self._begun) / steps * (slow + AGAIN * (left - slow)) / 60)
+        at = self.progress
+        share = self._schedule.cost(self.recipe.epochs) / self._schedule.cost(at.epoch, at.step) - 1
+        minutes = round((time.perf_counter() - self._begun) * share / 60)
         said = {0: "less than a minute", 1: "about 1 minute"}.get(minutes, f"about {minutes} minutes")
-        journal.say(f"{left} steps remain, {said}, plus validation")
+        kept = "" if self._kept is None else f". Only the first {self._kept.epochs} epochs run the whole network"
+        journal.say(f"{left} steps remain, {said}, plus validation{kept}")
 
     def _epoch(self, journal: Journal) -> bool:
         """Run the rest of the current epoch. Returns False if a signal ended it early."""
@@ -411,7 +410,8 @@ class Trainer:
                 at.waited, at.worked, worked = at.waited + waits.take(), at.worked + now - worked, now
                 spent = self._clock.tick()
                 timed = self.recipe.seconds is not None
-                tell_step(journal, at, self._told_epochs, stage, lr, spent if timed else stage.batch * stage.size**2)
+                cost = spent if timed else self._schedule.step_cost(at.epoch)
+                tell_step(journal, at, self._told_epochs, stage, lr, cost)
                 if at.steps == TIMED and not timed:
                     self._estimate(journal, at.steps)
                 if self._stopping():

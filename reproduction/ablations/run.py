@@ -31,12 +31,12 @@ from tqdm import tqdm
 
 from hih_align import files
 from hih_align.data.annotations import read_dataset
+from hih_align.hub.config import RUN_FILE
 from hih_align.method.decoder import STRIDE, Decoder
 from hih_align.schemes import scheme_from_dict
 from hih_align.training.journal import METRICS_FILE
 from hih_align.training.learner import Output
 from hih_align.training.recipe import load_recipe, parse_overrides, recipe_from_dict
-from hih_align.training.run_folder import RUN_FILE
 from hih_align.training.sampling import Source
 from hih_align.training.trainer import Trainer
 from hih_align.training.trainer import train as train_network

@@ -124,7 +124,7 @@ def test_outliers(clean: Dataset, tmp_path: Path) -> None:
     assert [f.key for f in got.outside] == ["leaving"]
     assert got.outside[0].value == pytest.approx(leaving.max() - 159.5)
     assert got.suspects == ("mirrored", "scrambled", "leaving")
-    assert "scrambled: " in got.text()
+    assert "scrambled (x.png): " in got.text()
     # without a mirror table, a mirrored face is only far from the mean shape
     unknown = check(replace(data, scheme=replace(SCHEME, mirror=None)))
     assert {f.key for f in unknown.far} == {"scrambled", "mirrored"}

@@ -145,9 +145,9 @@ def test_the_manifest_of_an_installed_package_is_not_changed(install: Install, i
     install.manifest(inside)
     before = manifest_path().read_bytes()
     config = replace(read_manifest()["HIH_T/300w"].config, refine=5)
-    for change in (check_writable, lambda name: save_config(name, config)):  # before long work, and after it
+    for write in (check_writable, lambda name: save_config(name, config)):  # before long work, and after it
         with pytest.raises(ValueError, match=r"model is .HIH_T., expected a folder with config\.json or one of"):
-            change("HIH_T")
+            write("HIH_T")
     if not inside:  # the manifest of a checkout may be changed
         check_writable("HIH_T/300w")
         assert save_config("HIH_T/300w", config) == manifest_path()

@@ -20,6 +20,11 @@ READERS: Mapping[str, Reader] = {
 
 _SUFFIXES = {".json": "coco", ".pts": "pts", ".txt": "wflw", ".mat": "cofw", ".csv": "csv", ".tsv": "csv"}
 
+_OTHER = {
+    ".xml": ". From CVAT, export the task as COCO Keypoints 1.0",
+    ".zip": ". Unpack it, and give the folder",
+}
+
 #: Names of annotation files in a folder: this package's, Roboflow's, Label Studio's and CVAT's (one folder deeper).
 _IN_FOLDER = ("annotations.json", "_annotations.coco.json", "result.json", "annotations/person_keypoints_*.json")
 
@@ -38,7 +43,10 @@ def detect(path: Path) -> tuple[str, Path]:
     if not path.is_dir():
         name = _SUFFIXES.get(path.suffix.lower())
         if name is None:
-            raise ValueError(f"dataset: {path} has the suffix {path.suffix!r}, expected one of {sorted(_SUFFIXES)}")
+            advice = _OTHER.get(path.suffix.lower(), "")
+            raise ValueError(
+                f"dataset: {path} has the suffix {path.suffix!r}, expected one of {sorted(_SUFFIXES)}{advice}"
+            )
         return name, path
     for pattern in _IN_FOLDER:
         found = sorted(path.glob(pattern))

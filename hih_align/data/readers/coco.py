@@ -183,7 +183,11 @@ def _names(category: Mapping[str, Any]) -> list[str]:
 
 
 def _check_names(path: Path, names: Sequence[str], scheme: Scheme) -> None:
-    """Raise a ValueError if the names have another order than in the scheme. Warn if they are other names."""
+    """Raise a ValueError if the names have another order than in the scheme. Warn if they are others, or more."""
+    if set(scheme.names) < set(names):
+        more = [name for name in names if name not in scheme.names]
+        listed = ", ".join(map(repr, more[:3])) + (", ..." if len(more) > 3 else "")
+        warnings.warn(f"{path}: {listed}: scheme {scheme.id!r} lacks {len(more)} keypoints of the file", stacklevel=4)
     if set(scheme.names) <= set(names) or any(
         [*names] == [str(n + first) for n in range(len(names))] for first in (0, 1)
     ):
