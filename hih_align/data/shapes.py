@@ -25,7 +25,7 @@ def mean_shape(points: NDArray[np.float64], labelled: NDArray[np.bool_], rounds:
     The weight of a face falls with its distance from the mean, so that a few wrong faces do not distort the mean.
     """
     z, w = _complex(points, labelled), labelled.astype(np.float64)
-    mean = np.where(labelled[w.sum(1).argmax()], z[w.sum(1).argmax()], np.nan)
+    mean = _central(z, labelled)
     for _ in range(rounds):
         mean = _unit(mean)
         known = w * ~np.isnan(mean)
@@ -36,6 +36,16 @@ def mean_shape(points: NDArray[np.float64], labelled: NDArray[np.bool_], rounds:
         mean = np.where(total > 0, (share * _align(z, known, mean)).sum(0) / np.maximum(total, 1e-12), np.nan)
     mean = _unit(mean)
     return np.stack((mean.real, mean.imag), -1)
+
+
+def _central(z: _Complex, labelled: NDArray[np.bool_], tried: int = 9) -> _Complex:
+    """(K,) the points of a complete face that most faces resemble. The first one may be a face with wrong labels."""
+    count = labelled.sum(1)
+    complete = np.flatnonzero(count == count.max())
+    some = complete[np.unique(np.linspace(0, len(complete) - 1, tried).round().astype(int))]
+    shapes = [np.where(labelled[i], z[i], np.nan) for i in some]
+    apart = [np.median(_distances(z, labelled * ~np.isnan(shape), _unit(shape))) for shape in shapes]
+    return shapes[int(np.argmin(apart))]
 
 
 def upright(mean: NDArray[np.float64], permutation: NDArray[np.intp]) -> NDArray[np.float64]:

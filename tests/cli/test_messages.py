@@ -18,6 +18,8 @@ from hih_align.cli import models
 from hih_align.cli.app import app
 from hih_align.data.annotations import read_dataset
 from hih_align.hub.manifest import manifest_path
+from hih_align.training.outcome import Result
+from hih_align.training.run_folder import describe, write_run
 
 NAMES = [f"q{n}" for n in range(12)]
 
@@ -73,6 +75,35 @@ def test_a_forgotten_recipe(data: Path) -> None:
         assert "300w" not in error
 
 
+def test_a_run_that_does_not_exist(data: Path) -> None:
+    error = run("train", "--resume", "--out", data.parent / "run", code=1).stderr
+    assert f"out: {data.parent / 'run'} holds no run that could be resumed" in error
+
+
+def test_an_interrupted_run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It exits like other interrupted commands, and goes on as it was begun, from any folder."""
+    broken = json.loads(data.read_text())
+    broken["annotations"][0]["keypoints"] = [1, 2, 2]
+    data.write_text(json.dumps(broken))
+    split = tmp_path / "split.txt"
+    split.write_text("\n".join(image["file_name"] for image in broken["images"][1:]) + "\n")
+    seen: list[Any] = []
+
+    def stopped(recipe: Any, sources: Any, out: Path, **options: Any) -> Result:
+        seen.append((options["skip_bad"], options["val"].chosen))
+        write_run(out, describe(recipe, sources, options["val"], None) | {"skip_bad": options["skip_bad"]})
+        return Result(tmp_path / "run", False, 0, 1, None, None)
+
+    monkeypatch.setattr("hih_align.training.trainer.train", stopped)
+    monkeypatch.chdir(tmp_path)
+    more = ["--val", data, "--val-where", "split.txt", "--skip-bad", "--scheme", scheme(data)]
+    begun = run("train", "--recipe", "300w", "--data", data, *more, "--out", tmp_path / "run", code=130)
+    assert "continue with: hih-align train --resume --out" in begun.stderr
+    monkeypatch.chdir("/")
+    run("train", "--resume", "--out", tmp_path / "run", code=130)
+    assert seen == [(True, str(split))] * 2
+
+
 def test_an_unknown_key_of_a_recipe(data: Path) -> None:
     words = ["train", "--recipe", "finetune", "--init", "HIH_T/300w", "--data", data, "--set", "epoch=3"]
     error = run(*words, "--out", data.parent / "run", code=1).stderr
@@ -82,7 +113,7 @@ def test_an_unknown_key_of_a_recipe(data: Path) -> None:
 
 
 def test_a_mirror_without_pairs(data: Path) -> None:
-    error = run("data", "check", data, "--scheme", scheme(data, mirror=[]), code=1).stderr
+    error = run("data", "check", data, "--scheme", scheme(data, mirror=[]), code=1).stdout
     assert "mirror has no pairs, so each landmark would be its own mirror image" in error
     assert "such as [[0, 1]], or leave mirror out" in error
     # a face whose landmarks are all on its midline has no pairs, so here an empty mirror is correct

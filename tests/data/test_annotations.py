@@ -641,6 +641,29 @@ def test_landmarks_on_one_line_make_a_box_with_an_area(tmp_path: Path) -> None:
     assert y2 - y1 == pytest.approx(0.3)
 
 
+def test_sizes_that_are_exchanged_in_the_file_are_reported(tmp_path: Path) -> None:
+    path = coco(tmp_path)
+    picture(tmp_path / "a.png", 40, 60)
+    with pytest.warns(UserWarning, match=r"width and height of 1 images, such as a\.png, are exchanged in the file"):
+        read_dataset(path, EYES)
+
+
+def test_keypoints_that_the_scheme_lacks_are_reported(tmp_path: Path) -> None:
+    path = coco(tmp_path)
+    with pytest.warns(UserWarning, match=f"{EYES.names[2]!r}: scheme 'two' lacks 1 keypoints of the file"):
+        read_dataset(path, Scheme("two", EYES.names[:2], mirror=((0, 1),)))
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [("a.xml", "export the task as COCO Keypoints 1.0"), ("a.zip", "Unpack it, and give the folder")],
+)
+def test_other_exports_of_cvat(tmp_path: Path, name: str, advice: str) -> None:
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ValueError, match=advice):
+        read_dataset(tmp_path / name, EYES)
+
+
 def test_same_face_twice(tmp_path: Path) -> None:
     data = json.loads(COCO)
     data["annotations"].append(data["annotations"][0] | {"id": 9})

@@ -292,6 +292,45 @@ def test_command(tmp_path: Path, app: typer.Typer) -> None:
     assert "gone.png" in CliRunner().invoke(app, [str(val), *options]).output
 
 
+def test_swapped_faces_are_listed_and_drawn(tmp_path: Path, app: typer.Typer) -> None:
+    """The command shows them; `read_dataset`, for training, refuses such data."""
+    for n in range(12):
+        save(tmp_path, f"{n}.png", n)
+    table = csv(tmp_path / "faces.csv", [f"{n}.png" for n in range(12)], list(range(12)))
+    header, *rows = table.read_text().splitlines()
+    for n in range(3):
+        name, *numbers = rows[n].split(",")
+        pairs = np.array(numbers).reshape(-1, 2)[[1, 0, 3, 2, 5, 4, 6]]
+        rows[n] = ",".join([name, *pairs.ravel().tolist()])
+    table.write_text("\n".join([header, *rows]))
+    with pytest.raises(ValueError, match="left and right are swapped in 3 of 12 faces"):
+        read_dataset(table, SCHEME)
+    options = ["--scheme", str(tmp_path / "seven.json"), "--sheet", str(tmp_path / "sheet.png")]
+    got = CliRunner().invoke(app, [str(table), *options])
+    assert got.exit_code == 1
+    assert "problem: left and right are swapped in 3 of 12 faces" in got.output
+    assert all(f"faces.csv#{n + 2} ({n}.png): the face fits the mean shape only with" in got.output for n in range(3))
+    assert (tmp_path / "sheet.png").is_file()
+
+
+def test_mistakes_that_concern_many_faces(clean: Dataset, tmp_path: Path) -> None:
+    assert check(clean).problems == ()
+
+    def changed(points: Any) -> Dataset:
+        made = []
+        for face in clean.records:
+            assert face.labels is not None
+            made.append(record(face.image, points(face.labels.points), face.key))
+        return replace(clean, records=tuple(made))
+
+    zeros = check(changed(lambda p: np.concatenate((p[:6], [[0, 0]])))).problems[-1]
+    assert zeros.startswith("20 landmarks of 20 faces are labelled at 0, 0. A landmark that is not labelled has")
+    fractions = check(changed(lambda p: p / 160)).problems[-1]
+    assert "They seem to be fractions of the image, expected pixels" in fractions
+    (nothing,) = check(replace(clean, records=tuple(replace(r, labels=None) for r in clean.records))).problems
+    assert nothing.startswith("no face has points. In a COCO file they are the list 'keypoints'")
+
+
 def test_check_counts_the_same_records_that_read_dataset_reads(tmp_path: Path) -> None:
     for n in range(3):
         save(tmp_path, f"{n}.png", n)

@@ -227,3 +227,12 @@ def test_an_aligner_that_converts_its_points_can_be_the_start(tmp_path: Path) ->
     assert made.aligner.config.heads == 98
     assert made.report.overall.nme < 5
     assert guessed_scheme(cofw, data, progress=False).mirror == ((0, 1), (3, 4))
+
+
+def test_a_model_is_not_written_over_a_run(start: FaceAligner, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"out: .* holds a training run, expected another folder"):
+        adapt(start, data, scheme=scheme_from_dict(SCHEME), out=tmp_path, progress=False)
+    with pytest.raises(ValueError, match="holds a training run"):
+        start.save_pretrained(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]

@@ -31,7 +31,9 @@ from hih_align.training.few import Few
 from hih_align.training.grown import Grown, mixed, repeats
 from hih_align.training.learner import HIH
 from hih_align.training.matching import Match
-from hih_align.training.recipe import load_recipe
+from hih_align.training.recipe import Stage, load_recipe
+from hih_align.training.sampling import Order
+from hih_align.training.schedule import AGAIN, Schedule
 from hih_align.training.trainer import Source, Trainer, train
 
 KNOWN = scheme_from_dict({"id": "known", "names": [f"k{i}" for i in range(6)], "mirror": [[0, 1], [2, 3], [4, 5]]})
@@ -122,6 +124,15 @@ def test_the_settled_network_contains_the_trained_heads(grown: Grown) -> None:
         integer[:, -1:, 6:], learnt.integer, rtol=0, atol=0.01 * float(learnt.integer.abs().max())
     )
     torch.testing.assert_close(decimal[:, 6:], learnt.subpixel, rtol=0, atol=0.01 * float(learnt.subpixel.abs().max()))
+
+
+def test_later_epochs_cost_less() -> None:
+    stage = Stage(4, lr=1.0, size=64, batch=2)
+    order = Order(np.zeros(8, np.int64), [1.0], seed=0)
+    assert [Schedule([stage], order, fresh=2).cost(epoch) / Schedule([stage], order).cost(1) for epoch in range(5)] == [
+        pytest.approx(cost) for cost in (0, 1, 2, 2 + AGAIN, 2 + 2 * AGAIN)
+    ]
+    assert Schedule([stage], order, fresh=2).cost(1, 2) == 6 * 2 * 64**2  # four steps an epoch
 
 
 def test_a_landmark_is_the_mean_of_two_points() -> None:
