@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from .. import __version__, progress
 from ..runtime.memory import keep_freed_memory
+from .options import INTERRUPTED
 
 #: The commands, and their modules. A module is imported only if its command runs or help is shown.
 COMMANDS = {
@@ -61,7 +62,7 @@ class Lines(TyperGroup):
             raise typer.Exit(1) from error
         except KeyboardInterrupt:
             _say("interrupted")
-            raise typer.Exit(130) from None
+            raise typer.Exit(INTERRUPTED) from None
 
 
 class Program(Lines):
@@ -116,4 +117,12 @@ def _program(
 def main() -> None:
     """The entry point of `hih-align`."""
     keep_freed_memory()
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        if end.code != INTERRUPTED:
+            raise
+        # at the end of the interpreter, threads of PyTorch that still work would abort the process
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+#: The exit code of an interrupted command, as shells have it.
+INTERRUPTED = 130
+
 Model = Annotated[str, typer.Option(help="The model: a size, a manifest id, a folder or a Hub repository.")]
 Device = Annotated[str | None, typer.Option(help="Device, such as cpu or cuda:1. By default a GPU if there is one.")]
 Dtype = Annotated[str | None, typer.Option(help="Precision: float32, bfloat16, float16 or auto.")]

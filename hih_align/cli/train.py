@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import commands, parse_source
+from .options import INTERRUPTED, commands, parse_source
 
 if TYPE_CHECKING:
     from ..schemes import Scheme
@@ -137,7 +137,7 @@ def train(
     )
     if not result.completed:
         typer.echo(f"stopped after {result.steps} steps; continue with: hih-align train --resume --out {out}", err=True)
-        raise typer.Exit(130)
+        raise typer.Exit(INTERRUPTED)
     if result.nme is None or result.normalizer is None:
         typer.echo(f"{out / 'best'}, not calibrated: hih-align calibrate --model {out} --data VAL --write")
     else:

@@ -19,6 +19,7 @@ from ..signals import StopRequest
 from ..tracking import FaceTracker
 from ..video import Camera, check_writable, open_video, writing
 from .options import (
+    INTERRUPTED,
     Backend,
     Colour,
     Contours,
@@ -126,7 +127,7 @@ def video(
                 f"interrupted after {number} frames"
                 + (f". {held} contain{'s' * (' and ' not in held)} these frames" if held else "")
             )
-            raise typer.Exit(130)
+            raise typer.Exit(INTERRUPTED)
 
 
 @contextlib.contextmanager
