@@ -323,6 +323,29 @@ def test_own_scheme(tmp_path: Path) -> None:
     assert scheme.distance(points, "ears to eyes") == 6
 
 
+def test_landmarks_by_name() -> None:
+    names = ["left pupil", "right pupil", "nose", "mouth"]
+    words = scheme_from_dict(
+        {
+            "id": "four",
+            "names": names,
+            "mirror": [["left pupil", "right pupil"]],
+            "parts": {"eyes": ["left pupil", "right pupil"], "nose": "nose"},
+            "contours": [["nose", "mouth"]],
+            "normalizers": {"pupils": ["left pupil", 1]},
+            "five": [*names, ["mouth"]],
+        }
+    )
+    numbers = {
+        "mirror": [[0, 1]],
+        "parts": {"eyes": [0, 1], "nose": [2]},
+        "contours": [[2, 3]],
+        "normalizers": {"pupils": [0, 1]},
+        "five": [[0], [1], [2], [3], [3]],
+    }
+    assert words == scheme_from_dict({"id": "four", "names": names} | numbers)
+
+
 def test_scheme_with_the_fewest_fields() -> None:
     scheme = scheme_from_dict({"id": "five", "landmarks": 5})
     assert scheme == Scheme("five", ("0", "1", "2", "3", "4"))
@@ -390,11 +413,11 @@ def own(**changes: Any) -> dict[str, Any]:
         (own(mirror=[[0, 1], [1, 2]]), "mirror is not an involution"),
         (own(mirror=[[0, 1], [0, 1]]), "mirror is not an involution"),
         (own(mirror=[[0, 7]]), "mirror names landmark 7"),
-        (own(mirror=[0, 1]), r"mirror is not of .*: got \[0, 1\], expected a list of pairs of landmark numbers"),
+        (own(mirror=[0, 1]), r"mirror is not of .*: got \[0, 1\], expected a list of pairs of landmarks"),
         (own(mirror=[[0, 1, 2]]), "mirror is not of the expected form"),
-        (own(mirror=[["left eye", "right eye"]]), r"got \[\['left eye', 'right eye'\]\], expected a list of pairs"),
+        (own(mirror=[["left eye", "ear"]]), "got 'ear', which is no landmark, expected a list of pairs"),
         (own(contours=[[0, 9]]), "contours names landmark 9"),
-        (own(contours=4), "contours is not of the expected form: got 4, expected a list of lists of landmark numbers"),
+        (own(contours=4), "contours is not of the expected form: got 4, expected a list of lists of landmarks"),
         (own(normalizers={"eyes": [0, 1, 2]}), "normalizers is not of the expected form"),
         (own(normalizers={"eyes": [0]}), "normalizers is not of the expected form"),
         (own(normalizers={"eyes": [0, 5]}), "normalizers names landmark 5"),

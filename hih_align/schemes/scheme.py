@@ -23,11 +23,11 @@ Group = tuple[int, ...]
 _FORMS = {
     "names": "a list of names, one for each landmark",
     "landmarks": "the number of landmarks, such as 5",
-    "parts": "a mapping of names to lists of landmark numbers, such as {'mouth': [3, 4]}",
-    "mirror": "a list of pairs of landmark numbers, such as [[0, 1], [3, 4]]",
-    "contours": "a list of lists of landmark numbers, such as [[0, 1, 2]]",
-    "normalizers": "a mapping of names to pairs of landmark numbers, such as {'pupils': [0, 1]}",
-    "five": "5 groups of landmark numbers, such as [[0], [1], [2], [3], [4]]",
+    "parts": "a mapping of names to lists of landmarks (numbers or names), such as {'mouth': [3, 4]}",
+    "mirror": "a list of pairs of landmarks (numbers or names), such as [[0, 1], [3, 4]]",
+    "contours": "a list of lists of landmarks (numbers or names), such as [[0, 1, 2]]",
+    "normalizers": "a mapping of names to pairs of landmarks (numbers or names), such as {'pupils': [0, 1]}",
+    "five": "5 groups of landmarks (numbers or names), such as [[0], [1], [2], [3], [4]]",
 }
 
 
@@ -260,7 +260,8 @@ def scheme_from_dict(data: Mapping[str, Any]) -> Scheme:
 
     Args:
         data: the attributes of `Scheme` by name. ``id`` and ``names`` are required. ``landmarks``, the number of
-            landmarks, may replace ``names``. A group of a normalizer may be one index.
+            landmarks, may replace ``names``. A landmark may be given by its index or by its name, and a group of one
+            landmark by the landmark.
 
     Raises:
         ValueError: a key is missing or unknown, or a value is not of the expected form.
@@ -273,8 +274,15 @@ def scheme_from_dict(data: Mapping[str, Any]) -> Scheme:
             f"scheme has the keys {sorted(data)}, expected 'id' and 'names' (or 'landmarks', the number of landmarks)"
         )
 
-    def group(value: Any) -> Group:  # int() would accept "12" as a group and 0.5 as a landmark
-        return (operator.index(value),) if isinstance(value, SupportsIndex) else tuple(map(operator.index, value))
+    def number(value: Any) -> int:
+        if not isinstance(value, str):
+            return operator.index(value)  # int() would accept 0.5
+        if value not in names:
+            raise ValueError(f"got {value!r}, which is no landmark")
+        return int(names.index(value))
+
+    def group(value: Any) -> Group:
+        return (number(value),) if isinstance(value, (str, SupportsIndex)) else tuple(map(number, value))
 
     def mapping(key: str) -> list[tuple[str, Any]]:
         value = data.get(key) or {}
@@ -288,10 +296,11 @@ def scheme_from_dict(data: Mapping[str, Any]) -> Scheme:
         names = data["names"] if key == "names" else [str(i) for i in range(operator.index(data["landmarks"]))]
         if isinstance(names, str) or data.get("landmarks", len(names)) != len(names):
             raise ValueError(f"got {names!r} for {data.get('landmarks', 'some')} landmarks")
+        names = [str(name) for name in names]
         key = "parts"
         parts = {name: group(part) for name, part in mapping(key)}
         key = "mirror"
-        pairs = None if mirror is None else tuple((operator.index(a), operator.index(b)) for a, b in mirror)
+        pairs = None if mirror is None else tuple((number(a), number(b)) for a, b in mirror)
         key = "contours"
         contours = tuple(group(line) for line in data.get(key) or ())
         key = "normalizers"
@@ -305,7 +314,7 @@ def scheme_from_dict(data: Mapping[str, Any]) -> Scheme:
         ) from error
     return Scheme(
         id=str(data["id"]).lower(),
-        names=tuple(str(name) for name in names),
+        names=tuple(names),
         parts=parts,
         mirror=pairs,
         contours=contours,
