@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -44,7 +45,7 @@ def new(
         warnings.filterwarnings("ignore", "scheme .* has no mirror table")
         data = open_dataset(source)
     guess = guessed_scheme(FaceAligner.from_pretrained(init, device=device), data)
-    content = guess.to_dict() | ({} if stream else {"id": file.stem.lower()})
+    content = _by_name(guess) | ({} if stream else {"id": file.stem.lower()})
     lines = [
         f"  {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}"
         for key, value in content.items()
@@ -61,6 +62,20 @@ def new(
         f"five points (guessed, too): {_five(guess)}",
     ):
         typer.echo(line, err=stream)
+
+
+def _by_name(scheme: Scheme) -> dict[str, Any]:
+    """The scheme as a dictionary that names the landmarks instead of counting them, because a person checks it."""
+
+    def group(indices: Sequence[int]) -> str | list[str]:
+        names = [scheme.names[i] for i in indices]
+        return names[0] if len(names) == 1 else names
+
+    return scheme.to_dict() | {
+        "mirror": None if scheme.mirror is None else [[scheme.names[i] for i in pair] for pair in scheme.mirror],
+        "normalizers": {name: [group(a), group(b)] for name, (a, b) in scheme.normalizers.items()},
+        "five": None if scheme.five is None else [group(indices) for indices in scheme.five],
+    }
 
 
 def _five(scheme: Scheme) -> str:

@@ -82,6 +82,7 @@ def test_the_commands(start: FaceAligner, data: Path, tmp_path: Path) -> None:
     written = json.loads(file.read_text())
     assert written["id"] == "mine"
     assert written["names"] == SCHEME["names"]
+    assert written.get("mirror") is None or {name for pair in written["mirror"] for name in pair} <= {*SCHEME["names"]}
     assert "check them" in done.output
     again = runner.invoke(app, ["scheme", "new", str(file), "--from", str(data), "--init", str(tmp_path / "start")])
     assert again.exit_code == 1
