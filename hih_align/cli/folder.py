@@ -69,6 +69,9 @@ def align(
         held = f"{json_path} holds all {len(done)} faces" if done else nothing
         progress.say(f"nothing to do: {held}")
         return list(todo)
+    if done:
+        kept = f"{json_path} holds {len(done)} faces of an earlier run, which are kept"
+        progress.say(f"{kept}: another model needs another file")
     images, given = (folder / n for n in names), (todo[n] for n in names)
     results = aligner.stream(images, given, batch_size, **options, read_ahead=READ_AHEAD)
     # the number of faces is known only if the boxes are given

@@ -234,7 +234,8 @@ def test_resuming(folder: Path, expected: Landmarks, tmp_path: Path, kept: int, 
     ]
     # None: the file ends just before the line's end
     points.write_text("".join(line + "\n" for line in lines[:kept]) + (lines[1] if cut is None else cut))
-    run_align(folder, "--boxes", table(tmp_path / "boxes.csv"), "--json", points)
+    done = run_align(folder, "--boxes", table(tmp_path / "boxes.csv"), "--json", points)
+    assert f"holds {kept} faces of an earlier run, which are kept" in done.stderr
     found = faces_in(points.read_text())
     earlier = [line["scores"] == [0.5] * 68 for line in found]
     assert earlier == [True] * kept + [False] * (3 - kept)
