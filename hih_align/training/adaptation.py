@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from ..evaluation.calibrate import fit_curve
 from ..evaluation.normalizers import choose_normalizer, normalizer_text
 from ..evaluation.results import Report, Settings
 from ..hub.config import Config, refuse_run
+from ..hub.download import WeightsUnavailableError
 from ..hub.manifest import read_manifest
 from ..method.decoder import Decoder
 from ..method.sizes import SIZES
@@ -113,8 +115,7 @@ def adapt(
     if isinstance(init, FaceAligner):
         starts = {init.config.name: init}
     else:
-        names = candidates(init, faces.scheme)
-        starts = {n: FaceAligner.from_pretrained(n, device=device, backend=backend) for n in names}
+        starts = _loaded(candidates(init, faces.scheme), device=device, backend=backend)
     tried = {name: _adapted(name, start, faces, FACES, progress) for name, start in starts.items()}
     errors = {name: made.report.overall.nme for name, made in tried.items()}
     best = tried[closest(errors)]
@@ -158,7 +159,20 @@ def compared(names: Sequence[str], faces: Dataset, progress: bool = True) -> dic
     Raises:
         ValueError, FileNotFoundError, OSError: as `adapt`.
     """
-    return {n: _adapted(n, FaceAligner.from_pretrained(n), faces, SOME, progress).report.overall.nme for n in names}
+    return {n: _adapted(n, start, faces, SOME, progress).report.overall.nme for n, start in _loaded(names).items()}
+
+
+def _loaded(names: Sequence[str], device: str | None = None, backend: str = "torch") -> dict[str, FaceAligner]:
+    """The networks by name, without those of several whose weights are not here and cannot be downloaded."""
+    found: dict[str, FaceAligner] = {}
+    for number, name in enumerate(names, 1):
+        try:
+            found[name] = FaceAligner.from_pretrained(name, device=device, backend=backend)
+        except WeightsUnavailableError as error:
+            if number == len(names) and not found:
+                raise
+            warnings.warn(f"{name} is not tried: {error}", stacklevel=4)
+    return found
 
 
 def closest(errors: Mapping[str, float]) -> str:

@@ -31,6 +31,7 @@ from ..evaluation.normalizers import normalizer_text
 from ..evaluation.results import Report
 from ..hub.config import BEST, Config
 from ..method.decoder import STRIDE
+from ..method.sizes import SIZES
 from ..progress import say
 from ..signals import StopRequest
 from .accelerator import make_accelerator, pieces
@@ -159,13 +160,14 @@ class Trainer:
         faces = sum(record.labels is not None for source in data for record in source.dataset.records)
         if stored is not None and not isinstance(init, Start):
             init = stored.get("start", init)  # one of several candidates was chosen
+        if going_on and not may_grow(recipe, faces):
+            init = None
         tried = () if init is None or isinstance(init, Start) else candidates(init, scheme)
-        if init is None or (going_on and not may_grow(recipe, faces)):
-            start = None
-        else:  # all candidates have the same size
-            start = init if isinstance(init, Start) else load_start(tried[0], scheme)
+        start = init if isinstance(init, Start) else load_start(tried[0], scheme) if len(tried) == 1 else None
         if going_on:
             self.size = stored_size(cast("dict[str, Any]", stored))
+        elif start is None and init is not None:
+            self.size = recipe.network(SIZES[str(init)])  # all candidates have this size
         else:
             self.size = recipe.network(None if start is None else start.size)
         stages = tuple(replace(stage, size=stage.size or self.size.input_size) for stage in recipe.stages)
@@ -185,7 +187,7 @@ class Trainer:
             "limit": limit - self.faces.held,
         } | how
         self._compared: dict[str, float] = {}
-        if start is not None and len(tried) > 1:
+        if len(tried) > 1:
             known = Dataset("training faces", scheme, self.faces.records, Path())
             self._compared = compared(tried, known, self._show)
             start = load_start(closest(self._compared), scheme)

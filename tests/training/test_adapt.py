@@ -8,6 +8,7 @@ import warnings
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,12 +22,13 @@ from hih_align import FaceAligner
 from hih_align.cli.app import app
 from hih_align.crops import tight_box
 from hih_align.hub.config import Config
+from hih_align.hub.download import WeightsUnavailableError
 from hih_align.images import read_image
 from hih_align.method.network import HIHNet
 from hih_align.method.sizes import SIZES
 from hih_align.roll import roll_of
 from hih_align.schemes import WFLW, scheme_from_dict
-from hih_align.training import fine_tune
+from hih_align.training import adaptation, fine_tune
 from hih_align.training.adaptation import adapt, candidates, open_dataset
 from hih_align.training.looking import look
 from hih_align.training.own_scheme import guessed_scheme
@@ -177,6 +179,20 @@ def test_a_size_stands_for_the_networks_that_are_published() -> None:
     assert candidates("HIH_N", None) == ("HIH_N",)  # the network says the scheme
     assert candidates("HIH_N/300w", own) == ("HIH_N/300w",)
     assert candidates(Path("mine"), own) == ("mine",)
+
+
+def test_networks_that_are_not_available_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def loaded(name: str, **_: Any) -> str:
+        if name == "missing":
+            raise WeightsUnavailableError("model: no connection")
+        return f"aligner {name}"
+
+    monkeypatch.setattr(FaceAligner, "from_pretrained", loaded)
+    for names in (["missing", "here"], ["here", "missing"]):
+        with pytest.warns(UserWarning, match="missing is not tried: model: no connection"):
+            assert adaptation._loaded(names) == {"here": "aligner here"}
+    with pytest.raises(WeightsUnavailableError), pytest.warns(UserWarning, match="is not tried"):
+        adaptation._loaded(["missing", "missing"])
 
 
 def test_the_published_network_with_the_lowest_error_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
