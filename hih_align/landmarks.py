@@ -95,7 +95,7 @@ class Landmarks:
             raise TypeError(
                 f"these are the landmarks of one face, got index {key!r}; index face.points, or name a part"
             )
-        if key is None or isinstance(key, tuple):
+        if key is None or isinstance(key, (tuple, bool, np.bool_)):
             raise TypeError(f"faces are indexed by number, slice, mask or part, got {key!r}")
         rows: dict[str, Any] = {"points": self.points[key], "scores": self.scores[key], "bbox": self.bbox[key]}
         for name in ("detection_scores", "ids"):

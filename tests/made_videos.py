@@ -56,6 +56,7 @@ def write_video(
     *,
     codec: str = "libx264",
     sound: str | None = None,
+    samples: int = SAMPLES,
     turned: int = 0,
     ticks: Callable[[int], int] = lambda number: number * 1000,
 ) -> Path:
@@ -65,6 +66,7 @@ def write_video(
         path: the path of the file.
         frames: (H, W, 3) uint8 RGB.
         codec, sound: encoders.
+        samples: samples of the tone per second.
         turned: the angle in degrees, counter-clockwise, by which players must rotate the video.
         ticks: a function from a frame's number to the time when the frame is shown, in 1/30000 s.
     """
@@ -72,7 +74,7 @@ def write_video(
 
     with av.open(str(path), "w") as out:
         stream: Any = None
-        tone: Any = out.add_stream(sound, rate=SAMPLES, layout="mono") if sound is not None else None  # type: ignore[call-overload]
+        tone: Any = out.add_stream(sound, rate=samples, layout="mono") if sound is not None else None  # type: ignore[call-overload]
         for number, frame in enumerate(frames):
             if stream is None:
                 stream = out.add_stream(codec, rate=RATE, options={"crf": "12"} if codec == "libx264" else {})
@@ -85,10 +87,10 @@ def write_video(
             picture.pts, picture.time_base = ticks(number), Fraction(1, 1000 * RATE)
             out.mux(stream.encode(picture))
             if tone is not None:
-                at = np.arange(number * SAMPLES // RATE, (number + 1) * SAMPLES // RATE)
-                wave = (9000 * np.sin(2 * np.pi * 440 * at / SAMPLES)).astype(np.int16)[None]
+                at = np.arange(number * samples // RATE, (number + 1) * samples // RATE)
+                wave = (9000 * np.sin(2 * np.pi * 440 * at / samples)).astype(np.int16)[None]
                 part = av.AudioFrame.from_ndarray(wave, format="s16", layout="mono")
-                part.rate, part.pts = SAMPLES, int(at[0])
+                part.rate, part.pts = samples, int(at[0])
                 out.mux(tone.encode(part))
         for each in (stream, tone):
             if each is not None:

@@ -510,7 +510,7 @@ def test_boxes_are_scaled_with_the_image() -> None:
     np.testing.assert_allclose(white.max(0)[::-1], (89.5, 97.5), atol=1.5)
 
 
-@pytest.mark.parametrize("key", [(0, 1), None])
+@pytest.mark.parametrize("key", [(0, 1), None, True])
 def test_invalid_keys(key: object) -> None:
     faces = Landmarks(
         np.zeros((2, 3, 2), np.float32), np.zeros((2, 3), np.float32), Scheme("x", ("a", "b", "c")), np.zeros((2, 4))

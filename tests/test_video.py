@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -77,6 +80,65 @@ def test_a_rotated_video_becomes_upright(tmp_path: Path, turned: int, corner: st
         assert (red[..., 0] - red[..., 1]).mean() > 100
     with av.open(str(tmp_path / "b.mp4")) as file:
         assert next(iter(file.decode(video=0))).rotation == 0
+
+
+@pytest.mark.parametrize(
+    ("matrix", "corner"),
+    [((-1, 0, 0, 1), "upper right"), ((1, 0, 0, -1), "lower left"), ((0, 1, 1, 0), "upper left")],
+    ids=["left and right", "upside down", "transposed"],
+)
+def test_a_mirrored_video_is_mirrored(tmp_path: Path, matrix: tuple[int, int, int, int], corner: str) -> None:
+    source = write_video(tmp_path / "a.mp4", pictures(2))
+    data = bytearray(source.read_bytes())
+    a, b, c, d = (65536 * value for value in matrix)
+    place = data.index(b"tkhd") + 4 + 40
+    data[place : place + 20] = struct.pack(">5i", a, b, 0, c, d)
+    source.write_bytes(data)
+    image = next(iter(VideoFile(source).frames())).image
+    height, width = image.shape[:2]
+    assert (height, width) == ((64, 48) if matrix[0] == 0 else (48, 64))
+    y = slice(height // 2, None) if "lower" in corner else slice(None, height // 2)
+    x = slice(width // 2, None) if "right" in corner else slice(None, width // 2)
+    red = image[y, x].astype(int)
+    assert (red[..., 0] - red[..., 1]).mean() > 100
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_recordings_that_were_joined(tmp_path: Path, suffix: str) -> None:
+    """The times of pictures and sound begin again in the middle of the file."""
+    part = write_video(tmp_path / "part.ts", pictures(20), sound="mp2")
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(2 * part.read_bytes())
+    with open_video(joined) as given:
+        times = [frame.time for frame in given.frames()]
+    assert times == pytest.approx(np.arange(40) / 30, abs=1e-3)
+    images, times, samples, _ = read_back(passed_on(joined, tmp_path / f"b{suffix}"))
+    assert len(images) == 40
+    assert times == pytest.approx(np.arange(40) / 30 + times[0], abs=1e-3)
+    assert samples > 1.8 * 20 / 30 * 44100
+
+
+@pytest.mark.parametrize(("sound", "rate"), [("flac", 44100), ("libopus", 48000), ("pcm_s16le", 192000)])
+def test_sound_that_the_file_format_refuses_is_encoded(tmp_path: Path, sound: str, rate: int) -> None:
+    source = write_video(tmp_path / "a.mkv", pictures(30), sound=sound, samples=rate)
+    for suffix, refused in ((".mov", sound != "pcm_s16le"), (".mp4", sound == "pcm_s16le")):
+        *_, samples, name = read_back(passed_on(source, tmp_path / f"b{suffix}"))
+        assert samples > 0.9 * min(rate, 48000)
+        assert (name == "aac") == refused
+
+
+def test_an_error_of_the_reader_ends_the_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyAV raises an IndexError if a damaged file announces another stream. The frames before it are kept."""
+    given = VideoFile(write_video(tmp_path / "a.mp4", pictures(30)))
+
+    def demux(*streams: Any) -> Iterator[Any]:
+        yield from packets
+        raise IndexError("list index out of range")
+
+    packets = [packet for packet in given._container.demux(given.stream) if packet.dts is not None]
+    monkeypatch.setattr(given, "_container", SimpleNamespace(demux=demux))
+    assert len(list(given.frames())) == 30
+    assert given.broken == 1
 
 
 def test_frames_of_another_size_are_fitted(tmp_path: Path) -> None:

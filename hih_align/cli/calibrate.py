@@ -28,7 +28,8 @@ def calibrate(
     model: Annotated[str, typer.Option(help="The model: a folder, or in a checkout a manifest id.")],
     data: Annotated[Path, typer.Option(help="Validation faces in the model's scheme.")],
     where: Annotated[
-        str | None, typer.Option(help="Use only the faces of a split file or condition, as in evaluate.")
+        list[str] | None,
+        typer.Option(help="Use only the faces of a split file or condition, as in evaluate. Repeatable."),
     ] = None,
     correct: Annotated[
         list[str] | None,
@@ -54,7 +55,7 @@ def calibrate(
         check_writable(model)  # raise before the long work
     aligner = FaceAligner.from_pretrained(model, device=device, dtype=dtype, backend=backend)
     dataset = read_dataset(data, aligner.scheme)
-    keep = None if where is None else chosen_by([where], dataset)
+    keep = chosen_by(where, dataset) if where else None
     boxes = (*BOXES, "detector") if detector else BOXES
     if correct:
         named = [parse_source(text) for text in correct]

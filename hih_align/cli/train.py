@@ -71,7 +71,7 @@ def train(
     """
     from ..data.annotations import read_dataset
     from ..evaluation.normalizers import normalizer_text
-    from ..evaluation.subsets import chosen_by
+    from ..evaluation.subsets import chosen_by, is_split
     from ..hub.config import RUN_FILE
     from ..training.adaptation import candidates
     from ..training.recipe import load_recipe, parse_overrides, recipe_from_dict
@@ -119,7 +119,7 @@ def train(
         path, weight = parse_source(text)
         return Source(read_dataset(path, target, skip_bad=skip_bad), weight)
 
-    if val_where is not None and stored is None and Path(val_where).is_file():
+    if val_where is not None and stored is None and is_split(val_where):
         val_where = str(Path(val_where).resolve())  # as the paths of the data: the run may go on from another folder
     faces = None if val is None else read_dataset(val, target, skip_bad=skip_bad)
     if faces is not None and val_where is not None:

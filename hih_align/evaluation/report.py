@@ -109,7 +109,10 @@ def as_dict(report: Report) -> dict[str, Any]:
                 "nme": _finite(nme),
                 "box_nme": _finite(box_nme),
                 "score": _finite(score),
-                "attributes": dict(record.attributes),
+                "attributes": {
+                    name: _finite(value) if isinstance(value, float) else value
+                    for name, value in record.attributes.items()
+                },
             }
             for record, box, nme, box_nme, score in zip(
                 report.records, report.boxes, report.nme, report.box_nme, report.scores.mean(-1), strict=True
@@ -215,7 +218,7 @@ def ced_figure(reports: Sequence[Report], limit: float = 10.0) -> Figure:
     if len(reports) == 1:
         nme = reports[0].nme
         curves = [("all", nme), *((name, nme[mask]) for name, mask in reports[0].subsets.items())]
-        axes.set_title(f"{reports[0].model} on {reports[0].dataset}")
+        axes.set_title(_literal(f"{reports[0].model} on {reports[0].dataset}"))
     else:
         curves = [(f"{report.model} on {report.dataset}", report.nme) for report in reports]
     for number, (name, errors) in enumerate(curves):
@@ -224,7 +227,7 @@ def ced_figure(reports: Sequence[Report], limit: float = 10.0) -> Figure:
             continue
         # extend the curve from 0 to beyond the end of the axis
         x, y = np.concatenate(([0.0], steps.error, [1e6])), np.concatenate(([0.0], steps.share, [1.0]))
-        label = f"{name}: NME {np.mean(steps.error):.2f}, AUC {metrics.auc(errors, limit):.3f}"
+        label = _literal(f"{name}: NME {np.mean(steps.error):.2f}, AUC {metrics.auc(errors, limit):.3f}")
         width, style = (2.2 if number == 0 else 1.1), ("-" if number < 10 else "--")
         axes.step(x, 100 * y, where="post", label=label, linewidth=width, linestyle=style)
     axes.set(xlim=(0, limit), ylim=(0, 100), xlabel=f"NME, % of {_units(reports)}", ylabel="faces, %")
@@ -250,7 +253,7 @@ def calibration_figure(report: Report) -> Figure:
     )
     above.set(xlim=(0, 1), ylim=(0, 1), ylabel=f"share with an error below {TOLERANCE:.0%} of the box")
     above.set_title(
-        f"{report.model} on {report.dataset}\nexpected calibration error {_text(quality.error, 3)}, "
+        f"{_literal(f'{report.model} on {report.dataset}')}\nexpected calibration error {_text(quality.error, 3)}, "
         f"rank correlation {_text(quality.rank_correlation)}",
         fontsize=9,
     )
@@ -271,7 +274,7 @@ def worst_figure(report: Report, count: int = 16, columns: int = 4) -> Figure:
     rows = max(1, math.ceil(len(faces) / columns))
     figure = blank_figure(3.2 * columns, 3.4 * rows + 0.5)
     figure.suptitle(
-        f"{report.model} on {report.dataset}, {report.settings.box} boxes: the worst {len(faces)} faces "
+        f"{_literal(f'{report.model} on {report.dataset}')}, {report.settings.box} boxes: the worst {len(faces)} faces "
         "(green: annotated, red: predicted)",
         fontsize=11,
     )
@@ -296,7 +299,7 @@ def _draw_face(axes: Axes, report: Report, index: int, size: int = 320) -> None:
         axes.scatter(points[:, 0], points[:, 1], s=share * area, color=colour, linewidths=0, zorder=3)
     axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5))
     score = float(report.scores[index].mean())
-    axes.set_title(f"{report.nme[index]:.1f} %, score {score:.2f}, {record.image.name}", fontsize=8)
+    axes.set_title(f"{report.nme[index]:.1f} %, score {score:.2f}, {_literal(record.image.name)}", fontsize=8)
 
 
 def blank_figure(width: float, height: float) -> Figure:
@@ -317,6 +320,11 @@ def _units(reports: Sequence[Report]) -> str:
 
 def _plain(summary: ErrorSummary) -> dict[str, float | None]:
     return {name: _finite(value) for name, value in asdict(summary).items()}
+
+
+def _literal(text: str) -> str:
+    """A text that Matplotlib does not read as a formula."""
+    return text.replace("$", r"\$")
 
 
 def _finite(value: float | np.floating[Any]) -> float | None:

@@ -99,6 +99,14 @@ class Chosen:
         return all(part(record) for part in self.parts)
 
 
+def is_split(text: str) -> bool:
+    """Whether a text is the path of a split file. If not, it is a condition of `Where`."""
+    try:
+        return Path(text).is_file()
+    except OSError:  # a long condition is too long for a path
+        return False
+
+
 def chosen_by(texts: Sequence[str], dataset: Dataset) -> Chosen:
     """A condition that chooses faces of a data set, for `evaluate` and `Dataset.where`.
 
@@ -114,7 +122,7 @@ def chosen_by(texts: Sequence[str], dataset: Dataset) -> Chosen:
     """
     parts: list[Callable[[Record], bool]] = []
     for text in texts:
-        parts.append(_split(Path(text), dataset) if Path(text).is_file() else Where(text))
+        parts.append(_split(Path(text), dataset) if is_split(text) else Where(text))
     return Chosen(" and ".join(texts), tuple(parts))
 
 

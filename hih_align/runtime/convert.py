@@ -64,7 +64,7 @@ def _traced(model: InferenceNet) -> bytes:
     """Convert by tracing."""
     side = model.network.input_size
     file = io.BytesIO()
-    with CONVERTING, plain_torch(), torch.inference_mode():
+    with CONVERTING, plain_torch(), _single(), torch.inference_mode():
         example = torch.zeros(1, side, side, 3, dtype=torch.uint8)
         torch.onnx.export(
             model,
@@ -81,13 +81,31 @@ def _traced(model: InferenceNet) -> bytes:
 
 def _exported(model: InferenceNet) -> bytes:
     """Convert by `torch.export`."""
-    with CONVERTING, plain_torch(), _quiet():
+    with CONVERTING, plain_torch(), _single(), _quiet():
         exported = torch.onnx.export(
             program(model), input_names=[INPUT], output_names=list(OUTPUTS), dynamo=True, optimize=True, verbose=False
         )
     if exported is None:
         raise RuntimeError("torch.onnx.export returned None")
     return bytes(exported.model_proto.SerializeToString())
+
+
+@contextmanager
+def _single() -> Iterator[None]:
+    """Let constants of the graph be float32, whatever the caller's default dtype is: no runtime takes double ones.
+
+    The default dtype is a setting of the process. So it is changed only if it is float64, and only while a network is
+    converted.
+    """
+    before = torch.get_default_dtype()
+    if before != torch.float64:
+        yield
+        return
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 @contextmanager

@@ -183,6 +183,11 @@ class Recipe:
                 f"seconds is {self.seconds:g} for {len(self.stages)} stages, expected a positive number and one stage: "
                 "stages=[{size: 256, epochs: 8, batch: 16, lr: 4.0e-4}] for instance"
             )
+        if self.store_side < 1 or not self.store_margin > 0:
+            raise ValueError(
+                f"store_side and store_margin are {self.store_side} and {self.store_margin}, expected at least 1 pixel "
+                "and a positive ratio"
+            )
         if not self.eps > 0 or not (self.clip is None or self.clip > 0):
             raise ValueError(f"eps and clip are {self.eps} and {self.clip}, expected positive")
 
@@ -294,9 +299,10 @@ def load_recipe(name: str, size: str | None = None, overrides: Mapping[str, Any]
         FileNotFoundError: the file does not exist.
         ValueError: a name or key is unknown, or a value is out of range.
     """
-    if size is not None:
-        size_of(size)
-        size = size.upper().removeprefix("HIH_")
+    overrides = dict(overrides or {})
+    if (wanted := overrides.pop("size", None)) is not None:  # it replaces the settings of the size, too
+        size = wanted
+    size = None if size is None else _letter(size)
     scheme = None
     known = recipe_names()
     if name.endswith((".yaml", ".yml")):
@@ -315,15 +321,15 @@ def load_recipe(name: str, size: str | None = None, overrides: Mapping[str, Any]
     known = [size.removeprefix("HIH_") for size in SIZES]
     if not isinstance(by_size, Mapping) or not set(by_size) <= set(known):
         raise ValueError(f"{path}: by_size is {by_size!r}, expected mappings under {', '.join(known)}")
-    size = size or data.get("size")
+    size = size or (None if data.get("size") is None else _letter(data["size"]))
     if size is not None:
         data["size"] = size
         data = _merge(data, by_size.get(size) or {})
     if scheme is not None:
         data["scheme"] = scheme
-    for key, value in (overrides or {}).items():
+    for key, value in overrides.items():
         _set(data, key, value)
-    given = overrides or {}
+    given = overrides
     if "min_steps" not in given and any(key.split(".")[-1] == "epochs" for key in given):
         data["min_steps"] = 0  # the given number of epochs is exact
     if isinstance(few := data.get("few"), dict):  # settings of every stage also apply to few faces
@@ -332,6 +338,12 @@ def load_recipe(name: str, size: str | None = None, overrides: Mapping[str, Any]
         if {"min_steps", "epochs"} & set(given) and "few.steps" not in given:
             few["steps"] = data.get("min_steps", 0)
     return recipe_from_dict(data, str(path) if path.is_relative_to(FOLDER) is False else f"recipe {name}")
+
+
+def _letter(size: object) -> str:
+    """The letter of a size: "T" for "HIH_T" and "t"."""
+    size_of(str(size))
+    return str(size).upper().removeprefix("HIH_")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +19,9 @@ from .pyav import pyav
 #: Frames per second of a source that does not tell its frame rate.
 RATE = 30
 
+#: A time that is further back than this number of frames begins the times again. Smaller steps back are disorder.
+BACK = 5
+
 #: Unit of the times of a camera's frames, in seconds.
 _TICK = Fraction(1, 90000)
 
@@ -28,8 +31,9 @@ class Frame:
     """A picture of a video.
 
     Attributes:
-        image: (H, W, 3) uint8 RGB. The rotation that the file asks for is applied.
-        ticks: presentation time in units of `VideoFile.tick`, later than that of the frame before.
+        image: (H, W, 3) uint8 RGB. It is turned and mirrored as the file asks for.
+        ticks: presentation time in units of `VideoFile.tick`, later than that of the frame before. If the times of a
+            file begin again, as in recordings that were joined, they go on here.
         time: presentation time in seconds since the first frame.
     """
 
@@ -105,39 +109,44 @@ class VideoFile:
         Raises:
             ValueError: the file contains no frame that can be decoded.
         """
-        av = pyav()
         first = last = None
-        wanted = (self.stream, *(self.sounds if sound is not None else ()))
-        for packet in self._packets(wanted):
-            if packet.stream.type == "audio":
+        step = max(1, round(1 / (self.rate * self.tick)))
+        moved = 0
+        for frame in self._decoded(sound):
+            ticks = frame.pts + moved if frame.pts is not None else 0 if last is None else last + step
+            if last is not None and ticks < last - BACK * step:  # recordings that were joined: the times begin again
+                moved += last + step - ticks
+                ticks = last + step
+            ticks = ticks if last is None else max(ticks, last + 1)  # in broken files times can decrease
+            last, first = ticks, ticks if first is None else first
+            image = shown(frame.to_ndarray(format="rgb24"), _display(frame))
+            yield Frame(np.ascontiguousarray(image), ticks, float((ticks - first) * self.tick))
+        if last is None:
+            raise ValueError(f"video: {self.name} contains no frame that can be decoded")
+
+    def _decoded(self, sound: Sound | None) -> Iterator[Any]:
+        """Yield the frames of PyAV, and pass audio packets on."""
+        for packet in self._packets((self.stream, *(self.sounds if sound is not None else ()))):
+            if packet is not None and packet.stream.type == "audio":
                 if sound is not None and packet.dts is not None:
                     sound(packet)
                 continue
             try:
-                decoded = packet.decode()
-            except av.error.FFmpegError:
+                yield from self.stream.decode(None) if packet is None else packet.decode()
+            except pyav().error.FFmpegError:
                 self.broken += 1
-                continue
-            for frame in decoded:
-                step = max(1, round(1 / (self.rate * self.tick)))
-                ticks = frame.pts if frame.pts is not None else 0 if last is None else last + step
-                ticks = ticks if last is None else max(ticks, last + 1)  # in broken files times can decrease
-                last, first = ticks, ticks if first is None else first
-                image = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
-                yield Frame(np.ascontiguousarray(image), ticks, float((ticks - first) * self.tick))
-        if last is None:
-            raise ValueError(f"video: {self.name} contains no frame that can be decoded")
 
     def _packets(self, streams: tuple[Any, ...]) -> Iterator[Any]:
-        """Yield the packets until the end of the file, or until an error."""
+        """Yield the packets until the end of the file. If an error ends it, the last one is None, as for a decoder."""
         packets = iter(self._container.demux(*streams))
         while True:
             try:
-                packet = next(packets, None)
-            except pyav().error.FFmpegError:
-                self.broken += 1
+                packet = next(packets)
+            except StopIteration:
                 return
-            if packet is None:
+            except (pyav().error.FFmpegError, IndexError):  # IndexError: a damaged file announces another stream
+                self.broken += 1
+                yield None
                 return
             yield packet
 
@@ -203,6 +212,30 @@ def open_video(source: str | Path) -> VideoFile | Camera:
         FileNotFoundError, ValueError, OSError: as `VideoFile` and `Camera` raise them.
     """
     return Camera(int(source)) if isinstance(source, str) and source.isdecimal() else VideoFile(source)
+
+
+def shown(image: NDArray[np.uint8], matrix: Sequence[int]) -> NDArray[np.uint8]:
+    """A picture as a display matrix asks for: turned by quarter turns, and mirrored.
+
+    Args:
+        image: (H, W, 3).
+        matrix: a, b, c, d. A pixel x, y is shown at a x + c y, b x + d y.
+    """
+    a, b, c, d = matrix
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        right, down = a, d
+    else:
+        image, right, down = image.transpose(1, 0, 2), c, b
+    return image[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1]
+
+
+def _display(frame: Any) -> Sequence[int]:
+    """The display matrix of a frame of PyAV; without one it is the identity."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return 1, 0, 0, 1
+    a, b, _, c, d = np.frombuffer(data, np.int32)[:5].tolist()
+    return a, b, c, d
 
 
 def _why(error: Exception) -> str:

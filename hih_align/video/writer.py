@@ -106,6 +106,12 @@ class VideoWriter:
 _FAST_START = {"movflags": "+faststart"}
 
 
+#: Sample rates of AAC. Sound of another rate is encoded at 48 kHz.
+_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
+
+#: Sound that FFmpeg lists for the format of .mov, and refuses to write.
+_NOT_IN_MOV = ("opus", "flac")
+
 #: Channel layouts of encoded sound by the number of channels.
 _LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 
@@ -119,24 +125,45 @@ class _Sound:
         name = given.codec.canonical_name
         # MP4 can hold uncompressed sound, but few players can play it
         playable = not name.startswith("pcm") or container.format.name != "mp4"
+        playable = playable and not (container.format.name == "mov" and name in _NOT_IN_MOV)
+        self._last: int | None = None
+        self._moved = 0
         self._copied = playable and name in container.supported_codecs
         if self._copied:
             self._stream = container.add_stream_from_template(given)
         else:
             layout = _LAYOUTS.get(given.layout.nb_channels, "stereo")  # the layout of the source may have no name
-            self._stream = container.add_stream("aac", rate=given.rate, layout=layout)
+            self._stream = container.add_stream(
+                "aac", rate=given.rate if given.rate in _RATES else 48000, layout=layout
+            )
             self._resampler: Any = None
         if given.language:
             self._stream.metadata["language"] = given.language
 
     def add(self, packet: Any) -> None:
-        if self._copied:
-            packet.stream = self._stream
-            self._container.mux(packet)
-            return
         with suppress(self._av.error.FFmpegError):  # a broken packet leaves a gap in the sound
+            if self._copied:
+                self._copy(packet)
+                return
             for frame in packet.decode():
+                if frame.pts is not None:
+                    frame.pts = self._later(frame.pts, frame.samples)
                 self._encode(frame)
+
+    def _copy(self, packet: Any) -> None:
+        before = packet.dts
+        packet.dts = self._later(before, packet.duration or 1)
+        if packet.pts is not None:
+            packet.pts += packet.dts - before
+        packet.stream = self._stream
+        self._container.mux(packet)
+
+    def _later(self, ticks: int, duration: int) -> int:
+        """A time that is later than the one before. If times begin again, they go on, as in `VideoFile.frames`."""
+        if self._last is not None and ticks + self._moved <= self._last:
+            self._moved = self._last + duration - ticks
+        self._last = ticks + self._moved
+        return self._last
 
     def end(self) -> None:
         if not self._copied:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from hih_align import FaceAligner
+from hih_align.cli.app import app
 from hih_align.data.annotations import Dataset, read_dataset
 from hih_align.data.records import stack_labels
 from hih_align.evaluation.calibrate import BOXES, WORTH, Chosen, calibrate, fit_curve, markdown
@@ -215,3 +218,18 @@ def test_the_summary_names_the_choice(chosen: Chosen) -> None:
     assert f"refine={chosen.config.refine}" in text
     assert "8 validation faces" in text
     assert "| square | 8 |" in text
+
+
+def test_several_conditions_of_the_command_must_all_hold(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def stopped(aligner: FaceAligner, dataset: Dataset, *, keep: Any, boxes: Any) -> Any:
+        seen.extend(record.attributes["id"] for record in dataset.records if keep(record))
+        raise ValueError("enough")
+
+    monkeypatch.setattr("hih_align.cli.calibrate.choose", stopped)
+    data = shared / "data/300w_val/annotations.json"
+    words = ["calibrate", "--model", "HIH_N", "--data", str(data), "--where", "id<=5", "--where", "id>3"]
+    done = CliRunner().invoke(app, words)
+    assert "enough" in done.output
+    assert seen == [4, 5]

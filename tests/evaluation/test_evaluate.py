@@ -352,6 +352,8 @@ class TestChosenBy:
             chosen_by([str(split)], data)
         with pytest.raises(ValueError, match=r"where is 'missing.txt', expected"):
             chosen_by(["missing.txt"], data)
+        long = " and ".join(f"id!={number}" for number in range(100, 160))  # too long for a path
+        assert all(chosen_by([long], data)(replace(r, attributes={"id": 1})) for r in records)
 
 
 class TestEvaluate:
@@ -530,6 +532,18 @@ class TestPictures:
             pixels = np.asarray(PIL.Image.open(folder / f"{name}.png").convert("RGB"))
             assert min(pixels.shape[:2]) > 300
             assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
+
+    def test_names_and_attributes_that_formats_refuse(self, three: Dataset, w300: FaceAligner, tmp_path: Path) -> None:
+        """A dollar begins a formula in Matplotlib, and JSON has no NaN."""
+        found = evaluate(w300, three, refine=0, progress=False)
+        name = tmp_path / "a_$1^$.png"
+        name.write_bytes(found.records[0].image.read_bytes())
+        odd = replace(found.records[0], image=name, attributes={"age": float("nan"), "kind": "$y^$"})
+        found = replace(found, records=(odd, *found.records[1:]), dataset="$x^$", model="$z_$")
+        write_report(found, tmp_path / "out")
+        data = json.loads((tmp_path / "out" / "report.json").read_text())
+        assert data["faces"][0]["attributes"] == {"age": None, "kind": "$y^$"}
+        ced_figure([found]).savefig(tmp_path / "ced.png")
 
     def test_a_report_that_fails_leaves_the_old_report(self, tmp_path: Path) -> None:
         write_report(report([record(0, (1, 0, 1, 1))], [1]), tmp_path)

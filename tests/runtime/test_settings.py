@@ -92,7 +92,7 @@ def test_loading_does_not_use_the_random_generator() -> None:
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
-@pytest.mark.parametrize("setting", ["meta", "autocast"])
+@pytest.mark.parametrize("setting", ["meta", "autocast", "float64"])
 def test_conversion_under_settings(w300: FaceAligner, astronaut: Array, runtime: str, setting: str) -> None:
     pytest.importorskip(runtime)
     with SETTINGS[setting]():  # type: ignore[attr-defined]

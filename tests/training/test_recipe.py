@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -206,3 +207,24 @@ def test_missing_accelerate_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "accelerate", None)
     with pytest.raises(ImportError, match=r"training needs accelerate: pip install 'hih-align\[train\]'"):
         make_accelerator(load_recipe("finetune"), rival=False)
+
+
+def test_a_size_among_the_changes_brings_its_settings(tmp_path: Path) -> None:
+    """`--set size=S` and a size in a file mean the same as the argument."""
+    expected = load_recipe("paper/300w", "S")
+    assert load_recipe("paper/300w", None, {"size": "s"}) == expected
+    assert expected.losses.alpha != load_recipe("paper/300w", "T").losses.alpha
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "size: HIH_S\nstages: [{size: 256, epochs: 1, batch: 2, lr: 1.0e-4}]\nby_size: {S: {losses: {alpha: 0.07}}}\n"
+    )
+    assert load_recipe(str(file)).losses.alpha == 0.07
+    for value in ("X", 3):
+        with pytest.raises(ValueError, match="size is"):
+            load_recipe("paper/300w", None, {"size": value})
+
+
+@pytest.mark.parametrize("key", ["store_side", "store_margin"])
+def test_stored_faces_need_a_size(key: str) -> None:
+    with pytest.raises(ValueError, match=r"store_side and store_margin are .*, expected at least 1 pixel"):
+        load_recipe("finetune", None, {key: 0})
