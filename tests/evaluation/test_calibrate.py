@@ -221,7 +221,7 @@ def test_the_summary_names_the_choice(chosen: Chosen) -> None:
 
 
 def test_several_conditions_of_the_command_must_all_hold(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
+    seen: list[object] = []
 
     def stopped(aligner: FaceAligner, dataset: Dataset, *, keep: Any, boxes: Any) -> Any:
         seen.extend(record.attributes["id"] for record in dataset.records if keep(record))
