@@ -114,7 +114,7 @@ def not_over(name: str, path: Path, *inputs: Path | None) -> None:
         path: the output, a file or a stream.
         inputs: files that are read; None is left out.
     """
-    if not is_stream(path) and path.resolve() in {one.resolve() for one in inputs if one is not None}:
+    if path.resolve() in {one.resolve() for one in inputs if one is not None} and not is_stream(path):
         raise ValueError(f"{name}: {path} is an input itself, expected another name")
 
 

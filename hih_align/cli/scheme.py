@@ -49,7 +49,7 @@ def new(
     lines = [
         f"  {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}"
         for key, value in content.items()
-        if value not in (None, {}, ())
+        if value not in (None, {}, (), [])
     ]
     with files.replacing(file) as temporary:
         temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")
