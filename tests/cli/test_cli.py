@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
@@ -21,6 +22,7 @@ from click.testing import Result
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
+import hih_align.cli.app
 import hih_align.cli.folder
 from hih_align import FaceAligner, Landmarks
 from hih_align.cli.app import app
@@ -303,6 +305,19 @@ def test_photographs_are_not_overwritten(folder: Path, tmp_path: Path) -> None:
         boxes.write_text(f"{name},27,20,125,140\n")
         assert message in run_align(folder, "--boxes", boxes, "--out", tmp_path / "drawn" / "x", code=1).stderr
     assert (folder / "a.png").read_bytes() == before
+
+
+@pytest.mark.parametrize(("code", "at_once"), [(130, [130]), (1, []), (0, [])])
+def test_only_an_interrupted_command_ends_without_the_interpreters_end(
+    monkeypatch: pytest.MonkeyPatch, code: int, at_once: list[int]
+) -> None:
+    """There, threads of PyTorch that still work can abort the process, which then has another exit code."""
+    ended: list[int] = []
+    monkeypatch.setattr(hih_align.cli.app, "app", lambda: sys.exit(code))
+    monkeypatch.setattr(os, "_exit", ended.append)
+    with contextlib.suppress(SystemExit):
+        hih_align.cli.app.main()
+    assert ended == at_once
 
 
 def test_a_bad_photograph_stops_the_run_and_keeps_the_faces_before_it(
