@@ -110,8 +110,8 @@ def matched_start(
     config = start.config or Config(start.scheme, **network.size._asdict(), name=start.source)
     aligner = FaceAligner(network, replace(config, output=None), device=device)
     faces = Dataset("training faces", scheme, tuple(records), Path())
-    seen = look(aligner, faces, progress=progress)
-    seen, matching = match_seen(aligner, seen, scheme)
+    looked = look(aligner, faces, progress=progress)
+    seen, matching = match_seen(aligner, looked, scheme)
     made = replace(adapted_config(aligner, seen, matching, scheme), calibration={})
     as_it_is = config.readout or pick(config.heads, range(config.heads))
     sources = as_it_is.then(np.eye(len(start.scheme))[matching.sources])
@@ -121,7 +121,7 @@ def matched_start(
         untrained(network, made).to(device).eval(),
         made,
         config.crop_ratio,
-        partial(_reboxed, aligner, seen) if seen.config.refine else None,
+        partial(_reboxed, aligner, looked) if seen.config.refine else None,
         untrained(network, picked).to(device).eval(),
         picked,
         np.flatnonzero([m.distance <= COINCIDING * m.spread or m.how == "same" for m in matching.matches]),

@@ -117,7 +117,7 @@ def stored_size(run: dict[str, Any]) -> Size:
 
 
 #: Keys of ``run.json`` that may differ when a run is resumed: they follow from other keys, the version and the machine.
-_TAKEN = ("version", "stacks", "network", "precision", "start", "lost", "skip_bad")
+_TAKEN = ("version", "stacks", "network", "precision", "start", "lost", "boxed", "skip_bad")
 
 
 def differences(a: Any, b: Any, where: str = "") -> list[str]:

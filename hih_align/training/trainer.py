@@ -160,8 +160,8 @@ class Trainer:
         faces = sum(record.labels is not None for source in data for record in source.dataset.records)
         if stored is not None and not isinstance(init, Start):
             init = stored.get("start", init)  # one of several candidates was chosen
-        if going_on and not may_grow(recipe, faces):
-            init = None
+        if stored is not None and going_on and not (may_grow(recipe, faces) or stored.get("boxed", False)):
+            init = None  # the state has all that the start weights gave
         tried = () if init is None or isinstance(init, Start) else candidates(init, scheme)
         start = init if isinstance(init, Start) else load_start(tried[0], scheme) if len(tried) == 1 else None
         if going_on:
@@ -209,8 +209,11 @@ class Trainer:
             progress=self._show and not going_on,
             lost=stored is not None and going_on and stored.get("lost", False),
         )
-        rebox = begun.matched.rebox if isinstance(begun.model, Grown) and begun.matched is not None else None
-        if rebox is not None:  # the network is not trained, so it needs boxes like those of its own training
+        #: The config of the matched start, if the faces got the boxes that it needs instead of their own.
+        self._boxed: Config | None = None
+        matched = begun.matched
+        if matched is not None and matched.rebox is not None and matched.crop_ratio == recipe.crop_ratio:
+            self._boxed, rebox = matched.config, matched.rebox
             of = [self.faces.sources == number for number in range(len(data))]
             records = [tuple(compress(self.faces.records, rows)) for rows in of]
             reboxed = [replace(s.dataset, records=rebox(some)) for s, some in zip(data, records, strict=True)]
@@ -244,7 +247,7 @@ class Trainer:
             self.progress = load_state(out, self.model, self.ema, self.optimizer, scaler, recipe.eps)
         taken = {"network": self.size._asdict(), "precision": self.precision, "skip_bad": skip_bad}
         if start is not None:
-            taken |= {"start": start.source, "lost": bool(begun.fast)}
+            taken |= {"start": start.source, "lost": bool(begun.fast), "boxed": self._boxed is not None}
         elif stored is not None:
             taken |= {key: stored[key] for key in ("start", "lost") if key in stored}
         self._clock = Clock(recipe.seconds, self.progress)
@@ -333,12 +336,12 @@ class Trainer:
     def _without_training(self, learner: Untrained, config: Config) -> Report:
         """The errors of the matched start on the validation faces.
 
-        The whole network is trained for the boxes of the faces, even if the start needs other boxes. Then the start is
-        measured as an aligner, which computes such boxes by itself.
+        If the start needs other boxes than those of the run, it is measured as an aligner, which computes such boxes by
+        itself.
         """
         assert self.val is not None
         assert self.matched is not None
-        if self.matched.rebox is None or isinstance(self.model, Grown):
+        if self.matched.rebox is None or self._boxed is not None:
             return self.val.measure(learner, self.decoder)
         aligner = FaceAligner(learner.network, config, device=self.accelerator.device, dtype="float32")
         return evaluate(aligner, self.val.dataset, normalizer=self.val.normalizer, progress=self._show)
@@ -562,7 +565,10 @@ class Trainer:
         """The config of the resulting network."""
         if isinstance(self.model, Grown) and self.matched is not None:
             return replace(self.matched.config, readout=self.model.readout, correction=None)  # the readout has both
-        return network_config(self.recipe, self.scheme, self.size, self.decoder, self._reach)
+        config = network_config(self.recipe, self.scheme, self.size, self.decoder, self._reach)
+        if self._boxed is None:
+            return config
+        return replace(config, crop_ratio=self._boxed.crop_ratio, refine=self._boxed.refine, box=self._boxed.box)
 
     def _keep(self, name: str) -> None:
         """Write the network as a checkpoint into the subfolder ``name``."""

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from hih_align import FaceAligner
+from hih_align.crops import tight_box
 from hih_align.data.annotations import Dataset
 from hih_align.evaluation.evaluate import evaluate
 from hih_align.evaluation.results import Report
@@ -49,9 +50,9 @@ def test_the_start_is_measured_in_the_boxes_that_it_needs(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The boxes of the faces do not suit the start network. The whole network is trained for these boxes."""
+    """The boxes of the faces do not suit the start network, and the run has crops of another size."""
     monkeypatch.setattr(looking, "OFF", -1.0)
-    changes = {"epochs": 1, "batch": 6, "precision": "no", "few.below": 0, "calibrate": "no", "min_steps": 1}
+    changes = {"epochs": 1, "batch": 6, "precision": "no", "few.below": 0, "calibrate": "no", "crop_ratio": 1.3}
     trainer = Trainer(
         load_recipe("finetune", overrides=changes),
         [Source(faces[0])],
@@ -69,6 +70,44 @@ def test_the_start_is_measured_in_the_boxes_that_it_needs(
     assert trainer.progress.start == pytest.approx(expected, abs=0.02)
 
 
+def test_the_whole_network_is_trained_in_the_boxes_that_the_start_needs(
+    faces: tuple[Dataset, Dataset],  # noqa: F811
+    init: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(looking, "OFF", -1.0)
+    changes = {"epochs": 2, "batch": 6, "precision": "no", "few.below": 0, "calibrate": "no"}
+    recipe = load_recipe("finetune", overrides=changes)
+    trainer = Trainer(recipe, [Source(faces[0])], tmp_path / "whole", val=faces[1], init=init, progress=False)
+    assert trainer.matched is not None
+    seen = looking.look(FaceAligner.from_pretrained(init), faces[0], progress=False)
+    for record, points in zip(trainer.faces.records, seen.points, strict=True):
+        np.testing.assert_allclose(record.box, tight_box(points))
+    trainer.run()
+    kept = read_config(tmp_path / "whole" / "last" / "config.json")
+    assert kept.readout is None  # the whole network was trained
+    assert (kept.refine, kept.crop_ratio, kept.box) == (1, seen.config.crop_ratio, trainer.matched.config.box)
+    # a run that goes on has the same boxes
+    stopped = Trainer(recipe, [Source(faces[0])], tmp_path / "run", val=faces[1], init=init, progress=False)
+    interrupt(stopped)
+    assert not stopped.run().completed
+    train(recipe, [Source(faces[0])], tmp_path / "run", val=faces[1], init=init, resume=True, progress=False)
+    ours, theirs = (load_file(tmp_path / name / "last" / "model.safetensors") for name in ("run", "whole"))
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+
+
+def interrupt(trainer: Trainer) -> None:
+    """Let a trainer get a signal in its first step."""
+    step = trainer._step
+
+    def stopping(*args: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        step(*args)
+
+    trainer._step = stopping  # type: ignore[method-assign]
+
+
 def test_a_run_from_scratch_can_be_resumed(
     faces: tuple[Dataset, Dataset],  # noqa: F811
     init: Path,
@@ -81,13 +120,7 @@ def test_a_run_from_scratch_can_be_resumed(
     stopped = Trainer(recipe, [Source(faces[0])], tmp_path / "run", init=init, progress=False)
     assert stopped.matched is not None
     assert {match.how for match in stopped.matched.matching.matches} == {"from scratch"}
-    step = stopped._step
-
-    def stopping(*args: Any) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-        step(*args)
-
-    stopped._step = stopping  # type: ignore[method-assign]
+    interrupt(stopped)
     assert not stopped.run().completed
     resumed = train(recipe, [Source(faces[0])], tmp_path / "run", init=init, resume=True, progress=False)
     assert (resumed.completed, resumed.steps) == (True, whole.steps)
