@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .crops import extended, tight_box
+from .crops import fitting_box
 
 #: Left eye, right eye, nose tip and mouth corners of an upright frontal face; left is left in the picture. They are the
 #: points of ArcFace's chips (insightface's template), made symmetric.
@@ -74,8 +74,7 @@ def upright_box(points: ArrayLike, roll: ArrayLike, reach: Sequence[float] | Non
         points. For roll 0 it is the tight box.
     """
     roll = np.asarray(roll, np.float64)
-    box = tight_box(turn(points, -roll))
-    box = box if reach is None else extended(box, reach)
+    box = fitting_box(turn(points, -roll), reach)
     centre, half = (box[..., :2] + box[..., 2:]) / 2, (box[..., 2:] - box[..., :2]) / 2
     there = turn(centre[..., None, :], roll)[..., 0, :]
     return np.concatenate((there - half, there + half), -1)
