@@ -125,10 +125,10 @@ def program(model: InferenceNet) -> torch.export.ExportedProgram:
 
 def folded(network: HIHNet) -> HIHNet:
     """A float32 copy in eval mode. Each batch normalisation is folded into the convolution before it."""
-    result = _unwrapped(copy.deepcopy(network)).float().eval()
+    result: HIHNet = _copied(network).eval()
     for unit in result.modules():
         if isinstance(unit, Unit):
-            conv, bn = unit.conv, unit.bn  # the module is a copy already, so no second one is made of each convolution
+            conv, bn = unit.conv, unit.bn
             mean, var = bn.running_mean, bn.running_var
             assert mean is not None
             assert var is not None
@@ -139,11 +139,23 @@ def folded(network: HIHNet) -> HIHNet:
     return result
 
 
-def _unwrapped(module: nn.Module) -> Any:
-    """The module without the wrappers of `torch.compile`. Wrappers of its parts are removed in place."""
+def _copied(module: nn.Module) -> Any:
+    """A copy with float32 tensors of its own, and without the wrappers of `torch.compile`.
+
+    `copy.deepcopy` looks at each entry of the tables of hundreds of modules, which takes twice as long.
+    """
     while (inner := getattr(module, "_orig_mod", None)) is not None:  # no isinstance: the import takes seconds
         module = inner
-    for name, child in module.named_children():
-        if (plain := _unwrapped(child)) is not child:
-            setattr(module, name, plain)
-    return module
+    result = copy.copy(module)
+    tables = {name: table.copy() for name, table in vars(module).items() if isinstance(table, dict)}
+    tables["_modules"] = {name: child and _copied(child) for name, child in module._modules.items()}
+    for kind in ("_parameters", "_buffers"):
+        tables[kind] = {name: None if t is None else _own(t) for name, t in tables[kind].items()}
+    vars(result).update(tables)
+    return result
+
+
+def _own(tensor: Tensor) -> Tensor:
+    dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+    own = tensor.detach().to(dtype, copy=True)
+    return nn.Parameter(own, requires_grad=False) if isinstance(tensor, nn.Parameter) else own

@@ -163,7 +163,7 @@ def conclude(at: Progress, best: Report | None) -> None:
         best: the validation report of the best epoch of this session. None if there is none.
     """
     said = falling(at.curve)
-    if at.steps and at.start is not None and at.best is not None and at.best >= at.start:
+    if at.steps and at.keeps_start:
         last = f". After the last epoch it was {at.curve[-1]:.3f} %" if at.curve else ""
         said.append(
             f"training gained nothing: best/ is the untrained start, with a validation NME of {at.start:.3f} %{last}. "

@@ -116,7 +116,8 @@ class Recipe:
         crop_ratio: side of the crop divided by the longer side of the box.
         store_side, store_margin: of decoded faces, see `FaceStore`.
         calibrate: what is chosen on the validation faces at the end of the run, see `calibrate`. "all": decoder,
-            refining passes and score calibration; "scores": the decoder is kept; "no": nothing.
+            refining passes and score calibration; "scores": the decoder is kept; "no": nothing. If the result is the
+            matched start, "all" means "scores".
         match: match the landmarks of the start weights by place (`matching.match`), not by name. The matched network is
             measured before training. It stays in ``best/`` until an epoch is better.
         seconds: time of the run in seconds, for training and validation together. It replaces the epochs: the run ends

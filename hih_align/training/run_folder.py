@@ -67,6 +67,11 @@ class Progress:
     validating: float = 0.0
     ended: bool = False
 
+    @property
+    def keeps_start(self) -> bool:
+        """Whether ``best/`` is the matched start, because nothing was trained or no epoch had a lower error."""
+        return self.start is not None and self.best is not None and self.best >= self.start
+
 
 def describe(recipe: Recipe, data: Sequence[Source], val: Dataset | None, init: object) -> dict[str, Any]:
     """The start of a run (recipe, data, start weights), as ``run.json`` holds it."""

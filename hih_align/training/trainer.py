@@ -550,13 +550,21 @@ class Trainer:
         return report
 
     def _calibrate(self) -> None:
-        """Choose decoder, refining passes and score calibration of ``best/`` on the validation faces, once."""
+        """Choose decoder, refining passes and score calibration of ``best/`` on the validation faces, once.
+
+        A matched start keeps the decoder and the passes of `adapt`: a few validation faces would often choose worse
+        ones.
+        """
         how, at = self.recipe.calibrate, self.progress
         if self._val_faces is None or how == "no" or at.calibrated is not None or not isinstance(self.averaged, HIH):
             return
         if self.accelerator.is_main_process:
             at.calibrated = calibrate_best(
-                self.out, self._val_faces, self.accelerator.device, decoder=how == "all", progress=self._show
+                self.out,
+                self._val_faces,
+                self.accelerator.device,
+                decoder=how == "all" and not at.keeps_start,
+                progress=self._show,
             )
         self._save()
 

@@ -18,6 +18,7 @@ from torch import nn
 from hih_align import FaceAligner
 from hih_align.crops import tight_box
 from hih_align.data.annotations import Dataset
+from hih_align.evaluation import calibrate
 from hih_align.evaluation.evaluate import evaluate
 from hih_align.evaluation.results import Report
 from hih_align.hub.config import Config, read_config
@@ -25,6 +26,7 @@ from hih_align.method.network import HIHNet
 from hih_align.method.sizes import SIZES
 from hih_align.schemes import scheme_from_dict
 from hih_align.training import looking
+from hih_align.training.adaptation import adapt
 from hih_align.training.curve import curve_figure
 from hih_align.training.optimizer import SCRATCH_RATE, make_optimizer
 from hih_align.training.outcome import gain, keep_network
@@ -132,7 +134,9 @@ def test_a_run_without_gain_returns_its_start_and_warns(
     faces: tuple[Dataset, Dataset],  # noqa: F811
     init: Path,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(calibrate, "SURE", -1e9)  # without the rule, the faces would choose another decoder
     recipe = load_recipe(
         "finetune", overrides={"epochs": 1, "batch": 6, "lr": 1e-12, "precision": "no", "few.below": 0}
     )
@@ -142,6 +146,9 @@ def test_a_run_without_gain_returns_its_start_and_warns(
     config = read_config(tmp_path / "best" / "config.json")
     assert config.readout is not None
     assert config.readout.heads == 6
+    adapted = adapt(init, faces[0], progress=False).aligner.config
+    assert (config.decoder, config.refine) == (adapted.decoder, adapted.refine)
+    assert config.calibration
     report = evaluate(FaceAligner.from_pretrained(tmp_path), faces[1], progress=False)
     assert result.nme is not None
     assert report.overall.nme == pytest.approx(result.nme, abs=0.02)
