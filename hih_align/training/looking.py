@@ -94,9 +94,9 @@ def look(start: FaceAligner, faces: Dataset, limit: int = FACES, progress: bool 
     plain = _uncalibrated(start)
     points, heights = _run(plain, records, boxes, "faces", progress)
     config = replace(start.config, decoder=start.decoder, refine=0, refine_above=None)
-    best = _larger(start, records, boxes, points, heights) if start.config.refits else None
+    best = _larger(plain, records, boxes, points, heights) if start.config.refits else None
     if best is not None:
-        points, heights = look_twice(start, records, best, points if best == 1.0 else None, progress)
+        points, heights = look_twice(plain, records, best, points if best == 1.0 else None, progress)
         config = replace(config, crop_ratio=config.crop_ratio * best, refine=1)
     return Seen(tuple(records), points, heights, target, labelled, config)
 

@@ -75,7 +75,7 @@ def test_fine_tune_and_share(monkeypatch: pytest.MonkeyPatch, shared: Path, tmp_
             ROOT / "examples" / "fine_tune.ipynb",
             monkeypatch,
             shared,
-            'FACES, EPOCHS, REPOSITORY = 8, 5, "user/my-landmarks"',
+            'FACES, EPOCHS, REPOSITORY = 8, 1, "user/my-landmarks"',
         )
         commit = hub.repos["user/my-landmarks"].find("main")
     assert commit is not None

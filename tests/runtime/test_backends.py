@@ -6,6 +6,7 @@ import json
 import pickle
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from hih_align.method.decoder import STRIDE
 from hih_align.method.network import MEAN, STD
 from hih_align.method.sizes import SIZES
 from hih_align.runtime.inference import InferenceNet, folded
+from hih_align.scores import Calibration
 
 Array = NDArray[Any]
 
@@ -45,7 +47,8 @@ def w300() -> FaceAligner:
 def own() -> FaceAligner:
     """An aligner that a test may change."""
     torch.manual_seed(0)
-    return FaceAligner(HIHNet(3, 1), Config(Scheme(id="three", names=("a", "b", "c")), 1), device="cpu")
+    scheme = Scheme(id="three", names=("a", "b", "c"))
+    return FaceAligner(HIHNet(3, 1, width=0.25), Config(scheme, 1, width=0.25), device="cpu")
 
 
 @pytest.fixture
@@ -197,6 +200,24 @@ def test_a_changed_network_is_used(own: FaceAligner, astronaut: Array, change: A
     fresh = FaceAligner(own.network, own.config, device="cpu").align(astronaut, BOXES[0])
     np.testing.assert_array_equal(after.points, fresh.points)
     assert own._runtime() is own._runtime()  # the copy is made once
+
+
+def test_another_config_shares_the_private_copy_if_it_can(own: FaceAligner, astronaut: Array) -> None:
+    """A crop ratio is no part of the private copy, and a decoder is. A changed network is noticed by both aligners."""
+    wide = own.with_config(replace(own.config, crop_ratio=1.6))
+    assert wide._runtime() is own._runtime()
+    assert own.with_config(own.config, "argmax")._runtime() is not own._runtime()
+    moved = own.with_config(replace(own.config, calibration={"expectation": Calibration(10.0, -5.0)}))
+    assert moved.align(astronaut, BOXES[0]).calibrated
+    assert not wide.align(astronaut, BOXES[0]).calibrated
+    before = own.align(astronaut, BOXES[0]).points
+    _step(own.network)
+    for aligner in (wide, own):
+        fresh = FaceAligner(own.network, aligner.config, device="cpu").align(astronaut, BOXES[0])
+        np.testing.assert_array_equal(aligner.align(astronaut, BOXES[0]).points, fresh.points)
+    assert (own.align(astronaut, BOXES[0]).points != before).any()
+    with pytest.raises(ValueError, match="network has"):
+        own.with_config(replace(own.config, stacks=2))
 
 
 def test_threads_see_one_new_copy(own: FaceAligner, astronaut: Array) -> None:
