@@ -885,8 +885,9 @@ def test_a_users_own_scheme_is_saved(noise: Array, tmp_path: Path) -> None:
         five=((0,), (1,), (2,), (3,), (3,)),
     )
     torch.manual_seed(0)
-    config = Config(scheme, stacks=1, decimal_size=4, name="mine/1", crop_ratio=1.5, rounding="floor", refine=2)
-    aligner = FaceAligner(HIHNet(4, 1, 4), config, device="cpu", decode="argmax")
+    size = {"stacks": 1, "decimal_size": 4, "width": 0.25}
+    config = Config(scheme, **size, name="mine/1", crop_ratio=1.5, rounding="floor", refine=2)
+    aligner = FaceAligner(HIHNet(4, **size), config, device="cpu", decode="argmax")
     aligner.save_pretrained(tmp_path)
     again = FaceAligner.from_pretrained(tmp_path, device="cpu")
     assert again.scheme == scheme

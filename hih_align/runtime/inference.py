@@ -148,7 +148,7 @@ def _copied(module: nn.Module) -> Any:
         module = inner
     result = copy.copy(module)
     tables = {name: table.copy() for name, table in vars(module).items() if isinstance(table, dict)}
-    tables["_modules"] = {name: child and _copied(child) for name, child in module._modules.items()}
+    tables["_modules"] = {name: None if child is None else _copied(child) for name, child in module._modules.items()}
     for kind in ("_parameters", "_buffers"):
         tables[kind] = {name: None if t is None else _own(t) for name, t in tables[kind].items()}
     vars(result).update(tables)

@@ -19,7 +19,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 def network(landmarks: int, stacks: int, decimal_size: int = 8) -> HIHNet:
     torch.manual_seed(0)
-    return HIHNet(landmarks, stacks, decimal_size).eval()
+    return HIHNet(landmarks, stacks, decimal_size, width=0.25).eval()  # a sixteenth of the work
 
 
 @pytest.mark.parametrize(("size", "millions"), [("HIH_T", 10.37), ("HIH_S", 14.47), ("HIH_B", 22.68)])
