@@ -39,19 +39,28 @@ def check(
     dataset = read_dataset(data, scheme, format=format, skip_bad=True, check_sides=False)
     summary = check_dataset(dataset)
     others = [read_dataset(path, scheme, skip_bad=True, check_sides=False) for path in against or ()]
-    shared = shared_faces(others, dataset)
+    shared: tuple[tuple[str, str], ...] = ()
+    not_compared = None
+    try:
+        shared = shared_faces(others, dataset)
+    except ValueError as error:  # a photograph cannot be read; the report on the rest is not lost
+        not_compared = str(error)
     taken = sheet is not None and files.is_stream(sheet)  # standard output may be the picture
     if as_json:
-        typer.echo(json.dumps(summary.to_dict() | {"shared": shared}, indent=2), err=taken)
+        typer.echo(
+            json.dumps(summary.to_dict() | {"shared": shared, "not_compared": not_compared}, indent=2), err=taken
+        )
     else:
         typer.echo(summary.text(), err=taken)
-        if against:
+        if not_compared is not None:
+            typer.echo(f"not compared with other data: {not_compared}", err=taken)
+        elif against:
             lines = [f"shared with other data: {len(shared)}", *(f"  {a} = {b}" for a, b in shared[:10])]
             typer.echo("\n".join(lines), err=taken)
     if sheet is not None:
         contact_sheet(dataset, sheet, faces=faces, suspects=summary.suspects)
         typer.echo(f"wrote {sheet}", err=True)
-    if summary.problems or summary.unreadable or summary.skipped or shared:
+    if summary.problems or summary.unreadable or summary.skipped or shared or not_compared is not None:
         raise typer.Exit(1)
 
 
@@ -78,12 +87,14 @@ def label(
     Machine-made labels are averaged with the model's labels, weighted by certainty. Landmarks that a person labelled
     are kept.
     """
+    from .. import files
     from ..aligner import FaceAligner
     from ..data.annotations import read_dataset
-    from ..data.readers import coco
+    from ..data.readers import coco, detect
     from ..data.relabel import error_ratio, look, relabel
     from ..evaluation.subsets import chosen_by
 
+    files.not_over("out", out, *(detect(path)[1] for path in (data, val)))
     aligner = FaceAligner.from_pretrained(model, device=device, dtype=dtype, backend=backend)
     known = read_dataset(val, aligner.scheme)
     known = known if val_where is None else known.where(chosen_by([val_where], known))
@@ -116,11 +127,13 @@ def harmonize(
 
     Both sources are compared with the points of one model, separately for each pose.
     """
+    from .. import files
     from ..aligner import FaceAligner
     from ..data.annotations import Record, read_dataset
     from ..data.conventions import harmonized
-    from ..data.readers import coco
+    from ..data.readers import coco, detect
 
+    files.not_over("out", out, *(detect(path)[1] for path in (data, onto, like) if path is not None))
     aligner = FaceAligner.from_pretrained(model, device=device, dtype=dtype, backend=backend)
     faces = read_dataset(data, aligner.scheme).records
 

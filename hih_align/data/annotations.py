@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -148,7 +148,8 @@ def _record(key: str, face: RawFace, scheme: Scheme, sizes: dict[Path, tuple[int
         if len(some) > 1 and np.ptp(some, axis=0).max() > 0:
             boxes["landmarks"] = _with_area(tight_box(some))
         if boxes:
-            _not_far_outside(points, face.labelled, _side(some, boxes, size), size)
+            given = max((float((box[2:] - box[:2]).max()) for box in face.boxes.values()), default=0.0)
+            _not_far_outside(points, face.labelled, max(given, _side(some, size)), size)
     if not any(name in boxes for name in BOX_ORDER):
         raise ValueError("the face has neither points nor a box")
     return Record(face.image, labels, boxes, face.attributes, key, size)
@@ -161,8 +162,8 @@ def _with_area(box: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(np.tile(sides >= sides.max() / 100, 2), box, np.concatenate((middle - half, middle + half)))
 
 
-def _side(points: NDArray[np.float64], boxes: Iterable[str], size: tuple[int, int]) -> float:
-    """Longer side of the face. If most points lie inside the image, points outside it do not count."""
+def _side(points: NDArray[np.float64], size: tuple[int, int]) -> float:
+    """Longer side of the points. If most points lie inside the image, points outside it do not count."""
     inside = points[outside(points, size) == 0]
     some = inside if 2 * len(inside) >= len(points) and len(inside) > 1 else points
     return float(np.ptp(some, axis=0).max())

@@ -141,8 +141,11 @@ def harmonized(
         landmark that stays.
 
     Raises:
-        ValueError: the scheme has no mirror pairs.
+        ValueError: the scheme has no mirror pairs, or no face of ``reference`` or ``like`` has points.
     """
+    for name, faces_of in (("reference", reference), ("like", like)):
+        if not any(record.labels is not None for record in faces_of):
+            raise ValueError(f"{name}: none of {len(faces_of)} faces has points, expected labelled faces")
     anchor = _find(aligner, reference, progress)
     frame = Frame.of(anchor, aligner.scheme)
     by = offset(anchor, reference, frame) - offset(_find(aligner, like, progress), like, frame)

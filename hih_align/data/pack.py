@@ -31,16 +31,20 @@ def pack(
         progress: draw a progress bar on stderr.
 
     Raises:
-        ValueError: a photograph cannot be read.
+        ValueError: a photograph cannot be read, or ``out`` would overwrite a file of the data set.
         FileNotFoundError: a photograph does not exist.
     """
+    sources = {record.image.resolve() for record in dataset.records} | {dataset.source.resolve()}
+    written = [out / "annotations.json", *(_picture(out, number) for number in range(len(dataset.records)))]
+    if over := [path for path in written if path.resolve() in sources]:
+        raise ValueError(f"out: {over[0]} is a file of the data set itself, expected another folder")
     (out / "images").mkdir(parents=True, exist_ok=True)
     records, size = [], 0
     for number, record in enumerate(progress_bar(dataset.records, unit="face", desc="pack", disable=not progress)):
         longer = float((record.box[2:] - record.box[:2]).max())
         crop = square_crop(record.box, margin, max(32, min(side, round(margin * longer))))
         pixels = warp(read_image(record.image), crop.matrix, crop.size)
-        path = out / "images" / f"{number:06d}.jpg"
+        path = _picture(out, number)
         data = cv2.imencode(".jpg", pixels[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, quality))[1].tobytes()
         with files.replacing(path) as temporary:
             temporary.write_bytes(data)
@@ -51,3 +55,7 @@ def pack(
         records.append(Record(path, labels, boxes, record.attributes, record.key, (crop.size,) * 2))
     coco.write(records, dataset.scheme, out / "annotations.json")
     return size
+
+
+def _picture(out: Path, number: int) -> Path:
+    return out / "images" / f"{number:06d}.jpg"

@@ -89,7 +89,13 @@ def look(aligner: FaceAligner, records: Sequence[Record], boxes: int = 2, progre
 
 
 def error_ratio(labels: Sequence[Label], records: Sequence[Record]) -> float:
-    """Mean error divided by mean spread, over the labelled faces of ``records``."""
+    """Mean error divided by mean spread, over the labelled faces of ``records``.
+
+    Raises:
+        ValueError: no face is labelled.
+    """
+    if not any(record.labels is not None for record in records):
+        raise ValueError(f"val: none of {len(records)} faces has points, expected hand-labelled faces")
     errors, spreads = [], []
     for label, record in zip(labels, records, strict=True):
         if record.labels is None:

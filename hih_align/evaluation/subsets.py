@@ -23,6 +23,7 @@ _COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
     ">": operator.gt,
 }
+_TRUTH = {"true": 1, "false": 0, "1": 1, "0": 0}
 _CONDITION = re.compile(r"\s*(?:attributes\.)?([\w-]+)\s*(?:%\s*(\d+)\s*)?(==|!=|<=|>=|<|>)\s*(.+?)\s*")
 
 
@@ -73,6 +74,10 @@ class Where:
         if name not in record.attributes:
             raise ValueError(f"where is {self.text!r}, but {record.key} has only {sorted(record.attributes)}")
         value = record.attributes[name]
+        if isinstance(value, bool):  # as CVAT writes it; Python's own text of it is "True"
+            if wanted.lower() not in _TRUTH:
+                raise ValueError(f"where is {self.text!r}, but {name} of {record.key} is true or false")
+            wanted = str(_TRUTH[wanted.lower()])
         left, right = _number(value), _number(wanted)
         if left is not None and right is not None:
             return _COMPARE[compare](left % divisor if divisor else left, right)

@@ -40,7 +40,8 @@ class Adapted:
     Attributes:
         aligner: the aligner for the new landmarks.
         matching: how each new landmark is computed.
-        report: the errors by cross-validation. Each face is measured with a matching of other photographs.
+        report: the errors by cross-validation. Each face is measured with a matching of other photographs, or of the
+            other faces if all faces are of one photograph. A single face is measured with its own matching.
         compared: the cross-validated NME of each network that was tried, by its name. The result uses the network with
             the lowest one.
         advice: sentences about possible problems of the data or of the result. Empty if there are none.
@@ -69,7 +70,7 @@ class Adapted:
         lines = [
             self.matching.text(),
             *([comparison(self.compared)] if len(self.compared) > 1 else []),
-            f"cross-validated on {report.overall.measured} faces: NME {report.overall.nme:.3f} % of the "
+            f"{report.model} on {report.overall.measured} faces: NME {report.overall.nme:.3f} % of the "
             f"{unit}, without training, {self.seconds:.0f} s",
             *(f"warning: {sentence}" for sentence in self.advice),
         ]
@@ -130,12 +131,15 @@ def _adapted(name: str, start: FaceAligner, faces: Dataset, limit: int, progress
     seen = look(start, faces, limit, progress)
     known = start.scheme
     seen, matching = match_seen(start, seen, faces.scheme)
-    groups = [record.image for record in seen.records]
+    groups: list[object] = [record.image for record in seen.records]
+    alone = len(set(groups)) == 1  # then nothing can be held out but single faces
+    if alone:
+        groups = list(range(len(groups)))
     held_out = cross_validated(seen.points, seen.target, seen.labelled, known, faces.scheme, groups)
     report = _report(seen, held_out, matching, seen.config.decoder, faces)
     config = adapted_config(start, seen, matching, faces.scheme)
     config = replace(config, calibration={start.decoder.method: _curve(report)})
-    said = advice(report, matching, seen.points, known)
+    said = (*_seen_before(held_out, seen.labelled, alone), *advice(report, matching, seen.points, known))
     aligner = start.with_config(config, config.decoder)
     return Adapted(aligner, matching, report, {name: report.overall.nme}, said, time.perf_counter() - begun)
 
@@ -203,11 +207,24 @@ def open_dataset(
     return read_dataset(data, get_scheme(scheme if isinstance(scheme, Scheme) else os.fspath(scheme)))
 
 
+def _seen_before(held_out: NDArray[np.float64], labelled: NDArray[np.bool_], alone: bool) -> tuple[str, ...]:
+    """A sentence if the errors may be lower than those of new photographs."""
+    if alone:
+        return ("all faces are of one photograph: the errors of faces in other photographs may be larger",)
+    share = float(np.isnan(held_out[labelled]).any(-1).mean())
+    if not share:
+        return ()
+    return (
+        f"{share:.0%} of the labels could not be left out, because too few faces have these landmarks. Their errors "
+        "are those of the faces that the matching was computed from, and are too low",
+    )
+
+
 def _report(seen: Seen, held_out: NDArray[np.float64], matching: Matching, decoder: Decoder, faces: Dataset) -> Report:
     """The errors of cross-validated points. A landmark that cannot be cross-validated has the points of `match`."""
     own = matching.readout.points(seen.points)
     return Report(
-        model="cross-validated",
+        model="not cross-validated, measured" if np.isnan(held_out).all() else "cross-validated",
         dataset=faces.name,
         scheme=faces.scheme,
         settings=Settings(

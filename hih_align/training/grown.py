@@ -133,10 +133,11 @@ class Kept:
         batches: the source of the pictures.
         learner: computes the features (`Grown.features`).
         epochs: number of epochs before the pictures repeat, see `repeats`.
+        limit: largest number of bytes of features that are kept. The others are computed again in each epoch.
     """
 
-    def __init__(self, batches: Batches, learner: Grown, epochs: int) -> None:
-        self._batches, self._learner, self.epochs = batches, learner, epochs
+    def __init__(self, batches: Batches, learner: Grown, epochs: int, limit: int) -> None:
+        self._batches, self._learner, self.epochs, self._free = batches, learner, epochs, limit
         self._kept: dict[tuple[int, int], Batch] = {}
 
     def steps(self, epoch: int, rows: Indices, stage: Stage, start: int) -> Generator[Batch]:
@@ -150,8 +151,12 @@ class Kept:
         if first < start + len(rows):
             made = self._batches.steps(epoch, rows[first - start :], stage, first)
             for number, batch in zip(range(first * pieces, numbers.stop), made, strict=True):
-                self._kept[epoch, number] = batch._replace(images=self._learner.features(batch.images))
-                yield self._kept[epoch, number]
+                seen = batch._replace(images=self._learner.features(batch.images))
+                if (epoch, number) not in self._kept:
+                    self._free -= seen.images.nbytes
+                    if self._free >= 0:  # if one does not fit, none after it is kept
+                        self._kept[epoch, number] = seen
+                yield seen
 
 
 def repeats(settings: Few, faces: int) -> int:

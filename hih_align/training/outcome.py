@@ -38,9 +38,9 @@ CALIBRATION_FACES = 400
 
 
 class DivergedError(ValueError):
-    """The loss is not finite. ``batch`` is the file with the batch for which it was computed."""
+    """The loss or the validation error is not finite. ``batch`` is the file with the batch of the loss, or None."""
 
-    def __init__(self, message: str, batch: Path) -> None:
+    def __init__(self, message: str, batch: Path | None = None) -> None:
         super().__init__(message)
         self.batch = batch
 

@@ -9,6 +9,7 @@ The file has more than 400 lines because the keys of a recipe, their defaults an
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -189,6 +190,13 @@ class Recipe:
                 f"store_side and store_margin are {self.store_side} and {self.store_margin}, expected at least 1 pixel "
                 "and a positive ratio"
             )
+        if self.store_margin < self.crop_ratio:  # beyond the margin, the crops of the training would be black
+            raise ValueError(
+                f"store_margin is {self.store_margin:g}, expected at least crop_ratio, which is {self.crop_ratio:g}, "
+                f"better 1.6 times as much: store_margin={1.6 * self.crop_ratio:g}"
+            )
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}, expected at least 0")
         if not self.eps > 0 or not (self.clip is None or self.clip > 0):
             raise ValueError(f"eps and clip are {self.eps} and {self.clip}, expected positive")
 
@@ -294,7 +302,7 @@ def load_recipe(name: str, size: str | None = None, overrides: Mapping[str, Any]
             T. The mapping ``by_size`` of a file holds values that depend on the size.
         overrides: values by dotted key, such as ``{"losses.alpha": 0.05, "stages.0.epochs": 3}``. "epochs", "batch",
             "lr", "schedule" and "warmup" set the value in every stage. If epochs are set, ``min_steps`` is ignored.
-            "lr", "epochs" and "min_steps" also change the settings for few faces (`Few`).
+            Learning rates and epochs of stages, and "min_steps", also change the settings for few faces (`Few`).
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -330,13 +338,18 @@ def load_recipe(name: str, size: str | None = None, overrides: Mapping[str, Any]
         data["scheme"] = scheme
     for key, value in overrides.items():
         _set(data, key, value)
-    given = overrides
-    if "min_steps" not in given and any(key.split(".")[-1] == "epochs" for key in given):
+    given, stages = overrides, data.get("stages") or [{}]
+
+    def of_stages(name: str) -> bool:
+        """Whether a setting of the stages was given: of all stages, of one of them, or with new stages."""
+        return any(key in (name, "stages") or re.fullmatch(rf"stages\.\d+(\.{name})?", key) for key in given)
+
+    if "min_steps" not in given and of_stages("epochs"):
         data["min_steps"] = 0  # the given number of epochs is exact
-    if isinstance(few := data.get("few"), dict):  # settings of every stage also apply to few faces
-        if "lr" in given and "few.lr" not in given:
-            few["lr"] = given["lr"]
-        if {"min_steps", "epochs"} & set(given) and "few.steps" not in given:
+    if isinstance(few := data.get("few"), dict):  # settings of the stages also apply to few faces
+        if of_stages("lr") and "few.lr" not in given and isinstance(stages[-1], dict) and "lr" in stages[-1]:
+            few["lr"] = stages[-1]["lr"]
+        if ("min_steps" in given or of_stages("epochs")) and "few.steps" not in given:
             few["steps"] = data.get("min_steps", 0)
     return recipe_from_dict(data, str(path) if path.is_relative_to(FOLDER) is False else f"recipe {name}")
 

@@ -14,19 +14,24 @@ This module reads and writes ``run.json`` and ``state.pt``. `outcome` writes the
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
+import os
 import pickle
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from .. import files
 from ..data.annotations import Dataset
-from ..hub.config import RUN_FILE
+from ..hub.config import CONFIG_FILE, RUN_FILE
 from ..method.sizes import Size
 from .ema import EMA
 from .optimizer import unscaled
@@ -73,12 +78,50 @@ class Progress:
         return self.start is not None and self.best is not None and self.best >= self.start
 
 
+class Claim:
+    """The claim of a process to the folder of a run. It ends with `release`, with this object, or with the process.
+
+    Args:
+        out: the folder. It is made if it does not exist.
+        new: whether the run begins now.
+
+    Raises:
+        ValueError: another process trains in the folder, or has begun a run there since this one was prepared.
+    """
+
+    def __init__(self, out: Path, new: bool) -> None:
+        out.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(out, os.O_RDONLY) if hasattr(os, "O_DIRECTORY") else None  # not on Windows
+        self._end = weakref.finalize(self, _close, descriptor)
+        if descriptor is None:
+            return
+        import fcntl
+
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"out: another process trains in {out}: expected another folder, or its end") from None
+        except OSError:  # a file system without locks
+            return
+        if new and (out / RUN_FILE).exists():
+            raise ValueError(f"out: another process has begun a run in {out}: expected another folder")
+
+    def release(self) -> None:
+        """Let other processes use the folder."""
+        self._end()
+
+
+def _close(descriptor: int | None) -> None:
+    if descriptor is not None:
+        os.close(descriptor)
+
+
 def describe(recipe: Recipe, data: Sequence[Source], val: Dataset | None, init: object) -> dict[str, Any]:
     """The start of a run (recipe, data, start weights), as ``run.json`` holds it."""
     from .. import __version__
 
     def dataset(d: Dataset) -> dict[str, Any]:
-        return {"path": str(Path(d.source).resolve()), "faces": len(d.records)}
+        return {"path": str(Path(d.source).resolve()), "faces": len(d.records), "content": _content(d)}
 
     return {
         "version": __version__,
@@ -86,25 +129,59 @@ def describe(recipe: Recipe, data: Sequence[Source], val: Dataset | None, init: 
         "scheme": data[0].dataset.scheme.to_dict(),
         "data": [{**dataset(source.dataset), "weight": source.weight} for source in data],
         "val": None if val is None else {**dataset(val), "where": val.chosen},
-        "init": init.source if isinstance(init, Start) else None if init is None else str(init),
+        "init": _absolute(init.source if isinstance(init, Start) else init),
     }
 
 
+def _absolute(init: object) -> str | None:
+    """Start weights that exist here with their full path, so that a run may go on from another folder."""
+    if init is None:
+        return None
+    return str(Path(str(init)).resolve()) if Path(str(init)).exists() else str(init)
+
+
+def _content(dataset: Dataset) -> str:
+    """A digest of the faces of a data set: names of images, and boxes. Another folder has the same digest."""
+    digest = hashlib.sha256()
+    for record in dataset.records:
+        digest.update(f"{record.image.name} {np.round(record.box, 2).tolist()}\n".encode())
+    return digest.hexdigest()
+
+
 def read_run(out: Path, description: dict[str, Any], resume: bool) -> dict[str, Any] | None:
-    """Read ``run.json`` if the folder has one. Raises ValueError if it describes another run."""
+    """Read ``run.json`` if the folder has one.
+
+    Raises:
+        ValueError: the file describes another run, or the folder holds a model instead.
+    """
     path = out / RUN_FILE
     if not path.is_file():
+        if (out / CONFIG_FILE).exists():  # the folder would be read as this model, whatever the run learns
+            raise ValueError(f"out: {out} holds a model, expected another folder")
         return None
     if not resume:
         raise ValueError(f"out: {out} already holds a run: resume it, or choose another folder")
     stored: dict[str, Any] = json.loads(path.read_text("utf-8"))
     stored["recipe"] = recipe_from_dict(stored["recipe"], str(path)).to_dict()  # add keys that are newer than the file
-    if differing := differences(stored, json.loads(json.dumps(description))):
+    if differing := differences(*_comparable(stored, json.loads(json.dumps(description)))):
         raise ValueError(
             f"out: {out} holds another run, which differs in {', '.join(differing[:5])}: resume it with the arguments "
             "that it was started with"
         )
     return stored
+
+
+def _comparable(stored: dict[str, Any], given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Two descriptions of runs, in which the same faces have the same path, wherever their folder is now."""
+    stored = copy.deepcopy(stored) | {"init": _absolute(stored["init"])}
+    for mine, theirs in zip([*given["data"], given["val"]], [*stored["data"], stored["val"]], strict=False):
+        if mine is None or theirs is None:
+            continue
+        if theirs.get("content", mine["content"]) == mine["content"] and "content" in theirs:
+            mine["path"] = theirs["path"]
+        elif "content" not in theirs:  # written by an earlier version
+            theirs["content"] = mine["content"]
+    return stored, given
 
 
 def write_run(out: Path, description: Mapping[str, Any]) -> None:
@@ -144,8 +221,11 @@ def save_state(
         "scaler": None if scaler is None else scaler.state_dict(),
         "progress": asdict(progress),
     }
-    with files.replacing(out / STATE_FILE) as temporary:
-        torch.save(state, temporary)
+    try:
+        with files.replacing(out / STATE_FILE) as temporary:
+            torch.save(state, temporary)
+    except RuntimeError as error:  # PyTorch's, of a full disk
+        raise OSError(f"{out / STATE_FILE} cannot be written: {str(error).splitlines()[0]}") from error
 
 
 def load_state(

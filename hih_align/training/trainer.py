@@ -47,10 +47,10 @@ from .journal import Journal, epoch_line, epoch_record, tell_step
 from .learner import HIH, Build, Learner, build_hih, compiled
 from .matched_start import MatchedStart, Untrained, training_reach
 from .optimizer import make_optimizer
-from .outcome import Result, calibrate_best, conclude, gain, keep_network, network_config, save_diverged
+from .outcome import DivergedError, Result, calibrate_best, conclude, gain, keep_network, network_config, save_diverged
 from .pending import Pending
 from .recipe import Recipe, Stage
-from .run_folder import STATE_FILE, Progress, describe, load_state, read_run, save_state, stored_size, write_run
+from .run_folder import STATE_FILE, Claim, Progress, describe, load_state, read_run, save_state, stored_size, write_run
 from .sampling import Indices, Order, Source, common_scheme
 from .schedule import Schedule
 from .supply import Stores, Supply, Waits, ahead
@@ -148,6 +148,9 @@ class Trainer:
         stores: Stores | None = None,
     ) -> None:
         scheme = common_scheme(data, val)
+        for source in data:
+            if not any(record.labels is not None for record in source.dataset.records):
+                raise ValueError(f"data: no face of {source.dataset.source} has points")
         self.recipe, self.scheme, self.out = recipe, scheme, out
         self.accelerator = make_accelerator(recipe, build is not build_hih)
         self._show = progress and self.accelerator.is_main_process
@@ -195,7 +198,7 @@ class Trainer:
         self._val_faces = None if self.val is None else self.val.dataset
         if self.val is not None:  # compare only faces whose photographs can be read
             require_disjoint([replace(data[0].dataset, records=self.faces.records)], self.val.dataset)
-            for sentence in other_boxes(self.faces.records, self.val.faces.records):
+            for sentence in (*other_boxes(self.faces.records, self.val.faces.records), *self.val.advice):
                 warnings.warn(sentence, stacklevel=3)
         self.order = Order(self.faces.sources, [source.weight for source in data], recipe.seed)
         begun = begin(
@@ -233,7 +236,8 @@ class Trainer:
         self.model: Learner = begun.model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
         self._kept: Kept | None = None
         if isinstance(self.model, Grown):
-            self._kept = Kept(self._batches, self.model, repeats(recipe.few, self.order.faces))
+            free = limit - self.faces.held - (0 if self.val is None else self.val.faces.held)
+            self._kept = Kept(self._batches, self.model, repeats(recipe.few, self.order.faces), free)
         self._schedule = Schedule(recipe.stages, self.order, None if self._kept is None else self._kept.epochs)
         self.ema = EMA(self.model, recipe.ema) if recipe.ema else None
         ready = compiled(self.model, recipe.compile)
@@ -253,8 +257,11 @@ class Trainer:
         self._clock = Clock(recipe.seconds, self.progress)
         # a run may continue on hardware with another precision
         changed = stored is None or not going_on or stored.get("precision") != self.precision
-        if changed and self.accelerator.is_main_process:
-            write_run(out, description | taken)
+        moved = stored is not None and any(stored[key] != description[key] for key in ("data", "val", "init"))
+        if self.accelerator.is_main_process:
+            self._claim = Claim(out, new=stored is None)
+            if changed or moved:
+                write_run(out, description | taken)
         self.accelerator.wait_for_everyone()
 
     # -- the loop
@@ -267,7 +274,18 @@ class Trainer:
     @torch.inference_mode(False)
     @torch.enable_grad()
     def run(self) -> Result:
-        """Run the rest of the recipe."""
+        """Run the rest of the recipe.
+
+        Raises:
+            DivergedError: the loss or the validation error is not finite.
+        """
+        try:
+            return self._run()
+        finally:
+            if self.accelerator.is_main_process:
+                self._claim.release()
+
+    def _run(self) -> Result:
         at, seconds = self.progress, self.recipe.seconds
         out = self.out if self.accelerator.is_main_process else None
         journal = Journal(
@@ -288,7 +306,10 @@ class Trainer:
                 journal.say(self.matched.matching.text())
             if self.val is not None:
                 unit = normalizer_text(self.val.normalizer)
-                journal.say(f"validation: {len(self.val.faces)} faces, NME in percent of the {unit}")
+                measured = f"{len(self.val.faces)} faces"
+                if self.val.measured < len(self.val.faces):
+                    measured += f", of which {self.val.measured} can be measured"
+                journal.say(f"validation: {measured}, NME in percent of the {unit}")
                 self._measure_start(journal)
             if self.matched is not None and isinstance(self.model, Grown) and not self.model.learns:
                 self._take_start(self.matched, journal)
@@ -502,9 +523,14 @@ class Trainer:
 
     def _finish(self, journal: Journal, number: int, stage: Stage, lr: float, validated: Report | None) -> None:
         at = self.progress
+        if validated is not None and not math.isfinite(validated.overall.nme):
+            raise DivergedError(
+                f"the validation error is not finite after epoch {at.epoch + 1}: the weights are too large. "
+                f"{STATE_FILE} contains the state before this epoch. A lower lr or a longer warmup may help"
+            )
         if at.best_stage != number:  # errors at another resolution cannot be compared
             at.best, at.best_stage = None, number
-        better = validated is not None and (at.best is None or not at.best <= validated.overall.nme)
+        better = validated is not None and (at.best is None or validated.overall.nme < at.best)
         if validated is not None:
             at.curve.append(validated.overall.nme)
         if better and validated is not None:

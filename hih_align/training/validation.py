@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..data.annotations import Dataset
 from ..data.boxes import face_boxes
-from ..evaluation.normalizers import choose_normalizer
+from ..evaluation.normalizers import choose_normalizer, measurable
 from ..evaluation.results import Report, Settings
 from ..method.decoder import STRIDE, Decoder
 from ..method.network import MEAN, STD
@@ -52,6 +52,7 @@ class Validator:
         side: see above.
         dataset: the faces that are measured.
         normalizer: the distance that divides errors, see `normalizers.choose_normalizer`.
+        measured: number of faces with the landmarks of the normalizer.
     """
 
     def __init__(
@@ -82,6 +83,19 @@ class Validator:
         )
         self.dataset = replace(dataset, records=self.faces.records)
         self.normalizer = choose_normalizer(dataset.scheme, self.faces.records)
+        self.measured = int(measurable(dataset.scheme, self.faces.records, self.normalizer).sum())
+
+    @property
+    def advice(self) -> tuple[str, ...]:
+        """A sentence if most faces cannot be measured."""
+        count = len(self.faces)
+        if 2 * self.measured >= count:
+            return ()
+        return (
+            f"only {self.measured} of {count} validation faces have the landmarks of the {self.normalizer} distance. "
+            "The other faces do not count for the choice of best/. A scheme with another distance, or with none, which "
+            "means the box, would measure them",
+        )
 
     @torch.no_grad()
     def outputs(

@@ -220,6 +220,24 @@ def test_two_faces_on_one_image(tmp_path: Path) -> None:
     assert len(read_dataset(tmp_path / "a.json", EYES)) == 2
 
 
+def test_a_category_that_the_file_does_not_define(tmp_path: Path) -> None:
+    """The names of the only category with keypoints say the order. Without them, the points would be exchanged."""
+    data = json.loads(COCO)
+    data["categories"][0]["keypoints"] = ["nose", "right", "left"]
+    data["annotations"][0] |= {"category_id": 0, "keypoints": [20, 25, 2, 29, 11, 2, 10, 12, 2]}
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(data))
+    picture(tmp_path / "a.png")
+    with pytest.warns(UserWarning, match="category_id is 0, which the file does not define: taken as 1"):
+        record = only(read_dataset(path, EYES))
+    assert record.labels is not None
+    same(record.labels.points, [[10, 12], [29, 11], [20, 25]])
+    data["categories"].append({"id": 2, "name": "other", "keypoints": ["left", "right", "nose"]})
+    path.write_text(json.dumps(data))
+    with pytest.raises(ValueError, match=r"category_id is 0, expected one of \[1, 2\]"):
+        read_dataset(path, EYES)
+
+
 def test_other_skeletons_are_not_faces(tmp_path: Path) -> None:
     data = json.loads(COCO)
     data["categories"].insert(0, {"id": 5, "name": "hand", "keypoints": ["thumb", "palm"], "skeleton": []})
@@ -575,6 +593,7 @@ def test_bad_csv(tmp_path: Path, text: str, message: str) -> None:
             r"landmark 0 at \(-900, 12\) is 899.5 px outside .*60x40",
         ),
         ({"keypoints": [-900, 12, 0, 29, 11.5, 2, 10, 12, 2]}, None),  # outside, but not labelled
+        ({"keypoints": [-4, 12, 2, 0, 0, 0, 0, 0, 0]}, None),  # one point; the box is 22 px high
     ],
 )
 def test_record(tmp_path: Path, changes: dict[str, Any], message: str | None) -> None:

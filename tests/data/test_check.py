@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -290,6 +291,15 @@ def test_command(tmp_path: Path, app: typer.Typer) -> None:
     assert (report["faces"], len(report["skipped"])) == (1, 1)
     assert report["shared"] == [[f"{val}#2", f"{table}#7"]]
     assert "gone.png" in CliRunner().invoke(app, [str(val), *options]).output
+
+    # a truncated photograph does not take the report with it
+    whole = save(tmp_path, "half.jpg", 7).read_bytes()
+    (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2])
+    val = csv(tmp_path / "val.csv", ["half.jpg", "5.png"], [4, 5])
+    got = CliRunner().invoke(app, [str(val), *options, "--against", str(table)])
+    assert got.exit_code == 1
+    assert "val: 2 faces on 2 images" in got.output
+    assert re.search("not compared with other data: .*half.jpg", got.output)
 
 
 def test_swapped_faces_are_listed_and_drawn(tmp_path: Path, app: typer.Typer) -> None:

@@ -10,8 +10,10 @@ import numpy as np
 import PIL.Image
 import pytest
 import skimage.data
+from typer.testing import CliRunner
 
 from hih_align import FaceAligner
+from hih_align.cli.app import app
 from hih_align.crops import tight_box
 from hih_align.data.annotations import Dataset, Labels, Record, read_dataset
 from hih_align.data.pack import pack
@@ -181,6 +183,32 @@ def test_packed_faces_keep_a_detectors_box(bare: Record, labels: list[Label], tm
     scale = np.ptp(first.boxes["annotated"][::2]) / np.ptp(BOX[::2])
     offset = first.boxes["annotated"] - BOX * scale
     np.testing.assert_allclose(first.boxes["rect"], rect * scale + offset, atol=0.05)
+
+
+def test_packing_does_not_overwrite_its_own_photographs(bare: Record, tmp_path: Path) -> None:
+    dataset = Dataset("one", W300, (bare, replace(bare, key="again", boxes={"annotated": BOX + 9})), tmp_path)
+    pack(dataset, tmp_path / "packed", margin=2.0, progress=False)
+    packed = read_dataset(tmp_path / "packed" / "annotations.json", "300w")
+    before = {path: path.read_bytes() for path in (tmp_path / "packed").rglob("*.*")}
+    other = replace(packed, records=packed.records[::-1])
+    with pytest.raises(ValueError, match=r"out: .* is a file of the data set itself"):
+        pack(other, tmp_path / "packed", side=64, progress=False)
+    assert {path: path.read_bytes() for path in (tmp_path / "packed").rglob("*.*")} == before
+
+
+@pytest.mark.parametrize("words", [["label", "--val"], ["harmonize", "--onto"]])
+def test_labels_are_not_written_over_their_source(bare: Record, tmp_path: Path, words: list[str]) -> None:
+    command, option = words
+    coco.write([bare], W300, tmp_path / "annotations.json")
+    arguments = ["data", command, "--model", "HIH_N", "--data", str(tmp_path), option, str(tmp_path)]
+    result = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "annotations.json")])
+    assert result.exit_code == 1
+    assert "is an input itself, expected another name" in str(result.output) + str(result.exception)
+
+
+def test_a_ratio_of_errors_needs_labels(bare: Record) -> None:
+    with pytest.raises(ValueError, match="val: none of 1 faces has points"):
+        error_ratio([Label(np.zeros((68, 2)), np.zeros(68))], [bare])
 
 
 def patch(image: np.ndarray, point: np.ndarray) -> float:

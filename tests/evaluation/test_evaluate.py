@@ -286,11 +286,18 @@ class TestChoosing:
             ("attributes.id >= 4", [4, 5]),
             ("kind==odd", [1, 3, 5]),
             ("kind != odd and id<3", [0, 2]),
+            ("first==true", [0, 1]),
+            ("first!=True", [2, 3, 4, 5]),
+            ("first==0", [2, 3, 4, 5]),
         ],
     )
     def test_where(self, text: str, chosen: list[int]) -> None:
-        records = [record(i, id=i, kind="odd" if i % 2 else "even") for i in range(6)]
+        records = [record(i, id=i, kind="odd" if i % 2 else "even", first=i < 2) for i in range(6)]
         assert [r.attributes["id"] for r in records if Where(text)(r)] == chosen
+
+    def test_a_condition_on_true_and_false(self) -> None:
+        with pytest.raises(ValueError, match=r"where is 'hat==yes', but hat of .* is true or false"):
+            Where("hat==yes")(record(3, hat=True))
 
     def test_conditions_with_remainders_still_work_and_warn(self) -> None:
         with pytest.warns(FutureWarning, match=r"where is 'id%3!=0': a condition with % is deprecated.*split file"):

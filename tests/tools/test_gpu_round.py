@@ -381,6 +381,16 @@ def test_packs_are_made_once(packed: Path) -> None:
     cargo.make_packs(read, ROOT, packed / "here", again=False)
     assert picture.stat().st_mtime_ns == before
     assert sorted(path.name for path in (packed / "here" / "packs").iterdir()) == ["few", "two", "val"]
+    split = packed / "split.txt"
+    of_split = packed / "here" / "packs" / "two" / "images" / "000000.jpg"
+    made = of_split.stat().st_mtime_ns
+    text = split.read_text()
+    split.write_text(text + "3.png\n")
+    os.utime(split, (0, 0))  # another time than before, whatever the clock's steps
+    cargo.make_packs(read, ROOT, packed / "here", again=False)
+    assert of_split.stat().st_mtime_ns > made  # the pack of a changed split file is made anew
+    assert picture.stat().st_mtime_ns == before
+    split.write_text(text)
     cargo.make_packs(read, ROOT, packed / "here", again=True)
     assert picture.stat().st_mtime_ns > before
 

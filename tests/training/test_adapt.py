@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from hih_align import FaceAligner
 from hih_align.cli.app import app
 from hih_align.crops import tight_box
+from hih_align.data.annotations import Record
 from hih_align.hub.config import Config
 from hih_align.hub.download import WeightsUnavailableError
 from hih_align.images import read_image
@@ -64,6 +65,33 @@ def test_the_saved_aligner_gives_the_points_that_were_measured(start: FaceAligne
             np.testing.assert_allclose(face.points, points, atol=1e-2)
     assert "cross-validated on 8 faces" in made.text()
     assert [row.split()[0] for row in made.text().splitlines()[1:5]] == SCHEME["names"]
+
+
+def test_faces_of_one_photograph_are_left_out_one_by_one(start: FaceAligner, data: Path) -> None:
+    """There is no other photograph to measure with, so the result says that the errors may be too low."""
+    faces = open_dataset(data, scheme_from_dict(SCHEME))
+    image = faces.records[0].image
+    together = replace(faces, records=tuple(replace(record, image=image) for record in faces.records))
+    made = adapt(start, together, progress=False)
+    assert "cross-validated on 8 faces" in made.text()
+    assert any("all faces are of one photograph" in sentence for sentence in made.advice)
+    look_again = look(start, together, progress=False)
+    own = made.matching.readout.points(look_again.points)
+    assert np.abs(made.report.points - own).max() > 0.01  # not the points of the whole matching
+    one = adapt(start, replace(faces, records=faces.records[:1]), progress=False)
+    assert "not cross-validated, measured on 1 faces" in one.text()
+
+
+def test_labels_that_could_not_be_left_out_are_reported(start: FaceAligner, data: Path) -> None:
+    faces = open_dataset(data, scheme_from_dict(SCHEME))
+    first, *others = faces.records
+
+    def without_top(record: Record) -> Record:
+        assert record.labels is not None
+        return replace(record, labels=replace(record.labels, weights=np.array([1.0, 1.0, 0.0, 1.0])))
+
+    made = adapt(start, replace(faces, records=(first, *map(without_top, others))), progress=False)
+    assert any(sentence.startswith("4% of the labels could not be left out") for sentence in made.advice)
 
 
 def test_a_coco_file_names_its_landmarks(data: Path) -> None:

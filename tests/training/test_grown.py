@@ -157,9 +157,15 @@ def test_a_run_on_few_faces(
     result = trainer.run()
     assert trainer._kept is not None
     assert {epoch for epoch, _ in trainer._kept._kept} == {0, 1}
+    again = Trainer(recipe, [Source(faces[0])], tmp_path / "b", val=faces[1], init=init, limit=0, progress=False)
+    again.run()  # without memory the features are computed in each epoch
+    assert again._kept is not None
+    assert not again._kept._kept
     config = read_config(tmp_path / "a" / "last" / "config.json")
     assert config.heads == 6 + 4
-    ours, theirs = (load_file(folder / WEIGHTS_FILE) for folder in (tmp_path / "a" / "last", init))
+    ours, anew = (load_file(tmp_path / name / "last" / WEIGHTS_FILE) for name in ("a", "b"))
+    assert all(torch.equal(anew[name], value) for name, value in ours.items())
+    theirs = load_file(init / WEIGHTS_FILE)
     for name, value in theirs.items():
         # the start network's rows come first
         assert torch.equal(ours[name][tuple(slice(length) for length in value.shape)], value), name

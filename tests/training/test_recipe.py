@@ -138,9 +138,30 @@ def test_overrides():
 
 
 @pytest.mark.parametrize(
+    "given",
+    [
+        {"epochs": 2, "lr": 3e-3},
+        {"stages.0.epochs": 2, "stages.0.lr": 3e-3},
+        {"stages": [{"epochs": 2, "batch": 4, "lr": 3e-3}]},
+    ],
+)
+def test_epochs_and_rates_of_stages_are_those_of_few_faces(given):
+    """The number of epochs is exact, in whatever form it is given."""
+    plain = load_recipe("finetune")
+    assert plain.min_steps > 0
+    assert plain.few.steps > 0
+    recipe = load_recipe("finetune", overrides=given)
+    assert (recipe.epochs, recipe.min_steps, recipe.few.steps, recipe.few.lr) == (2, 0, 0, 3e-3)
+    kept = load_recipe("finetune", overrides=given | {"few.lr": 1e-4, "min_steps": 50})
+    assert (kept.min_steps, kept.few.steps, kept.few.lr) == (50, 50, 1e-4)
+
+
+@pytest.mark.parametrize(
     ("given", "message"),
     [
         ("losses.alfa=1", "alfa"),
+        ("seed=-1", "seed is -1"),
+        ("crop_ratio=2.5", r"store_margin is 2, expected at least crop_ratio, which is 2.5, .*store_margin=4"),
         ("stages.7.epochs=1", "index is '7'"),
         ("size.big=1", "expected a mapping or a list"),
         ("alpha", "expected key=value"),

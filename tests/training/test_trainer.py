@@ -523,6 +523,18 @@ def test_best_is_chosen_by_the_nme_that_evaluate_reports(faces, start, tmp_path)
     assert (of_it["failure_rate"], of_it["auc"]) == pytest.approx((report.overall.fr10, report.overall.auc10), abs=1e-4)
 
 
+def test_validation_faces_that_cannot_be_measured_are_reported(faces, tmp_path, capsys):
+    val = faces[1]
+    bare = [
+        dataclasses.replace(r, labels=dataclasses.replace(r.labels, weights=np.array([1.0, 0.0, 1.0, 1.0])))
+        for r in val.records[1:]
+    ]
+    val = dataclasses.replace(val, records=(val.records[0], *bare))
+    with pytest.warns(UserWarning, match="only 1 of 3 validation faces have the landmarks of the width distance"):
+        train(small(), [Source(faces[0])], tmp_path, val=val)
+    assert "validation: 3 faces, of which 1 can be measured, NME in percent of the width" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("how", ["all", "scores"])
 def test_a_run_calibrates_its_best_network_at_the_end(faces, start, tmp_path, how):
     decoder = {"method": "argmax"} if how == "scores" else {}

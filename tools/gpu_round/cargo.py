@@ -101,14 +101,15 @@ def make_packs(plan: object, root: Path, folder: Path, again: bool) -> None:
     for name, source in plan.packs.items():
         out, path = folder / "packs" / name, root / source.data
         file = path / "annotations.json" if path.is_dir() else path
-        made = {"source": vars(source), "changed": file.stat().st_mtime}
+        split = None if source.where is None else root / source.where
+        read = [file, *([split] if split is not None and split.is_file() else [])]
+        made = {"source": vars(source), "changed": [path.stat().st_mtime for path in read]}
         note = out / "pack.json"
         if not again and note.is_file() and json.loads(note.read_text("utf-8")) == made:
             continue
         shutil.rmtree(out, ignore_errors=True)
         dataset = read_dataset(path, source.scheme)
-        if source.where is not None:
-            split = root / source.where
+        if source.where is not None and split is not None:
             dataset = dataset.where(chosen_by([str(split) if split.is_file() else source.where], dataset))
         if source.faces is not None and source.faces < len(dataset.records):
             some = np.linspace(0, len(dataset.records) - 1, source.faces).round().astype(int)

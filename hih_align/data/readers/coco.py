@@ -70,10 +70,24 @@ def read(path: Path, scheme: Scheme) -> Iterator[Entry]:
     folders += [up / sub for up in (path.parent.parent,) for sub in ("", "images")]
     subset = path.stem.rpartition("keypoints_")[2]
     folders += [path.parent.parent / "images" / subset, path.parent.parent / subset]
+    unknown = {a.get("category_id") for a in data["annotations"] if a.get("keypoints")} - {*categories}
+    stand_in = None
+    if categories and unknown:
+        stand_in = next(iter(with_points)) if len(with_points) == 1 else None
+        ids = ", ".join(sorted(map(repr, unknown)))
+        if stand_in is None:
+            raise ValueError(f"{path}: category_id is {ids}, expected one of {sorted(categories, key=str)}")
+        warnings.warn(
+            f"{path}: category_id is {ids}, which the file does not define: taken as {stand_in!r}, the only category "
+            "with keypoints",
+            stacklevel=3,
+        )
     for n, annotation in enumerate(data["annotations"]):
         if annotation.get("iscrowd"):
             continue
         category = annotation.get("category_id")
+        if category in unknown and stand_in is not None:
+            category = stand_in
         # boxes and joints, which tools export beside the faces
         if with_points and category not in (fitting or with_points) and not annotation.get("keypoints"):
             continue
@@ -150,7 +164,7 @@ def _load(path: Path) -> dict[str, Any]:
         data = json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(data, dict) or not isinstance(data.get("images"), list) or "annotations" not in data:
+    if not isinstance(data, dict) or not all(isinstance(data.get(name), list) for name in ("images", "annotations")):
         held = sorted(data) if isinstance(data, dict) else f"a {type(data).__name__}"
         raise ValueError(
             f"{path} holds {held}, expected COCO's 'images' and 'annotations'; export it as COCO keypoints"
