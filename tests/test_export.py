@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import warnings
 from dataclasses import replace
@@ -201,6 +202,22 @@ def test_a_long_name(nano: FaceAligner, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["x" * 255]
 
 
+@pytest.mark.usefixtures("_quickly")
+def test_the_working_directory_is_filled(nano: FaceAligner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty folder stays the same folder, with its mode. Its config comes last: without it nothing is loaded."""
+    tmp_path.chmod(0o700)
+    monkeypatch.chdir(tmp_path)
+    before = tmp_path.stat()
+    moved: list[str] = []
+    real = os.rename
+    monkeypatch.setattr(os, "rename", lambda old, new: (moved.append(Path(new).name), real(old, new)))
+    made = export.export(nano, ".", "onnx")
+    assert (tmp_path.stat().st_ino, tmp_path.stat().st_mode) == (before.st_ino, before.st_mode)
+    assert made.file.is_file()
+    assert moved == ["model.onnx", "config.json"]
+    assert sorted(os.listdir(".")) == sorted(moved)
+
+
 def test_bad_exports(nano: FaceAligner, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
@@ -208,7 +225,7 @@ def test_bad_exports(nano: FaceAligner, tmp_path: Path) -> None:
         ((tmp_path / "a", "tflite"), ValueError, "format is 'tflite', expected one of"),
         ((tmp_path / "a", "torch", "int8"), ValueError, "precision is 'int8', expected one of"),
         ((tmp_path / "a", "torch", "half"), ValueError, "precision is 'half', expected one of"),
-        ((tmp_path / "full", "torch"), ValueError, "full exists, expected the name of a new folder"),
+        ((tmp_path / "full", "torch"), ValueError, "full exists, expected a new folder, or one without files"),
         ((tmp_path / "full" / "notes.txt", "torch"), ValueError, "notes.txt exists"),
         ((tmp_path / "no" / "a", "torch"), FileNotFoundError, "is in a folder that does not exist"),
     ]:
