@@ -312,13 +312,12 @@ class FaceAligner:
         choose_dtype(dtype, place, runtime.choose(backend, place))  # raise before a download
         hub: dict[str, Any] = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
         found = checkpoints.find_checkpoint(model, scheme, revision=revision, **hub)
-        folder = found.weights.parent
         network = None
-        if found.weights.is_file() or runtime.choose(backend, place, folder) not in checkpoints.exported_for(folder):
+        if found.weights.is_file() or runtime.choose(backend, place, found.folder) not in found.exported:
             network = fork.run(checkpoints.load_network, found)
             found = replace(found, config=checkpoints.load_config(found))
         else:
-            backend = runtime.choose(backend, place, folder)
+            backend = runtime.choose(backend, place, found.folder)
         aligner = cls(
             network,
             found.config,
@@ -326,7 +325,7 @@ class FaceAligner:
             dtype=dtype,
             decode=decode,
             backend=backend,
-            exported=folder,
+            exported=found.folder,
             detector=FaceDetector(hub=hub) if detector is None else detector,
         )
         own = found.config.decoder

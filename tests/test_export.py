@@ -21,6 +21,8 @@ from hih_align import runtime as runtimes
 from hih_align.cli.app import app
 from hih_align.crops import square_crop, warp
 from hih_align.data.annotations import Dataset, read_dataset
+from hih_align.hub.config import write_config
+from hih_align.hub.manifest import local_weights, read_manifest
 from hih_align.runtime import precision
 from hih_align.runtime.metadata import FILES, KEY, fingerprint
 
@@ -171,6 +173,26 @@ def test_a_file_that_does_not_fit_is_refused(exported: Path, tmp_path: Path) -> 
     (tmp_path / FILES[runtime]).write_text("nonsense")
     with pytest.raises(CheckpointError, match=f"{FILES[runtime]} cannot be read"):
         FaceAligner(other.network, other.config, backend=runtime, exported=tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize("config", [False, True])
+def test_a_file_beside_named_weights_belongs_to_another_model(
+    nano: FaceAligner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, astronaut: Array, config: bool
+) -> None:
+    """Weights of the manifest may lie in any folder of the user, with exported files of other models in it."""
+    pytest.importorskip("onnxruntime")
+    row = read_manifest()["HIH_N/300w"]
+    weights = local_weights(row)
+    assert weights is not None
+    (tmp_path / row.file).symlink_to(weights)
+    (tmp_path / "model.onnx").write_text("of another program")
+    if config:  # the folder could be taken for a checkpoint
+        write_config(tmp_path, nano.config)
+    monkeypatch.setattr("hih_align.hub.manifest.weight_folders", lambda: [tmp_path])
+    found = FaceAligner.from_pretrained("HIH_N/300w", backend="onnxruntime", device="cpu")
+    np.testing.assert_allclose(found.align(astronaut, BOX).points, nano.align(astronaut, BOX).points, atol=0.01)
+    monkeypatch.setattr(runtimes, "AUTO", ("torch", "onnxruntime"))
+    assert FaceAligner.from_pretrained("HIH_N/300w", backend="auto", device="cpu").backend == "torch"
 
 
 def test_a_torch_program(nano: FaceAligner, astronaut: Array, tmp_path: Path) -> None:
