@@ -25,7 +25,7 @@ from .boxes import check_boxes, check_rolls
 from .detection.detector import FaceDetector
 from .detection.given import Detector, detections
 from .hub import checkpoints
-from .hub.config import Config, refuse_run
+from .hub.config import CONFIG_FILE, Config, read_config, refuse_run
 from .images import Image, read_image
 from .landmarks import Landmarks
 from .method.decoder import STRIDE, Decoder
@@ -34,7 +34,7 @@ from .passes import NOTHING, TURN, Face, Rules, align_faces
 from .runtime import Backend, Photograph, fork
 from .runtime.placement import choose_device, choose_dtype
 from .runtime.precision import warn_if_emulated
-from .schemes import SCHEMES, Scheme, conversion, get_scheme
+from .schemes import Scheme, conversion, get_scheme
 from .stream import pairs, reading
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class FaceAligner:
         self.decoder = _decoder(decode, config)
         self._network = None if network is None else self._fitting(network)
         self._watched = True  # whether others can change the network: the check takes 0.1 ms
-        self.scheme = _resulting(config)
+        self.scheme = config.resulting
         self.detector: Detector = FaceDetector() if detector is None else detector
         self._exported = None if exported is None else Path(exported)
         self._asked = choose_dtype(dtype, self._device, self.backend)
@@ -532,7 +532,7 @@ class FaceAligner:
         result = object.__new__(FaceAligner)
         vars(result).update(vars(self))
         result.config, result.decoder = config, self.decoder if decode is None else _decoder(decode, config)
-        result.scheme = _resulting(config)
+        result.scheme = config.resulting
         result._network, result._exported, result._watched = result._fitting(self.network), None, True
         if self._exported is None and result._program == self._program:
             result._lock = threading.Lock()
@@ -555,9 +555,10 @@ class FaceAligner:
         token: str | bool | None = None,
         commit_message: str = "Upload with hih-align",
     ) -> str:
-        """Upload the files of `save_pretrained` to a Hub repository, with a model card if the repository has none.
+        """Upload the files of `save_pretrained` and a model card to a Hub repository.
 
-        The repository is made if it does not exist.
+        The repository is made if it does not exist. The card describes the uploaded model. It replaces the card of an
+        earlier upload, but no card that a person wrote or changed.
 
         Args:
             repo_id: "user/repo".
@@ -577,8 +578,9 @@ class FaceAligner:
 
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
-            card = own_card(self.config, repo_id)
-            Path(folder, CARD_FILE).write_text(card, "utf-8")
+            # the card describes what is loaded later: the decoder in use, and not that of `config`
+            card = own_card(read_config(Path(folder, CONFIG_FILE)), repo_id)
+            Path(folder, CARD_FILE).write_bytes(card.encode())
             commit = upload_folder(
                 folder,
                 repo_id,
@@ -586,7 +588,7 @@ class FaceAligner:
                 revision=revision,
                 private=private,
                 token=token,
-                keep=True,  # do not replace a card that a person wrote
+                keep=True,
             )
         return str(commit.commit_url)
 
@@ -684,11 +686,6 @@ def _whole(name: str, value: int, least: int, most: int | None = None) -> int:
         limits = f"at least {least}" if most is None else f"{least} to {most}"
         raise ValueError(f"{name} is {value!r}, expected a whole number, {limits}")
     return number
-
-
-def _resulting(config: Config) -> Scheme:
-    """The scheme of the results."""
-    return config.scheme if config.output is None else SCHEMES[config.output]
 
 
 def _decoder(decode: Decode | Decoder | None, config: Config) -> Decoder:

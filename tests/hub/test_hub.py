@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from test_checkpoints import Install
 
 import hih_align
-from hih_align import CheckpointError, Config, Decoder, FaceAligner, HIHNet, Scheme, WeightsUnavailableError
+from hih_align import SCHEMES, CheckpointError, Config, Decoder, FaceAligner, HIHNet, Scheme, WeightsUnavailableError
 from hih_align.hub.checkpoints import find_checkpoint
 from hih_align.hub.manifest import ManifestRow, local_weights, read_manifest
+from hih_align.scores import Calibration
 
 REPO = "user/name"
 BOX = (177, 80, 275, 200)
@@ -364,6 +365,47 @@ def test_an_existing_model_card_is_kept(hub: LoopbackHub, row: ManifestRow, tiny
     tiny_upload.push_to_hub(REPO, token=hub.token)
     assert hub.read(REPO, "README.md") == b"My own words."
     assert hub.read(REPO, "model.safetensors") != BLOB
+
+
+def test_the_model_card_describes_the_model_that_is_loaded(hub: LoopbackHub) -> None:
+    """The scheme that results are converted to, and the decoder in use."""
+    calibration = {"expectation": Calibration(1.0, 0.0)}
+    config = Config(SCHEMES["wflw"], 1, output="cofw", calibration=calibration)
+    wflw = HIHNet(98, 1)
+    for decode, score in (("expectation", "estimated probability"), ("argmax", "scores are not calibrated")):
+        FaceAligner(wflw, config, device="cpu", decode=decode).push_to_hub(REPO, token=hub.token)  # type: ignore[arg-type]
+        again = FaceAligner.from_pretrained(REPO, device="cpu")
+        assert (again.scheme.id, again.calibrated) == ("cofw", decode == "expectation")
+        text = ModelCard(hub.read(REPO, "README.md").decode()).text
+        assert "29 facial landmarks (cofw)" in text
+        assert f"28 {again.scheme.names[28]}." in text
+        assert score in text
+
+
+def test_a_generated_model_card_is_renewed_until_a_person_changes_it(hub: LoopbackHub, tmp_path: Path) -> None:
+    scheme = Scheme(id="mine", names=("a", "b", "c"))
+    aligner = FaceAligner(HIHNet(3, 1), Config(scheme, 1), device="cpu")
+    aligner.push_to_hub(REPO, token=hub.token)
+    first = hub.read(REPO, "README.md")
+    aligner.select([2, 0]).push_to_hub(REPO, token=hub.token)
+    second = hub.read(REPO, "README.md").decode()
+    assert "2 facial landmarks" in second
+    assert "0 c, 1 a." in second
+    aligner.push_to_hub(REPO, token=hub.token)
+    assert hub.read(REPO, "README.md") == first
+    mark = first.decode().splitlines()[-1]
+    assert mark.startswith("<!--")
+    assert mark.endswith("-->")  # readers do not see it
+    # changed in its text, in its metadata (as the Hub's pages do it), or with the mark inside another text
+    for changed in (
+        first + b"More.\n",
+        first.replace(b"---\n", b"---\nlicense: mit\n", 1),
+        f"Mine.\n{mark}\n".encode(),
+    ):
+        hub.add_commit(REPO, {"README.md": changed})
+        aligner.select([2, 0]).push_to_hub(REPO, token=hub.token)
+        assert hub.read(REPO, "README.md") == changed
+    assert not list((tmp_path / "home").rglob("README.md"))  # the user's cache gets no card
 
 
 def test_push_without_permission(hub: LoopbackHub, row: ManifestRow, tiny_upload: FaceAligner) -> None:
