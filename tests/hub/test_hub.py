@@ -15,7 +15,7 @@ import PIL.Image
 import pytest
 import torch
 from huggingface_hub import ModelCard, constants
-from loopback_hub import LoopbackHub, Request
+from loopback_hub import LoopbackHub, Refusal, Request
 from numpy.typing import NDArray
 from test_checkpoints import Install
 
@@ -257,6 +257,28 @@ def test_no_server_and_nothing_cached(published: LoopbackHub, name: str) -> None
         FaceAligner.from_pretrained(name)
     with pytest.raises(OSError, match="local_files_only"):
         FaceAligner.from_pretrained(name, local_files_only=True)
+
+
+@pytest.mark.parametrize(
+    ("status", "hint"),
+    [(403, "the token does not permit it"), (429, "too many requests"), (503, "out of order: try again later")],
+)
+def test_the_hub_refuses(published: LoopbackHub, status: int, hint: str) -> None:
+    """The message names the Hub's answer. It does not say that the network or an option is at fault."""
+    path = find_checkpoint("HIH_T").weights
+    published.refusal = Refusal(status, "no")
+    with pytest.raises(WeightsUnavailableError, match=rf"^model: the Hub answers {status} for 'user/name': .*{hint}"):
+        find_checkpoint(REPO)
+    assert find_checkpoint("HIH_T").weights == path  # of the cache, without asking
+    path.resolve().write_bytes(BLOB[:-1] + b"!")  # so it is downloaded again
+    with pytest.raises(
+        WeightsUnavailableError, match=rf"the Hub answers {status} for 'user/name' at revision .*{hint}"
+    ):
+        find_checkpoint("HIH_T")
+    published.refusal = None
+    published.stop()
+    with pytest.raises(WeightsUnavailableError, match=r"cannot be downloaded again, and the one .* is damaged: "):
+        find_checkpoint("HIH_T")
 
 
 def test_offline_mode(hub: LoopbackHub, row: ManifestRow, monkeypatch: pytest.MonkeyPatch) -> None:
