@@ -135,7 +135,8 @@ class FaceAligner:
         self._watched = True  # whether others can change the network: the check takes 0.1 ms
         self.scheme = config.resulting
         self.detector: Detector = FaceDetector() if detector is None else detector
-        self._exported = None if exported is None else Path(exported)
+        # absolute: it is read again after the working directory may have changed
+        self._exported = None if exported is None else Path(exported).absolute()
         self._asked = choose_dtype(dtype, self._device, self.backend)
         self._start()
 
@@ -310,7 +311,8 @@ class FaceAligner:
         """
         place = choose_device(device, backend)
         choose_dtype(dtype, place, runtime.choose(backend, place))  # raise before a download
-        hub: dict[str, Any] = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
+        cache = None if cache_dir is None else Path(cache_dir).expanduser().absolute()  # the detector uses it later
+        hub: dict[str, Any] = {"cache_dir": cache, "token": token, "local_files_only": local_files_only}
         found = checkpoints.find_checkpoint(model, scheme, revision=revision, **hub)
         network = None
         if found.weights.is_file() or runtime.choose(backend, place, found.folder) not in found.exported:

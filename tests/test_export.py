@@ -175,6 +175,19 @@ def test_a_file_that_does_not_fit_is_refused(exported: Path, tmp_path: Path) -> 
         FaceAligner(other.network, other.config, backend=runtime, exported=tmp_path, device="cpu")
 
 
+def test_the_working_directory_may_change(
+    nano: FaceAligner, exported: Path, astronaut: Array, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A copy in another process, and `refresh`, read the file again."""
+    monkeypatch.chdir(exported.parent)
+    aligner = FaceAligner.from_pretrained(exported.name, device="cpu", backend=RUNTIMES[exported.name])
+    data = pickle.dumps(aligner)
+    monkeypatch.chdir(tmp_path)
+    aligner.refresh()
+    for one in (aligner, pickle.loads(data)):
+        np.testing.assert_allclose(one.align(astronaut, BOX).points, nano.align(astronaut, BOX).points, atol=0.01)
+
+
 @pytest.mark.parametrize("config", [False, True])
 def test_a_file_beside_named_weights_belongs_to_another_model(
     nano: FaceAligner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, astronaut: Array, config: bool

@@ -21,6 +21,7 @@ from test_checkpoints import Install
 
 import hih_align
 from hih_align import SCHEMES, CheckpointError, Config, Decoder, FaceAligner, HIHNet, Scheme, WeightsUnavailableError
+from hih_align.detection import yunet
 from hih_align.hub.checkpoints import find_checkpoint
 from hih_align.hub.manifest import ManifestRow, local_weights, read_manifest
 from hih_align.scores import Calibration
@@ -118,6 +119,20 @@ def test_cache_dir(hub: LoopbackHub, row: ManifestRow, tmp_path: Path) -> None:
     with pytest.raises(WeightsUnavailableError):
         find_checkpoint(REPO, local_files_only=True)
     assert find_checkpoint(REPO, cache_dir=str(tmp_path / "mine"), local_files_only=True).weights == found.weights
+
+
+def test_a_relative_cache_is_found_after_the_working_directory_has_changed(
+    hub: LoopbackHub, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, astronaut: NDArray[np.uint8]
+) -> None:
+    """The detector's file is searched at the first use, which may be much later."""
+    monkeypatch.delenv("HIH_ALIGN_WEIGHTS", raising=False)
+    hub.add_repo(yunet.REPOSITORY, {yunet.FILE: (shared / "weights" / yunet.FILE).read_bytes()})
+    monkeypatch.chdir(tmp_path)
+    aligner = FaceAligner.from_pretrained("HIH_N", device="cpu", cache_dir="mine")
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    assert len(aligner.align(astronaut)) == 1
+    assert len(list((tmp_path / "mine").rglob(yunet.FILE))) == 1
 
 
 def test_a_wrong_scheme_is_refused_before_the_download(hub: LoopbackHub, row: ManifestRow) -> None:
