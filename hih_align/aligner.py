@@ -214,7 +214,7 @@ class FaceAligner:
     def _start(self) -> None:
         self._lock = threading.Lock()
         self._copy = self._make()
-        dtype = self._copy[1].dtype
+        dtype = self._copy[1].wanted or self._copy[1].dtype
         warn_if_emulated(dtype, self._device, f"dtype is {dtype!r}", "take dtype='auto'", 5, self.backend)
 
     def _make(self) -> tuple[Watch | None, Backend]:
@@ -288,7 +288,8 @@ class FaceAligner:
             device: a torch device. None: CUDA if there is a GPU, else the CPU.
             dtype: None: float32, or the precision of an exported file. "auto": bfloat16 on CPUs and float16 on GPUs
                 that have instructions for it, else float32. Or a name or a torch.dtype; a precision that the hardware
-                must emulate warns. OpenVINO has float32 and bfloat16, ONNX Runtime has float32.
+                must emulate warns. OpenVINO has float32 and bfloat16, and warns if it computes in float32 instead of
+                bfloat16. ONNX Runtime has float32.
             backend: "torch", or on the CPU "onnxruntime" or "openvino" (extras ``[onnx]`` and ``[openvino]``), or
                 "auto": on a CPU the first that is installed of openvino, onnxruntime and torch, elsewhere torch. The
                 network is converted when it is loaded, which takes seconds. A folder that `hih-align export` wrote for

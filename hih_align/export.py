@@ -94,7 +94,7 @@ def export(
         precision: "fp32", "bf16", "fp16" or "int8", see `PRECISIONS`. For OpenVINO, bf16 is the precision of the
             computation, and fp16 is the precision of the stored weights. Pixels and points keep full precision in all
             of them. "auto" means bf16 if the format supports it and this CPU has it in hardware, else fp32. A warning
-            tells if this CPU emulates the precision.
+            tells if this CPU lacks the precision.
         calibration: training faces for int8. `CALIBRATION_FACES` of them are used.
         validation: other faces for int8. The increase of their NME must be smaller than `WORSE`.
 
