@@ -25,7 +25,7 @@ from .boxes import check_boxes, check_rolls
 from .detection.detector import FaceDetector
 from .detection.given import Detector, detections
 from .hub import checkpoints
-from .hub.config import Config, refuse_run
+from .hub.config import CONFIG_FILE, Config, read_config, refuse_run
 from .images import Image, read_image
 from .landmarks import Landmarks
 from .method.decoder import STRIDE, Decoder
@@ -34,7 +34,7 @@ from .passes import NOTHING, TURN, Face, Rules, align_faces
 from .runtime import Backend, Photograph, fork
 from .runtime.placement import choose_device, choose_dtype
 from .runtime.precision import warn_if_emulated
-from .schemes import SCHEMES, Scheme, conversion, get_scheme
+from .schemes import Scheme, conversion, get_scheme
 from .stream import pairs, reading
 
 if TYPE_CHECKING:
@@ -133,9 +133,10 @@ class FaceAligner:
         self.decoder = _decoder(decode, config)
         self._network = None if network is None else self._fitting(network)
         self._watched = True  # whether others can change the network: the check takes 0.1 ms
-        self.scheme = _resulting(config)
+        self.scheme = config.resulting
         self.detector: Detector = FaceDetector() if detector is None else detector
-        self._exported = None if exported is None else Path(exported)
+        # absolute: it is read again after the working directory may have changed
+        self._exported = None if exported is None else Path(exported).absolute()
         self._asked = choose_dtype(dtype, self._device, self.backend)
         self._start()
 
@@ -213,7 +214,7 @@ class FaceAligner:
     def _start(self) -> None:
         self._lock = threading.Lock()
         self._copy = self._make()
-        dtype = self._copy[1].dtype
+        dtype = self._copy[1].wanted or self._copy[1].dtype
         warn_if_emulated(dtype, self._device, f"dtype is {dtype!r}", "take dtype='auto'", 5, self.backend)
 
     def _make(self) -> tuple[Watch | None, Backend]:
@@ -287,7 +288,8 @@ class FaceAligner:
             device: a torch device. None: CUDA if there is a GPU, else the CPU.
             dtype: None: float32, or the precision of an exported file. "auto": bfloat16 on CPUs and float16 on GPUs
                 that have instructions for it, else float32. Or a name or a torch.dtype; a precision that the hardware
-                must emulate warns. OpenVINO has float32 and bfloat16, ONNX Runtime has float32.
+                must emulate warns. OpenVINO has float32 and bfloat16, and warns if it computes in float32 instead of
+                bfloat16. ONNX Runtime has float32.
             backend: "torch", or on the CPU "onnxruntime" or "openvino" (extras ``[onnx]`` and ``[openvino]``), or
                 "auto": on a CPU the first that is installed of openvino, onnxruntime and torch, elsewhere torch. The
                 network is converted when it is loaded, which takes seconds. A folder that `hih-align export` wrote for
@@ -310,15 +312,15 @@ class FaceAligner:
         """
         place = choose_device(device, backend)
         choose_dtype(dtype, place, runtime.choose(backend, place))  # raise before a download
-        hub: dict[str, Any] = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
+        cache = None if cache_dir is None else Path(cache_dir).expanduser().absolute()  # the detector uses it later
+        hub: dict[str, Any] = {"cache_dir": cache, "token": token, "local_files_only": local_files_only}
         found = checkpoints.find_checkpoint(model, scheme, revision=revision, **hub)
-        folder = found.weights.parent
         network = None
-        if found.weights.is_file() or runtime.choose(backend, place, folder) not in checkpoints.exported_for(folder):
+        if found.weights.is_file() or runtime.choose(backend, place, found.folder) not in found.exported:
             network = fork.run(checkpoints.load_network, found)
             found = replace(found, config=checkpoints.load_config(found))
         else:
-            backend = runtime.choose(backend, place, folder)
+            backend = runtime.choose(backend, place, found.folder)
         aligner = cls(
             network,
             found.config,
@@ -326,7 +328,7 @@ class FaceAligner:
             dtype=dtype,
             decode=decode,
             backend=backend,
-            exported=folder,
+            exported=found.folder,
             detector=FaceDetector(hub=hub) if detector is None else detector,
         )
         own = found.config.decoder
@@ -533,7 +535,7 @@ class FaceAligner:
         result = object.__new__(FaceAligner)
         vars(result).update(vars(self))
         result.config, result.decoder = config, self.decoder if decode is None else _decoder(decode, config)
-        result.scheme = _resulting(config)
+        result.scheme = config.resulting
         result._network, result._exported, result._watched = result._fitting(self.network), None, True
         if self._exported is None and result._program == self._program:
             result._lock = threading.Lock()
@@ -556,9 +558,10 @@ class FaceAligner:
         token: str | bool | None = None,
         commit_message: str = "Upload with hih-align",
     ) -> str:
-        """Upload the files of `save_pretrained` to a Hub repository, with a model card if the repository has none.
+        """Upload the files of `save_pretrained` and a model card to a Hub repository.
 
-        The repository is made if it does not exist.
+        The repository is made if it does not exist. The card describes the uploaded model. It replaces the card of an
+        earlier upload, but no card that a person wrote or changed.
 
         Args:
             repo_id: "user/repo".
@@ -578,8 +581,9 @@ class FaceAligner:
 
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
-            card = own_card(self.config, repo_id)
-            Path(folder, CARD_FILE).write_text(card, "utf-8")
+            # the card describes what is loaded later: the decoder in use, and not that of `config`
+            card = own_card(read_config(Path(folder, CONFIG_FILE)), repo_id)
+            Path(folder, CARD_FILE).write_bytes(card.encode())
             commit = upload_folder(
                 folder,
                 repo_id,
@@ -587,7 +591,7 @@ class FaceAligner:
                 revision=revision,
                 private=private,
                 token=token,
-                keep=True,  # do not replace a card that a person wrote
+                keep=True,
             )
         return str(commit.commit_url)
 
@@ -685,11 +689,6 @@ def _whole(name: str, value: int, least: int, most: int | None = None) -> int:
         limits = f"at least {least}" if most is None else f"{least} to {most}"
         raise ValueError(f"{name} is {value!r}, expected a whole number, {limits}")
     return number
-
-
-def _resulting(config: Config) -> Scheme:
-    """The scheme of the results."""
-    return config.scheme if config.output is None else SCHEMES[config.output]
 
 
 def _decoder(decode: Decode | Decoder | None, config: Config) -> Decoder:

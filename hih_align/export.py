@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from . import crops, files, runtime
 from .aligner import FaceAligner
 from .hub.checkpoints import save_checkpoint
-from .hub.config import write_config
+from .hub.config import CONFIG_FILE, write_config
 from .images import read_image
 from .runtime.backend import Runtime
 from .runtime.inference import InferenceNet, program
@@ -88,12 +88,13 @@ def export(
 
     Args:
         aligner: the model, with its decoder.
-        out: the folder to write. It must not exist, or must be empty. After an error nothing is written.
+        out: the folder to write. It must not exist, or must be empty. An empty folder stays the same folder, with its
+            mode. After an error nothing is written.
         format: "onnx", "openvino" or "torch" (a `torch.export` program).
         precision: "fp32", "bf16", "fp16" or "int8", see `PRECISIONS`. For OpenVINO, bf16 is the precision of the
             computation, and fp16 is the precision of the stored weights. Pixels and points keep full precision in all
             of them. "auto" means bf16 if the format supports it and this CPU has it in hardware, else fp32. A warning
-            tells if this CPU emulates the precision.
+            tells if this CPU lacks the precision.
         calibration: training faces for int8. `CALIBRATION_FACES` of them are used.
         validation: other faces for int8. The increase of their NME must be smaller than `WORSE`.
 
@@ -112,7 +113,7 @@ def export(
     if not target.absolute().parent.is_dir():
         raise FileNotFoundError(f"out: {target} is in a folder that does not exist")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"out: {target} exists, expected the name of a new folder")
+        raise ValueError(f"out: {target} exists, expected a new folder, or one without files, hidden ones too")
     if precision == "int8" and (calibration is None or validation is None):
         raise ValueError("precision is 'int8', which needs calibration and validation faces")
     if precision == "auto":
@@ -125,7 +126,7 @@ def export(
     dtype: torch.dtype = getattr(torch, DTYPES[precision]) if half else torch.float32
     model = InferenceNet(aligner.network, config, dtype).cpu()
     about = describe(aligner.network, config, precision)
-    with files.making(target) as temporary:
+    with files.making(target, last=CONFIG_FILE) as temporary:  # without its config no folder is loaded
         if format == "torch":
             file = temporary / "model.pt2"
             torch.export.save(program(model), file, extra_files={KEY: about})

@@ -67,31 +67,57 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def making(folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary folder. If the block succeeds, it replaces ``folder``; otherwise it is removed.
+def making(folder: str | os.PathLike[str], last: str | None = None) -> Iterator[Path]:
+    """A temporary folder. If the block succeeds, ``folder`` has its content; otherwise the temporary folder is removed.
 
-    ``folder`` must not exist yet, or must be empty.
+    ``folder`` must not exist yet, or must be empty. A new folder appears in one step. An empty folder stays the same
+    folder, with its mode and owner, so it may be a mount point or the working directory. Its parent need not be
+    writable. The temporary folder then lies in it. At the end the content moves up, each file in one step.
+
+    Args:
+        folder: the folder to write.
+        last: name of the file that moves last into an empty folder. Without this file nobody takes the folder for a
+            complete result.
 
     Raises:
         FileNotFoundError: the parent folder does not exist.
-        FileExistsError: ``folder`` is a file, or a folder that is not empty.
-        OSError: the name is too long.
+        FileExistsError: ``folder`` is a file, or a folder that is not empty, before the block or after it.
+        OSError: the name is too long, or the place is not writable.
     """
     target = _behind_links(folder)
     if not isinstance(target, Path):
         raise FileExistsError(errno.EEXIST, "is a stream, expected the name of a new folder", os.fspath(folder))
+    there = False
     with suppress(FileNotFoundError):
-        if not stat.S_ISDIR(os.lstat(target).st_mode) or any(target.iterdir()):
+        there = stat.S_ISDIR(os.lstat(target).st_mode)
+        if not there or any(target.iterdir()):
             raise FileExistsError(errno.EEXIST, "exists, expected the name of a new folder", os.fspath(folder))
-    temporary = _beside(target)
+    temporary = _beside(target / "new" if there else target)
     temporary.mkdir()
     try:
         yield temporary
-        with suppress(FileNotFoundError):
-            target.rmdir()
-        os.rename(temporary, target)
+        if there:
+            _move_up(temporary, last)
+        else:
+            os.rename(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _move_up(temporary: Path, last: str | None) -> None:
+    """Move the content of a folder into its parent, which holds nothing else. ``last`` moves last. All or nothing."""
+    target = temporary.parent
+    if others := [path.name for path in target.iterdir() if path != temporary]:  # a rename would replace them
+        raise FileExistsError(errno.EEXIST, f"now holds {others[0]!r}, expected an empty folder", os.fspath(target))
+    names = sorted(os.listdir(temporary), key=lambda name: (name == last, name))
+    try:
+        for name in names:
+            os.rename(temporary / name, target / name)
+    except BaseException:
+        for name in reversed(names):
+            with suppress(FileNotFoundError):  # it has not moved
+                os.rename(target / name, temporary / name)
+        raise
 
 
 @contextmanager

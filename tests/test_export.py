@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import warnings
 from dataclasses import replace
@@ -20,6 +21,8 @@ from hih_align import runtime as runtimes
 from hih_align.cli.app import app
 from hih_align.crops import square_crop, warp
 from hih_align.data.annotations import Dataset, read_dataset
+from hih_align.hub.config import write_config
+from hih_align.hub.manifest import local_weights, read_manifest
 from hih_align.runtime import precision
 from hih_align.runtime.metadata import FILES, KEY, fingerprint
 
@@ -172,6 +175,39 @@ def test_a_file_that_does_not_fit_is_refused(exported: Path, tmp_path: Path) -> 
         FaceAligner(other.network, other.config, backend=runtime, exported=tmp_path, device="cpu")
 
 
+def test_the_working_directory_may_change(
+    nano: FaceAligner, exported: Path, astronaut: Array, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A copy in another process, and `refresh`, read the file again."""
+    monkeypatch.chdir(exported.parent)
+    aligner = FaceAligner.from_pretrained(exported.name, device="cpu", backend=RUNTIMES[exported.name])
+    data = pickle.dumps(aligner)
+    monkeypatch.chdir(tmp_path)
+    aligner.refresh()
+    for one in (aligner, pickle.loads(data)):
+        np.testing.assert_allclose(one.align(astronaut, BOX).points, nano.align(astronaut, BOX).points, atol=0.01)
+
+
+@pytest.mark.parametrize("config", [False, True])
+def test_a_file_beside_named_weights_belongs_to_another_model(
+    nano: FaceAligner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, astronaut: Array, config: bool
+) -> None:
+    """Weights of the manifest may lie in any folder of the user, with exported files of other models in it."""
+    pytest.importorskip("onnxruntime")
+    row = read_manifest()["HIH_N/300w"]
+    weights = local_weights(row)
+    assert weights is not None
+    (tmp_path / row.file).symlink_to(weights)
+    (tmp_path / "model.onnx").write_text("of another program")
+    if config:  # the folder could be taken for a checkpoint
+        write_config(tmp_path, nano.config)
+    monkeypatch.setattr("hih_align.hub.manifest.weight_folders", lambda: [tmp_path])
+    found = FaceAligner.from_pretrained("HIH_N/300w", backend="onnxruntime", device="cpu")
+    np.testing.assert_allclose(found.align(astronaut, BOX).points, nano.align(astronaut, BOX).points, atol=0.01)
+    monkeypatch.setattr(runtimes, "AUTO", ("torch", "onnxruntime"))
+    assert FaceAligner.from_pretrained("HIH_N/300w", backend="auto", device="cpu").backend == "torch"
+
+
 def test_a_torch_program(nano: FaceAligner, astronaut: Array, tmp_path: Path) -> None:
     made = export.export(nano, tmp_path / "torch", "torch")
     extra = {KEY: ""}
@@ -201,6 +237,22 @@ def test_a_long_name(nano: FaceAligner, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["x" * 255]
 
 
+@pytest.mark.usefixtures("_quickly")
+def test_the_working_directory_is_filled(nano: FaceAligner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty folder stays the same folder, with its mode. Its config comes last: without it nothing is loaded."""
+    tmp_path.chmod(0o700)
+    monkeypatch.chdir(tmp_path)
+    before = tmp_path.stat()
+    moved: list[str] = []
+    real = os.rename
+    monkeypatch.setattr(os, "rename", lambda old, new: (moved.append(Path(new).name), real(old, new)))
+    made = export.export(nano, ".", "onnx")
+    assert (tmp_path.stat().st_ino, tmp_path.stat().st_mode) == (before.st_ino, before.st_mode)
+    assert made.file.is_file()
+    assert moved == ["model.onnx", "config.json"]
+    assert sorted(os.listdir(".")) == sorted(moved)
+
+
 def test_bad_exports(nano: FaceAligner, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
@@ -208,7 +260,7 @@ def test_bad_exports(nano: FaceAligner, tmp_path: Path) -> None:
         ((tmp_path / "a", "tflite"), ValueError, "format is 'tflite', expected one of"),
         ((tmp_path / "a", "torch", "int8"), ValueError, "precision is 'int8', expected one of"),
         ((tmp_path / "a", "torch", "half"), ValueError, "precision is 'half', expected one of"),
-        ((tmp_path / "full", "torch"), ValueError, "full exists, expected the name of a new folder"),
+        ((tmp_path / "full", "torch"), ValueError, "full exists, expected a new folder, or one without files"),
         ((tmp_path / "full" / "notes.txt", "torch"), ValueError, "notes.txt exists"),
         ((tmp_path / "no" / "a", "torch"), FileNotFoundError, "is in a folder that does not exist"),
     ]:

@@ -269,7 +269,7 @@ def test_a_folder_is_complete_or_does_not_exist(tmp_path: Path) -> None:
     for name in ("new", "old"):
         with making(tmp_path / name) as folder:
             (folder / "a").touch()
-            assert folder.parent == tmp_path
+            assert folder.parent == (tmp_path if name == "new" else tmp_path / "old")
         assert os.listdir(tmp_path / name) == ["a"]
         with pytest.raises(FileExistsError, match="expected the name of a new folder"), making(tmp_path / name):
             pytest.fail("the block must not run")
@@ -278,6 +278,84 @@ def test_a_folder_is_complete_or_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), making(tmp_path / "no" / "new"):
         pytest.fail("the block must not run")
     assert sorted(os.listdir(tmp_path)) == ["new", "old"]
+
+
+@pytest.mark.parametrize("given", ["{}", ".", "link"])
+def test_an_empty_folder_stays_the_same_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    """Its mode, group and owner stay. A shell whose working directory it is sees the files."""
+    folder = tmp_path / "old"
+    folder.mkdir()
+    folder.chmod(0o2770)
+    (tmp_path / "link").symlink_to("old")
+    before = folder.stat()
+    monkeypatch.chdir(tmp_path if given == "link" else folder)
+    with making(given.format(folder)) as temporary:
+        (temporary / "a").touch()
+        (temporary / "sub").mkdir()
+        (temporary / "sub" / "b").touch()
+    after = folder.stat()
+    assert (after.st_ino, after.st_mode, after.st_gid) == (before.st_ino, before.st_mode, before.st_gid)
+    assert sorted(path.name for path in folder.rglob("*")) == ["a", "b", "sub"]
+    assert sorted(os.listdir(tmp_path)) == ["link", "old"]
+    if given == ".":
+        assert sorted(os.listdir(".")) == ["a", "sub"]
+
+
+def test_a_mount_point_is_filled(tmp_path: Path) -> None:
+    script = f"""
+import runpy
+with runpy.run_path({files.__file__!r})["making"]("here") as folder:
+    (folder / "a").touch()
+"""
+    (tmp_path / "here").mkdir()
+    inside = 'mount -t tmpfs none here || exit 77; "$@" && ls -A here'
+    command = ["unshare", "-rm", "bash", "-c", inside, "bash", sys.executable, "-c", script]
+    try:
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no unshare")
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip(f"mounting is not allowed here: {done.stderr}")
+    assert (done.returncode, done.stdout) == (0, "a\n"), done.stderr
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+@pytest.mark.parametrize("at", range(3))
+def test_a_move_that_is_interrupted_leaves_an_empty_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, error: type[BaseException]
+) -> None:
+    """The named file moves last, so a killed process leaves nothing that looks complete."""
+    moved: list[str] = []
+    real = os.rename
+
+    def rename(old: Path, new: Path) -> None:
+        if new.parent == tmp_path and len(moved) == at:
+            assert sorted(path.name for path in tmp_path.iterdir() if path.name[0] != ".") == moved
+            raise error
+        real(old, new)
+        moved.append(new.name)
+
+    def write() -> None:
+        with making(tmp_path, last="config.json") as folder:
+            for name in ("config.json", "model.bin", "model.xml"):
+                (folder / name).touch()
+
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(error):
+        write()
+    assert moved[:at] == ["model.bin", "model.xml"][:at]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_that_came_meanwhile_are_kept(tmp_path: Path) -> None:
+    def write() -> None:
+        with making(tmp_path) as folder:
+            (folder / "a").write_text("mine")
+            (tmp_path / "a").write_text("of somebody else")
+
+    with pytest.raises(FileExistsError, match="now holds 'a', expected an empty folder"):
+        write()
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a", "of somebody else")]
 
 
 # the examples of FIPS 180-2, and data longer than one block

@@ -42,10 +42,18 @@ class Checkpoint:
     Attributes:
         config: the config of the network.
         weights: the file of weights. It may not exist in an exported folder (`EXPORTED_FILES`).
+        folder: the folder of the checkpoint. Its exported files belong to the checkpoint. None: a row of the manifest,
+            whose weights may lie among the files of other models.
     """
 
     config: Config
     weights: Path
+    folder: Path | None = None
+
+    @property
+    def exported(self) -> list[str]:
+        """The backends whose exported file belongs to the checkpoint."""
+        return [] if self.folder is None else exported_for(self.folder)
 
 
 def find_checkpoint(
@@ -152,7 +160,7 @@ def _folder(folder: Path) -> Checkpoint:
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file() and not (name == WEIGHTS_FILE and exported_for(folder)):
             raise FileNotFoundError(f"model: {folder} has no {name}")
-    return Checkpoint(read_config(folder / CONFIG_FILE), folder / WEIGHTS_FILE)
+    return Checkpoint(read_config(folder / CONFIG_FILE), folder / WEIGHTS_FILE, folder)
 
 
 def exported_for(folder: Path) -> list[str]:
@@ -162,7 +170,8 @@ def exported_for(folder: Path) -> list[str]:
 
 def _repository(repo_id: str, wanted: Scheme | None, hub: dict[str, Any]) -> Checkpoint:
     config = _with_scheme(read_config(download(repo_id, CONFIG_FILE, hub)), wanted, repo_id)
-    return Checkpoint(config, download(repo_id, WEIGHTS_FILE, hub))
+    weights = download(repo_id, WEIGHTS_FILE, hub)
+    return Checkpoint(config, weights, weights.parent)
 
 
 def load_network(checkpoint: Checkpoint) -> HIHNet:
@@ -180,7 +189,7 @@ def load_network(checkpoint: Checkpoint) -> HIHNet:
     from ..method.settings import built
 
     config, path = checkpoint.config, checkpoint.weights
-    if not path.is_file() and (backends := exported_for(path.parent)):
+    if not path.is_file() and (backends := checkpoint.exported):
         held = " and ".join(f"{EXPORTED_FILES[backend]} for backend {backend!r}" for backend in backends)
         raise FileNotFoundError(
             f"model: {path.parent} was exported: it holds {held}, and no {path.name}. Pass backend={backends[0]!r}, or "

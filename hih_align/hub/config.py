@@ -108,6 +108,11 @@ class Config:
         return Size(self.stacks, self.decimal_size, self.width, self.head_channels, self.input_size)
 
     @property
+    def resulting(self) -> Scheme:
+        """The scheme of the results."""
+        return self.scheme if self.output is None else SCHEMES[self.output]
+
+    @property
     def heads(self) -> int:
         """Number of heads of the network, which is the number of landmarks if there is no `readout`."""
         return len(self.scheme) if self.readout is None else self.readout.heads

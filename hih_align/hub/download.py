@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import files
 from .config import CheckpointError
+
+if TYPE_CHECKING:
+    from huggingface_hub.errors import HfHubHTTPError
+
+#: What a user can do, by the status of the Hub's answer.
+_HINTS = {
+    401: "the token is not valid",
+    403: "the token does not permit it, or the repository is closed to you",
+    429: "too many requests: wait some minutes, or pass token",
+}
 
 
 class WeightsUnavailableError(OSError):
@@ -63,6 +73,8 @@ def download(repo_id: str, filename: str, hub: dict[str, Any], what: str = "mode
     try:
         return Path(huggingface_hub.hf_hub_download(repo_id, filename, library_name="hih-align", **hub))
     except hub_errors.LocalEntryNotFoundError as error:
+        if isinstance(refusal := error.__cause__, hub_errors.HfHubHTTPError):
+            raise _refused(refusal, repo_id, at, what) from error
         raise WeightsUnavailableError(
             f"{what}: {repo_id!r}{at} is neither a folder here nor in the Hub's cache, and {filename} cannot be "
             "downloaded: the Hub cannot be reached, or local_files_only or HF_HUB_OFFLINE forbids the download"
@@ -86,10 +98,23 @@ def download(repo_id: str, filename: str, hub: dict[str, Any], what: str = "mode
     except hub_errors.HFValidationError as error:
         raise ValueError(f"{what} is {repo_id!r}: {error}") from error
     except hub_errors.HfHubHTTPError as error:
-        status = error.response.status_code
-        hint = ": the token is not valid" if status == 401 else ""
-        raise WeightsUnavailableError(f"{what}: the Hub answers {status} for {repo_id!r}{at}{hint}") from error
-    except (ValueError, TypeError):
+        raise _refused(error, repo_id, at, what) from error
+    except (ValueError, TypeError) as error:
+        cause = error.__cause__
+        if isinstance(cause, hub_errors.HfHubHTTPError):
+            raise _refused(cause, repo_id, at, what) from error
+        if cause is not None and hub.get("force_download"):  # huggingface_hub says only that it failed
+            raise WeightsUnavailableError(
+                f"{what}: {filename} of {repo_id!r}{at} cannot be downloaded again, and the one in the Hub's cache is "
+                f"damaged: {cause}"
+            ) from error
         raise
     except Exception as error:  # broken transfer, full disk: huggingface_hub's HTTP library raises errors of many kinds
         raise WeightsUnavailableError(f"{what}: {filename} of {repo_id!r}{at} cannot be downloaded: {error}") from error
+
+
+def _refused(error: HfHubHTTPError, repo_id: str, at: str, what: str) -> WeightsUnavailableError:
+    """The Hub was reached, and answered with an error."""
+    status = error.response.status_code
+    hint = _HINTS.get(status, "the Hub is out of order: try again later" if status >= 500 else "")
+    return WeightsUnavailableError(f"{what}: the Hub answers {status} for {repo_id!r}{at}{': ' * bool(hint)}{hint}")

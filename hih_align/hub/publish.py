@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +14,9 @@ from .config import Config
 
 #: The file of the model card in a Hub repository.
 CARD_FILE = "README.md"
+
+#: The last line of a card that `own_card` made. Readers do not see it. It shows whether a person changed the card.
+_MARK = "<!-- hih-align renews this card unless its text is changed. SHA-256 of the text: {} -->\n"
 
 
 def model_card(
@@ -35,7 +40,7 @@ def model_card(
         license, license_name, license_link: as in the Hub's metadata. If None, the card names no licence.
         eval_results: results for the Hub's metadata.
     """
-    scheme = config.scheme
+    scheme = config.resulting
     title = title or config.name or name
     calibrated = config.decoder.method in config.calibration
     data = ModelCardData(
@@ -71,9 +76,9 @@ def model_card(
 
 
 def own_card(config: Config, repo_id: str) -> str:
-    """The model card of a user's own checkpoint: use, landmark names and limits."""
-    names = ", ".join(f"{index} {name}" for index, name in enumerate(config.scheme.names))
-    return model_card(
+    """The model card of a user's own checkpoint: use, landmark names and limits. `is_own_card` knows it again."""
+    names = ", ".join(f"{index} {name}" for index, name in enumerate(config.resulting.names))
+    text = model_card(
         config,
         repo_id,
         sections=[
@@ -84,6 +89,17 @@ def own_card(config: Config, repo_id: str) -> str:
             "data. Landmarks say where the parts of a face are. They do not identify a person.",
         ],
     )
+    return f"{text}\n{_mark(text)}"
+
+
+def is_own_card(card: str) -> bool:
+    """Whether `own_card` made a card, and nobody changed it since."""
+    text, _, mark = card.removesuffix("\n").rpartition("\n")
+    return f"{mark}\n" == _mark(text)
+
+
+def _mark(text: str) -> str:
+    return _MARK.format(hashlib.sha256(text.encode()).hexdigest())
 
 
 def upload_folder(
@@ -109,7 +125,7 @@ def upload_folder(
         revision: branch; by default the main branch.
         private: whether a new repository is private.
         token: as in huggingface_hub.
-        keep: do not replace a model card that the repository already has.
+        keep: do not replace a model card of the repository, unless `own_card` made it and nobody changed it.
 
     Raises:
         ValueError: ``repo_id`` is malformed.
@@ -118,13 +134,13 @@ def upload_folder(
     api = huggingface_hub.HfApi(token=token, library_name="hih-align")
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)
-        there = keep and api.file_exists(repo_id, CARD_FILE, revision=revision)
+        kept = keep and api.file_exists(repo_id, CARD_FILE, revision=revision) and not _own(api, repo_id, revision)
         commit = api.upload_folder(
             repo_id=repo_id,
             folder_path=folder,
             revision=revision,
             commit_message=message,
-            ignore_patterns=[CARD_FILE] if there else None,
+            ignore_patterns=[CARD_FILE] if kept else None,
         )
         for tag in tags:
             api.create_tag(repo_id, tag=tag, revision=commit.oid)
@@ -133,3 +149,10 @@ def upload_folder(
     except Exception as error:  # huggingface_hub's HTTP library raises errors of many kinds
         raise OSError(f"repo_id: {repo_id!r} cannot be uploaded: {error}") from error
     return commit
+
+
+def _own(api: huggingface_hub.HfApi, repo_id: str, revision: str | None) -> bool:
+    """`is_own_card` for the card of a repository."""
+    with tempfile.TemporaryDirectory() as folder:  # not the user's cache, which need not be writable
+        path = api.hf_hub_download(repo_id, CARD_FILE, revision=revision, local_dir=folder)
+        return is_own_card(Path(path).read_bytes().decode("utf-8", "replace"))

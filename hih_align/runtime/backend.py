@@ -47,12 +47,15 @@ class Backend(ABC):
 
     Attributes:
         name: name of the runtime.
-        dtype: name of the precision of the network, such as "float32" or "int8".
+        dtype: name of the precision in which the network is computed, such as "float32" or "int8".
+        wanted: name of the floating-point precision that was asked for; None: as ``dtype``. They differ if the runtime
+            does not have this precision on this machine.
         description: the description in an exported file (`metadata.describe`); None for a network.
     """
 
     name: Runtime
     dtype: str
+    wanted: str | None = None
     description: Mapping[str, Any] | None = None
 
     @abstractmethod

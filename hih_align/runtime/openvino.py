@@ -16,6 +16,7 @@ from ..hub.config import CheckpointError
 from . import fork
 from .backend import Found, Grouped, Runtime
 from .metadata import DTYPES, KEY, parse
+from .precision import computed_dtype
 from .threads import thread_count
 
 #: A batch of at least so many parts is large. After so many faces in large batches, the cores compute different faces
@@ -58,7 +59,8 @@ class OpenVINOBackend(Grouped):
     Args:
         model: a graph (`convert.to_openvino`), or a file that `export.export` wrote.
         dtype: "float32" or "bfloat16". None: bfloat16 for a bf16 file, else float32. For an int8 file it is the
-            precision of the operations that are not quantized.
+            precision of the operations that are not quantized. On a CPU on which OpenVINO has no bfloat16, it is
+            float32.
         group: see `Grouped`.
 
     Raises:
@@ -80,9 +82,10 @@ class OpenVINOBackend(Grouped):
             own = DTYPES[self.description["precision"]]
         else:
             graph = model
-        compute = dtype or ("float32" if own in ("int8", "float16") else own)
-        if compute not in _HINTS:
-            raise ValueError(f"dtype is {compute!r}, expected 'float32' or 'bfloat16' with backend 'openvino'")
+        self.wanted = dtype or ("float32" if own in ("int8", "float16") else own)
+        if self.wanted not in _HINTS:
+            raise ValueError(f"dtype is {self.wanted!r}, expected 'float32' or 'bfloat16' with backend 'openvino'")
+        compute = computed_dtype(self.wanted, self.name)
         self.dtype = "int8" if own == "int8" else compute
         self._graph = graph
         self._threads = thread_count()

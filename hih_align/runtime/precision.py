@@ -1,7 +1,8 @@
 """The precisions that the hardware supports. All other modules ask this module.
 
-A precision that the hardware does not support is emulated, which is several times slower than float32. Devices and
-dtypes are given by their PyTorch names. PyTorch is imported only if nothing else knows the answer.
+PyTorch emulates a precision that the hardware does not support, which is several times slower than float32. OpenVINO
+emulates it or computes in float32 instead. Devices and dtypes are given by their PyTorch names. PyTorch is imported
+only if nothing else knows the answer.
 """
 
 from __future__ import annotations
@@ -57,10 +58,18 @@ def fastest_dtype(device: str, preferred: Sequence[str], runtime: str = "torch")
     return next((dtype for dtype in preferred if dtype in native), "float32")
 
 
+def computed_dtype(dtype: str, runtime: str) -> str:
+    """The dtype in which a runtime computes on this CPU if ``dtype`` is asked for.
+
+    It is ``dtype``, or "float32" if OpenVINO neither has the dtype on this CPU nor emulates it.
+    """
+    return "float32" if runtime == "openvino" and dtype not in ("float32", *_of_openvino()) else dtype
+
+
 def warn_if_emulated(
     dtype: str, device: str, name: str, instead: str, stacklevel: int = 3, runtime: str = "torch"
 ) -> None:
-    """Warn if a device has no instructions for a floating-point dtype.
+    """Warn if a device has no instructions for a floating-point dtype. The warning says what the runtime does instead.
 
     Args:
         dtype: the requested dtype; int8 never warns.
@@ -72,9 +81,11 @@ def warn_if_emulated(
     """
     kind = device.partition(":")[0]
     if dtype in ("bfloat16", "float16") and kind in ("cpu", "cuda") and dtype not in native_dtypes(device, runtime):
+        what = "it is emulated, several times slower than float32"
+        if kind == "cpu" and computed_dtype(dtype, runtime) == "float32":
+            what = "OpenVINO computes in float32 instead"
         warnings.warn(
-            f"{name}: this {'CPU' if kind == 'cpu' else 'GPU'} has no instructions for {dtype}, so it is emulated, "
-            f"several times slower than float32; {instead}",
+            f"{name}: this {'CPU' if kind == 'cpu' else 'GPU'} has no instructions for {dtype}, so {what}; {instead}",
             RuntimeWarning,
             stacklevel=stacklevel,
         )
@@ -112,6 +123,14 @@ def _of_cpu(runtime: str) -> list[str]:
 
         found *= torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return found
+
+
+def _of_openvino() -> tuple[str, ...]:
+    """The dtypes besides float32 in which OpenVINO computes on this CPU, natively or emulated."""
+    from .openvino import core
+
+    capabilities = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return tuple(dtype for dtype, name in (("bfloat16", "BF16"), ("float16", "FP16")) if name in capabilities)
 
 
 def _of_cpu_by_torch() -> list[str]:

@@ -15,14 +15,16 @@ import PIL.Image
 import pytest
 import torch
 from huggingface_hub import ModelCard, constants
-from loopback_hub import LoopbackHub, Request
+from loopback_hub import LoopbackHub, Refusal, Request
 from numpy.typing import NDArray
 from test_checkpoints import Install
 
 import hih_align
-from hih_align import CheckpointError, Config, Decoder, FaceAligner, HIHNet, Scheme, WeightsUnavailableError
+from hih_align import SCHEMES, CheckpointError, Config, Decoder, FaceAligner, HIHNet, Scheme, WeightsUnavailableError
+from hih_align.detection import yunet
 from hih_align.hub.checkpoints import find_checkpoint
 from hih_align.hub.manifest import ManifestRow, local_weights, read_manifest
+from hih_align.scores import Calibration
 
 REPO = "user/name"
 BOX = (177, 80, 275, 200)
@@ -117,6 +119,20 @@ def test_cache_dir(hub: LoopbackHub, row: ManifestRow, tmp_path: Path) -> None:
     with pytest.raises(WeightsUnavailableError):
         find_checkpoint(REPO, local_files_only=True)
     assert find_checkpoint(REPO, cache_dir=str(tmp_path / "mine"), local_files_only=True).weights == found.weights
+
+
+def test_a_relative_cache_is_found_after_the_working_directory_has_changed(
+    hub: LoopbackHub, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, astronaut: NDArray[np.uint8]
+) -> None:
+    """The detector's file is searched at the first use, which may be much later."""
+    monkeypatch.delenv("HIH_ALIGN_WEIGHTS", raising=False)
+    hub.add_repo(yunet.REPOSITORY, {yunet.FILE: (shared / "weights" / yunet.FILE).read_bytes()})
+    monkeypatch.chdir(tmp_path)
+    aligner = FaceAligner.from_pretrained("HIH_N", device="cpu", cache_dir="mine")
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    assert len(aligner.align(astronaut)) == 1
+    assert len(list((tmp_path / "mine").rglob(yunet.FILE))) == 1
 
 
 def test_a_wrong_scheme_is_refused_before_the_download(hub: LoopbackHub, row: ManifestRow) -> None:
@@ -258,6 +274,28 @@ def test_no_server_and_nothing_cached(published: LoopbackHub, name: str) -> None
         FaceAligner.from_pretrained(name, local_files_only=True)
 
 
+@pytest.mark.parametrize(
+    ("status", "hint"),
+    [(403, "the token does not permit it"), (429, "too many requests"), (503, "out of order: try again later")],
+)
+def test_the_hub_refuses(published: LoopbackHub, status: int, hint: str) -> None:
+    """The message names the Hub's answer. It does not say that the network or an option is at fault."""
+    path = find_checkpoint("HIH_T").weights
+    published.refusal = Refusal(status, "no")
+    with pytest.raises(WeightsUnavailableError, match=rf"^model: the Hub answers {status} for 'user/name': .*{hint}"):
+        find_checkpoint(REPO)
+    assert find_checkpoint("HIH_T").weights == path  # of the cache, without asking
+    path.resolve().write_bytes(BLOB[:-1] + b"!")  # so it is downloaded again
+    with pytest.raises(
+        WeightsUnavailableError, match=rf"the Hub answers {status} for 'user/name' at revision .*{hint}"
+    ):
+        find_checkpoint("HIH_T")
+    published.refusal = None
+    published.stop()
+    with pytest.raises(WeightsUnavailableError, match=r"cannot be downloaded again, and the one .* is damaged: "):
+        find_checkpoint("HIH_T")
+
+
 def test_offline_mode(hub: LoopbackHub, row: ManifestRow, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.add_repo(REPO, stand_in(row))
     hub.add_repo("user/other", stand_in(row))
@@ -364,6 +402,47 @@ def test_an_existing_model_card_is_kept(hub: LoopbackHub, row: ManifestRow, tiny
     tiny_upload.push_to_hub(REPO, token=hub.token)
     assert hub.read(REPO, "README.md") == b"My own words."
     assert hub.read(REPO, "model.safetensors") != BLOB
+
+
+def test_the_model_card_describes_the_model_that_is_loaded(hub: LoopbackHub) -> None:
+    """The scheme that results are converted to, and the decoder in use."""
+    calibration = {"expectation": Calibration(1.0, 0.0)}
+    config = Config(SCHEMES["wflw"], 1, output="cofw", calibration=calibration)
+    wflw = HIHNet(98, 1)
+    for decode, score in (("expectation", "estimated probability"), ("argmax", "scores are not calibrated")):
+        FaceAligner(wflw, config, device="cpu", decode=decode).push_to_hub(REPO, token=hub.token)  # type: ignore[arg-type]
+        again = FaceAligner.from_pretrained(REPO, device="cpu")
+        assert (again.scheme.id, again.calibrated) == ("cofw", decode == "expectation")
+        text = ModelCard(hub.read(REPO, "README.md").decode()).text
+        assert "29 facial landmarks (cofw)" in text
+        assert f"28 {again.scheme.names[28]}." in text
+        assert score in text
+
+
+def test_a_generated_model_card_is_renewed_until_a_person_changes_it(hub: LoopbackHub, tmp_path: Path) -> None:
+    scheme = Scheme(id="mine", names=("a", "b", "c"))
+    aligner = FaceAligner(HIHNet(3, 1), Config(scheme, 1), device="cpu")
+    aligner.push_to_hub(REPO, token=hub.token)
+    first = hub.read(REPO, "README.md")
+    aligner.select([2, 0]).push_to_hub(REPO, token=hub.token)
+    second = hub.read(REPO, "README.md").decode()
+    assert "2 facial landmarks" in second
+    assert "0 c, 1 a." in second
+    aligner.push_to_hub(REPO, token=hub.token)
+    assert hub.read(REPO, "README.md") == first
+    mark = first.decode().splitlines()[-1]
+    assert mark.startswith("<!--")
+    assert mark.endswith("-->")  # readers do not see it
+    # changed in its text, in its metadata (as the Hub's pages do it), or with the mark inside another text
+    for changed in (
+        first + b"More.\n",
+        first.replace(b"---\n", b"---\nlicense: mit\n", 1),
+        f"Mine.\n{mark}\n".encode(),
+    ):
+        hub.add_commit(REPO, {"README.md": changed})
+        aligner.select([2, 0]).push_to_hub(REPO, token=hub.token)
+        assert hub.read(REPO, "README.md") == changed
+    assert not list((tmp_path / "home").rglob("README.md"))  # the user's cache gets no card
 
 
 def test_push_without_permission(hub: LoopbackHub, row: ManifestRow, tiny_upload: FaceAligner) -> None:

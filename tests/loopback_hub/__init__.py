@@ -16,6 +16,6 @@ The server does not have: Xet, pull requests, multipart uploads, deletions, crea
 """
 
 from .hub import LoopbackHub
-from .messages import Request
+from .messages import Refusal, Request
 
-__all__ = ["LoopbackHub", "Request"]
+__all__ = ["LoopbackHub", "Refusal", "Request"]

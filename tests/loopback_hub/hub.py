@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from .content import Commit, File, Repo, is_lfs
-from .messages import Request
+from .messages import Refusal, Request
 from .server import HUB_ROUTES, STORAGE_ROUTES, Server
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class LoopbackHub:
         url: the endpoint, for HF_ENDPOINT.
         user, token: the only account. It may read and write everything; any other token is refused with 401.
         requests: all answered requests, in order. ``requests.clear()`` empties the list.
+        refusal: the answer to every request, such as ``Refusal(503, "out of order")``. None: the requests are served.
     """
 
     def __init__(self, user: str = "user") -> None:
@@ -54,6 +55,7 @@ class LoopbackHub:
         self.repos: dict[str, Repo] = {}
         self.objects: dict[str, bytes] = {}
         self._faults: list[Fault] = []
+        self.refusal: Refusal | None = None
         self.lock = threading.RLock()
         self.server = Server(self, HUB_ROUTES)
         self.storage_server = Server(self, STORAGE_ROUTES)

@@ -119,6 +119,8 @@ class _Handler(BaseHTTPRequestHandler):
         return b"".join(chunks)
 
     def _answer(self, call: Call, path: str) -> Reply:
+        if (every := self.server.hub.refusal) is not None:
+            return every.reply
         for route in self.server.routes:
             match = route.pattern.fullmatch(path)
             if match and call.method in route.methods:

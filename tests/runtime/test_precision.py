@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hih_align import FaceAligner
 from hih_align.runtime import placement, precision
-from hih_align.runtime.precision import autocast_precision, fastest_dtype, native_dtypes
+from hih_align.runtime.precision import autocast_precision, computed_dtype, fastest_dtype, native_dtypes
 
 CPU, CUDA = "cpu", "cuda"
 F32, BF16, F16 = "float32", "bfloat16", "float16"
@@ -33,6 +33,8 @@ def hardware(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: can, raising=False)
         monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", lambda: can, raising=False)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: gpu)
+        # OpenVINO emulates bfloat16 by AVX512, and computes in float32 without it
+        monkeypatch.setattr(precision, "_of_openvino", lambda: (BF16,) if "avx512f" in flags else ())
 
     return has
 
@@ -134,19 +136,33 @@ def test_a_named_precision_is_taken_with_a_warning_if_it_is_emulated(hardware: A
         autocast_precision("half", CPU)
 
 
-@pytest.mark.parametrize("backend", ["torch", "openvino"])
-def test_an_aligner_warns_if_its_precision_is_emulated(
-    hardware: Any, backend: str, astronaut: NDArray[np.uint8], astronaut_box: tuple[float, ...]
+@pytest.mark.parametrize(
+    ("backend", "flags", "what", "computed"),
+    [
+        ("torch", ["avx2"], "it is emulated, several times slower than float32", torch.bfloat16),
+        ("openvino", ["avx2", "avx512f"], "it is emulated, several times slower than float32", torch.bfloat16),
+        ("openvino", ["avx2"], "OpenVINO computes in float32", torch.float32),
+    ],
+)
+def test_an_aligner_warns_if_its_precision_is_not_native(
+    hardware: Any,
+    backend: str,
+    flags: list[str],
+    what: str,
+    computed: torch.dtype,
+    astronaut: NDArray[np.uint8],
+    astronaut_box: tuple[float, ...],
 ) -> None:
     if backend != "torch":
         pytest.importorskip(backend)
-    hardware("avx2")
-    with pytest.warns(RuntimeWarning, match="dtype is 'bfloat16': this CPU has no .* take dtype='auto'") as caught:
+    hardware(*flags)
+    message = f"dtype is 'bfloat16': this CPU has no instructions for bfloat16, so {what}.* take dtype='auto'"
+    with pytest.warns(RuntimeWarning, match=message) as caught:
         half = FaceAligner.from_pretrained("HIH_N/300w", device="cpu", dtype="bfloat16", backend=backend)
     assert [Path(warning.filename).name for warning in caught if warning.category is RuntimeWarning] == [
         Path(__file__).name
     ]
-    assert half.dtype is torch.bfloat16
+    assert half.dtype is computed
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         assert (
@@ -154,3 +170,17 @@ def test_an_aligner_warns_if_its_precision_is_emulated(
             is torch.float32
         )
         half.align(astronaut, astronaut_box, refine=0)  # the warning comes once, not at each call
+
+
+def test_the_answer_of_openvino_is_that_of_a_compiled_model() -> None:
+    ov = pytest.importorskip("openvino")
+    from hih_align.runtime.openvino import core
+
+    given = ov.opset13.parameter([1, 8], np.float32)
+    model = ov.Model([ov.opset13.relu(given)], [given])
+    names = {"f32": F32, "bf16": BF16}
+    for hint, dtype in names.items():
+        compiled = core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": hint})
+        computed = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        assert computed_dtype(dtype, "openvino") == names[computed]
+    assert computed_dtype(BF16, "torch") == BF16
