@@ -152,7 +152,7 @@ def points(maps: Heatmaps, aligner: FaceAligner) -> str:
         title = aligner.config.scheme.names[head] if aligner.config.readout is None else f"head {head}"
         marks.append(
             f'<circle class="hih-small" cx="{x:.2f}" cy="{y:.2f}" r="{len(maps.crop) / 128:.2f}" data-index="{head}">'
-            f"<title>{title} ({head})</title></circle>"
+            f"<title>{view.escaped(f'{title} ({head})')}</title></circle>"
         )
     return f'<g class="hih-face" data-face="-1">{"".join(marks)}</g>'
 
