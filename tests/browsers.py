@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Iterator
@@ -20,6 +21,19 @@ CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 
 #: Seconds that a page may take. The limit is high because a shared machine is slow.
 PATIENCE = float(os.environ.get("HIH_ALIGN_PATIENCE", 60))
+
+#: The static page that computes landmarks in the browser.
+WEB = Path(__file__).resolve().parents[1] / "examples" / "web"
+
+
+def web_prepare() -> Any:
+    """The module ``prepare.py`` of the static page, which is in no package."""
+    spec = importlib.util.spec_from_file_location("prepare", WEB / "prepare.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def lacking(reason: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import json
 import shutil
 import threading
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
-from browsers import PATIENCE, lacking
+from browsers import PATIENCE, WEB, lacking, web_prepare
 
 from hih_align import FaceAligner, FaceDetector
 from hih_align.crops import square_crop
@@ -25,8 +24,6 @@ from hih_align.data.annotations import read_dataset
 from hih_align.images import read_image
 
 pytestmark = pytest.mark.browser
-
-SOURCE = Path(__file__).resolve().parents[2] / "examples" / "web"
 
 #: The page's code for one box: the points in the crop, the points in the image, and the time of each pass.
 ONCE = """async ([name, box, times]) => {
@@ -51,22 +48,17 @@ def site(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[str, Path, list[tuple[str, list[float]]]]]:
     """The page's address, its folder, and ten photographs in this folder, each with a box."""
-    if not (SOURCE / "node_modules" / "onnxruntime-web").is_dir():
+    if not (WEB / "node_modules" / "onnxruntime-web").is_dir():
         lacking("needs ONNX Runtime Web (npm ci --prefix examples/web), which is not here")
     if find_spec("onnx") is None:
         lacking("needs onnx (pip install 'hih-align[onnx]'), which is not here")
     folder = tmp_path_factory.mktemp("web")
-    for path in SOURCE.iterdir():
+    for path in WEB.iterdir():
         if path.name != "models":
             (folder / path.name).symlink_to(path)
-    spec = importlib.util.spec_from_file_location("prepare", SOURCE / "prepare.py")
-    assert spec is not None
-    assert spec.loader is not None
-    prepare = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(prepare)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HIH_ALIGN_WEIGHTS", str(detector_file.parent))
-        prepare.main("HIH_N", "fp32", folder / "models")
+        web_prepare().main("HIH_N", "fp32", folder / "models")
     faces = [("astronaut.png", [177.0, 80.0, 275.0, 200.0]), ("grace_hopper.jpg", [168.0, 157.0, 354.0, 332.0])]
     shutil.copy(photograph, folder / "astronaut.png")
     shutil.copy(other_photograph, folder / "grace_hopper.jpg")
