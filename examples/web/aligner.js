@@ -1,7 +1,7 @@
 // A picture and a box -> landmarks. The network's file holds the decoder: crops go in, points and scores come out.
 import { matrixOf, off, rollOf, squareCrop, toImage, uprightBox } from "./geometry.js";
 import { warp } from "./pixels.js";
-import { session } from "./runtime.js";
+import { prepared, session } from "./runtime.js";
 
 // Faces that are turned by more than this, degrees, are looked at again upright.
 const TURN = 15;
@@ -12,7 +12,7 @@ export const NOTHING = 0.25;
 
 export class Aligner {
   static async load(runtime, folder) {
-    const about = await (await fetch(`${folder}/model.json`)).json();
+    const about = await (await prepared(`${folder}/model.json`)).json();
     return new Aligner(runtime.ort, await session(runtime, `${folder}/model.onnx`), about);
   }
 
