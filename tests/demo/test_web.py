@@ -185,3 +185,58 @@ def test_a_camera(visits: Any, site: Any) -> None:
     page.wait_for_selector("#status:has-text('frames a second')")
     page.click("#camera")
     assert page.evaluate("window.hih.stream") is None
+
+
+def test_a_camera_that_arrives_too_late_is_ended(visits: Any, site: Any, photograph: Path) -> None:
+    """The browser asks the visitor for leave. Meanwhile the visitor clicks again, or chooses a photograph."""
+    page = opened(visits, site[0])
+    page.evaluate("""() => {
+      window.streams = [];
+      const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+      navigator.mediaDevices.getUserMedia = async (wanted) => {
+        await window.leave;
+        const stream = await ask(wanted);
+        window.streams.push(stream);
+        return stream;
+      };
+    }""")
+    page.evaluate("() => { const button = document.querySelector('#camera'); button.click(); button.click(); }")
+    page.wait_for_selector("#status:has-text('frames a second')")
+    live = "window.streams.filter((stream) => stream.active).length"
+    assert page.evaluate("window.streams.length") == 2
+    assert page.evaluate(live) == 1
+    page.click("#camera")
+    assert page.evaluate(live) == 0
+    page.evaluate("() => { window.leave = new Promise((give) => { window.give = give; }); }")
+    page.click("#camera")
+    page.set_input_files("#file", photograph)
+    page.wait_for_selector("#status:has-text('1 face, ')")
+    page.evaluate("window.give()")
+    page.wait_for_function("window.streams.length === 3")
+    page.wait_for_function(f"{live} === 0")
+    assert page.evaluate("[hih.picture.width, hih.picture.height, hih.stream]") == [512, 512, None]
+
+
+def test_a_photograph_that_is_ready_too_late_is_not_shown(
+    visits: Any, site: Any, photograph: Path, other_photograph: Path
+) -> None:
+    page = opened(visits, site[0])
+    page.evaluate("""() => {
+      window.slow = new Promise((go) => { window.go = go; });
+      const make = window.createImageBitmap;
+      window.createImageBitmap = async (from, ...options) => {
+        const bitmap = await make(from, ...options);
+        if (from.name === "astronaut.png") {
+          await window.slow;
+          window.late = true;
+        }
+        return bitmap;
+      };
+    }""")
+    page.set_input_files("#file", photograph)
+    page.set_input_files("#file", other_photograph)
+    page.wait_for_function("hih.faces.length === 1")
+    page.evaluate("window.go()")
+    page.wait_for_function("window.late")
+    page.wait_for_timeout(1000)
+    assert page.evaluate("[hih.picture.height, hih.source.height, hih.faces.length]") == [600, 600, 1]
