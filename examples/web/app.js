@@ -1,5 +1,6 @@
 // The page: a photograph or the camera comes in, landmarks are drawn over it.
 import { Aligner } from "./aligner.js";
+import { AS_THEY_ARE, opaque } from "./alpha.js";
 import { Detector } from "./detector.js";
 import { loadRuntime } from "./runtime.js";
 
@@ -39,17 +40,16 @@ function say(text) {
   $("status").textContent = text;
 }
 
-/** A photograph as a picture that a canvas draws, upright, its colours as they are. */
+/** A photograph as a picture that a canvas draws, upright and opaque, its colours as they are. */
 export async function decode(blob) {
-  const options = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
-  const bitmap = await createImageBitmap(blob, options).catch(() => {
+  const bitmap = await createImageBitmap(blob, AS_THEY_ARE).catch(() => {
     throw new Error(`${blob.name ?? "This file"} is no picture that this browser can read`);
   });
   if (bitmap.width * bitmap.height > MOST) {
     const megapixels = ((bitmap.width * bitmap.height) / 1e6).toFixed(1);
     throw new Error(`${blob.name ?? "The picture"} has ${megapixels} megapixels: this page takes at most ${MOST / 1e6}`);
   }
-  return bitmap;
+  return blob.type === "image/jpeg" ? bitmap : opaque(bitmap);
 }
 
 /**

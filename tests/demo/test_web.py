@@ -240,3 +240,19 @@ def test_a_photograph_that_is_ready_too_late_is_not_shown(
     page.wait_for_function("window.late")
     page.wait_for_timeout(1000)
     assert page.evaluate("[hih.picture.height, hih.source.height, hih.faces.length]") == [600, 600, 1]
+
+
+def test_transparent_pixels_keep_their_colours(visits: Any, site: Any, photograph: Path) -> None:
+    address, folder, faces = site
+    pixels = read_image(photograph)
+    alpha = np.full((*pixels.shape[:2], 1), 255, np.uint8)
+    alpha[:140], alpha[140:160] = 0, 8
+    wide = np.concatenate((np.tile(pixels, (1, 5, 1)), np.tile(alpha, (1, 5, 1))), 2)  # more than one part of WebGL
+    PIL.Image.fromarray(wide).save(folder / "transparent.png")
+    page = opened(visits, address)
+    box = faces[0][1]
+    for left in (0, 2048):
+        moved = [box[0] + left, box[1], box[2] + left, box[3]]
+        found = page.evaluate(ONCE, ["transparent.png", moved, 0])
+        expected = page.evaluate(ONCE, ["astronaut.png", box, 0])
+        np.testing.assert_allclose(np.subtract(found["points"], (left, 0)), expected["points"], atol=0.05)
