@@ -52,8 +52,11 @@ def build(models: Models, chosen: choices.Choices | None = None) -> Any:
     Args:
         models: loads the models.
         chosen: the initial choices.
+
+    Raises:
+        ValueError, OSError: the chosen model cannot be loaded, see `FaceAligner.from_pretrained`.
     """
-    start = choices.Choices() if chosen is None else chosen
+    start = (choices.Choices() if chosen is None else chosen).settled(models)
     with gr.Blocks(
         title="hih-align", analytics_enabled=False, delete_cache=(session.KEPT // 6, session.KEPT), fill_width=True
     ) as page:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,3 +38,17 @@ def test_tags_in_the_names_of_a_model_are_shown_as_text(
     ]
     assert [page.count("<script>") for page in pages] == [0, 0, 0, 0]
     assert "<title>&lt;script&gt;jaw_5&lt;/script&gt; (5)</title>" in pages[0]
+
+
+def test_the_page_starts_with_the_decoder_of_the_model(aligner: FaceAligner, tmp_path: Path) -> None:
+    from hih_align.demo import app, choices, models
+
+    aligner.with_config(aligner.config, decode="argmax").save_pretrained(tmp_path)
+    for chosen, decoder in ((choices.Choices.of(str(tmp_path)), "argmax"), (choices.Choices(), "expectation")):
+        load = models.Models(device="cpu")
+        page = app.build(load, chosen)
+        radios = [block.value for block in page.blocks.values() if block.get_block_name() == "radio"]
+        assert radios == [decoder] * 3  # of the tabs Photo, Video and Webcam
+        own = load(chosen.model, chosen.scheme, None)
+        assert own.decoder.method == decoder
+        assert load(chosen.model, chosen.scheme, decoder) is own  # it is not loaded again
