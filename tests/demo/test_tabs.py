@@ -40,6 +40,31 @@ def test_tags_in_the_names_of_a_model_are_shown_as_text(
     assert "<title>&lt;script&gt;jaw_5&lt;/script&gt; (5)</title>" in pages[0]
 
 
+@pytest.mark.parametrize("quarters", [0, 1, 2, 3])
+def test_look_inside_sees_a_turned_face_upright(
+    aligner: FaceAligner, astronaut: NDArray[np.uint8], quarters: int
+) -> None:
+    from hih_align.demo import inside, photo
+
+    image = np.ascontiguousarray(np.rot90(astronaut, quarters))
+    x, y = 226.0 - 255.5, 140.0 - 255.5  # centre of the face
+    for _ in range(quarters):
+        x, y = y, -x
+    box = [255.5 + x - 49, 255.5 + y - 60, 255.5 + x + 49, 255.5 + y + 60]
+    faces = aligner.align(image, [box])
+    result = photo.Result("turned.png", image, faces, aligner)
+    maps = inside.heatmaps(result, 0)
+    points = np.array([inside.reading(maps, head, aligner).expectation for head in range(len(aligner.scheme))])
+    apart = np.linalg.norm(maps.transform.to_image(points) - faces.points[0], axis=1)
+    assert apart.mean() < 1.5  # pixels; the eyes are 40 apart. The rest is decoder and further passes
+    assert inside.page(result, 0, 30).count("<figure") == 3
+
+
+def test_the_roll_of_heatmaps_is_a_number(aligner: FaceAligner, astronaut: NDArray[np.uint8]) -> None:
+    with pytest.raises(ValueError, match="roll"):
+        aligner.heatmaps(astronaut, (177, 80, 275, 200), roll=float("nan"))
+
+
 def test_the_page_starts_with_the_decoder_of_the_model(aligner: FaceAligner, tmp_path: Path) -> None:
     from hih_align.demo import app, choices, models
 
