@@ -1,5 +1,5 @@
 // A picture and a box -> landmarks. The network's file holds the decoder: crops go in, points and scores come out.
-import { matrixOf, off, rollOf, squareCrop, toImage, uprightBox } from "./geometry.js";
+import { matrixOf, off, reachOf, rollOf, squareCrop, toImage, uprightBox } from "./geometry.js";
 import { warp } from "./pixels.js";
 import { prepared, session } from "./runtime.js";
 
@@ -34,12 +34,12 @@ export class Aligner {
   /** As many passes as the face needs: turned upright, and in the box of its own points. */
   async align(picture, box, roll = 0) {
     let face = await this.once(picture, box, roll);
-    const { refine, refine_above: above } = this.about;
+    const { refine, refine_above: above, refits, box: reach } = this.about;
     for (let pass = 0; pass < 2 && this.score(face) >= NOTHING; pass += 1) {
       const turned = this.rollOf(face) - face.roll;
       const by = ((((turned + 180) % 360) + 360) % 360) - 180;
       const next = Math.abs(by) > TURN ? face.roll + by : face.roll;
-      const own = uprightBox(face.points, next);
+      const own = refits ? uprightBox(face.points, next, reach) : face.box;
       if (next === face.roll && (pass >= refine || (above !== null && off(face.box, own) <= above))) break;
       const before = face;
       face = await this.once(picture, own, next);
@@ -61,10 +61,13 @@ export class Aligner {
     return rollOf(this.about.five.map((group) => [mean(group, 0), mean(group, 1)]));
   }
 
-  /** The box and the roll in which the face of the next frame of a video is looked for. */
+  /** The box and the roll in which the face of the next frame of a video is looked for, and the reach of the box. */
   follow(face) {
     const roll = this.rollOf(face);
-    return { box: uprightBox(face.points, roll), roll };
+    const { refits, box } = this.about;
+    // a model of selected points does not know the reach: the box in which the face was found shows it
+    const reach = refits ? box : (face.reach ?? reachOf(face.box, uprightBox(face.points, roll)));
+    return { box: uprightBox(face.points, roll, reach), roll, reach };
   }
 }
 

@@ -1,5 +1,5 @@
-// Pictures with transparent pixels. The library drops alpha without blending, but a 2D canvas stores a pixel of alpha 0 as
-// black. WebGL gives the pixels as they are in the file.
+// Pictures with transparent pixels. The library drops alpha without blending, but a 2D canvas stores a pixel of alpha 0
+// as black. WebGL gives the pixels as they are in the file.
 
 /** How a picture is decoded: its colours are those of the file. */
 export const AS_THEY_ARE = { colorSpaceConversion: "none", premultiplyAlpha: "none" };

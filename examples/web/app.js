@@ -53,8 +53,8 @@ export async function decode(blob) {
 }
 
 /**
- * The visitor wishes for something else: the camera ends. The result says whether this wish is still the last one. Ask it
- * after each `await`: a large photograph may be ready after a small one that was chosen later.
+ * The visitor wishes for something else: the camera ends. The result says whether this wish is still the last one. Ask
+ * it after each `await`: a large photograph may be ready after a small one that was chosen later.
  */
 function wish() {
   stopCamera();
@@ -194,7 +194,9 @@ async function follow(video, current, rate, last) {
   if (!places.length && state.detector) places = await state.detector.find(state.source, width, height, false);
   if (!current()) return;
   const faces = [];
-  for (const { box, roll } of places) faces.push(await state.aligner.once(state.picture, box, roll));
+  for (const { box, roll, reach } of places) {
+    faces.push({ ...(await state.aligner.once(state.picture, box, roll)), reach });
+  }
   if (!current()) return;
   state.faces = faces.filter((face) => state.aligner.score(face) >= LOST);
   paint();

@@ -29,14 +29,17 @@ FILES = ("model.onnx", FILE, "model.json")
 
 
 def about(aligner: FaceAligner) -> dict[str, object]:
-    """What the page has to know of a model."""
-    config, scheme = aligner.config, aligner.scheme
+    """What the page has to know of a model: how its crops are made, and the scheme of the points in its file."""
+    config = aligner.config
+    scheme = config.scheme  # not that of the results: the page does not convert
     return {
         "name": config.name,
         "input_size": config.input_size,
         "crop_ratio": config.crop_ratio,
         "refine": config.refine if config.refits else 0,
         "refine_above": config.refine_above,
+        "refits": config.refits,
+        "box": config.box,
         "scheme": scheme.id,
         "names": list(scheme.names),
         "contours": [list(line) for line in scheme.contours],
@@ -85,7 +88,7 @@ def main(
     if precision is None:
         precision = "fp16" if model.startswith("HIH_T") else "fp32"
     aligner = FaceAligner.from_pretrained(model, device="cpu")
-    if aligner.scheme.five is None:
+    if aligner.config.scheme.five is None:
         raise ValueError(f"model is {model!r}, whose scheme does not say where its five points are")
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch, "made")
@@ -102,6 +105,9 @@ def main(
             if (made / name).exists():
                 with replacing(out / name) as temporary:
                     shutil.copyfile(made / name, temporary)
+    own, asked = aligner.config.scheme, aligner.scheme
+    if own != asked:
+        typer.echo(f"the page shows the {len(own)} points of {own.id}, because it does not convert them to {asked.id}")
     typer.echo(f"wrote {out}")
 
 

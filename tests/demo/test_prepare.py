@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from browsers import web_prepare
+
+from hih_align import FaceAligner
 
 
 @pytest.fixture(scope="module")
@@ -51,3 +54,17 @@ def test_an_earlier_model_is_replaced_and_stays_if_the_export_fails(
     assert json.loads(made["model.json"])["name"] == "HIH_T/300w"
     assert made[detector_file.name] == detector_file.read_bytes()
     assert len(made["model.onnx"]) > 1e6
+
+
+def test_the_page_knows_the_points_and_the_boxes_of_the_network(prepare: Any) -> None:
+    converting = FaceAligner.from_pretrained("HIH_T", "cofw", device="cpu")
+    about = prepare.about(converting)
+    assert len(converting.scheme) == 29
+    assert (about["scheme"], len(about["names"])) == ("wflw", 98)  # the file gives these
+    assert about["five"] == [list(group) for group in converting.config.scheme.five]
+    assert (about["refits"], about["box"]) == (True, None)
+    reach = (0.2, 0.3, 0.2, 0.1)
+    adapted = converting.with_config(replace(converting.config, box=reach))
+    assert prepare.about(adapted)["box"] == reach
+    selected = FaceAligner.from_pretrained("HIH_T", "wflw", device="cpu").select(range(60, 98))
+    assert (prepare.about(selected)["refits"], prepare.about(selected)["refine"]) == (False, 0)
