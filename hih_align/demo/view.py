@@ -170,10 +170,17 @@ def table(faces: Landmarks) -> str:
 
 def jpeg(image: NDArray[np.uint8], side: int = SHOWN) -> str:
     """A data URI of the picture as JPEG. It is reduced to a longer side of at most ``side`` pixels."""
-    scale = side / max(image.shape[:2])
-    if scale < 1:
-        image = np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
-    return _uri(image, "JPEG", quality=88)
+    return _uri(reduced(image, side), "JPEG", quality=88)
+
+
+def reduced(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """A picture (H, W, 3) whose longer side is at most ``side`` pixels, and whose shorter side is at least 1 pixel."""
+    height, width = image.shape[:2]
+    scale = side / max(height, width)
+    if scale >= 1:
+        return image
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def pixels(image: NDArray[np.uint8]) -> str:
