@@ -40,6 +40,22 @@ def test_tags_in_the_names_of_a_model_are_shown_as_text(
     assert "<title>&lt;script&gt;jaw_5&lt;/script&gt; (5)</title>" in pages[0]
 
 
+def test_messages_do_not_tell_where_the_server_keeps_its_files(photograph: Path, tmp_path: Path) -> None:
+    from hih_align.demo import uploads
+
+    whole = photograph.read_bytes()
+    with pytest.raises(ValueError, match=r"gone\.png is no longer on the server: .* after 60 minutes\. Choose") as gone:
+        uploads.read_photo(tmp_path / "gone.png")
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"cut\.png") as cut:
+        uploads.read_photo(tmp_path / "cut.png")
+    (tmp_path / "empty.png").touch()
+    with pytest.raises(ValueError, match=r"empty\.png") as empty:
+        uploads.read_photo(tmp_path / "empty.png")
+    for told in (gone, cut, empty):
+        assert str(tmp_path) not in str(told.value)
+
+
 @pytest.mark.parametrize("quarters", [0, 1, 2, 3])
 def test_look_inside_sees_a_turned_face_upright(
     aligner: FaceAligner, astronaut: NDArray[np.uint8], quarters: int
