@@ -23,7 +23,7 @@ MONOSPACE = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 
 ABOUT = """# hih-align
 Facial landmarks at subpixel accuracy. Choose a photograph: its landmarks appear. Pictures stay on the machine that this
-page comes from, and are removed when it stops.
+page comes from. They are removed after an hour, and all of them when it stops.
 """
 
 
