@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -34,6 +35,16 @@ def web_prepare() -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def has_ipv6() -> bool:
+    """Whether this machine has the address ::1."""
+    try:
+        with socket.socket(socket.AF_INET6) as one:
+            one.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
 
 
 def lacking(reason: str) -> None:
@@ -106,7 +117,7 @@ def visits(browser: Any, request: pytest.FixtureRequest, tmp_path: Path) -> Iter
         context.set_default_timeout(PATIENCE * 1000)
         visit = Visit(context.new_page())
         visit.page.on("request", lambda sent: visit.asked.append(sent.url))
-        visit.page.on("websocket", lambda socket: visit.asked.append(socket.url))
+        visit.page.on("websocket", lambda opened: visit.asked.append(opened.url))
         opened.append(visit)
         visit.page.goto(address)
         return visit

@@ -81,7 +81,7 @@ def launch(
 
     Args:
         page: the result of `build`.
-        host: address of this machine on which the server listens.
+        host: address of this machine on which the server listens, see `address.free_port`.
         port: port of the server. None: the first free port from 7860 on.
         share: also create a public link by Gradio's servers.
         browser: open the page in the browser.
@@ -92,7 +92,7 @@ def launch(
     from starlette.middleware import Middleware
 
     _, local, public = page.launch(
-        server_name=host,
+        server_name=address.in_url(host),
         server_port=address.free_port(host, port),
         share=share,
         inbrowser=browser,

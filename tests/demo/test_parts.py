@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browsers import has_ipv6
 
 from hih_align import Landmarks
 from hih_align.demo import address, models, session, view
@@ -146,6 +147,23 @@ def test_a_used_port_and_an_address_of_another_machine_are_refused(monkeypatch: 
         address.free_port("192.0.2.1")
     with pytest.raises(ValueError, match=r"host is 'nowhere\.invalid', which is not an address"):
         address.free_port("nowhere.invalid", 7860)
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_a_free_port_of_an_ipv6_address(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        there = free.getsockname()[1]
+    assert address.free_port(host, there) == there
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        monkeypatch.setattr(address, "PORTS", (taken, there))
+        assert address.free_port(host) == there  # Gradio refuses a port that is taken on 127.0.0.1
+    assert address.in_url(host) == "[::1]"
+    assert address.in_url("127.0.0.1") == "127.0.0.1"
 
 
 def test_without_gradio_the_command_names_the_extra() -> None:

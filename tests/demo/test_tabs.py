@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import urllib.request
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
+from browsers import has_ipv6
 from numpy.typing import NDArray
 
 from hih_align import FaceAligner
@@ -93,3 +95,20 @@ def test_the_page_starts_with_the_decoder_of_the_model(aligner: FaceAligner, tmp
         own = load(chosen.model, chosen.scheme, None)
         assert own.decoder.method == decoder
         assert load(chosen.model, chosen.scheme, decoder) is own  # it is not loaded again
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+def test_the_page_is_served_at_an_ipv6_address() -> None:
+    import gradio
+
+    from hih_align.demo import app
+
+    with gradio.Blocks(analytics_enabled=False) as page:
+        pass
+    try:
+        there = app.launch(page, host="::1")
+        assert there.startswith("http://[::1]:")
+        with urllib.request.urlopen(there, timeout=60) as answer:
+            assert answer.status == 200
+    finally:
+        page.close(verbose=False)
