@@ -449,19 +449,25 @@ class FaceAligner:
         for job in unfinished:
             yield self._result(job)
 
-    def heatmaps(self, image: Image, bbox: ArrayLike) -> Heatmaps:
+    def heatmaps(self, image: Image, bbox: ArrayLike, roll: float = 0.0) -> Heatmaps:
         """The heatmaps of one face (first pass, the network's own scheme).
 
         PyTorch computes them. With another backend, or an int8 file, they are those of the original network.
 
         Args:
             image, bbox: as in `align`; ``bbox`` is (4,).
+            roll: clockwise rotation of the face in the picture, in degrees. The crop is turned so that the face is
+                upright in it; ``bbox`` is then that of the face turned upright about the centre of the box.
+
+        Raises:
+            ValueError, TypeError, FileNotFoundError: an argument is bad; the message names it; as `network`.
         """
         pixels = read_image(image)
         boxes, single = check_boxes(bbox, pixels)
         if not single:
             raise ValueError(f"bbox has shape {boxes.shape}, expected (4,): one face")
-        transform = crops.square_crop(boxes[0], self.config.crop_ratio, self.config.input_size)
+        turned = float(check_rolls(roll, 1)[0])
+        transform = crops.square_crop(boxes[0], self.config.crop_ratio, self.config.input_size, turned)
         crop = crops.warp(pixels, transform.matrix, transform.size)
         integer, decimal = self._torch().heatmaps(crop[None])
         return Heatmaps(integer[0], decimal[0], crop, transform)

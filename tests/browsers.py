@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -20,6 +22,29 @@ CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 
 #: Seconds that a page may take. The limit is high because a shared machine is slow.
 PATIENCE = float(os.environ.get("HIH_ALIGN_PATIENCE", 60))
+
+#: The static page that computes landmarks in the browser.
+WEB = Path(__file__).resolve().parents[1] / "examples" / "web"
+
+
+def web_prepare() -> Any:
+    """The module ``prepare.py`` of the static page, which is in no package."""
+    spec = importlib.util.spec_from_file_location("prepare", WEB / "prepare.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def has_ipv6() -> bool:
+    """Whether this machine has the address ::1."""
+    try:
+        with socket.socket(socket.AF_INET6) as one:
+            one.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
 
 
 def lacking(reason: str) -> None:
@@ -92,7 +117,7 @@ def visits(browser: Any, request: pytest.FixtureRequest, tmp_path: Path) -> Iter
         context.set_default_timeout(PATIENCE * 1000)
         visit = Visit(context.new_page())
         visit.page.on("request", lambda sent: visit.asked.append(sent.url))
-        visit.page.on("websocket", lambda socket: visit.asked.append(socket.url))
+        visit.page.on("websocket", lambda opened: visit.asked.append(opened.url))
         opened.append(visit)
         visit.page.goto(address)
         return visit

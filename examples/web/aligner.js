@@ -1,7 +1,7 @@
 // A picture and a box -> landmarks. The network's file holds the decoder: crops go in, points and scores come out.
-import { matrixOf, off, rollOf, squareCrop, toImage, uprightBox } from "./geometry.js";
+import { matrixOf, off, reachOf, rollOf, squareCrop, toImage, uprightBox } from "./geometry.js";
 import { warp } from "./pixels.js";
-import { session } from "./runtime.js";
+import { prepared, session } from "./runtime.js";
 
 // Faces that are turned by more than this, degrees, are looked at again upright.
 const TURN = 15;
@@ -12,7 +12,7 @@ export const NOTHING = 0.25;
 
 export class Aligner {
   static async load(runtime, folder) {
-    const about = await (await fetch(`${folder}/model.json`)).json();
+    const about = await (await prepared(`${folder}/model.json`)).json();
     return new Aligner(runtime.ort, await session(runtime, `${folder}/model.onnx`), about);
   }
 
@@ -34,12 +34,12 @@ export class Aligner {
   /** As many passes as the face needs: turned upright, and in the box of its own points. */
   async align(picture, box, roll = 0) {
     let face = await this.once(picture, box, roll);
-    const { refine, refine_above: above } = this.about;
+    const { refine, refine_above: above, refits, box: reach } = this.about;
     for (let pass = 0; pass < 2 && this.score(face) >= NOTHING; pass += 1) {
       const turned = this.rollOf(face) - face.roll;
       const by = ((((turned + 180) % 360) + 360) % 360) - 180;
       const next = Math.abs(by) > TURN ? face.roll + by : face.roll;
-      const own = uprightBox(face.points, next);
+      const own = refits ? uprightBox(face.points, next, reach) : face.box;
       if (next === face.roll && (pass >= refine || (above !== null && off(face.box, own) <= above))) break;
       const before = face;
       face = await this.once(picture, own, next);
@@ -61,10 +61,13 @@ export class Aligner {
     return rollOf(this.about.five.map((group) => [mean(group, 0), mean(group, 1)]));
   }
 
-  /** The box and the roll in which the face of the next frame of a video is looked for. */
+  /** The box and the roll in which the face of the next frame of a video is looked for, and the reach of the box. */
   follow(face) {
     const roll = this.rollOf(face);
-    return { box: uprightBox(face.points, roll), roll };
+    const { refits, box } = this.about;
+    // a model of selected points does not know the reach: the box in which the face was found shows it
+    const reach = refits ? box : (face.reach ?? reachOf(face.box, uprightBox(face.points, roll)));
+    return { box: uprightBox(face.points, roll, reach), roll, reach };
   }
 }
 

@@ -1,5 +1,6 @@
 // The page: a photograph or the camera comes in, landmarks are drawn over it.
 import { Aligner } from "./aligner.js";
+import { AS_THEY_ARE, opaque } from "./alpha.js";
 import { Detector } from "./detector.js";
 import { loadRuntime } from "./runtime.js";
 
@@ -14,7 +15,7 @@ const SHOWN = 1280;
 const $ = (id) => document.getElementById(id);
 const canvas = $("picture");
 const context = canvas.getContext("2d");
-const state = { source: null, picture: null, scale: 1, faces: [], stream: null, drag: null };
+const state = { source: null, picture: null, scale: 1, faces: [], stream: null, drag: null, wish: 0 };
 window.hih = state; // for tests, and for the curious
 
 const wanted = new URLSearchParams(location.search).get("runtime") ?? "auto";
@@ -39,39 +40,52 @@ function say(text) {
   $("status").textContent = text;
 }
 
-/** A photograph as a picture of ImageData, upright, its colours as they are. */
+/** A photograph as a picture that a canvas draws, upright and opaque, its colours as they are. */
 export async function decode(blob) {
-  const options = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
-  const bitmap = await createImageBitmap(blob, options).catch(() => {
+  const bitmap = await createImageBitmap(blob, AS_THEY_ARE).catch(() => {
     throw new Error(`${blob.name ?? "This file"} is no picture that this browser can read`);
   });
   if (bitmap.width * bitmap.height > MOST) {
     const megapixels = ((bitmap.width * bitmap.height) / 1e6).toFixed(1);
     throw new Error(`${blob.name ?? "The picture"} has ${megapixels} megapixels: this page takes at most ${MOST / 1e6}`);
   }
-  return bitmap;
+  return blob.type === "image/jpeg" ? bitmap : opaque(bitmap);
+}
+
+/**
+ * The visitor wishes for something else: the camera ends. The result says whether this wish is still the last one. Ask
+ * it after each `await`: a large photograph may be ready after a small one that was chosen later.
+ */
+function wish() {
+  stopCamera();
+  state.wish += 1;
+  const mine = state.wish;
+  return () => mine === state.wish;
 }
 
 /** Show a photograph and find its faces. */
 async function photograph(blob) {
-  stopCamera();
+  const current = wish();
   await ready;
+  let source;
   try {
-    state.source = await decode(blob);
+    source = await decode(blob);
   } catch (error) {
-    say(error.message);
+    if (current()) say(error.message);
     return;
   }
-  const { width, height } = state.source;
+  if (!current()) return;
+  state.source = source;
+  const { width, height } = source;
   const original = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
-  original.drawImage(state.source, 0, 0);
+  original.drawImage(source, 0, 0);
   state.picture = original.getImageData(0, 0, width, height);
   resize(width, height);
   show([]);
   if (!state.detector) return;
   say("Faces are being found ...");
-  const found = await state.detector.find(state.source, width, height);
-  await align(found);
+  const found = await state.detector.find(source, width, height);
+  if (current()) await align(found, current);
 }
 
 /** Fit the canvas to a picture. A small picture is enlarged, so that its points can be seen. */
@@ -80,10 +94,13 @@ function resize(width, height) {
   [canvas.width, canvas.height] = [width, height].map((side) => Math.round(side * state.scale));
 }
 
-async function align(boxes) {
+async function align(boxes, current) {
   const begun = performance.now();
   const faces = [];
-  for (const { box, roll } of boxes) faces.push(await state.aligner.align(state.picture, box, roll));
+  for (const { box, roll } of boxes) {
+    faces.push(await state.aligner.align(state.picture, box, roll));
+    if (!current()) return;
+  }
   show(faces.filter((face) => state.aligner.score(face) > 0.25 || face.given));
   const each = boxes.length ? `, ${Math.round((performance.now() - begun) / boxes.length)} ms each` : "";
   const count = state.faces.length === 1 ? "1 face" : `${state.faces.length} faces`;
@@ -128,46 +145,59 @@ function draw(face) {
 }
 
 async function camera() {
-  if (state.stream) {
-    stopCamera();
-    return;
-  }
+  const opened = state.stream !== null;
+  const current = wish();
+  if (opened) return;
   await ready;
+  let stream;
   try {
-    state.stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 640 } }, audio: false });
+    stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 640 } }, audio: false });
   } catch (error) {
-    say(`The camera cannot be opened: ${error.message}`);
+    if (current()) say(`The camera cannot be opened: ${error.message}`);
     return;
   }
+  if (!current()) {
+    end(stream); // while the browser asked for leave, the visitor clicked again or chose a photograph
+    return;
+  }
+  state.stream = stream;
   $("camera").textContent = "Stop the camera";
   const video = $("video");
-  video.srcObject = state.stream;
+  video.srcObject = stream;
   await video.play();
+  if (!current()) return;
   state.source = document.createElement("canvas"); // the frame that is shown is the one that was computed
   [state.source.width, state.source.height] = [video.videoWidth, video.videoHeight];
   resize(video.videoWidth, video.videoHeight);
   state.faces = [];
-  follow(video, 0, performance.now());
+  follow(video, current, 0, performance.now());
+}
+
+function end(stream) {
+  stream.getTracks().forEach((track) => track.stop());
 }
 
 function stopCamera() {
-  state.stream?.getTracks().forEach((track) => track.stop());
+  if (state.stream) end(state.stream);
   state.stream = null;
   $("camera").textContent = "Open the camera";
 }
 
 /** Frame after frame: faces are followed by their own points, and looked for where none is. */
-async function follow(video, rate, last) {
-  if (!state.stream) return;
+async function follow(video, current, rate, last) {
+  if (!current()) return;
   const { width, height } = state.source;
   const frame = state.source.getContext("2d", { willReadFrequently: true });
   frame.drawImage(video, 0, 0, width, height);
   state.picture = frame.getImageData(0, 0, width, height);
   let places = state.faces.map((face) => state.aligner.follow(face));
   if (!places.length && state.detector) places = await state.detector.find(state.source, width, height, false);
+  if (!current()) return;
   const faces = [];
-  for (const { box, roll } of places) faces.push(await state.aligner.once(state.picture, box, roll));
-  if (!state.stream) return;
+  for (const { box, roll, reach } of places) {
+    faces.push({ ...(await state.aligner.once(state.picture, box, roll)), reach });
+  }
+  if (!current()) return;
   state.faces = faces.filter((face) => state.aligner.score(face) >= LOST);
   paint();
   const now = performance.now();
@@ -175,7 +205,7 @@ async function follow(video, rate, last) {
   const smooth = rate ? rate + 0.2 * (newest - rate) : newest;
   const count = state.faces.length === 1 ? "1 face" : `${state.faces.length} faces`;
   say(`${count}, ${smooth.toFixed(1)} frames a second, on ${state.kind}`);
-  requestAnimationFrame(() => follow(video, smooth, now));
+  requestAnimationFrame(() => follow(video, current, smooth, now));
 }
 
 function save() {
@@ -216,7 +246,9 @@ canvas.addEventListener("pointerup", async (event) => {
   state.drag = null;
   const box = [Math.min(x, u), Math.min(y, v), Math.max(x, u), Math.max(y, v)];
   if (box[2] - box[0] < state.picture.width / 100 || box[3] - box[1] < state.picture.height / 100) return;
-  const face = await state.aligner.align(state.picture, box);
+  const { picture } = state;
+  const face = await state.aligner.align(picture, box);
+  if (picture !== state.picture) return; // meanwhile another photograph was chosen
   face.given = true;
   show([...state.faces, face]);
 });

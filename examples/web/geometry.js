@@ -57,9 +57,21 @@ export function rollOf(five) {
   return (Math.atan2(imaginary, real) * 180) / Math.PI;
 }
 
-/** The tight box of a face in its own frame, where it lies when it is turned upright about its centre. */
-export function uprightBox(points, roll) {
-  const [x1, y1, x2, y2] = tightBox(points.map((p) => turn(p, -roll)));
+/** How far a box reaches beyond a tight box: left, top, right, bottom, in shares of the tight box's longer side. */
+export function reachOf(box, tight) {
+  const side = Math.max(tight[2] - tight[0], tight[3] - tight[1]);
+  return box.map((value, i) => ((value - tight[i]) / side) * (i < 2 ? -1 : 1));
+}
+
+/**
+ * The box of a face in its own frame, where it lies when it is turned upright about its centre. It reaches beyond the
+ * tight box by `reach`, see `reachOf`; null: it is tight.
+ */
+export function uprightBox(points, roll, reach = null) {
+  const tight = tightBox(points.map((p) => turn(p, -roll)));
+  const side = Math.max(tight[2] - tight[0], tight[3] - tight[1]);
+  const beyond = (value, i) => value + side * (reach === null ? 0 : reach[i]) * (i < 2 ? -1 : 1);
+  const [x1, y1, x2, y2] = tight.map(beyond);
   const [x, y] = turn([(x1 + x2) / 2, (y1 + y2) / 2], roll);
   const [w, h] = [(x2 - x1) / 2, (y2 - y1) / 2];
   return [x - w, y - h, x + w, y + h];

@@ -14,11 +14,16 @@ export async function loadRuntime(wanted = "auto") {
   return { ort, kind };
 }
 
-/** A session of an ONNX file. */
-export async function session({ ort, kind }, path) {
+/** The server's answer with one of the files that prepare.py makes. */
+export async function prepared(path) {
   const answer = await fetch(path);
   if (!answer.ok) throw new Error(`${path} is not there: run "python examples/web/prepare.py" first`);
-  const file = new Uint8Array(await answer.arrayBuffer());
+  return answer;
+}
+
+/** A session of an ONNX file. */
+export async function session({ ort, kind }, path) {
+  const file = new Uint8Array(await (await prepared(path)).arrayBuffer());
   try {
     return await ort.InferenceSession.create(file, { executionProviders: [kind, "wasm"] });
   } catch (error) {

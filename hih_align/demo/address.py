@@ -14,7 +14,7 @@ def free_port(host: str, port: int | None = None) -> int:
     """A free port.
 
     Args:
-        host: an address of this machine.
+        host: an address of this machine. An IPv6 address may have brackets.
         port: the port to check. None: the first free port of `PORTS`.
 
     Raises:
@@ -23,7 +23,8 @@ def free_port(host: str, port: int | None = None) -> int:
     """
     for one in PORTS if port is None else (port,):
         try:
-            _bind(host, one)
+            for needed in (host, "127.0.0.1"):  # Gradio tries the port there, whatever the host is
+                _bind(needed, one)
         except socket.gaierror as error:
             raise ValueError(f"host is {host!r}, which is not an address: {error.strerror}") from error
         except OSError as error:
@@ -40,9 +41,15 @@ def free_port(host: str, port: int | None = None) -> int:
     raise OSError(f"port {port} is in use by another program: choose another port, or none")
 
 
+def in_url(host: str) -> str:
+    """A host as it stands in an address of a page: IPv6 addresses have brackets."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
 def _bind(host: str, port: int) -> None:
     """Bind the port and release it. Raises the OSError of the socket."""
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    name = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    family, kind, protocol, _, address = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)[0]
     with socket.socket(family, kind, protocol) as one:
         if (
             os.name == "posix"

@@ -23,7 +23,7 @@ MONOSPACE = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 
 ABOUT = """# hih-align
 Facial landmarks at subpixel accuracy. Choose a photograph: its landmarks appear. Pictures stay on the machine that this
-page comes from, and are removed when it stops.
+page comes from. They are removed after an hour, and all of them when it stops.
 """
 
 
@@ -52,8 +52,11 @@ def build(models: Models, chosen: choices.Choices | None = None) -> Any:
     Args:
         models: loads the models.
         chosen: the initial choices.
+
+    Raises:
+        ValueError, OSError: the chosen model cannot be loaded, see `FaceAligner.from_pretrained`.
     """
-    start = choices.Choices() if chosen is None else chosen
+    start = (choices.Choices() if chosen is None else chosen).settled(models)
     with gr.Blocks(
         title="hih-align", analytics_enabled=False, delete_cache=(session.KEPT // 6, session.KEPT), fill_width=True
     ) as page:
@@ -78,7 +81,7 @@ def launch(
 
     Args:
         page: the result of `build`.
-        host: address of this machine on which the server listens.
+        host: address of this machine on which the server listens, see `address.free_port`.
         port: port of the server. None: the first free port from 7860 on.
         share: also create a public link by Gradio's servers.
         browser: open the page in the browser.
@@ -89,7 +92,7 @@ def launch(
     from starlette.middleware import Middleware
 
     _, local, public = page.launch(
-        server_name=host,
+        server_name=address.in_url(host),
         server_port=address.free_port(host, port),
         share=share,
         inbrowser=browser,

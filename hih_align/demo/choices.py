@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any
 
@@ -21,12 +21,12 @@ class Choices:
     Attributes:
         model: a size, or any model that `FaceAligner.from_pretrained` accepts.
         scheme: id of the scheme of the landmarks. None: the model's own scheme.
-        decode: "expectation" or "argmax".
+        decode: "expectation" or "argmax". None: the model's own.
     """
 
     model: str = "HIH_T"
     scheme: str | None = "300w"
-    decode: str = "expectation"
+    decode: str | None = None
 
     @classmethod
     def of(cls, model: str) -> Choices:
@@ -37,11 +37,22 @@ class Choices:
             return cls(model, listed[0])
         return cls(size, scheme) if scheme in listed else cls(model, None)
 
+    def settled(self, load: models.Models) -> Choices:
+        """The choices with the decoder that the model has if none is chosen.
+
+        An exported model has only its own decoder. Raises the errors of `FaceAligner.from_pretrained`.
+        """
+        if self.decode is not None:
+            return self
+        return replace(self, decode=load(self.model, self.scheme, None).decoder.method)
+
 
 def fast(chosen: Choices) -> Choices:
     """The initial choices for a camera: the smallest network on this machine, if a size was chosen."""
     sizes = models.sizes()
-    return Choices.of(sizes[0]) if chosen.model in sizes and chosen.scheme in models.schemes(sizes[0]) else chosen
+    if chosen.model not in sizes or chosen.scheme not in models.schemes(sizes[0]):
+        return chosen
+    return replace(Choices.of(sizes[0]), decode=chosen.decode)
 
 
 def inputs(chosen: Choices) -> tuple[Any, Any, Any, Any]:

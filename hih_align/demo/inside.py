@@ -15,6 +15,7 @@ from ..aligner import FaceAligner, Heatmaps
 from ..landmarks import Landmarks
 from ..method.decoder import STRIDE
 from ..method.heatmaps import centroid, expectation, peak
+from ..passes import TURN
 from . import choices, uploads, view
 from .photo import Result, aligning
 
@@ -61,10 +62,17 @@ def reading(maps: Heatmaps, index: int, aligner: FaceAligner) -> Reading:
     return Reading(*(value.numpy() for value in found))
 
 
+def heatmaps(result: Result, number: int) -> Heatmaps:
+    """The heatmaps of face ``number`` in its box. A turned face is turned upright, as `FaceAligner.align` does it."""
+    faces = result.faces
+    roll = 0.0 if faces.scheme.five is None else faces[number].roll
+    return result.aligner.heatmaps(result.image, faces.bbox[number], roll if abs(roll) > TURN else 0.0)
+
+
 def page(result: Result, number: int, index: int) -> str:
     """HTML with the crop that the network got, and with the two heatmaps of head ``index``."""
     aligner = result.aligner
-    maps = aligner.heatmaps(result.image, result.faces.bbox[number])
+    maps = heatmaps(result, number)
     read = reading(maps, index, aligner)
     scheme = aligner.config.scheme
     name = scheme.names[index] if aligner.config.readout is None else f"head {index}"
@@ -152,7 +160,7 @@ def points(maps: Heatmaps, aligner: FaceAligner) -> str:
         title = aligner.config.scheme.names[head] if aligner.config.readout is None else f"head {head}"
         marks.append(
             f'<circle class="hih-small" cx="{x:.2f}" cy="{y:.2f}" r="{len(maps.crop) / 128:.2f}" data-index="{head}">'
-            f"<title>{title} ({head})</title></circle>"
+            f"<title>{view.escaped(f'{title} ({head})')}</title></circle>"
         )
     return f'<g class="hih-face" data-face="-1">{"".join(marks)}</g>'
 
@@ -179,7 +187,8 @@ def tab(result: Any, photograph: Any) -> None:
     """
     gr.Markdown(
         "The network gives two heatmaps for each landmark: a coarse one says in which cell the landmark lies, and a "
-        "fine one where in the cell. Here you see both on the photograph of the tab *Photo*, of the first pass."
+        "fine one where in the cell. Here you see both on the photograph of the tab *Photo*, of one pass on the box of "
+        "the face. A turned face is turned upright first."
     )
     with gr.Row():
         number = gr.Dropdown([], label="Face and score", min_width=120, elem_id="inside-face", interactive=True)

@@ -44,21 +44,29 @@ class Models:
     def __init__(self, **options: Any) -> None:
         self._options = options
         self._lock = threading.Lock()
-        self._loaded: OrderedDict[tuple[str, str | None, str], FaceAligner] = OrderedDict()
+        self._loaded: OrderedDict[tuple[str, str | None, str | None], FaceAligner] = OrderedDict()
+        self._own: dict[tuple[str, str | None], str] = {}  # the decoders of the models themselves
         self._detector = FaceDetector()
 
-    def __call__(self, model: str, scheme: str | None, decode: str) -> FaceAligner:
-        """Get an aligner. ``scheme`` None is the model's own. It raises the errors of `FaceAligner.from_pretrained`."""
-        key = (model, scheme, decode)
+    def __call__(self, model: str, scheme: str | None, decode: str | None) -> FaceAligner:
+        """Get an aligner. ``scheme`` or ``decode`` None is the model's own.
+
+        Raises the errors of `FaceAligner.from_pretrained`.
+        """
         with self._lock:
+            key = (model, scheme, self._own.get((model, scheme)) if decode is None else decode)
             if key not in self._loaded:
-                self._loaded[key] = FaceAligner.from_pretrained(
+                aligner = FaceAligner.from_pretrained(
                     model,
                     scheme,
                     decode=decode,  # type: ignore[arg-type]
                     detector=self._detector,
                     **self._options,
                 )
+                if decode is None:
+                    self._own[model, scheme] = aligner.decoder.method
+                key = (model, scheme, aligner.decoder.method)
+                self._loaded[key] = aligner
             self._loaded.move_to_end(key)
             while len(self._loaded) > KEPT:
                 self._loaded.popitem(last=False)

@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 #: Environment variable that names the folder for Gradio's uploads.
@@ -29,6 +30,9 @@ PRIVATE = {
 KEPT = 3600
 
 _NAME = "hih-align-demo-"
+
+_lock = threading.Lock()
+_in_use: set[Path] = set()  # folders of results on which somebody works
 
 
 @contextmanager
@@ -55,13 +59,30 @@ def private_folder() -> Iterator[Path]:
 
 
 def result_folder() -> Path:
-    """Create a folder for the files of one result. Folders that are older than `KEPT` are deleted."""
+    """Create a folder for the files of one result. Folders that are older than `KEPT` and not in use are deleted."""
     results = Path(os.environ.get(FOLDER) or tempfile.gettempdir(), "results")
     results.mkdir(parents=True, exist_ok=True)
-    for old in results.iterdir():
-        if old.stat().st_mtime < time.time() - KEPT:
-            shutil.rmtree(old, ignore_errors=True)
+    with _lock:
+        for old in set(results.iterdir()) - _in_use:
+            with suppress(FileNotFoundError):  # deleted from outside
+                if old.stat().st_mtime < time.time() - KEPT:
+                    shutil.rmtree(old, ignore_errors=True)
     return Path(tempfile.mkdtemp(dir=results))
+
+
+@contextmanager
+def working_folder() -> Iterator[Path]:
+    """A `result_folder` that is not deleted during the block, however long it takes. `KEPT` begins at the end."""
+    folder = result_folder()
+    with _lock:
+        _in_use.add(folder)
+    try:
+        yield folder
+    finally:
+        with _lock:
+            with suppress(FileNotFoundError):
+                os.utime(folder)
+            _in_use.discard(folder)
 
 
 def _alive(pid: str) -> bool:

@@ -16,6 +16,7 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from ..images import read_image
+from .session import KEPT
 
 #: Largest photograph, in megapixels.
 MEGAPIXELS = 50
@@ -44,13 +45,24 @@ def photo_input(**options: Any) -> Any:
     return component
 
 
+def there(path: str | os.PathLike[str]) -> Path:
+    """The path of an uploaded file. Raises a ValueError if the file was deleted, as all are after `KEPT` seconds."""
+    found = Path(path)
+    if not found.is_file():
+        raise ValueError(
+            f"{found.name} is no longer on the server: uploads are deleted after {KEPT // 60} minutes. Choose the file "
+            "again"
+        )
+    return found
+
+
 def read_photo(path: str | os.PathLike[str], megapixels: float = MEGAPIXELS) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 RGB of an uploaded file.
 
     Raises:
-        ValueError: the file is not a picture, or has more than ``megapixels``.
+        ValueError: the file is not a picture, has more than ``megapixels``, or was deleted.
     """
-    name = Path(path).name
+    name = there(path).name
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
@@ -63,13 +75,16 @@ def read_photo(path: str | os.PathLike[str], megapixels: float = MEGAPIXELS) -> 
     except PIL.UnidentifiedImageError:
         raise ValueError(f"{name} is no picture, or of a format that Pillow does not know") from None
     except OSError as error:
-        raise ValueError(f"{name} cannot be read: {error}") from error
+        raise ValueError(f"{name} cannot be read: {error.strerror or error}") from error
     if width * height > megapixels * 1e6:
         raise ValueError(
             f"{name} has {width} x {height} pixels, {width * height / 1e6:.1f} megapixels: this page takes at most "
             f"{megapixels:g}. Make the picture smaller; the library itself has no such limit"
         )
-    return read_image(path)
+    try:
+        return read_image(path)
+    except (ValueError, OSError) as error:  # a visitor must not see where the server keeps its files
+        raise ValueError(str(error).replace(os.fspath(path), name)) from error
 
 
 @contextmanager

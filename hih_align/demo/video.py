@@ -16,7 +16,7 @@ from ..tracking import FaceTracker
 from ..video import VideoFile, writing
 from . import choices, uploads
 from .models import Models
-from .session import result_folder
+from .session import working_folder
 
 #: Seconds of a video that are worked on: a CPU needs much longer for them.
 SECONDS = 60.0
@@ -133,12 +133,12 @@ def tab(models: Models, chosen: choices.Choices) -> None:
     def run(path: str | None, model: str, scheme: str | None, decode: str) -> Iterator[Any]:
         if path is None:
             raise gr.Error("First choose a video", print_exception=False)
-        source = Path(path)
-        out = result_folder() / f"{source.stem}-landmarks.mp4"
         yield None, '<p class="hih-progress"><progress></progress>The video is being opened</p>'
         done = Done(0, None)
         try:
-            with uploads.told(source):
+            with uploads.told(Path(path)), working_folder() as folder:
+                source = uploads.there(path)
+                out = folder / f"{source.stem}-landmarks.mp4"
                 aligner = models(model, scheme, decode)
                 begun = reported = time.monotonic()
                 for done in side_by_side(source, out, aligner):

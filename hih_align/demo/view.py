@@ -65,9 +65,10 @@ def figure(
     """
     views = [_box(whole)] if part is None else [_box(part), _box(whole)]
     other = "" if part is None else f'<button type="button" data-view="{views[1]}">Whole picture</button>'
+    text = escaped(note)
     return (
-        f'<figure class="hih-view"><svg viewBox="{views[0]}" role="img" aria-label="{_text(note)}">{background}{shapes}'
-        f"</svg><figcaption><span>{_text(note)}</span>{other}</figcaption></figure>"
+        f'<figure class="hih-view"><svg viewBox="{views[0]}" role="img" aria-label="{text}">{background}{shapes}'
+        f"</svg><figcaption><span>{text}</span>{other}</figcaption></figure>"
     )
 
 
@@ -106,7 +107,7 @@ def face(one: Landmarks, number: int = 0, box: bool = True, least: float = 0) ->
         title = f"{one.scheme.names[index]} ({index}), {part_of(one.scheme, index)}score {float(score):.2f}"
         parts.append(
             f'<circle cx="{x:.2f}" cy="{y:.2f}" r="{radius:.3f}" fill="{colour(float(score))}" '
-            f'data-index="{index}"><title>{_text(title)}</title></circle>'
+            f'data-index="{index}"><title>{escaped(title)}</title></circle>'
         )
     return "".join(parts) + "</g>"
 
@@ -142,7 +143,7 @@ def chips(images: NDArray[np.uint8], name: str) -> str:
         return ""
     parts = []
     for number, image in enumerate(images):
-        uri, file = pixels(image), _text(f"{name}-face-{number + 1}.png")
+        uri, file = pixels(image), escaped(f"{name}-face-{number + 1}.png")
         parts.append(f'<a href="{uri}" download="{file}" title="Save {file}"><img src="{uri}" alt="{file}"></a>')
     side = images.shape[1]
     return f'<div class="hih-chips"><h4>Aligned chips, {side} x {side}: a click saves one</h4>{"".join(parts)}</div>'
@@ -169,10 +170,17 @@ def table(faces: Landmarks) -> str:
 
 def jpeg(image: NDArray[np.uint8], side: int = SHOWN) -> str:
     """A data URI of the picture as JPEG. It is reduced to a longer side of at most ``side`` pixels."""
-    scale = side / max(image.shape[:2])
-    if scale < 1:
-        image = np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
-    return _uri(image, "JPEG", quality=88)
+    return _uri(reduced(image, side), "JPEG", quality=88)
+
+
+def reduced(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """A picture (H, W, 3) whose longer side is at most ``side`` pixels, and whose shorter side is at least 1 pixel."""
+    height, width = image.shape[:2]
+    scale = side / max(height, width)
+    if scale >= 1:
+        return image
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def pixels(image: NDArray[np.uint8]) -> str:
@@ -217,5 +225,6 @@ def _box(part: tuple[float, float, float, float]) -> str:
     return f"{x - 0.5:.1f} {y - 0.5:.1f} {width:.1f} {height:.1f}"
 
 
-def _text(text: str) -> str:
+def escaped(text: str) -> str:
+    """Text for HTML. Names of landmarks and of files are foreign: a model or a visitor may write tags into them."""
     return html.escape(text, quote=True)

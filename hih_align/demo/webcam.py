@@ -6,7 +6,6 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import gradio as gr
 import numpy as np
 from numpy.typing import NDArray
@@ -45,9 +44,7 @@ class Stream:
 
     def update(self, frame: NDArray[np.uint8]) -> tuple[str, str]:
         """HTML of the frame with its faces, and a sentence about the frame rate."""
-        scale = SIDE / max(frame.shape[:2])
-        if scale < 1:
-            frame = np.asarray(cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
+        frame = view.reduced(frame, SIDE)
         started = time.monotonic()
         faces = self.tracker.update(frame, started - self.begun)
         done = time.monotonic()

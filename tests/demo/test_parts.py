@@ -9,9 +9,11 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from browsers import has_ipv6
 
 from hih_align import Landmarks
 from hih_align.demo import address, models, session, view
@@ -94,6 +96,37 @@ def test_uploads_are_removed_at_exit_and_those_of_killed_demos_at_the_next_start
     assert session.FOLDER not in os.environ
 
 
+def test_a_result_that_is_still_made_is_not_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(session.FOLDER, str(tmp_path))
+    with session.working_folder() as folder:
+        (folder / "film.mp4").write_bytes(b"half")
+        os.utime(folder, (0, 0))  # as if the work took hours
+        session.result_folder()  # of another visitor
+        assert (folder / "film.mp4").exists()
+    session.result_folder()
+    assert folder.exists()  # its time begins when it is ready
+    os.utime(folder, (0, 0))
+    stat = Path.stat
+
+    def deleted_meanwhile(path: Path, **options: Any) -> os.stat_result:
+        if path == folder:
+            raise FileNotFoundError  # another visitor deletes the same folder
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", deleted_meanwhile)
+    assert session.result_folder().is_dir()
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 5000), (5000, 1), (3000, 2000), (20, 30)])
+def test_a_very_narrow_picture_is_shown(height: int, width: int) -> None:
+    image = np.full((height, width, 3), 7, np.uint8)
+    small = view.reduced(image, 1600)
+    assert max(small.shape[:2]) == min(max(height, width), 1600)
+    assert min(small.shape[:2]) >= 1
+    assert (small == 7).all()
+    assert f'width="{width}" height="{height}"' in view.picture(image)
+
+
 def test_a_used_port_and_an_address_of_another_machine_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
@@ -114,6 +147,23 @@ def test_a_used_port_and_an_address_of_another_machine_are_refused(monkeypatch: 
         address.free_port("192.0.2.1")
     with pytest.raises(ValueError, match=r"host is 'nowhere\.invalid', which is not an address"):
         address.free_port("nowhere.invalid", 7860)
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_a_free_port_of_an_ipv6_address(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        there = free.getsockname()[1]
+    assert address.free_port(host, there) == there
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        monkeypatch.setattr(address, "PORTS", (taken, there))
+        assert address.free_port(host) == there  # Gradio refuses a port that is taken on 127.0.0.1
+    assert address.in_url(host) == "[::1]"
+    assert address.in_url("127.0.0.1") == "127.0.0.1"
 
 
 def test_without_gradio_the_command_names_the_extra() -> None:

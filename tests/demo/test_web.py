@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import json
 import shutil
 import threading
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
-from browsers import PATIENCE, lacking
+from browsers import PATIENCE, WEB, lacking, web_prepare
 
 from hih_align import FaceAligner, FaceDetector
 from hih_align.crops import square_crop
@@ -25,8 +24,6 @@ from hih_align.data.annotations import read_dataset
 from hih_align.images import read_image
 
 pytestmark = pytest.mark.browser
-
-SOURCE = Path(__file__).resolve().parents[2] / "examples" / "web"
 
 #: The page's code for one box: the points in the crop, the points in the image, and the time of each pass.
 ONCE = """async ([name, box, times]) => {
@@ -51,22 +48,17 @@ def site(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[str, Path, list[tuple[str, list[float]]]]]:
     """The page's address, its folder, and ten photographs in this folder, each with a box."""
-    if not (SOURCE / "node_modules" / "onnxruntime-web").is_dir():
+    if not (WEB / "node_modules" / "onnxruntime-web").is_dir():
         lacking("needs ONNX Runtime Web (npm ci --prefix examples/web), which is not here")
     if find_spec("onnx") is None:
         lacking("needs onnx (pip install 'hih-align[onnx]'), which is not here")
     folder = tmp_path_factory.mktemp("web")
-    for path in SOURCE.iterdir():
+    for path in WEB.iterdir():
         if path.name != "models":
             (folder / path.name).symlink_to(path)
-    spec = importlib.util.spec_from_file_location("prepare", SOURCE / "prepare.py")
-    assert spec is not None
-    assert spec.loader is not None
-    prepare = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(prepare)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HIH_ALIGN_WEIGHTS", str(detector_file.parent))
-        prepare.main("HIH_N", "fp32", folder / "models")
+        web_prepare().main("HIH_N", "fp32", folder / "models")
     faces = [("astronaut.png", [177.0, 80.0, 275.0, 200.0]), ("grace_hopper.jpg", [168.0, 157.0, 354.0, 332.0])]
     shutil.copy(photograph, folder / "astronaut.png")
     shutil.copy(other_photograph, folder / "grace_hopper.jpg")
@@ -193,3 +185,74 @@ def test_a_camera(visits: Any, site: Any) -> None:
     page.wait_for_selector("#status:has-text('frames a second')")
     page.click("#camera")
     assert page.evaluate("window.hih.stream") is None
+
+
+def test_a_camera_that_arrives_too_late_is_ended(visits: Any, site: Any, photograph: Path) -> None:
+    """The browser asks the visitor for leave. Meanwhile the visitor clicks again, or chooses a photograph."""
+    page = opened(visits, site[0])
+    page.evaluate("""() => {
+      window.streams = [];
+      const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+      navigator.mediaDevices.getUserMedia = async (wanted) => {
+        await window.leave;
+        const stream = await ask(wanted);
+        window.streams.push(stream);
+        return stream;
+      };
+    }""")
+    page.evaluate("() => { const button = document.querySelector('#camera'); button.click(); button.click(); }")
+    page.wait_for_selector("#status:has-text('frames a second')")
+    live = "window.streams.filter((stream) => stream.active).length"
+    assert page.evaluate("window.streams.length") == 2
+    assert page.evaluate(live) == 1
+    page.click("#camera")
+    assert page.evaluate(live) == 0
+    page.evaluate("() => { window.leave = new Promise((give) => { window.give = give; }); }")
+    page.click("#camera")
+    page.set_input_files("#file", photograph)
+    page.wait_for_selector("#status:has-text('1 face, ')")
+    page.evaluate("window.give()")
+    page.wait_for_function("window.streams.length === 3")
+    page.wait_for_function(f"{live} === 0")
+    assert page.evaluate("[hih.picture.width, hih.picture.height, hih.stream]") == [512, 512, None]
+
+
+def test_a_photograph_that_is_ready_too_late_is_not_shown(
+    visits: Any, site: Any, photograph: Path, other_photograph: Path
+) -> None:
+    page = opened(visits, site[0])
+    page.evaluate("""() => {
+      window.slow = new Promise((go) => { window.go = go; });
+      const make = window.createImageBitmap;
+      window.createImageBitmap = async (from, ...options) => {
+        const bitmap = await make(from, ...options);
+        if (from.name === "astronaut.png") {
+          await window.slow;
+          window.late = true;
+        }
+        return bitmap;
+      };
+    }""")
+    page.set_input_files("#file", photograph)
+    page.set_input_files("#file", other_photograph)
+    page.wait_for_function("hih.faces.length === 1")
+    page.evaluate("window.go()")
+    page.wait_for_function("window.late")
+    page.wait_for_timeout(1000)
+    assert page.evaluate("[hih.picture.height, hih.source.height, hih.faces.length]") == [600, 600, 1]
+
+
+def test_transparent_pixels_keep_their_colours(visits: Any, site: Any, photograph: Path) -> None:
+    address, folder, faces = site
+    pixels = read_image(photograph)
+    alpha = np.full((*pixels.shape[:2], 1), 255, np.uint8)
+    alpha[:140], alpha[140:160] = 0, 8
+    wide = np.concatenate((np.tile(pixels, (1, 5, 1)), np.tile(alpha, (1, 5, 1))), 2)  # more than one part of WebGL
+    PIL.Image.fromarray(wide).save(folder / "transparent.png")
+    page = opened(visits, address)
+    box = faces[0][1]
+    for left in (0, 2048):
+        moved = [box[0] + left, box[1], box[2] + left, box[3]]
+        found = page.evaluate(ONCE, ["transparent.png", moved, 0])
+        expected = page.evaluate(ONCE, ["astronaut.png", box, 0])
+        np.testing.assert_allclose(np.subtract(found["points"], (left, 0)), expected["points"], atol=0.05)
