@@ -40,7 +40,7 @@ def demo(
     """Find landmarks in the browser: in photographs, in videos, with a webcam. Shows the heatmaps, too.
 
     By default only this machine can open the page. The page loads no file from other servers. Uploaded files are
-    deleted at the end. Ctrl-C stops the server.
+    deleted after an hour, and at the end. Ctrl-C stops the server.
     """
     free_port(host, port)  # before seconds of loading
     with private_folder():  # before the import of Gradio, because the import reads these settings
