@@ -543,7 +543,7 @@ class FaceAligner:
         result.config, result.decoder = config, self.decoder if decode is None else _decoder(decode, config)
         result.scheme = config.resulting
         result._network, result._exported, result._watched = result._fitting(self.network), None, True
-        if self._exported is None and result._program == self._program:
+        if self._copy[1].description is None and result._program == self._program:
             result._lock = threading.Lock()
         else:
             result._start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from .. import files
 from ..crops import square_crop, warp
 from ..images import read_image
 from ..progress import progress_bar
-from .readers import coco
+from .readers import coco, detect
 from .records import Dataset, Record
 
 
@@ -34,10 +35,13 @@ def pack(
         ValueError: a photograph cannot be read, or ``out`` would overwrite a file of the data set.
         FileNotFoundError: a photograph does not exist.
     """
-    sources = {record.image.resolve() for record in dataset.records} | {dataset.source.resolve()}
+    sources = {record.image.resolve() for record in dataset.records}
+    with suppress(FileNotFoundError, ValueError):  # a data set that was not read from a file
+        file = detect(dataset.source)[1].resolve()
+        sources |= {file, file.parent / "annotations.json"}  # beside it, this name would be read in its place
     written = [out / "annotations.json", *(_picture(out, number) for number in range(len(dataset.records)))]
     if over := [path for path in written if path.resolve() in sources]:
-        raise ValueError(f"out: {over[0]} is a file of the data set itself, expected another folder")
+        raise ValueError(f"out: {over[0]} is a file of the data set itself, or beside it: expected another folder")
     (out / "images").mkdir(parents=True, exist_ok=True)
     records, size = [], 0
     for number, record in enumerate(progress_bar(dataset.records, unit="face", desc="pack", disable=not progress)):

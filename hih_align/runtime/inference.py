@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from typing import Any
 
@@ -146,12 +145,12 @@ def _copied(module: nn.Module) -> Any:
     """
     while (inner := getattr(module, "_orig_mod", None)) is not None:  # no isinstance: the import takes seconds
         module = inner
-    result = copy.copy(module)
+    result = object.__new__(type(module))  # `copy.copy` refuses modules with parametrizations
     tables = {name: table.copy() for name, table in vars(module).items() if isinstance(table, dict)}
     tables["_modules"] = {name: None if child is None else _copied(child) for name, child in module._modules.items()}
     for kind in ("_parameters", "_buffers"):
         tables[kind] = {name: None if t is None else _own(t) for name, t in tables[kind].items()}
-    vars(result).update(tables)
+    vars(result).update({**vars(module), **tables})
     return result
 
 

@@ -190,11 +190,6 @@ class Recipe:
                 f"store_side and store_margin are {self.store_side} and {self.store_margin}, expected at least 1 pixel "
                 "and a positive ratio"
             )
-        if self.store_margin < self.crop_ratio:  # beyond the margin, the crops of the training would be black
-            raise ValueError(
-                f"store_margin is {self.store_margin:g}, expected at least crop_ratio, which is {self.crop_ratio:g}, "
-                f"better 1.6 times as much: store_margin={1.6 * self.crop_ratio:g}"
-            )
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}, expected at least 0")
         if not self.eps > 0 or not (self.clip is None or self.clip > 0):
@@ -347,11 +342,18 @@ def load_recipe(name: str, size: str | None = None, overrides: Mapping[str, Any]
     if "min_steps" not in given and of_stages("epochs"):
         data["min_steps"] = 0  # the given number of epochs is exact
     if isinstance(few := data.get("few"), dict):  # settings of the stages also apply to few faces
-        if of_stages("lr") and "few.lr" not in given and isinstance(stages[-1], dict) and "lr" in stages[-1]:
+        own = {key.removeprefix("few.") for key in given if key.startswith("few.")} | set(given.get("few") or ())
+        if of_stages("lr") and "lr" not in own and isinstance(stages[-1], dict) and "lr" in stages[-1]:
             few["lr"] = stages[-1]["lr"]
-        if ("min_steps" in given or of_stages("epochs")) and "few.steps" not in given:
+        if ("min_steps" in given or of_stages("epochs")) and "steps" not in own:
             few["steps"] = data.get("min_steps", 0)
-    return recipe_from_dict(data, str(path) if path.is_relative_to(FOLDER) is False else f"recipe {name}")
+    recipe = recipe_from_dict(data, str(path) if path.is_relative_to(FOLDER) is False else f"recipe {name}")
+    if recipe.store_margin < recipe.crop_ratio:  # beyond the margin, the crops of the training would be black
+        raise ValueError(
+            f"store_margin is {recipe.store_margin:g}, expected at least crop_ratio, which is {recipe.crop_ratio:g}, "
+            f"better 1.6 times as much: store_margin={1.6 * recipe.crop_ratio:g}"
+        )
+    return recipe
 
 
 def _letter(size: object) -> str:

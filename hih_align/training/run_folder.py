@@ -21,9 +21,10 @@ import os
 import pickle
 import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -31,8 +32,10 @@ from torch import nn
 
 from .. import files
 from ..data.annotations import Dataset
-from ..hub.config import CONFIG_FILE, RUN_FILE
-from ..method.sizes import Size
+from ..hub.checkpoints import WEIGHTS_FILE
+from ..hub.config import CONFIG_FILE, RUN_FILE, own_folder
+from ..hub.manifest import read_manifest
+from ..method.sizes import SIZES, Size
 from .ema import EMA
 from .optimizer import unscaled
 from .recipe import Recipe, recipe_from_dict
@@ -81,39 +84,67 @@ class Progress:
 class Claim:
     """The claim of a process to the folder of a run. It ends with `release`, with this object, or with the process.
 
+    A trainer that was made and not run gives way to another one of the same process.
+
     Args:
         out: the folder. It is made if it does not exist.
-        new: whether the run begins now.
 
     Raises:
-        ValueError: another process trains in the folder, or has begun a run there since this one was prepared.
+        ValueError: another process trains in the folder, or another trainer of this process.
     """
 
-    def __init__(self, out: Path, new: bool) -> None:
-        out.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(out, os.O_RDONLY) if hasattr(os, "O_DIRECTORY") else None  # not on Windows
-        self._end = weakref.finalize(self, _close, descriptor)
-        if descriptor is None:
-            return
-        import fcntl
+    _here: ClassVar[weakref.WeakValueDictionary[Path, Claim]] = weakref.WeakValueDictionary()
 
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"out: another process trains in {out}: expected another folder, or its end") from None
-        except OSError:  # a file system without locks
-            return
-        if new and (out / RUN_FILE).exists():
-            raise ValueError(f"out: another process has begun a run in {out}: expected another folder")
+    def __init__(self, out: Path) -> None:
+        self._out, self._running, self._made = out, False, not out.exists()
+        out.mkdir(parents=True, exist_ok=True)
+        older = self._here.get(out.resolve())
+        if older is not None and older._running:
+            raise ValueError(f"out: a run of this process goes on in {out}, expected another folder")
+        if older is not None:
+            older.release()
+        descriptor = os.open(out, os.O_RDONLY) if os.name == "posix" else None
+        self._end = weakref.finalize(self, _unlock, descriptor, os.getpid())
+        if descriptor is not None:
+            import fcntl
+
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self.release()
+                raise ValueError(f"out: another process trains in {out}, expected another folder, or its end") from None
+            except OSError:  # a file system without locks
+                pass
+        self._here[out.resolve()] = self
+
+    def begin(self) -> None:
+        """The run begins. Raises a ValueError if this claim has given way to a later one."""
+        if self._here.get(self._out.resolve()) is not self:
+            raise ValueError(f"out: another trainer of this process has {self._out}")
+        self._running = True
 
     def release(self) -> None:
         """Let other processes use the folder."""
+        self._running = False
         self._end()
 
+    def cancel(self) -> None:
+        """As `release`, before anything was written: the folder goes if this claim made it."""
+        self.release()
+        if self._made:
+            with suppress(OSError):  # it is not empty
+                self._out.rmdir()
 
-def _close(descriptor: int | None) -> None:
-    if descriptor is not None:
-        os.close(descriptor)
+
+def _unlock(descriptor: int | None, owner: int) -> None:
+    if descriptor is None:
+        return
+    if os.getpid() == owner:  # a forked child has a copy of the descriptor, which would hold the lock
+        import fcntl
+
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
 
 
 def describe(recipe: Recipe, data: Sequence[Source], val: Dataset | None, init: object) -> dict[str, Any]:
@@ -123,28 +154,47 @@ def describe(recipe: Recipe, data: Sequence[Source], val: Dataset | None, init: 
     def dataset(d: Dataset) -> dict[str, Any]:
         return {"path": str(Path(d.source).resolve()), "faces": len(d.records), "content": _content(d)}
 
+    name = init.source if isinstance(init, Start) else init
     return {
         "version": __version__,
         "recipe": recipe.to_dict(),
         "scheme": data[0].dataset.scheme.to_dict(),
         "data": [{**dataset(source.dataset), "weight": source.weight} for source in data],
         "val": None if val is None else {**dataset(val), "where": val.chosen},
-        "init": _absolute(init.source if isinstance(init, Start) else init),
+        "init": _absolute(name),
+        "init_content": _weights(name),
     }
 
 
 def _absolute(init: object) -> str | None:
-    """Start weights that exist here with their full path, so that a run may go on from another folder."""
-    if init is None:
+    """Start weights that lie here with their full path, so that a run may go on from another folder."""
+    path = _path(init)
+    return None if init is None else str(init) if path is None else str(path.resolve())
+
+
+def _path(init: object) -> Path | None:
+    """The path of start weights that lie here. Names of published models are no paths."""
+    if init is None or str(init) in SIZES or str(init) in read_manifest():
         return None
-    return str(Path(str(init)).resolve()) if Path(str(init)).exists() else str(init)
+    return Path(str(init)) if Path(str(init)).exists() else None
+
+
+def _weights(init: object) -> str | None:
+    """The SHA-256 of start weights that lie here."""
+    path = _path(init)
+    if path is None:
+        return None
+    file = own_folder(path) / WEIGHTS_FILE if path.is_dir() else path
+    return files.sha256(file) if file.is_file() else None
 
 
 def _content(dataset: Dataset) -> str:
-    """A digest of the faces of a data set: names of images, and boxes. Another folder has the same digest."""
+    """A digest of the faces of a data set with their labels. It does not depend on the folder."""
     digest = hashlib.sha256()
     for record in dataset.records:
-        digest.update(f"{record.image.name} {np.round(record.box, 2).tolist()}\n".encode())
+        digest.update(f"{record.image.name} {record.size} {np.round(record.box, 2).tolist()}\n".encode())
+        if (labels := record.labels) is not None:
+            digest.update(np.round(np.nan_to_num(labels.points), 2).tobytes() + labels.weights.tobytes())
     return digest.hexdigest()
 
 
@@ -172,13 +222,15 @@ def read_run(out: Path, description: dict[str, Any], resume: bool) -> dict[str, 
 
 
 def _comparable(stored: dict[str, Any], given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Two descriptions of runs, in which the same faces have the same path, wherever their folder is now."""
+    """Two descriptions of runs, in which the same faces and weights have the same path, wherever they lie now."""
     stored = copy.deepcopy(stored) | {"init": _absolute(stored["init"])}
+    if stored.get("init_content") is not None and stored["init_content"] == given["init_content"]:
+        stored["init"] = given["init"]
     for mine, theirs in zip([*given["data"], given["val"]], [*stored["data"], stored["val"]], strict=False):
         if mine is None or theirs is None:
             continue
         if theirs.get("content", mine["content"]) == mine["content"] and "content" in theirs:
-            mine["path"] = theirs["path"]
+            mine |= {"path": theirs["path"]} | ({"where": theirs["where"]} if "where" in theirs else {})
         elif "content" not in theirs:  # written by an earlier version
             theirs["content"] = mine["content"]
     return stored, given
@@ -199,7 +251,7 @@ def stored_size(run: dict[str, Any]) -> Size:
 
 
 #: Keys of ``run.json`` that may differ when a run is resumed: they follow from other keys, the version and the machine.
-_TAKEN = ("version", "stacks", "network", "precision", "start", "lost", "boxed", "skip_bad")
+_TAKEN = ("version", "stacks", "network", "precision", "start", "lost", "boxed", "skip_bad", "init_content")
 
 
 def differences(a: Any, b: Any, where: str = "") -> list[str]:

@@ -157,12 +157,35 @@ class Trainer:
         self._pieces = pieces(recipe, self.accelerator)
         #: The precision of autocast: "no", "bf16" or "fp16". The recipe's "auto" leaves the choice to the hardware.
         self.precision = self.accelerator.mixed_precision
+        self._claim = Claim(out) if self.accelerator.is_main_process else None  # before anything is read there
+        try:
+            self._prepare(recipe, data, val, init, resume, skip_bad, limit, workers, build, stores)
+        except BaseException:
+            if self._claim is not None:
+                self._claim.cancel()
+            raise
+
+    def _prepare(
+        self,
+        recipe: Recipe,
+        data: Sequence[Source],
+        val: Dataset | None,
+        init: str | Path | Start | None,
+        resume: bool,
+        skip_bad: bool,
+        limit: int,
+        workers: int,
+        build: Build,
+        stores: Stores | None,
+    ) -> None:
+        """Decode the faces, and make or load networks and state. The arguments are those of `train`."""
+        out, scheme = self.out, self.scheme
         description = describe(recipe, data, val, init)
         stored = read_run(out, description, resume)
         going_on = stored is not None and (out / STATE_FILE).is_file()
         faces = sum(record.labels is not None for source in data for record in source.dataset.records)
-        if stored is not None and not isinstance(init, Start):
-            init = stored.get("start", init)  # one of several candidates was chosen
+        if stored is not None and isinstance(init, str) and len(candidates(init, scheme)) > 1:
+            init = stored.get("start", init)  # one of several was chosen
         if stored is not None and going_on and not (may_grow(recipe, faces) or stored.get("boxed", False)):
             init = None  # the state has all that the start weights gave
         tried = () if init is None or isinstance(init, Start) else candidates(init, scheme)
@@ -258,10 +281,8 @@ class Trainer:
         # a run may continue on hardware with another precision
         changed = stored is None or not going_on or stored.get("precision") != self.precision
         moved = stored is not None and any(stored[key] != description[key] for key in ("data", "val", "init"))
-        if self.accelerator.is_main_process:
-            self._claim = Claim(out, new=stored is None)
-            if changed or moved:
-                write_run(out, description | taken)
+        if self.accelerator.is_main_process and (changed or moved):
+            write_run(out, description | taken)
         self.accelerator.wait_for_everyone()
 
     # -- the loop
@@ -278,12 +299,15 @@ class Trainer:
 
         Raises:
             DivergedError: the loss or the validation error is not finite.
+            ValueError: a later trainer of this process has the folder.
         """
+        if self._claim is None:
+            return self._run()
+        self._claim.begin()
         try:
             return self._run()
         finally:
-            if self.accelerator.is_main_process:
-                self._claim.release()
+            self._claim.release()
 
     def _run(self) -> Result:
         at, seconds = self.progress, self.recipe.seconds
@@ -524,9 +548,10 @@ class Trainer:
     def _finish(self, journal: Journal, number: int, stage: Stage, lr: float, validated: Report | None) -> None:
         at = self.progress
         if validated is not None and not math.isfinite(validated.overall.nme):
+            kept = f" {STATE_FILE} contains the state before this epoch." if (self.out / STATE_FILE).is_file() else ""
             raise DivergedError(
-                f"the validation error is not finite after epoch {at.epoch + 1}: the weights are too large. "
-                f"{STATE_FILE} contains the state before this epoch. A lower lr or a longer warmup may help"
+                f"the validation error is not finite after epoch {at.epoch + 1}: the weights are too large.{kept} "
+                "A lower lr or a longer warmup may help"
             )
         if at.best_stage != number:  # errors at another resolution cannot be compared
             at.best, at.best_stage = None, number

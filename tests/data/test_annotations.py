@@ -233,9 +233,16 @@ def test_a_category_that_the_file_does_not_define(tmp_path: Path) -> None:
     assert record.labels is not None
     same(record.labels.points, [[10, 12], [29, 11], [20, 25]])
     data["categories"].append({"id": 2, "name": "other", "keypoints": ["left", "right", "nose"]})
+    data["annotations"].append(data["annotations"][0] | {"id": 3, "category_id": 1, "bbox": [9, 7, 30, 30]})
+    data["annotations"].append(data["annotations"][0] | {"id": 4, "category_id": 9, "iscrowd": 1})
     path.write_text(json.dumps(data))
-    with pytest.raises(ValueError, match=r"category_id is 0, expected one of \[1, 2\]"):
+    with pytest.raises(ValueError, match=r"#1268: category_id is 0, expected one of \[1, 2\]"):
         read_dataset(path, EYES)
+    assert only(read_dataset(path, EYES, skip_bad=True)).key.endswith("#3")
+    # without names of keypoints the points are taken by place, whatever the category
+    data["categories"], data["annotations"] = [{"id": 1, "name": "face"}], data["annotations"][:1]
+    path.write_text(json.dumps(data))
+    assert len(read_dataset(path, EYES)) == 1
 
 
 def test_other_skeletons_are_not_faces(tmp_path: Path) -> None:

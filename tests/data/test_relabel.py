@@ -193,6 +193,12 @@ def test_packing_does_not_overwrite_its_own_photographs(bare: Record, tmp_path: 
     other = replace(packed, records=packed.records[::-1])
     with pytest.raises(ValueError, match=r"out: .* is a file of the data set itself"):
         pack(other, tmp_path / "packed", side=64, progress=False)
+    (tmp_path / "packed" / "annotations.json").rename(tmp_path / "packed" / "result.json")
+    for source in ("packed", "packed/result.json"):
+        elsewhere = replace(packed, source=tmp_path / source, records=(bare,))
+        with pytest.raises(ValueError, match=r"out: .*annotations.json is a file of the data set itself, or beside it"):
+            pack(elsewhere, tmp_path / "packed", progress=False)
+    (tmp_path / "packed" / "result.json").rename(tmp_path / "packed" / "annotations.json")
     assert {path: path.read_bytes() for path in (tmp_path / "packed").rglob("*.*")} == before
 
 

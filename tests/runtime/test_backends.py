@@ -203,6 +203,18 @@ def test_a_changed_network_is_used(own: FaceAligner, astronaut: Array, change: A
     assert own._runtime() is own._runtime()  # the copy is made once
 
 
+def test_a_model_of_a_folder_shares_its_private_copy(own: FaceAligner, tmp_path: Path) -> None:
+    own.save_pretrained(tmp_path / "own")
+    loaded = FaceAligner.from_pretrained(tmp_path / "own", device="cpu")
+    assert loaded.with_config(replace(loaded.config, crop_ratio=1.6))._runtime() is loaded._runtime()
+
+
+def test_a_parametrized_layer_is_copied(own: FaceAligner, astronaut: Array) -> None:
+    before = own.align(astronaut, BOXES[0]).points
+    torch.nn.utils.parametrizations.weight_norm(own.network.decimal_head.predict)
+    np.testing.assert_allclose(own.align(astronaut, BOXES[0]).points, before, atol=1e-3)
+
+
 def test_another_config_shares_the_private_copy_if_it_can(own: FaceAligner, astronaut: Array) -> None:
     """A crop ratio is no part of the private copy, and a decoder is. A changed network is noticed by both aligners."""
     wide = own.with_config(replace(own.config, crop_ratio=1.6))

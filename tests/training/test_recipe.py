@@ -154,6 +154,8 @@ def test_epochs_and_rates_of_stages_are_those_of_few_faces(given):
     assert (recipe.epochs, recipe.min_steps, recipe.few.steps, recipe.few.lr) == (2, 0, 0, 3e-3)
     kept = load_recipe("finetune", overrides=given | {"few.lr": 1e-4, "min_steps": 50})
     assert (kept.min_steps, kept.few.steps, kept.few.lr) == (50, 50, 1e-4)
+    own = load_recipe("finetune", overrides=given | {"few": {"below": 200, "steps": 60, "lr": 1e-4}})
+    assert (own.few.steps, own.few.lr) == (60, 1e-4)
 
 
 @pytest.mark.parametrize(

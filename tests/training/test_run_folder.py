@@ -6,6 +6,9 @@ import fcntl
 import json
 import os
 import shutil
+import signal
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +18,13 @@ from made_faces import SCHEME, faces, small, write_faces  # noqa: F401
 
 from hih_align import FaceAligner
 from hih_align.data.annotations import Dataset, read_dataset
+from hih_align.evaluation.subsets import chosen_by
 from hih_align.hub.config import Config
 from hih_align.method.network import HIHNet, Size
 from hih_align.schemes import scheme_from_dict
 from hih_align.training.outcome import DivergedError
-from hih_align.training.run_folder import Claim
+from hih_align.training.recipe import load_recipe
+from hih_align.training.run_folder import Claim, describe
 from hih_align.training.trainer import Source, Trainer, train
 
 CORNERS = scheme_from_dict(SCHEME)
@@ -43,45 +48,110 @@ def test_a_folder_with_a_model_is_refused(faces: tuple[Dataset, Dataset], tmp_pa
 
 
 def test_a_second_process_is_refused(faces: tuple[Dataset, Dataset], tmp_path: Path) -> None:  # noqa: F811
-    other = os.open(tmp_path, os.O_RDONLY)  # its lock is that of another process
+    """It is refused before it reads anything there, and a folder that is refused is not left behind."""
+    run = tmp_path / "run"
+    run.mkdir()
+    other = os.open(run, os.O_RDONLY)  # its lock is that of another process
     fcntl.flock(other, fcntl.LOCK_EX)
+    (run / "run.json").write_text("{")
     with pytest.raises(ValueError, match="another process trains in"):
-        Trainer(small(), [Source(faces[0])], tmp_path, progress=False)
-    assert not (tmp_path / "run.json").exists()
+        Trainer(small(), [Source(faces[0])], run, resume=True, progress=False)
+    (run / "run.json").unlink()
     os.close(other)
-    trainer = Trainer(small(), [Source(faces[0])], tmp_path, progress=False)
-    with pytest.raises(ValueError, match="another process trains in"):
-        Claim(tmp_path, new=False)
-    trainer.run()
-    Claim(tmp_path, new=False).release()  # after a run the folder is free
-    with pytest.raises(ValueError, match="another process has begun a run in"):
-        Claim(tmp_path, new=True)
+    with pytest.raises(ValueError, match="model is 'HIH_Q'"):
+        Trainer(small(), [Source(faces[0])], tmp_path / "new", init="HIH_Q", progress=False)
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_claim_to_a_folder(tmp_path: Path) -> None:
+    first = Claim(tmp_path)
+    second = Claim(tmp_path)  # a trainer that was not run gives way
+    with pytest.raises(ValueError, match="another trainer of this process has"):
+        first.begin()
+    second.begin()
+    with pytest.raises(ValueError, match="a run of this process goes on in"):
+        Claim(tmp_path)
+    child = os.fork()
+    if not child:
+        time.sleep(60)  # it has a copy of the descriptor
+        os._exit(0)
+    second.release()
+    other = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(other)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
 
 
 def test_a_run_goes_on_from_another_folder_and_after_its_data_moved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = write_faces(tmp_path / "here" / "data", 6, 0)
+    """Also the start weights and the split file of the validation faces."""
+    file, val = (write_faces(tmp_path / "here" / name, 6, seed) for seed, name in enumerate(("data", "val")))
     start(tmp_path / "here" / "start")
+    (tmp_path / "here" / "split.txt").write_text("0.png\n3.png\n")
     recipe = small(match=False)
+
+    def faces_of(folder: Path, path: Path) -> tuple[list[Source], Dataset]:
+        chosen = read_dataset(folder / "val" / path.name, CORNERS)
+        return [Source(read_dataset(folder / "data" / path.name, CORNERS))], chosen.where(
+            chosen_by([str(folder / "split.txt")], chosen)
+        )
+
     monkeypatch.chdir(tmp_path / "here")
-    trainer = Trainer(recipe, [Source(read_dataset(file, CORNERS))], Path("run"), init="start", progress=False)
+    data, some = faces_of(tmp_path / "here", file)
+    trainer = Trainer(recipe, data, Path("run"), val=some, init="start", progress=False)
     monkeypatch.setattr(trainer, "_stopping", lambda: trainer.progress.steps >= 2)
     assert not trainer.run().completed
     assert json.loads(Path("run/run.json").read_text())["init"] == str(tmp_path / "here" / "start")
 
-    shutil.move(tmp_path / "here" / "data", tmp_path / "there")
-    monkeypatch.chdir(tmp_path)
-    moved = Source(read_dataset(tmp_path / "there" / file.name, CORNERS))
     run = tmp_path / "here" / "run"
-    result = train(recipe, [moved], run, init=tmp_path / "here" / "start", resume=True, progress=False)
-    assert result.completed
-    written = json.loads((run / "run.json").read_text())
-    assert written["data"][0]["path"] == str(tmp_path / "there" / file.name)
-
-    other = read_dataset(write_faces(tmp_path / "other", 6, 7), CORNERS)  # as many faces, but others
+    labels = json.loads(file.read_text())
+    labels["annotations"][0]["keypoints"][0] += 1
+    (tmp_path / "here" / "data" / "other.json").write_text(json.dumps(labels))
+    other = [Source(read_dataset(tmp_path / "here" / "data" / "other.json", CORNERS))]
     with pytest.raises(ValueError, match="holds another run, which differs in data"):
-        train(recipe, [Source(other)], run, init=tmp_path / "here" / "start", resume=True, progress=False)
+        train(recipe, other, run, val=some, init="start", resume=True, progress=False)
+
+    there = tmp_path / "there"
+    there.mkdir()
+    for name in ("data", "val", "start", "split.txt"):
+        shutil.move(tmp_path / "here" / name, there / name)
+    monkeypatch.chdir(tmp_path)
+    data, some = faces_of(there, file)
+    assert val.name == file.name
+    assert train(recipe, data, run, val=some, init="there/start", resume=True, progress=False).completed
+    written = json.loads((run / "run.json").read_text())
+    assert written["data"][0]["path"] == str(there / "data" / file.name)
+    assert written["init"] == str(there / "start")
+
+
+def test_few_faces_go_on_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a run reads its start weights again, which were given by a relative path."""
+    file = write_faces(tmp_path / "data", 6, 0)
+    start(tmp_path / "start")
+    changes = {"epochs": 2, "batch": 6, "precision": "no", "calibrate": "no"}
+    recipe = load_recipe("finetune", overrides=changes)
+    own = replace(CORNERS, id="own", names=("a", "b", "c", "d"))
+    faces_of = read_dataset(file, own)
+    monkeypatch.chdir(tmp_path)
+    trainer = Trainer(recipe, [Source(faces_of)], Path("run"), init="start", progress=False)
+    monkeypatch.setattr(trainer, "_stopping", lambda: trainer.progress.steps >= 1)
+    assert not trainer.run().completed
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = json.loads((tmp_path / "run" / "run.json").read_text())["init"]
+    assert train(recipe, [Source(faces_of)], tmp_path / "run", init=again, resume=True, progress=False).completed
+
+
+@pytest.mark.parametrize("name", ["HIH_N", "HIH_N/300w"])
+def test_a_folder_with_the_name_of_a_published_model_is_not_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    file = write_faces(tmp_path / "data", 2, 0)
+    assert describe(small(), [Source(read_dataset(file, CORNERS))], None, name)["init"] == name
 
 
 def test_weights_that_overflow_do_not_become_the_best(

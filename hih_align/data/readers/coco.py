@@ -70,31 +70,36 @@ def read(path: Path, scheme: Scheme) -> Iterator[Entry]:
     folders += [up / sub for up in (path.parent.parent,) for sub in ("", "images")]
     subset = path.stem.rpartition("keypoints_")[2]
     folders += [path.parent.parent / "images" / subset, path.parent.parent / subset]
-    unknown = {a.get("category_id") for a in data["annotations"] if a.get("keypoints")} - {*categories}
-    stand_in = None
-    if categories and unknown:
-        stand_in = next(iter(with_points)) if len(with_points) == 1 else None
-        ids = ", ".join(sorted(map(repr, unknown)))
-        if stand_in is None:
-            raise ValueError(f"{path}: category_id is {ids}, expected one of {sorted(categories, key=str)}")
+    faces = [a for a in data["annotations"] if a.get("keypoints") and not a.get("iscrowd")]
+    # without names of keypoints all are taken by place
+    unknown = {a.get("category_id") for a in faces} - {*categories} if with_points else set()
+    stand_in = next(iter(with_points)) if len(with_points) == 1 else None
+    if unknown and stand_in is not None:
         warnings.warn(
-            f"{path}: category_id is {ids}, which the file does not define: taken as {stand_in!r}, the only category "
-            "with keypoints",
+            f"{path}: category_id is {', '.join(sorted(map(repr, unknown)))}, which the file does not define: taken as "
+            f"{stand_in!r}, the only category with keypoints",
             stacklevel=3,
         )
     for n, annotation in enumerate(data["annotations"]):
         if annotation.get("iscrowd"):
             continue
         category = annotation.get("category_id")
-        if category in unknown and stand_in is not None:
+        key = f"{path}#{annotation.get('id', n)}"
+        if category in unknown and annotation.get("keypoints"):
+            if stand_in is None:
+                yield key, partial(_undefined, category, sorted(categories, key=str))
+                continue
             category = stand_in
         # boxes and joints, which tools export beside the faces
         if with_points and category not in (fitting or with_points) and not annotation.get("keypoints"):
             continue
         if fitting and category in with_points - fitting:
             continue
-        key = f"{path}#{annotation.get('id', n)}"
         yield key, partial(_face, annotation, images, categories.get(category, {}), folders, scheme)
+
+
+def _undefined(category: object, known: Sequence[object]) -> RawFace:
+    raise ValueError(f"category_id is {category!r}, expected one of {known}")
 
 
 def scheme_of(path: Path) -> Scheme:
