@@ -40,6 +40,7 @@ from .advice import other_boxes
 from .augmentation import Batch
 from .batches import Batches
 from .beginning import begin, may_grow
+from .claim import Claim
 from .clock import Clock
 from .ema import EMA
 from .grown import Grown, Kept, repeats
@@ -50,7 +51,7 @@ from .optimizer import make_optimizer
 from .outcome import DivergedError, Result, calibrate_best, conclude, gain, keep_network, network_config, save_diverged
 from .pending import Pending
 from .recipe import Recipe, Stage
-from .run_folder import STATE_FILE, Claim, Progress, describe, load_state, read_run, save_state, stored_size, write_run
+from .run_folder import STATE_FILE, Progress, describe, load_state, read_run, save_state, stored_size, write_run
 from .sampling import Indices, Order, Source, common_scheme
 from .schedule import Schedule
 from .supply import Stores, Supply, Waits, ahead
