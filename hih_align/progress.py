@@ -1,12 +1,16 @@
-"""Progress bars, and lines of text between them, on standard error."""
+"""Progress bars, lines of text between them, and warnings, on standard error."""
 
 from __future__ import annotations
 
+import os
 import sys
+import warnings
 from collections.abc import Iterable
 from typing import Any, TextIO
 
 from tqdm import tqdm
+
+_PACKAGE = os.path.dirname(__file__) + os.sep
 
 #: Seconds between two lines of a progress bar that cannot be redrawn.
 EVERY = 30.0
@@ -34,6 +38,19 @@ def say(text: str) -> None:
     """Write a line to standard error, above the progress bars."""
     if sys.stderr is not None:
         tqdm.write(text, file=sys.stderr)
+
+
+def warn(text: str) -> None:
+    """Warn with the user's line that called the package. Python shows this line, and shows a warning once for each."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and _inside(frame.f_code.co_filename):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, UserWarning, stacklevel=level)
+
+
+def _inside(file: str) -> bool:
+    """Whether a file is of this package, or of the decorators and contexts around its functions."""
+    return file.startswith(_PACKAGE) or os.path.basename(file) in ("_contextlib.py", "contextlib.py")
 
 
 def clear() -> None:

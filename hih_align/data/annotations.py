@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..crops import tight_box
+from ..progress import warn
 from ..schemes import Scheme, get_scheme
 from .readers import READERS, Attribute, RawFace, detect
 from .records import BOX_ORDER, Dataset, Labels, Record, image_size, outside, spread_weights, stack_labels
@@ -82,17 +82,16 @@ def read_dataset(
         reason = f"all {len(skipped)} are bad, the first: {skipped[0]}" if skipped else f"read as {detected}"
         raise ValueError(f"dataset: {file} holds no faces ({reason})")
     if target.mirror is None:
-        warnings.warn(f"scheme {target.id!r} has no mirror table: training will not mirror faces", stacklevel=2)
+        warn(f"scheme {target.id!r} has no mirror table: training will not mirror faces")
     known, points, weights = stack_labels(records)
     if known and check_sides and (problem := left_right_problem(points, weights > 0, target)):
         raise ValueError(f"dataset: {file}: {problem}")
     if detected == "coco" and (problem := _corners_problem(known)):
-        warnings.warn(f"dataset: {file}: {problem}", stacklevel=2)
+        warn(f"dataset: {file}: {problem}")
     if turned:
-        warnings.warn(
+        warn(
             f"dataset: {file}: width and height of {len(turned)} images, such as {turned[0].name}, are exchanged in "
-            "the file. The labels must lie on the image as it is displayed. Look at it: hih-align data check --sheet",
-            stacklevel=2,
+            "the file. The labels must lie on the image as it is displayed. Look at it: hih-align data check --sheet"
         )
     return Dataset(_name(source), target, tuple(records), source, tuple(skipped))
 

@@ -7,7 +7,6 @@ The square is larger than the network's crop, so that shifted, rotated and jitte
 
 from __future__ import annotations
 
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from ..crops import Crop, square_crop, warp
 from ..images import read_image
-from ..progress import progress_bar
+from ..progress import progress_bar, warn
 from ..runtime.transfer import upload
 from ..schemes import Scheme
 from .annotations import Attribute, Dataset, Record
@@ -315,4 +314,4 @@ def _named(error: Exception, record: Record) -> Exception:
 
 def _warn_bad(bad: Mapping[Path, str], faces: int) -> None:
     first = next(iter(bad.values()))
-    warnings.warn(f"{faces} faces of {len(bad)} photographs are left out; the first: {first}", stacklevel=4)
+    warn(f"{faces} faces of {len(bad)} photographs are left out; the first: {first}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from ..hub.download import WeightsUnavailableError
 from ..hub.manifest import read_manifest
 from ..method.decoder import Decoder
 from ..method.sizes import SIZES
+from ..progress import warn
 from ..schemes import Scheme, get_scheme
 from ..scores import TOLERANCE, Calibration
 from .advice import advice
@@ -175,7 +175,7 @@ def _loaded(names: Sequence[str], device: str | None = None, backend: str = "tor
         except WeightsUnavailableError as error:
             if number == len(names) and not found:
                 raise
-            warnings.warn(f"{name} is not tried: {error}", stacklevel=4)
+            warn(f"{name} is not tried: {error}")
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast
@@ -12,6 +11,7 @@ from torch import nn
 
 from ..method.network import Stack
 from ..method.sizes import Size
+from ..progress import warn
 from ..schemes import Scheme
 from .few import Few
 from .grown import Grown
@@ -76,7 +76,7 @@ def begin(
     if start is not None and recipe.match and build is build_hih:
         matched = matched_start(start, faces.records, scheme, device, progress)
         for sentence in () if matched is None else matched.advice:
-            warnings.warn(sentence, stacklevel=4)
+            warn(sentence)
         lost = matched is not None and any(match.how == "from scratch" for match in matched.matching.matches)
     if matched is not None and _grows(recipe, matched, len(faces), size):
         few = recipe.few

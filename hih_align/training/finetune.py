@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 
 from ..aligner import FaceAligner
 from ..data.annotations import Dataset, read_dataset
+from ..progress import warn
 from ..schemes import Scheme, get_scheme
 from .adaptation import candidates
 from .outcome import TrainingInterrupted
@@ -112,7 +112,7 @@ def _folder(out: str | os.PathLike[str] | None) -> Iterator[Path]:
         yield folder
     except BaseException:
         if any(folder.glob("*.pt")):  # a state to resume, or the batch of a diverged loss
-            warnings.warn(f"fine_tune ended early; its run is kept in {folder}", stacklevel=4)
+            warn(f"fine_tune ended early; its run is kept in {folder}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from ..hub.config import BEST, Config, write_config
 from ..method.decoder import Decoder
 from ..method.network import HIHNet
 from ..method.sizes import SIZES, Size
-from ..progress import say
+from ..progress import say, warn
 from ..schemes import Scheme
 from .advice import advice, falling
 from .augmentation import Batch
@@ -170,7 +169,7 @@ def conclude(at: Progress, best: Report | None) -> None:
             "More faces may help. hih-align adapt creates the same model in seconds"
         )
     for sentence in (*said, *(() if best is None else advice(best))):
-        warnings.warn(sentence, stacklevel=3)
+        warn(sentence)
 
 
 def save_diverged(

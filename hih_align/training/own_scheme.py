@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 
 import numpy as np
 
 from ..aligner import FaceAligner
 from ..data.annotations import Dataset
+from ..progress import warn
 from ..schemes import Scheme
 from .advice import guessed_five, guessed_mirror, places_in_frame
 from .looking import look
@@ -40,9 +40,7 @@ def guessed_scheme(aligner: FaceAligner, data: Dataset, progress: bool = True) -
     if places is None:
         raise ValueError(f"scheme {aligner.scheme.id!r} of the model has no mirror pairs: choose another model")
     if (missing := np.flatnonzero(np.isnan(places))).size:
-        warnings.warn(
-            f"landmark {data.scheme.names[missing[0]]!r} is labelled on none of the faces that were used", stacklevel=2
-        )
+        warn(f"landmark {data.scheme.names[missing[0]]!r} is labelled on none of the faces that were used")
     pairs = guessed_mirror(places)
     normalizers = dict(data.scheme.normalizers)
     if pairs and not normalizers:

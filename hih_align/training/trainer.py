@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
@@ -32,7 +31,7 @@ from ..evaluation.results import Report
 from ..hub.config import BEST, Config
 from ..method.decoder import STRIDE
 from ..method.sizes import SIZES
-from ..progress import say
+from ..progress import say, warn
 from ..signals import StopRequest
 from .accelerator import make_accelerator, pieces
 from .adaptation import candidates, closest, compared, comparison
@@ -223,7 +222,7 @@ class Trainer:
         if self.val is not None:  # compare only faces whose photographs can be read
             require_disjoint([replace(data[0].dataset, records=self.faces.records)], self.val.dataset)
             for sentence in (*other_boxes(self.faces.records, self.val.faces.records), *self.val.advice):
-                warnings.warn(sentence, stacklevel=3)
+                warn(sentence)
         self.order = Order(self.faces.sources, [source.weight for source in data], recipe.seed)
         begun = begin(
             recipe,

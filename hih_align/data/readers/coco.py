@@ -24,7 +24,6 @@ Files of annotation tools differ:
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -34,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import files
+from ...progress import warn
 from ...schemes import Scheme
 from .face import Attribute, Entry, RawFace, find_image, numbers, read_text
 
@@ -75,10 +75,9 @@ def read(path: Path, scheme: Scheme) -> Iterator[Entry]:
     unknown = {a.get("category_id") for a in faces} - {*categories} if with_points else set()
     stand_in = next(iter(with_points)) if len(with_points) == 1 else None
     if unknown and stand_in is not None:
-        warnings.warn(
+        warn(
             f"{path}: category_id is {', '.join(sorted(map(repr, unknown)))}, which the file does not define: taken as "
-            f"{stand_in!r}, the only category with keypoints",
-            stacklevel=3,
+            f"{stand_in!r}, the only category with keypoints"
         )
     for n, annotation in enumerate(data["annotations"]):
         if annotation.get("iscrowd"):
@@ -206,7 +205,7 @@ def _check_names(path: Path, names: Sequence[str], scheme: Scheme) -> None:
     if set(scheme.names) < set(names):
         more = [name for name in names if name not in scheme.names]
         listed = ", ".join(map(repr, more[:3])) + (", ..." if len(more) > 3 else "")
-        warnings.warn(f"{path}: {listed}: scheme {scheme.id!r} lacks {len(more)} keypoints of the file", stacklevel=4)
+        warn(f"{path}: {listed}: scheme {scheme.id!r} lacks {len(more)} keypoints of the file")
     if set(scheme.names) <= set(names) or any(
         [*names] == [str(n + first) for n in range(len(names))] for first in (0, 1)
     ):
@@ -219,7 +218,7 @@ def _check_names(path: Path, names: Sequence[str], scheme: Scheme) -> None:
             f"{difference}, and {moved[0]!r} stands in another place than in the scheme. The names do not say the "
             "order: give file and scheme the same names"
         )
-    warnings.warn(f"{difference}: the keypoints are taken by their place, not by name", stacklevel=4)
+    warn(f"{difference}: the keypoints are taken by their place, not by name")
 
 
 def _face(
