@@ -68,7 +68,7 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Take what is loaded now out of the garbage collection: half a million objects, a tenth of the suite's time."""
+    """Take what is loaded now out of the garbage collection, which would look at it again and again."""
     gc.collect()
     gc.freeze()
 

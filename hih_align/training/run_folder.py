@@ -160,7 +160,7 @@ def _comparable(stored: dict[str, Any], given: dict[str, Any]) -> tuple[dict[str
     for mine, theirs in zip([*given["data"], given["val"]], [*stored["data"], stored["val"]], strict=False):
         if mine is None or theirs is None:
             continue
-        if theirs.get("content", mine["content"]) == mine["content"] and "content" in theirs:
+        if theirs.get("content") == mine["content"]:
             mine |= {"path": theirs["path"]} | ({"where": theirs["where"]} if "where" in theirs else {})
         elif "content" not in theirs:  # written by an earlier version
             theirs["content"] = mine["content"]
