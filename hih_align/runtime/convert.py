@@ -27,7 +27,7 @@ warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprec
 warnings.filterwarnings("ignore", r"You are using the legacy TorchScript-based ONNX export", DeprecationWarning)
 # PyTorch's tracer warns that it treats shapes as constants, but here they are constants
 for module in (r"hih_align\.", r"torch\.utils\._device"):
-    warnings.filterwarnings("ignore", category=torch.jit.TracerWarning, module=module)  # type: ignore[attr-defined]
+    warnings.filterwarnings("ignore", category=torch.jit.TracerWarning, module=module)
 
 
 def to_onnx(model: InferenceNet) -> bytes:

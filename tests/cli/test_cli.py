@@ -27,6 +27,7 @@ import hih_align.cli.folder
 from hih_align import FaceAligner, Landmarks
 from hih_align.cli.app import app
 from hih_align.hub.manifest import manifest_path, read_manifest
+from hih_align.images import write_image
 
 #: The face in the part of the astronaut's photograph that these tests use.
 BOX = (27.0, 20.0, 125.0, 140.0)
@@ -254,12 +255,11 @@ def test_a_face_is_done_only_when_its_image_is_drawn(
     """If an image cannot be drawn, the run stops. The next run draws this image."""
     points, out = tmp_path / "points.jsonl", tmp_path / "drawn"
     words = [folder, "--boxes", table(tmp_path / "boxes.csv"), "--json", points, "--out", out, "--batch-size", 1]
-    write = hih_align.cli.folder.write_image
 
     def full(path: Path, array: NDArray[np.uint8]) -> None:
         if path.name == "b c.png":
             raise OSError("no space left")
-        write(path, array)
+        write_image(path, array)
 
     monkeypatch.setattr(hih_align.cli.folder, "write_image", full)
     assert run_align(*words, code=1).stderr.splitlines()[-1] == "hih-align: no space left"

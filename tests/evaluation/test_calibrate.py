@@ -15,9 +15,10 @@ from hih_align import FaceAligner
 from hih_align.cli.app import app
 from hih_align.data.annotations import Dataset, read_dataset
 from hih_align.data.records import stack_labels
-from hih_align.evaluation.calibrate import BOXES, WORTH, Chosen, calibrate, fit_curve, markdown
+from hih_align.evaluation.calibrate import BOXES, Chosen, calibrate, fit_curve, markdown
 from hih_align.evaluation.evaluate import evaluate
 from hih_align.evaluation.metrics import clearly_lower
+from hih_align.evaluation.refining import WORTH
 from hih_align.hub.checkpoints import save_config
 from hih_align.hub.config import read_config
 from hih_align.method.decoder import Decoder

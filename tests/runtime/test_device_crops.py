@@ -19,6 +19,7 @@ from hih_align.crops import Crop, square_crop
 from hih_align.runtime import device_crops
 from hih_align.runtime.backend import Photograph
 from hih_align.runtime.device_crops import WINDOW, packed, sent, unpacked, warp
+from hih_align.runtime.transfer import upload
 
 Array = NDArray[Any]
 
@@ -145,7 +146,6 @@ def test_photographs_are_freed_after_their_faces_are_cut_out(astronaut: Array, m
     which = [0, 1, 2, 2, 2]
     stay = [Photograph(image, stays=True) for image in images]
     expected = warp([stay[n] for n in which], transforms, CPU)
-    upload = device_crops.upload
     monkeypatch.setattr(device_crops, "upload", watching)
     assert torch.equal(warp([photographs[n] for n in which], transforms, CPU), expected)
     assert [ref for ref, _ in sent if ref() is not None] == []
@@ -162,7 +162,6 @@ def test_a_photograph_that_stays_is_sent_once(astronaut: Array, monkeypatch: pyt
         shapes.append(array.shape)
         return upload(array, device)
 
-    upload = device_crops.upload
     monkeypatch.setattr(device_crops, "upload", counting)
     photograph = Photograph(astronaut, stays=True)
     for _ in range(3):

@@ -25,7 +25,7 @@ def hardware(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def has(*flags: str, machine: str = "x86_64", mkldnn: bool = True, gpu: tuple[int, int] | None = None) -> None:
         monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
-        monkeypatch.setattr(precision.platform, "machine", lambda: machine)
+        monkeypatch.setattr("platform.machine", lambda: machine)
         monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: mkldnn)
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: "avx512_bf16" in flags, raising=False)
         monkeypatch.setattr(precision, "_cpu_flags", lambda: frozenset(flags))

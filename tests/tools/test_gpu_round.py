@@ -31,7 +31,7 @@ from made_faces import SCHEME, write_faces
 from hih_align import Config, FaceAligner, HIHNet
 from hih_align.hub.checkpoints import find_checkpoint, load_network, save_checkpoint
 from hih_align.hub.manifest import read_manifest
-from hih_align.method.network import Size
+from hih_align.method.sizes import Size
 from hih_align.schemes import scheme_from_dict
 from hih_align.training.trainer import Trainer
 

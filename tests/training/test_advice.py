@@ -10,7 +10,7 @@ import numpy as np
 from hih_align.crops import tight_box
 from hih_align.data.records import Labels, Record
 from hih_align.evaluation.results import Report, Settings
-from hih_align.method.heatmaps import Decoder
+from hih_align.method.decoder import Decoder
 from hih_align.schemes import Scheme
 from hih_align.training.advice import advice, doubtful_mirror, falling, other_boxes, scratch
 from hih_align.training.matching import match

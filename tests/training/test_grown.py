@@ -20,10 +20,11 @@ from hih_align.data.records import Labels
 from hih_align.evaluation.evaluate import evaluate
 from hih_align.hub.checkpoints import WEIGHTS_FILE
 from hih_align.hub.config import Config, read_config
-from hih_align.method.heatmaps import Decoder
+from hih_align.method.decoder import Decoder
 from hih_align.method.losses import LossSettings
-from hih_align.method.network import HIHNet, Size
+from hih_align.method.network import HIHNet
 from hih_align.method.readout import from_weights
+from hih_align.method.sizes import Size
 from hih_align.schemes import Scheme, scheme_from_dict
 from hih_align.training import looking
 from hih_align.training.beginning import new_shares
@@ -32,9 +33,9 @@ from hih_align.training.grown import Grown, mixed, repeats
 from hih_align.training.learner import HIH
 from hih_align.training.matching import Match
 from hih_align.training.recipe import Stage, load_recipe
-from hih_align.training.sampling import Order
+from hih_align.training.sampling import Order, Source
 from hih_align.training.schedule import AGAIN, Schedule
-from hih_align.training.trainer import Source, Trainer, train
+from hih_align.training.trainer import Trainer, train
 
 KNOWN = scheme_from_dict({"id": "known", "names": [f"k{i}" for i in range(6)], "mirror": [[0, 1], [2, 3], [4, 5]]})
 SIZE = Size(2, width=0.25, head_channels=64, input_size=128)

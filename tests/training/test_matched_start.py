@@ -32,7 +32,8 @@ from hih_align.training.optimizer import SCRATCH_RATE, make_optimizer
 from hih_align.training.outcome import gain, keep_network
 from hih_align.training.recipe import load_recipe
 from hih_align.training.run_folder import Progress
-from hih_align.training.trainer import Source, Trainer, train
+from hih_align.training.sampling import Source
+from hih_align.training.trainer import Trainer, train
 
 KNOWN = scheme_from_dict({"id": "known", "names": [f"k{i}" for i in range(6)], "mirror": [[0, 1], [2, 3], [4, 5]]})
 

@@ -20,13 +20,15 @@ from hih_align import FaceAligner
 from hih_align.data.annotations import Dataset, read_dataset
 from hih_align.evaluation.subsets import chosen_by
 from hih_align.hub.config import Config
-from hih_align.method.network import HIHNet, Size
+from hih_align.method.network import HIHNet
+from hih_align.method.sizes import Size
 from hih_align.schemes import scheme_from_dict
 from hih_align.training.claim import Claim
 from hih_align.training.outcome import DivergedError
 from hih_align.training.recipe import load_recipe
 from hih_align.training.run_folder import describe
-from hih_align.training.trainer import Source, Trainer, train
+from hih_align.training.sampling import Source
+from hih_align.training.trainer import Trainer, train
 
 CORNERS = scheme_from_dict(SCHEME)
 
