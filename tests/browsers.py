@@ -149,9 +149,10 @@ def served(detector_file: Path) -> Iterator[str]:
     os.environ["HIH_ALIGN_WEIGHTS"] = str(detector_file.parent)
     with private_folder():
         from hih_align.demo.app import build, launch
+        from hih_align.demo.choices import Choices
         from hih_align.demo.models import Models
 
-        page = build(Models(device="cpu"))
+        page = build(Models(device="cpu"), Choices.of("HIH_N"))  # the fastest network
         yield launch(page)
         page.close(verbose=False)
     os.environ.pop("HIH_ALIGN_WEIGHTS")

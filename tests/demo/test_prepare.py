@@ -28,12 +28,12 @@ def test_files_of_somebody_else_are_never_deleted(prepare: Any, tmp_path: Path) 
     (tmp_path / "model.json").write_text("{}")
     before = contents(tmp_path)
     with pytest.raises(ValueError, match=r"out: .* has 'index\.html', expected a new or empty folder"):
-        prepare.main("HIH_T", "fp32", tmp_path)
+        prepare.main("HIH_N", "fp32", tmp_path)
     assert contents(tmp_path) == before
     with pytest.raises(ValueError, match=r"out: .*index\.html is a file, expected a folder"):
-        prepare.main("HIH_T", "fp32", tmp_path / "index.html")
+        prepare.main("HIH_N", "fp32", tmp_path / "index.html")
     with pytest.raises(FileNotFoundError, match=r"out: .* is in a folder that does not exist"):
-        prepare.main("HIH_T", "fp32", tmp_path / "no" / "models")
+        prepare.main("HIH_N", "fp32", tmp_path / "no" / "models")
     assert contents(tmp_path) == before
 
 
@@ -46,12 +46,12 @@ def test_an_earlier_model_is_replaced_and_stays_if_the_export_fails(
     for name in prepare.FILES:
         (out / name).write_text("old")
     with pytest.raises(ValueError, match="precision is 'fp64', expected one of"):
-        prepare.main("HIH_T", "fp64", out)
+        prepare.main("HIH_N", "fp64", out)
     assert set(contents(out).values()) == {b"old"}
-    prepare.main("HIH_T", "fp32", out)
+    prepare.main("HIH_N", "fp32", out)
     made = contents(out)
     assert set(made) == set(prepare.FILES)
-    assert json.loads(made["model.json"])["name"] == "HIH_T/300w"
+    assert json.loads(made["model.json"])["name"] == "HIH_N/300w"
     assert made[detector_file.name] == detector_file.read_bytes()
     assert len(made["model.onnx"]) > 1e6
 

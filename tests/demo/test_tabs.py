@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(find_spec("gradio") is None, reason="needs the e
 
 @pytest.fixture(scope="module")
 def aligner() -> FaceAligner:
-    return FaceAligner.from_pretrained("HIH_T", device="cpu")
+    return FaceAligner.from_pretrained("HIH_N", device="cpu")
 
 
 def test_tags_in_the_names_of_a_model_are_shown_as_text(
