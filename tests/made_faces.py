@@ -10,8 +10,12 @@ import pytest
 from PIL import Image
 
 from hih_align.data.annotations import Dataset, read_dataset
+from hih_align.method.sizes import Size
 from hih_align.schemes import scheme_from_dict
 from hih_align.training.recipe import Recipe, recipe_from_dict
+
+#: A network for tests in which the values of its weights do not matter.
+TINY = Size(1, width=0.25, head_channels=64, input_size=128)
 
 SCHEME = {
     "id": "corners",
@@ -76,6 +80,8 @@ def small(**changes: object) -> Recipe:
     plain = {
         "stages": stages,
         "size": "N",
+        "width": TINY.width,
+        "head_channels": TINY.head_channels,
         "precision": "no",
         "ema": 0.9,
         "store_side": 96,

@@ -146,15 +146,17 @@ def harmonized(
     for name, faces_of in (("reference", reference), ("like", like)):
         if not any(record.labels is not None for record in faces_of):
             raise ValueError(f"{name}: none of {len(faces_of)} faces has points, expected labelled faces")
-    anchor = _find(aligner, reference, progress)
+    each = {id(record): record for record in (*reference, *like, *data)}  # often ``like`` is a part of ``data``
+    points = dict(zip(each, _find(aligner, list(each.values()), progress), strict=True))
+    anchor, own, others = (np.stack([points[id(r)] for r in some]) for some in (reference, like, data))
     frame = Frame.of(anchor, aligner.scheme)
-    by = offset(anchor, reference, frame) - offset(_find(aligner, like, progress), like, frame)
+    by = offset(anchor, reference, frame) - offset(own, like, frame)
     faces = []
-    for record, found in zip(data, _find(aligner, data, progress), strict=True):
+    for record, found in zip(data, others, strict=True):
         labels = record.labels
         if labels is not None:
-            points = np.where(labels.known[:, None], labels.points, 0.0)
-            labels = replace(labels, points=moved(points[None], found[None], by, frame)[0])
+            given = np.where(labels.known[:, None], labels.points, 0.0)
+            labels = replace(labels, points=moved(given[None], found[None], by, frame)[0])
         faces.append(replace(record, labels=labels))
     return faces, by
 

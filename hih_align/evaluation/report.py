@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +63,7 @@ def write_report(
             temporary.write_text(text, "utf-8")
     for name, figure in figures.items():
         with replacing(target / name) as temporary:
-            figure.savefig(temporary)
+            figure.savefig(temporary, pil_kwargs={"compress_level": 1})
     return [target / name for name in (*texts, *figures)]
 
 
@@ -302,14 +302,17 @@ def _draw_face(axes: Axes, report: Report, index: int, size: int = 320) -> None:
     axes.set_title(f"{report.nme[index]:.1f} %, score {score:.2f}, {_literal(record.image.name)}", fontsize=8)
 
 
-def blank_figure(width: float, height: float) -> Figure:
-    """A figure made without pyplot: no global state and no display are needed."""
+def blank_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
+    """A figure made without pyplot: no global state and no display are needed.
+
+    Without a layout the axes stand where the caller puts them. It is drawn in half of the time.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("pictures need matplotlib: pip install 'hih-align[train]'") from error
-    figure = Figure((width, height), dpi=120, layout="constrained")
+    figure = Figure((width, height), dpi=120, layout=layout)
     FigureCanvasAgg(figure)
     return figure
 

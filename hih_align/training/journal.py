@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from .. import files
 from ..evaluation.results import Report
+from ..images import write_image
 from ..progress import progress_bar, say
 from .recipe import Stage
 from .run_folder import Progress
@@ -108,12 +110,9 @@ class Journal:
         """Write an (H, W, 3) RGB picture to ``{name}.png`` in the folder of the run, and to TensorBoard."""
         if self._out is None:
             return
-        from PIL import Image
-
-        with files.replacing(self._out / f"{name}.png") as temporary:
-            Image.fromarray(image).save(temporary)
+        write_image(self._out / f"{name}.png", image)
         if self._writer is not None:
-            self._writer.add_image(name, image, step, dataformats="HWC")
+            self._writer.file_writer.add_summary(_summary(name, image), step)
 
     def curve(self) -> None:
         """Draw ``curve.png`` of all epochs so far, if matplotlib is installed."""
@@ -128,7 +127,7 @@ class Journal:
             return
         if figure is not None:
             with files.replacing(self._out / "curve.png") as temporary:
-                figure.savefig(temporary)
+                figure.savefig(temporary, pil_kwargs={"compress_level": 1})
 
     def __enter__(self) -> Journal:
         return self
@@ -139,6 +138,18 @@ class Journal:
         self._bar.close()
         if self._writer is not None:
             self._writer.close()
+
+
+def _summary(name: str, image: NDArray[np.uint8]) -> Any:
+    """A picture for TensorBoard. Its own `add_image` writes a slow and large PNG, also in every epoch."""
+    import PIL.Image
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    data = io.BytesIO()
+    PIL.Image.fromarray(image).save(data, "JPEG", quality=90)
+    height, width = image.shape[:2]
+    picture = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=data.getvalue())
+    return Summary(value=[Summary.Value(tag=name, image=picture)])
 
 
 def epoch_record(

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
+from functools import cache
 from typing import Any, TypeVar, get_type_hints
 
 try:
@@ -70,12 +71,19 @@ def from_plain(kind: type[T], data: Any, where: str, also: Sequence[str] = ()) -
     if is_dataclass(kind):
         _refuse_unknown_keys(kind, data, where, also)
     try:
-        found: T = TypeAdapter(kind).validate_json(json.dumps(data, default=_number), strict=True)
+        adapter = _adapter(kind)  # type: ignore[arg-type]  # any class can be hashed
+        found: T = adapter.validate_json(json.dumps(data, default=_number), strict=True)
         return found
     except ValidationError as error:
         raise ValueError(_message(error.errors()[0], where)) from error
     except TypeError as error:
         raise ValueError(f"{where} is not plain data: {error}") from error
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    """To make one takes much longer than to read a recipe with it."""
+    return TypeAdapter(kind)
 
 
 def _number(value: Any) -> Any:

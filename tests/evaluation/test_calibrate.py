@@ -66,11 +66,20 @@ def test_the_best_decoder_is_chosen(chosen: Chosen) -> None:
     assert chosen.faces == 8
 
 
-def test_a_decoder_that_is_hardly_better_is_not_taken(aligner: FaceAligner, faces: Dataset) -> None:
+@pytest.fixture(scope="module")
+def seven(faces: Dataset) -> Dataset:
+    return replace(faces, records=faces.records[:7])
+
+
+@pytest.fixture(scope="module")
+def kept(aligner: FaceAligner, seven: Dataset) -> Chosen:
+    return calibrate(aligner, seven, progress=False)
+
+
+def test_a_decoder_that_is_hardly_better_is_not_taken(kept: Chosen, aligner: FaceAligner) -> None:
     """One of forty decoders is better on seven faces, but not by more than chance."""
-    chosen = calibrate(aligner, replace(faces, records=faces.records[:7]), progress=False)
-    assert chosen.config.decoder == aligner.config.decoder
-    assert min(chosen.decoders.values()) < chosen.decoders[chosen.config.decoder]
+    assert kept.config.decoder == aligner.config.decoder
+    assert min(kept.decoders.values()) < kept.decoders[kept.config.decoder]
 
 
 def test_clearly_lower() -> None:
@@ -105,24 +114,23 @@ def test_a_scheme_without_inter_ocular_distance(aligner: FaceAligner, faces: Dat
         assert chosen.decoders[decoder] == pytest.approx(np.mean([r.overall.nme for r in reports]), abs=1e-3)
 
 
-def test_labels_with_an_offset_shift_the_decoder(aligner: FaceAligner, faces: Dataset) -> None:
-    """Labels that are moved by an offset change the chosen shift by this offset."""
+def test_labels_with_an_offset_shift_the_decoder(kept: Chosen, aligner: FaceAligner, seven: Dataset) -> None:
+    """Labels that are moved by an offset, here 0.8 heatmap pixels, change the chosen shift by this offset."""
     side = aligner.config.input_size / 4  # of the heatmap
-    found = {}
-    for by in (0.0, 0.8):  # offsets in heatmap pixels
-        records = [
-            replace(
-                r,
-                labels=replace(
-                    r.labels, points=r.labels.points + np.array((by * 1.25 * (r.box[2:] - r.box[:2]).max() / side, 0.0))
-                ),
-            )
-            for r in faces.records
-            if r.labels is not None
-        ]
-        found[by] = calibrate(aligner, replace(faces, records=tuple(records))).config.decoder.shift
-    assert found[0.8][0] - found[0.0][0] == pytest.approx(0.8, abs=0.15)
-    assert found[0.8][1] == pytest.approx(found[0.0][1], abs=0.15)
+    records = [
+        replace(
+            r,
+            labels=replace(
+                r.labels, points=r.labels.points + np.array((0.8 * 1.25 * (r.box[2:] - r.box[:2]).max() / side, 0.0))
+            ),
+        )
+        for r in seven.records
+        if r.labels is not None
+    ]
+    before = kept.config.decoder.shift
+    after = calibrate(aligner, replace(seven, records=tuple(records))).config.decoder.shift
+    assert after[0] - before[0] == pytest.approx(0.8, abs=0.15)
+    assert after[1] == pytest.approx(before[1], abs=0.15)
 
 
 def test_refining_is_chosen_only_if_it_reduces_the_error_enough(chosen: Chosen) -> None:

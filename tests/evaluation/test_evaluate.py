@@ -608,7 +608,8 @@ class TestCommand:
 
     def test_another_runtime(self, three: Dataset, tmp_path: Path) -> None:
         pytest.importorskip("openvino")
-        arguments = ["evaluate", "--data", str(three.source), "--refine", "0", "--where", "id>2", "--device", "cpu"]
+        arguments = ["evaluate", "--data", str(three.source), "--model", "HIH_N", "--refine", "0", "--where", "id>2"]
+        arguments += ["--device", "cpu"]
         here, there = tmp_path / "torch", tmp_path / "openvino"
         for out, backend in ((here, "torch"), (there, "openvino")):
             result = CliRunner().invoke(app, [*arguments, "--backend", backend, "--out", str(out)])

@@ -88,7 +88,7 @@ def test_subpixel_head_can_be_left_out(name):
 
 def test_hih_is_the_network_and_its_decoder():
     torch.manual_seed(0)
-    network = HIHNet(K, 2).eval()
+    network = HIHNet(K, 2, width=0.25).eval()
     model = HIH(network)
     with torch.no_grad():
         output = model(images(256))
@@ -172,14 +172,15 @@ def test_unknown_rival():
 
 
 def test_a_rival_is_trained_and_initializes_another(faces, tmp_path):
-    train(small(), [Source(faces[0])], tmp_path / "first", progress=False, build=partial(build, "baseline"))
+    recipe = small(stages=[{"epochs": 1, "size": 64, "batch": 3}])
+    train(recipe, [Source(faces[0])], tmp_path / "first", progress=False, build=partial(build, "baseline"))
     start = load_rival(tmp_path / "first" / "best", "baseline")
     assert (start.stacks, start.landmarks, start.scheme) == (1, 4, faces[0].scheme)
     model = build("dark", 4, Size(1))
     assert warm_start(model, start, faces[0].scheme).fresh == ()
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), start.network.parameters(), strict=True))
     options = {"init": start, "progress": False, "build": partial(build, "dark")}
-    assert train(small(), [Source(faces[0])], tmp_path / "second", **options).completed
+    assert train(recipe, [Source(faces[0])], tmp_path / "second", **options).completed
 
 
 def test_rivals_train_on_several_sources(faces, tmp_path):

@@ -396,7 +396,7 @@ def test_packs_are_made_once(packed: Path) -> None:
 
 
 def test_networks_share_the_time(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The training process's code runs in this process. The first network gets two thirds of five seconds.
+    """The training process's code runs in this process. The first network gets two thirds of four seconds.
 
     The second network gets the rest. The time to make a trainer counts.
     """
@@ -417,11 +417,11 @@ def test_networks_share_the_time(packed: Path, tmp_path: Path, monkeypatch: pyte
     (tmp_path / "go").touch()
     began = time.time()
     with handlers():
-        training.train_all(packed / "plan.yaml", folder, out, began + 5, tmp_path / "go", 1, "cpu")
+        training.train_all(packed / "plan.yaml", folder, out, began + 4, tmp_path / "go", 1, "cpu")
     runs = {name: json.loads((out / name / "run.json").read_text()) for name in ("first", "second")}
     assert runs["first"]["init"] is not None
     assert runs["second"]["init"] is None
-    assert 1.0 <= runs["first"]["recipe"]["seconds"] <= 5 * 2 / 3 - 0.5
+    assert 1.0 <= runs["first"]["recipe"]["seconds"] <= 4 * 2 / 3 - 0.5
     for name in runs:
         result = json.loads((out / name / "result.json").read_text())
         assert result["completed"]

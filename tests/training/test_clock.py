@@ -22,8 +22,7 @@ STAGE = {"epochs": 10, "size": 64, "batch": 2, "lr": 1e-3, "schedule": "cosine",
 
 
 def timed(seconds: float, **changes: object) -> Recipe:
-    tiny = {"width": 0.25, "head_channels": 64, "input_size": 128}
-    return small(stages=[STAGE], seconds=seconds, **tiny, **changes)
+    return small(stages=[STAGE], seconds=seconds, **changes)
 
 
 class Hours:

@@ -38,7 +38,7 @@ from hih_align.training.schedule import AGAIN, Schedule
 from hih_align.training.trainer import Trainer, train
 
 KNOWN = scheme_from_dict({"id": "known", "names": [f"k{i}" for i in range(6)], "mirror": [[0, 1], [2, 3], [4, 5]]})
-SIZE = Size(2, width=0.25, head_channels=64, input_size=128)
+SIZE = Size(2, width=0.125, head_channels=32, input_size=128)
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ def test_a_run_on_few_faces(
     init: Path,
     tmp_path: Path,
 ) -> None:
-    changes = {"epochs": 4, "batch": 6, "precision": "no", "few.views": 12, "lr": 1e-3}
+    changes = {"epochs": 3, "batch": 6, "precision": "no", "few.views": 12, "lr": 1e-3}
     recipe = load_recipe("finetune", overrides=changes)
     trainer = Trainer(recipe, [Source(faces[0])], tmp_path / "a", val=faces[1], init=init, progress=False)
     assert isinstance(trainer.model, Grown)
@@ -158,7 +158,7 @@ def test_a_run_on_few_faces(
     result = trainer.run()
     assert trainer._kept is not None
     assert {epoch for epoch, _ in trainer._kept._kept} == {0, 1}
-    again = Trainer(recipe, [Source(faces[0])], tmp_path / "b", val=faces[1], init=init, limit=0, progress=False)
+    again = Trainer(recipe, [Source(faces[0])], tmp_path / "b", init=init, limit=0, progress=False)
     again.run()  # without memory the features are computed in each epoch
     assert again._kept is not None
     assert not again._kept._kept
@@ -245,7 +245,7 @@ def test_a_resumed_run_reaches_the_same_weights(
     init: Path,
     tmp_path: Path,
 ) -> None:
-    recipe = load_recipe("finetune", overrides={"epochs": 4, "batch": 2, "few.views": 12, "precision": "no"})
+    recipe = load_recipe("finetune", overrides={"epochs": 3, "batch": 2, "few.views": 12, "precision": "no"})
     how: dict[str, Any] = {"init": init, "progress": False}
     train(recipe, [Source(faces[0])], tmp_path / "whole", **how)
     first = Trainer(recipe, [Source(faces[0])], tmp_path / "parts", **how)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from made_faces import faces, lines  # noqa: F401
+from made_faces import TINY, faces, lines  # noqa: F401
 from safetensors.torch import load_file
 from torch import nn
 
@@ -23,7 +23,6 @@ from hih_align.evaluation.evaluate import evaluate
 from hih_align.evaluation.results import Report
 from hih_align.hub.config import Config, read_config
 from hih_align.method.network import HIHNet
-from hih_align.method.sizes import SIZES
 from hih_align.schemes import scheme_from_dict
 from hih_align.training import looking
 from hih_align.training.adaptation import adapt
@@ -41,9 +40,8 @@ KNOWN = scheme_from_dict({"id": "known", "names": [f"k{i}" for i in range(6)], "
 @pytest.fixture(scope="module")
 def init(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
-    size = SIZES["HIH_N"]
     folder = tmp_path_factory.mktemp("init")
-    FaceAligner(HIHNet(6, *size), Config(KNOWN, **size._asdict(), name="HIH_N/known")).save_pretrained(folder)
+    FaceAligner(HIHNet(6, *TINY), Config(KNOWN, **TINY._asdict(), name="HIH_N/known")).save_pretrained(folder)
     return folder
 
 

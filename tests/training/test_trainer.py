@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import json
 import os
 import signal
@@ -14,11 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 pytest.importorskip("accelerate")
 
-from made_faces import SCHEME, lines, small
+import preloaded
+from made_faces import SCHEME, TINY, lines, small
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import hih_align
 from hih_align import FaceAligner
@@ -51,12 +56,18 @@ from hih_align.training.warmstart import Start, load_start, same_points, warm_st
 ROOT = Path(hih_align.__file__).parents[1]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
+@contextlib.contextmanager
+def one_thread():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    with one_thread():
+        yield
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -88,11 +99,9 @@ class Stopped(Trainer):
 
 @pytest.fixture(scope="module")
 def uninterrupted(faces, tmp_path_factory) -> Path:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("runs") / "whole"
-    result = train(small(), [Source(faces[0])], out, val=faces[1], progress=False)
-    torch.set_num_threads(threads)
+    with one_thread():  # fixtures of a module are made before those of a test
+        result = train(small(), [Source(faces[0])], out, val=faces[1], progress=False)
     assert result.completed
     assert (result.epochs, result.steps) == (2, 6)
     return out
@@ -117,7 +126,17 @@ def test_run_folder(uninterrupted, faces):
     assert (uninterrupted / "validation.png").stat().st_size > 1000
     assert (uninterrupted / "batch-64px.png").stat().st_size > 1000
     assert (uninterrupted / "curve.png").stat().st_size > 1000
-    assert list((uninterrupted / "tensorboard").glob("events*"))
+    events = EventAccumulator(str(uninterrupted / "tensorboard"), size_guidance={"images": 0}).Reload()
+    assert set(events.Tags()["images"]) == {"batch-64px", "validation"}
+    shown = events.Images("validation")
+    assert [picture.step for picture in shown] == [3, 6]
+    written, sent = (
+        np.asarray(Image.open(file).convert("RGB"), float)
+        for file in (uninterrupted / "validation.png", io.BytesIO(shown[-1].encoded_image_string))
+    )
+    assert (shown[-1].width, shown[-1].height) == written.shape[1::-1]
+    assert np.abs(written - sent).mean() < 8  # a JPEG is smaller than a PNG, and not exact
+    assert len(shown[-1].encoded_image_string) < (uninterrupted / "validation.png").stat().st_size
 
 
 def test_curve_shows_every_epoch(uninterrupted):
@@ -168,33 +187,22 @@ def test_stopped_run_resumes_to_the_same_weights(uninterrupted, faces, tmp_path)
     assert [line["loss"] for line in lines(tmp_path)] == [line["loss"] for line in lines(uninterrupted)]
 
 
-KILLED = """
-import json, os, signal, sys
-import torch
-torch.set_num_threads(1)
-from hih_align.schemes import scheme_from_dict
-from hih_align.data.annotations import read_dataset
-from hih_align.training.recipe import recipe_from_dict
-from hih_align.training.sampling import Source
-from hih_align.training.trainer import Trainer
-
-recipe, scheme, data, val, out = json.loads(sys.stdin.read())
-
 class Killed(Trainer):
+    """A trainer whose process is killed in the second epoch."""
+
     def _step(self, *args, **kwargs):
         if self.progress.steps == 4:
             os.kill(os.getpid(), signal.SIGKILL)
         return super()._step(*args, **kwargs)
 
-scheme = scheme_from_dict(scheme)
-sources = [Source(read_dataset(data, scheme))]
-Killed(recipe_from_dict(recipe), sources, __import__("pathlib").Path(out), val=read_dataset(val, scheme)).run()
-"""
+
+def train_until_killed(data: Dataset, val: Dataset, out: Path) -> None:
+    torch.set_num_threads(1)
+    Killed(small(), [Source(data)], out, val=val, progress=False).run()
 
 
 def test_killed_run_resumes_to_the_same_weights(uninterrupted, faces, tmp_path):
-    given = [small().to_dict(), SCHEME, str(faces[0].source), str(faces[1].source), str(tmp_path)]
-    done = subprocess.run([sys.executable, "-c", KILLED], input=json.dumps(given), text=True, capture_output=True)
+    done = preloaded.run(train_until_killed, *faces, tmp_path)
     assert done.returncode == -signal.SIGKILL, done.stderr
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     assert state["progress"]["steps"] == 3  # the state after the first epoch
@@ -688,8 +696,7 @@ def test_start_weights_of_the_released_layout(shared):
 def start(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("start")
     torch.manual_seed(0)
-    size = SIZES["HIH_N"]
-    save_checkpoint(folder, HIHNet(68, *size), Config(W300, **size._asdict()))
+    save_checkpoint(folder, HIHNet(68, *TINY), Config(W300, **TINY._asdict()))
     return folder
 
 
@@ -717,8 +724,16 @@ def tune(faces, start, **options):
     return fine_tune(start, faces[0], faces[1], scheme=faces[0].scheme, progress=False, **(small | options))
 
 
+@pytest.fixture(scope="module")
+def tuned(faces, start, tmp_path_factory) -> FaceAligner:
+    with one_thread():
+        return tune(faces, start, out=tmp_path_factory.mktemp("tuned") / "whole")
+
+
 @pytest.mark.parametrize("step", [0, 2])  # before a folder best/ exists, and after
-def test_an_interrupted_fine_tune_reports_its_folder_and_can_be_resumed(faces, start, tmp_path, monkeypatch, step):
+def test_an_interrupted_fine_tune_reports_its_folder_and_can_be_resumed(
+    faces, start, tuned, tmp_path, monkeypatch, step
+):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     class Interrupted(Stopped):
@@ -734,8 +749,7 @@ def test_an_interrupted_fine_tune_reports_its_folder_and_can_be_resumed(faces, s
     assert str(folder) in str(caught.value)
     assert (folder / "state.pt").is_file()
     aligner = tune(faces, start, out=folder, resume=True)
-    whole = tune(faces, start, out=tmp_path / "whole")
-    for a, b in zip(aligner.network.parameters(), whole.network.parameters(), strict=True):
+    for a, b in zip(aligner.network.parameters(), tuned.network.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
