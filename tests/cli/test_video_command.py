@@ -32,9 +32,9 @@ LEAVES, GONE, BACK, THERE = 30, 60, 90, 120
 MODEL = "HIH_N/300w"
 
 
-def run(*words: object, weights: Path | str, code: int = 0) -> Result:
+def run(*words: object, weights: Path | str, code: int = 0, backend: str = "torch") -> Result:
     environment = {"HIH_ALIGN_TRACEBACK": None, "HIH_ALIGN_WEIGHTS": str(weights), "HF_HUB_OFFLINE": "1"}
-    options = ("--model", MODEL, "--device", "cpu", "--backend", "auto")
+    options = ("--model", MODEL, "--device", "cpu", "--backend", backend)
     result = CliRunner().invoke(app, ["video", *map(str, (*words, *options))], env=environment)
     assert result.exit_code == code, (result.output, result.exception)
     return result
@@ -88,7 +88,8 @@ def still(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def followed(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Followed:
     folder = tmp_path_factory.mktemp("video")
     source = write_video(folder / "in.mp4", frames(FRAMES), sound="aac")
-    run(source, "--out", folder / "out.mp4", "--json", folder / "points.jsonl", "--keep", 3, weights=weights)
+    out, points = folder / "out.mp4", folder / "points.jsonl"
+    run(source, "--out", out, "--json", points, "--keep", 3, weights=weights, backend="auto")
     assert sorted(path.name for path in folder.iterdir()) == ["in.mp4", "out.mp4", "points.jsonl"]
     lines = [json.loads(line) for line in (folder / "points.jsonl").read_text().splitlines()]
     return Followed(source, folder / "out.mp4", lines)

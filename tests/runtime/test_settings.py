@@ -91,9 +91,12 @@ def test_loading_does_not_use_the_random_generator() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
-@pytest.mark.parametrize("setting", ["meta", "autocast", "float64"])
+@pytest.mark.parametrize(
+    ("setting", "runtime"),
+    [("meta", "openvino"), ("autocast", "onnxruntime"), ("float64", "onnxruntime"), ("float64", "openvino")],
+)
 def test_conversion_under_settings(w300: FaceAligner, astronaut: Array, runtime: str, setting: str) -> None:
+    """Only the conversion to ONNX uses PyTorch, and both runtimes get its result."""
     pytest.importorskip(runtime)
     with SETTINGS[setting]():  # type: ignore[attr-defined]
         found = FaceAligner.from_pretrained("HIH_N/300w", device="cpu", backend=runtime).align(astronaut, BOX)
@@ -101,7 +104,7 @@ def test_conversion_under_settings(w300: FaceAligner, astronaut: Array, runtime:
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
-def test_three_threads_load_a_runtime(runtime: str) -> None:
+def test_two_threads_load_a_runtime(runtime: str) -> None:
     pytest.importorskip(runtime)
     failed: list[BaseException] = []
 
@@ -111,7 +114,7 @@ def test_three_threads_load_a_runtime(runtime: str) -> None:
         except BaseException as error:  # an exception in a thread would not reach pytest
             failed.append(error)
 
-    threads = [threading.Thread(target=load) for _ in range(3)]
+    threads = [threading.Thread(target=load) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
