@@ -141,15 +141,14 @@ def _copied(module: nn.Module, own: bool = True) -> Any:
     """
     while (inner := getattr(module, "_orig_mod", None)) is not None:  # no isinstance: the import takes seconds
         module = inner
-    unit = isinstance(module, Unit)
-    own = own and not unit
+    own = own and not isinstance(module, Unit)
     result = object.__new__(type(module))  # `copy.copy` refuses modules with parametrizations
     tables = {name: table.copy() for name, table in vars(module).items() if isinstance(table, dict)}
     tables["_modules"] = {n: None if m is None else _copied(m, own) for n, m in module._modules.items()}
     for kind in ("_parameters", "_buffers"):
         tables[kind] = {name: None if t is None else _float32(t, own) for name, t in tables[kind].items()}
     vars(result).update({**vars(module), **tables, "training": False})
-    if unit:
+    if isinstance(result, Unit):
         _fold(result)
     return result
 

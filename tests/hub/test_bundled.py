@@ -54,7 +54,9 @@ def use(place: Path, *models: object) -> list[str]:
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
     scheme = Scheme("mine", ("a", "b"))
-    FaceAligner(HIHNet(2, 1, width=0.25), Config(scheme, 1, width=0.25, name="mine/1"), device="cpu").save_pretrained(tmp_path / "own")
+    FaceAligner(HIHNet(2, 1, width=0.25), Config(scheme, 1, width=0.25, name="mine/1"), device="cpu").save_pretrained(
+        tmp_path / "own"
+    )
     return tmp_path / "own"
 
 

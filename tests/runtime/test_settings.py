@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from hih_align import CheckpointError, FaceAligner, HIHNet, runtime
-from hih_align.method.network import SIZES, plain_name
+from hih_align.method.network import SIZES, check_finite, plain_name
 from hih_align.method.watch import Watch
 from hih_align.runtime import inference
 
@@ -170,6 +170,13 @@ def test_weights_that_are_not_finite(own: FaceAligner, tmp_path: Path, value: fl
         pytest.importorskip(module)
         with pytest.raises(ValueError, match=f"holds {kind}"):
             runtime.make(module, own.network, own.config, "cpu", None)  # type: ignore[arg-type]
+
+
+def test_finite_weights_whose_sum_overflows_are_taken() -> None:
+    for dtype, value in ((torch.float32, 3e38), (torch.float64, 1e300), (torch.float16, 6e4)):
+        check_finite({"weight": torch.full((9,), value, dtype=dtype)}, "file")
+    with pytest.raises(ValueError, match="file: weight holds NaN"):
+        check_finite({"weight": torch.tensor([float("inf"), float("-inf"), float("nan")])}, "file")
 
 
 # changed networks
