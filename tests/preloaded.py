@@ -16,7 +16,7 @@ from typing import Any
 
 _server: Any = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
 # without hih_align, because the server does not know the checkout's folder and could import another installation
-_server.set_forkserver_preload(["torch", "cv2", "skimage.data", "huggingface_hub", "typer"])
+_server.set_forkserver_preload(["torch", "cv2", "skimage.data", "skimage.io", "huggingface_hub", "typer", "pydantic"])
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -130,11 +131,12 @@ def test_bad_rolls(plain: FaceAligner, astronaut: Array, bbox: Any, roll: Any, m
 
 
 @pytest.mark.parametrize("backend", ["torch", "onnxruntime", "openvino"])
-def test_every_runtime_finds_the_same_faces(shared: Path, astronaut: Array, backend: str) -> None:
+def test_every_runtime_finds_the_same_faces(
+    shared: Path, astronaut: Array, backend: str, converted_nano: Callable[[str], str]
+) -> None:
     """The smallest network. The tests of the other networks are in tests/runtime."""
-    pytest.importorskip({"onnxruntime": "onnxruntime", "openvino": "openvino"}.get(backend, "torch"))
     found = FaceDetector(shared / "weights" / yunet.FILE)
-    small = FaceAligner.from_pretrained("HIH_N/300w", device="cpu", backend=backend, detector=found)
+    small = FaceAligner.from_pretrained(converted_nano(backend), device="cpu", backend=backend, detector=found)
     picture = np.concatenate((astronaut, np.rot90(astronaut)), 1)
     faces = small.align(picture)
     assert faces.points.shape == (2, 68, 2)

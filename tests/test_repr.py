@@ -15,9 +15,9 @@ from hih_align.evaluation.evaluate import evaluate
 def test_repr(astronaut: NDArray[np.uint8], astronaut_box: tuple[float, ...], tmp_path: Path) -> None:
     import PIL.Image
 
-    aligner = FaceAligner.from_pretrained("HIH_T/wflw", scheme="cofw", device="cpu", decode="argmax")
+    aligner = FaceAligner.from_pretrained("HIH_N/wflw", scheme="cofw", device="cpu", decode="argmax")
     assert repr(aligner) == (
-        "FaceAligner('HIH_T/wflw': 29 points of cofw, 1 stack, torch float32 on cpu, decode 'argmax', "
+        "FaceAligner('HIH_N/wflw': 29 points of cofw, 1 stack, torch float32 on cpu, decode 'argmax', "
         f"refine {aligner.config.refine})"
     )
     own = FaceAligner.from_pretrained("HIH_T/300w", device="cpu")

@@ -46,7 +46,9 @@ class InferenceNet(nn.Module):
     ) -> None:
         super().__init__()
         plain = folded(network)
-        self.network: HIHNet | FusedNet = (plain if kernels == PLAIN else FusedNet(plain, kernels)).to(dtype)
+        self.network: HIHNet | FusedNet = plain if kernels == PLAIN else FusedNet(plain, kernels)
+        if dtype != torch.float32 or kernels != PLAIN:
+            self.network.to(dtype)
         self.decoder = config.decoder
         self.readout = config.reading
         self.calibration = config.calibration.get(config.decoder.method)
@@ -124,37 +126,45 @@ def program(model: InferenceNet) -> torch.export.ExportedProgram:
 
 def folded(network: HIHNet) -> HIHNet:
     """A float32 copy in eval mode. Each batch normalisation is folded into the convolution before it."""
-    result: HIHNet = _copied(network).eval()
-    for unit in result.modules():
-        if isinstance(unit, Unit):
-            conv, bn = unit.conv, unit.bn
-            mean, var = bn.running_mean, bn.running_var
-            assert mean is not None
-            assert var is not None
-            conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, mean, var, bn.eps, bn.weight, bn.bias)
-            unit.bn = nn.Identity()  # type: ignore[assignment]  # nothing is left to do
-            if isinstance(unit.relu, nn.ReLU):
-                unit.relu = nn.ReLU(inplace=True)
+    result: HIHNet = _copied(network)
     return result
 
 
-def _copied(module: nn.Module) -> Any:
-    """A copy with float32 tensors of its own, and without the wrappers of `torch.compile`.
+def _copied(module: nn.Module, own: bool = True) -> Any:
+    """A folded copy in eval mode with float32 tensors, and without the wrappers of `torch.compile`.
 
     `copy.deepcopy` looks at each entry of the tables of hundreds of modules, which takes twice as long.
+
+    Args:
+        module: the module. It is not changed.
+        own: whether the tensors of the copy are its own. Folding makes new ones, so it does not need them.
     """
     while (inner := getattr(module, "_orig_mod", None)) is not None:  # no isinstance: the import takes seconds
         module = inner
+    own = own and not isinstance(module, Unit)
     result = object.__new__(type(module))  # `copy.copy` refuses modules with parametrizations
     tables = {name: table.copy() for name, table in vars(module).items() if isinstance(table, dict)}
-    tables["_modules"] = {name: None if child is None else _copied(child) for name, child in module._modules.items()}
+    tables["_modules"] = {n: None if m is None else _copied(m, own) for n, m in module._modules.items()}
     for kind in ("_parameters", "_buffers"):
-        tables[kind] = {name: None if t is None else _own(t) for name, t in tables[kind].items()}
-    vars(result).update({**vars(module), **tables})
+        tables[kind] = {name: None if t is None else _float32(t, own) for name, t in tables[kind].items()}
+    vars(result).update({**vars(module), **tables, "training": False})
+    if isinstance(result, Unit):
+        _fold(result)
     return result
 
 
-def _own(tensor: Tensor) -> Tensor:
+def _float32(tensor: Tensor, own: bool) -> Tensor:
     dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
-    own = tensor.detach().to(dtype, copy=True)
-    return nn.Parameter(own, requires_grad=False) if isinstance(tensor, nn.Parameter) else own
+    found = tensor.detach().to(dtype, copy=own)
+    return nn.Parameter(found, requires_grad=False) if isinstance(tensor, nn.Parameter) else found
+
+
+def _fold(unit: Unit) -> None:
+    conv, bn = unit.conv, unit.bn
+    mean, var = bn.running_mean, bn.running_var
+    assert mean is not None
+    assert var is not None
+    conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, mean, var, bn.eps, bn.weight, bn.bias)
+    unit.bn = nn.Identity()  # type: ignore[assignment]  # nothing is left to do
+    if isinstance(unit.relu, nn.ReLU):
+        unit.relu = nn.ReLU(inplace=True)

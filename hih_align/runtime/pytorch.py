@@ -64,4 +64,4 @@ class TorchBackend(Backend):
 
 def on_device(model: InferenceNet, device: torch.device) -> InferenceNet:
     """Move the module to a device. The memory format of its weights is channels_last, which is faster."""
-    return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it

@@ -40,7 +40,7 @@ def test_align_loads_no_training_code(tmp_path: Path) -> None:
     (tmp_path / "boxes.csv").write_text("a.png,10,10,90,90\n")
     package = loaded("import hih_align")
     folder = ["align", str(tmp_path), "--boxes", str(tmp_path / "boxes.csv"), "--json", str(tmp_path / "a.jsonl")]
-    words = [*folder, "--device", "cpu", "--out", str(tmp_path / "drawn"), "--refine", "0"]
+    words = [*folder, "--device", "cpu", "--out", str(tmp_path / "drawn"), "--model", "HIH_N"]
     found = loaded(CALL.format(words=words))
     assert (tmp_path / "drawn" / "a.png").is_file()
     rooms = ("training", "evaluation", "data", "reproduction")

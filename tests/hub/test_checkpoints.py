@@ -243,7 +243,7 @@ def test_names_of_rows_and_schemes(install: Install) -> None:
 
 def test_a_folder_takes_precedence_over_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    save_checkpoint("user/repo", HIHNet(3, 1), Config(MINE, 1, name="here"))
+    save_checkpoint("user/repo", HIHNet(3, 1, width=0.25), Config(MINE, 1, width=0.25, name="here"))
     assert find_checkpoint("user/repo").config.name == "here"
     assert find_checkpoint(Path("user/repo")).weights == Path("user/repo/model.safetensors")
     with pytest.raises(FileNotFoundError, match="'user' is a folder here, and has no 'other'"):
@@ -251,7 +251,7 @@ def test_a_folder_takes_precedence_over_a_repository(tmp_path: Path, monkeypatch
     with pytest.raises(WeightsUnavailableError, match="'a/other' is neither a folder here nor in the Hub's cache"):
         find_checkpoint("a/other", cache_dir=tmp_path / "cache", local_files_only=True)
     # but a folder does not replace a manifest row of the same name
-    save_checkpoint("HIH_T/300w", HIHNet(3, 1), Config(MINE, 1, name="here"))
+    save_checkpoint("HIH_T/300w", HIHNet(3, 1, width=0.25), Config(MINE, 1, width=0.25, name="here"))
     assert find_checkpoint("HIH_T").config.name == "HIH_T/300w"
     assert find_checkpoint("HIH_T/300w").config.name == "HIH_T/300w"
     assert find_checkpoint("./HIH_T/300w").config.name == "here"
@@ -259,7 +259,7 @@ def test_a_folder_takes_precedence_over_a_repository(tmp_path: Path, monkeypatch
 
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
 def test_a_folder_without_a_file(tmp_path: Path, missing: str) -> None:
-    save_checkpoint(tmp_path, HIHNet(3, 1), Config(MINE, 1))
+    save_checkpoint(tmp_path, HIHNet(3, 1, width=0.25), Config(MINE, 1, width=0.25))
     (tmp_path / missing).unlink()
     with pytest.raises(FileNotFoundError, match=f"model: {tmp_path} has no {missing}"):
         FaceAligner.from_pretrained(tmp_path)
@@ -382,10 +382,10 @@ def test_files_that_are_not_a_config(tmp_path: Path, text: bytes) -> None:
 
 
 def test_a_newer_config_may_have_more_keys(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, HIHNet(3, 1), Config(MINE, 1))
+    save_checkpoint(tmp_path, HIHNet(3, 1, width=0.25), Config(MINE, 1, width=0.25))
     data = json.loads((tmp_path / "config.json").read_text()) | {"trained_with": "a later version"}
     (tmp_path / "config.json").write_text(json.dumps(data))
-    assert find_checkpoint(tmp_path).config == Config(MINE, 1)
+    assert find_checkpoint(tmp_path).config == Config(MINE, 1, width=0.25)
 
 
 # weights
@@ -473,8 +473,8 @@ def test_float16_is_read_as_float32(row: ManifestRow, stored: bytes) -> None:
 @pytest.mark.parametrize("dtype", [None, torch.float32, torch.float16, torch.bfloat16])
 def test_saved_weights_are_loaded_again(tmp_path: Path, dtype: torch.dtype | None) -> None:
     torch.manual_seed(1)
-    network = HIHNet(3, 1)
-    save_checkpoint(tmp_path / "a" / "b", network, Config(MINE, 1), dtype)
+    network = HIHNet(3, 1, width=0.25)
+    save_checkpoint(tmp_path / "a" / "b", network, Config(MINE, 1, width=0.25), dtype)
     found = find_checkpoint(tmp_path / "a" / "b")
     loaded = load_network(found).state_dict()
     for name, value in network.state_dict().items():
@@ -489,14 +489,14 @@ def test_saved_weights_are_loaded_again(tmp_path: Path, dtype: torch.dtype | Non
 def test_a_failed_save_changes_no_file(tmp_path: Path) -> None:
     import resource
 
-    network, config = HIHNet(3, 1), Config(MINE, 1)
+    network, config = HIHNet(3, 1, width=0.25), Config(MINE, 1, width=0.25)
     save_checkpoint(tmp_path, network, config)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))  # the file ends early, as on a full disk
     try:
         with pytest.raises(OSError, match="too large"):
-            save_checkpoint(tmp_path, HIHNet(3, 1), replace(config, name="new"))
+            save_checkpoint(tmp_path, HIHNet(3, 1, width=0.25), replace(config, name="new"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -505,4 +505,4 @@ def test_a_failed_save_changes_no_file(tmp_path: Path) -> None:
 def test_saving_where_a_file_is_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
-        save_checkpoint(tmp_path / "file", HIHNet(3, 1), Config(MINE, 1))
+        save_checkpoint(tmp_path / "file", HIHNet(3, 1, width=0.25), Config(MINE, 1, width=0.25))

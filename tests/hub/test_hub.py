@@ -46,8 +46,9 @@ def row() -> ManifestRow:
 
 
 @pytest.fixture(scope="module")
-def model(row: ManifestRow) -> dict[str, bytes]:
-    """The files of a repository that holds HIH_T/300w."""
+def model() -> dict[str, bytes]:
+    """The files of a repository that holds HIH_N/300w, the smallest network."""
+    row = read_manifest()["HIH_N/300w"]
     path = local_weights(row)
     assert path is not None
     return {"config.json": config_bytes(row.config), "model.safetensors": path.read_bytes()}
@@ -59,6 +60,11 @@ def config_bytes(config: Config) -> bytes:
 
 def stand_in(row: ManifestRow, **files: bytes) -> dict[str, bytes]:
     return {"config.json": config_bytes(row.config), "model.safetensors": BLOB} | files
+
+
+def narrow(landmarks: int) -> HIHNet:
+    """A network that is sent in a moment."""
+    return HIHNet(landmarks, 1, width=0.25)
 
 
 def transfers(hub: LoopbackHub, name: str = "model.safetensors") -> list[Request]:
@@ -82,7 +88,7 @@ def test_first_download_and_second_load_with_the_server_gone(
     second = FaceAligner.from_pretrained(REPO, device="cpu")
     assert len(hub.requests) == asked
     assert second.config == first.config
-    shipped = FaceAligner.from_pretrained("HIH_T", device="cpu").align(astronaut, BOX, refine=0)
+    shipped = FaceAligner.from_pretrained("HIH_N", device="cpu").align(astronaut, BOX, refine=0)
     np.testing.assert_array_equal(second.align(astronaut, BOX, refine=0).points, shipped.points)
 
 
@@ -366,7 +372,7 @@ def test_push_to_hub_and_load_back(hub: LoopbackHub, tmp_path: Path, astronaut: 
     torch.manual_seed(0)
     scheme = Scheme(id="mine", names=("a", "b", "c"), mirror=((0, 1),))
     aligner = FaceAligner(
-        HIHNet(3, 1), Config(scheme, 1, name="mine/1", refine=0), device="cpu", decode=Decoder("argmax")
+        narrow(3), Config(scheme, 1, width=0.25, name="mine/1", refine=0), device="cpu", decode=Decoder("argmax")
     )
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "token").write_text(hub.token)
@@ -394,7 +400,7 @@ def test_push_to_hub_and_load_back(hub: LoopbackHub, tmp_path: Path, astronaut: 
 
 @pytest.fixture(scope="module")
 def tiny_upload() -> FaceAligner:
-    return FaceAligner(HIHNet(1, 1), Config(Scheme(id="one", names=("a",)), 1), device="cpu")
+    return FaceAligner(narrow(1), Config(Scheme(id="one", names=("a",)), 1, width=0.25), device="cpu")
 
 
 def test_an_existing_model_card_is_kept(hub: LoopbackHub, row: ManifestRow, tiny_upload: FaceAligner) -> None:
@@ -407,8 +413,8 @@ def test_an_existing_model_card_is_kept(hub: LoopbackHub, row: ManifestRow, tiny
 def test_the_model_card_describes_the_model_that_is_loaded(hub: LoopbackHub) -> None:
     """The scheme that results are converted to, and the decoder in use."""
     calibration = {"expectation": Calibration(1.0, 0.0)}
-    config = Config(SCHEMES["wflw"], 1, output="cofw", calibration=calibration)
-    wflw = HIHNet(98, 1)
+    config = Config(SCHEMES["wflw"], 1, width=0.25, output="cofw", calibration=calibration)
+    wflw = narrow(98)
     for decode, score in (("expectation", "estimated probability"), ("argmax", "scores are not calibrated")):
         FaceAligner(wflw, config, device="cpu", decode=decode).push_to_hub(REPO, token=hub.token)  # type: ignore[arg-type]
         again = FaceAligner.from_pretrained(REPO, device="cpu")
@@ -421,7 +427,7 @@ def test_the_model_card_describes_the_model_that_is_loaded(hub: LoopbackHub) -> 
 
 def test_a_generated_model_card_is_renewed_until_a_person_changes_it(hub: LoopbackHub, tmp_path: Path) -> None:
     scheme = Scheme(id="mine", names=("a", "b", "c"))
-    aligner = FaceAligner(HIHNet(3, 1), Config(scheme, 1), device="cpu")
+    aligner = FaceAligner(narrow(3), Config(scheme, 1, width=0.25), device="cpu")
     aligner.push_to_hub(REPO, token=hub.token)
     first = hub.read(REPO, "README.md")
     aligner.select([2, 0]).push_to_hub(REPO, token=hub.token)
@@ -493,5 +499,5 @@ def test_the_command_downloads(
     hub.stop()
     second = run(HF_HUB_OFFLINE="1")
     assert (second.returncode, second.stdout) == (0, first.stdout), second.stderr
-    expected = FaceAligner.from_pretrained("HIH_T", device="cpu").align(astronaut, BOX, refine=0)
+    expected = FaceAligner.from_pretrained("HIH_N", device="cpu").align(astronaut, BOX, refine=0)
     np.testing.assert_allclose(json.loads(first.stdout)["points"], expected.points, atol=1e-3)

@@ -289,6 +289,7 @@ def test_pickled(w300: FaceAligner, astronaut: Array) -> None:
     assert_pickled(w300, astronaut)
 
 
+@pytest.mark.parametrize("runtime", ["openvino"], indirect=True)  # the receiver converts: one runtime is enough
 def test_a_converted_network_pickled(converted: FaceAligner, astronaut: Array) -> None:
     assert_pickled(converted, astronaut)
 

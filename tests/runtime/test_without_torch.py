@@ -31,8 +31,8 @@ def alone(step):
 
 alone("import hih_align")
 folder, backend, box = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-image = __import__("skimage.data").data.astronaut()
-alone("skimage")
+image = hih_align.images.read_image(sys.argv[4])
+alone("read_image")
 aligner = FaceAligner.from_pretrained(folder, backend=backend)
 alone("from_pretrained")
 found = {}
@@ -83,7 +83,7 @@ def test_an_exported_folder_runs_without_torch(
     assert memory.photograph(photograph) == list(BOX)
     folder = export.export(network, tmp_path / format, format).folder
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(folder), backend, json.dumps(BOX)],
+        [sys.executable, "-c", SCRIPT, str(folder), backend, json.dumps(BOX), str(photograph)],
         capture_output=True,
         text=True,
         timeout=300,
