@@ -117,6 +117,8 @@ def _program(
 def main() -> None:
     """The entry point of `hih-align`."""
     keep_freed_memory()
+    if getattr(sys.stdout, "errors", None) == "strict" and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a name that it cannot show is no error
     try:
         app()
     except SystemExit as end:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -173,3 +175,14 @@ def test_worst_faces_are_listed_line_by_line() -> None:
     assert report.worst_lines(SimpleNamespace(records=[image, image], nme=[3.0, 14.25]), [1, 0]) == [
         "Worst faces:", "", "- 14.2 %, b.png", "- 3.0 %, b.png", "",
     ]  # fmt: skip
+
+
+def test_a_name_that_the_standard_output_cannot_show_is_no_error(data: Path) -> None:
+    """On Windows a pipe or a file has an encoding with few letters."""
+    out = data.parent / "モデル"
+    words = ["-m", "hih_align", "data", "pack", str(data), "--scheme", str(scheme(data)), "--out", str(out)]
+    encoding = {"PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
+    done = subprocess.run([sys.executable, *words], env=os.environ | encoding, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"\\u30e2\\u30c7\\u30eb: 2 faces" in done.stdout
+    assert (out / "annotations.json").is_file()
