@@ -85,14 +85,16 @@ def working_folder() -> Iterator[Path]:
             _in_use.discard(folder)
 
 
-def _alive(pid: str) -> bool:
+def _alive(pid: str, posix: bool = os.name == "posix") -> bool:
     """Whether a process with this number runs. True if this cannot be determined."""
     if not pid.isdigit():
         return False
+    if not posix:  # on Windows, 0 is no question but Ctrl-C, which would end another demo of this console
+        return True
     try:
         os.kill(int(pid), 0)
     except ProcessLookupError:
         return False
-    except (OSError, OverflowError):  # the process of another user; or Windows, which has no signal 0
+    except (OSError, OverflowError):  # the process of another user
         return True
     return True

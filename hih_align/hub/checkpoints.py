@@ -122,7 +122,7 @@ def find_checkpoint(
                 f"{name!r}, work in a folder without {str(folder)!r}"
             )
         found = _repository(name, wanted, hub)
-    elif os.sep in name or name.startswith((".", "~")) or not could_be_repository:
+    elif re.search(r"[/\\]", name) or name.startswith((".", "~")) or not could_be_repository:
         raise FileNotFoundError(f"model: no such folder: {name}")
     else:
         raise ValueError(
