@@ -132,6 +132,15 @@ def appending(path: str | os.PathLike[str]) -> Iterator[TextIO]:
         yield _Utf8(sink)  # type: ignore[misc]  # the part of TextIO that writing lines needs
 
 
+@contextmanager
+def disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Raise an OSError in place of the RuntimeError with which PyTorch and OpenVINO report a full disk."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(f"{os.fspath(path)} cannot be written: {str(error).splitlines()[0]}") from error
+
+
 def not_over(name: str, path: Path, *inputs: Path | None) -> None:
     """Raise a ValueError if the output ``path`` would overwrite an input.
 
@@ -140,8 +149,19 @@ def not_over(name: str, path: Path, *inputs: Path | None) -> None:
         path: the output, a file or a stream.
         inputs: files that are read; None is left out.
     """
-    if path.resolve() in {one.resolve() for one in inputs if one is not None} and not is_stream(path):
+    if any(_is_entry(path, one) for one in inputs if one is not None) and not is_stream(path):
         raise ValueError(f"{name}: {path} is an input itself, expected another name")
+
+
+def _is_entry(path: Path, other: Path) -> bool:
+    """Whether two paths are the same entry of a folder. Some file systems ignore the case of letters in names."""
+    path, other = path.resolve(), other.resolve()
+    if path == other:
+        return True
+    try:
+        return path.name.casefold() == other.name.casefold() and path.samefile(other)
+    except OSError:  # one of them does not exist
+        return False
 
 
 def is_stream(path: str | os.PathLike[str]) -> bool:

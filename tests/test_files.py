@@ -390,3 +390,16 @@ def test_the_umask_of_the_process_is_not_changed(tmp_path: Path, monkeypatch: py
         temporary.write_text("a")
     with making(tmp_path / "b"):
         pass
+
+
+def test_a_name_in_other_letters_may_be_an_input(tmp_path: Path) -> None:
+    """File systems of macOS and Windows ignore the case of letters. Here two links stand for one file there."""
+    photo, other = tmp_path / "photo.jpg", tmp_path / "Photo.JPG"
+    photo.write_text("pixels")
+    files.not_over("out", other, photo)  # there is no such file
+    other.hardlink_to(photo)
+    with pytest.raises(ValueError, match=r"out: .*Photo\.JPG is an input itself"):
+        files.not_over("out", other, photo)
+    other.unlink()
+    other.write_text("another picture")
+    files.not_over("out", other, photo)
