@@ -652,7 +652,13 @@ class FaceAligner:
         order = self.config.scheme.permutation if mirror else None
         if mirror and order is None:
             raise ValueError(f"mirror is True, but scheme {self.config.scheme.id!r} has no mirror pairs")
-        points, sure = self._runtime().align(images, transforms, mirror)
+        running = self._runtime()
+        points, sure = running.align(images, transforms, mirror)
+        if running.dtype == "float16" and not np.isfinite(points).all():
+            raise ValueError(
+                f"dtype is 'float16', in which {self.config.name or 'the network'} overflows: take dtype='float32' or "
+                "'bfloat16'"
+            )
         if mirror:
             points, flipped = np.split(points, 2)
             sure, flipped_sure = np.split(sure, 2)
