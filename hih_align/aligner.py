@@ -572,7 +572,7 @@ class FaceAligner:
         Args:
             repo_id: "user/repo".
             private: whether a new repository is private.
-            revision: branch; None: the main branch.
+            revision: branch that exists; None: the main branch.
             token: as in huggingface_hub; None: the token of `hf auth login`.
             commit_message: message of the commit.
 
@@ -580,7 +580,7 @@ class FaceAligner:
             The address of the commit.
 
         Raises:
-            ValueError: ``repo_id`` is malformed.
+            ValueError: ``repo_id`` is malformed, or ``revision`` is a branch of a repository that does not exist.
             OSError: the Hub refuses the upload or cannot be reached (huggingface_hub's own errors).
         """
         from .hub.publish import CARD_FILE, own_card, upload_folder
