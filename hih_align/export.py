@@ -113,8 +113,10 @@ def export(
     target = Path(out)
     if not target.absolute().parent.is_dir():
         raise FileNotFoundError(f"out: {target} is in a folder that does not exist")
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"out: {target} exists, expected a new folder, or one without files, hidden ones too")
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"out: {target} is a file, expected a new folder")
+    if target.exists() and (name := files.holds(target)):
+        raise ValueError(f"out: {target} holds {name}, expected a new folder, or one without files, hidden ones too")
     if precision == "int8" and (calibration is None or validation is None):
         raise ValueError("precision is 'int8', which needs calibration and validation faces")
     if precision == "auto":

@@ -262,8 +262,8 @@ def test_bad_exports(nano: FaceAligner, tmp_path: Path) -> None:
         ((tmp_path / "a", "tflite"), ValueError, "format is 'tflite', expected one of"),
         ((tmp_path / "a", "torch", "int8"), ValueError, "precision is 'int8', expected one of"),
         ((tmp_path / "a", "torch", "half"), ValueError, "precision is 'half', expected one of"),
-        ((tmp_path / "full", "torch"), ValueError, "full exists, expected a new folder, or one without files"),
-        ((tmp_path / "full" / "notes.txt", "torch"), ValueError, "notes.txt exists"),
+        ((tmp_path / "full", "torch"), ValueError, r"full holds notes\.txt, expected a new folder, or one"),
+        ((tmp_path / "full" / "notes.txt", "torch"), ValueError, "notes.txt is a file, expected a new folder"),
         ((tmp_path / "no" / "a", "torch"), FileNotFoundError, "is in a folder that does not exist"),
     ]:
         with pytest.raises(error, match=message):

@@ -90,6 +90,18 @@ def test_mode_is_that_of_an_ordinary_file(tmp_path: Path) -> None:
         os.umask(before)
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o664, 0o444])
+def test_the_mode_of_a_replaced_file_stays(tmp_path: Path, mode: int) -> None:
+    """A private file stays private, also while it is written, and a group keeps a shared one."""
+    target = tmp_path / "a"
+    target.touch()
+    target.chmod(mode)
+    with replacing(target) as temporary:
+        assert not temporary.stat().st_mode & ~(mode | stat.S_IWUSR) & 0o777
+        temporary.write_text("new")
+    assert (stat.S_IMODE(target.stat().st_mode), target.read_text()) == (mode, "new")
+
+
 def test_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), replacing(tmp_path / "no" / "a.json"):
         pytest.fail("the block must not run")
@@ -299,6 +311,16 @@ def test_an_empty_folder_stays_the_same_folder(tmp_path: Path, monkeypatch: pyte
     assert sorted(os.listdir(tmp_path)) == ["link", "old"]
     if given == ".":
         assert sorted(os.listdir(".")) == ["a", "sub"]
+
+
+def test_a_new_volume_is_empty(tmp_path: Path) -> None:
+    """ext4 makes a folder at its top."""
+    (tmp_path / "lost+found").mkdir()
+    with making(tmp_path) as folder:
+        (folder / "a").touch()
+    assert sorted(os.listdir(tmp_path)) == ["a", "lost+found"]
+    with pytest.raises(FileExistsError, match="exists"), making(tmp_path):
+        pytest.fail("the block must not run")
 
 
 def test_a_mount_point_is_filled(tmp_path: Path) -> None:
