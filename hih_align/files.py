@@ -69,9 +69,18 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             if mode is not None:
                 with suppress(OSError):  # a file system without modes
                     temporary.chmod(mode)
-            os.replace(temporary, target)  # type: ignore[arg-type]  # it is a Path
+            _replace(temporary, target)  # type: ignore[arg-type]  # it is a Path
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _replace(temporary: Path, target: Path) -> None:
+    try:
+        os.replace(temporary, target)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        shutil.copyfile(temporary, target)  # a mount point: a container shares files one by one in this way
 
 
 @contextmanager

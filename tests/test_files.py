@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -339,6 +340,21 @@ with runpy.run_path({files.__file__!r})["making"]("here") as folder:
     if done.returncode == 77 or "unshare" in done.stderr:
         pytest.skip(f"mounting is not allowed here: {done.stderr}")
     assert (done.returncode, done.stdout) == (0, "a\n"), done.stderr
+
+
+def test_a_mounted_file_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that a container shares cannot be replaced (`rename(2)`: EBUSY)."""
+    target = tmp_path / "a.json"
+    target.write_text("old and longer")
+    before = target.stat().st_ino
+
+    def busy(source: Path, target: Path) -> None:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(target))
+
+    monkeypatch.setattr(os, "replace", busy)
+    with replacing(target) as temporary:
+        temporary.write_text("new")
+    assert (target.read_text(), target.stat().st_ino, os.listdir(tmp_path)) == ("new", before, ["a.json"])
 
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
