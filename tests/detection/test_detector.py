@@ -285,7 +285,8 @@ def test_opencv_gets_no_path(file: Path, tmp_path: Path, monkeypatch: pytest.Mon
     folder = tmp_path / "名前"
     folder.mkdir()
     (folder / yunet.FILE).write_bytes(file.read_bytes())
-    create, asked = cv2.FaceDetectorYN.create, []
+    create = cv2.FaceDetectorYN.create
+    asked: list[Any] = []
 
     def watched(*arguments: Any) -> Any:
         asked.extend(arguments)
