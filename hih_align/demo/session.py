@@ -6,6 +6,8 @@ This module does not import Gradio, because the settings must be made before Gra
 from __future__ import annotations
 
 import os
+import platform
+import re
 import shutil
 import tempfile
 import threading
@@ -29,7 +31,9 @@ PRIVATE = {
 #: Seconds after which uploads and results are deleted while the demo is still running.
 KEPT = 3600
 
-_NAME = "hih-align-demo-"
+#: Begins the names of the folders. Machines may share the folder of temporary files, and do not see each other's
+#: processes.
+_NAME = f"hih-align-demo-{re.sub(r'[^A-Za-z0-9.]', '', platform.node())}-"
 
 _lock = threading.Lock()
 _in_use: set[Path] = set()  # folders of results on which somebody works

@@ -147,6 +147,8 @@ def _with_scheme(config: Config, wanted: Scheme | None, name: str) -> Config:
 def _find_weights(row: ManifestRow, hub: dict[str, Any]) -> Path:
     if row.sha256 is not None:
         if (path := local_weights(row)) is not None:
+            if row.repo_id is None:  # nothing would download it
+                return verified(path, row.sha256, "install hih-align again, or put the published file there")
             return verified(path, row.sha256)
         if row.repo_id is not None:
             revision = hub["revision"] or row.revision

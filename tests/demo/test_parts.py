@@ -79,12 +79,14 @@ def test_uploads_are_removed_at_exit_and_those_of_killed_demos_at_the_next_start
     monkeypatch.delenv(session.FOLDER, raising=False)
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    killed, running = (tmp_path / f"hih-align-demo-{pid}-x" for pid in (ended.pid, os.getppid()))
-    for folder in (killed, running):
+    killed, running = (tmp_path / f"{session._NAME}{pid}-x" for pid in (ended.pid, os.getppid()))
+    elsewhere = tmp_path / f"hih-align-demo-another-machine-{ended.pid}-x"  # that shares the folder
+    for folder in (killed, running, elsewhere):
         folder.mkdir()
     with session.private_folder() as folder:
         assert not killed.exists()
         assert running.is_dir()
+        assert elsewhere.is_dir()
         assert os.environ["GRADIO_TEMP_DIR"] == str(folder)
         assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
         result = session.result_folder()
