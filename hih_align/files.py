@@ -160,7 +160,8 @@ def disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise OSError(f"{os.fspath(path)} cannot be written: {str(error).splitlines()[0]}") from error
+        reason, _, _ = str(error).partition("\n")
+        raise OSError(f"{os.fspath(path)} cannot be written: {reason}") from error
 
 
 def not_over(name: str, path: Path, *inputs: Path | None) -> None:
