@@ -27,7 +27,7 @@ FORMATS = {"onnxruntime": "onnx", "openvino": "openvino"}
 
 #: The program of a process. It prints one line of JSON.
 FIRST_FACE = """
-import json, resource, sys, time
+import json, sys, time
 begun = time.perf_counter()
 from hih_align import FaceAligner
 imported = time.perf_counter()
@@ -35,14 +35,11 @@ aligner = FaceAligner.from_pretrained(sys.argv[1], backend=sys.argv[2], device="
 loaded = time.perf_counter()
 face = aligner.align(sys.argv[3], json.loads(sys.argv[4]))
 done = time.perf_counter()
-try:  # VmHWM counts only this program; ru_maxrss starts with the memory of the parent
-    with open("/proc/self/status") as status:
-        peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
-except OSError:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+sys.path.append(sys.argv[5])
+from worker import peak_memory  # imports only the standard library
 print(json.dumps({
     "import_s": imported - begun, "load_s": loaded - imported, "face_s": done - loaded, "first_face_s": done - begun,
-    "peak_mb": peak / 1024, "torch": "torch" in sys.modules, "score": face.score,
+    "peak_mb": peak_memory(), "torch": "torch" in sys.modules, "score": face.score,
 }))
 """
 
@@ -59,7 +56,7 @@ def photograph(path: Path) -> list[float]:
 def first_face(folder: str, backend: str, image: Path, box: list[float]) -> dict[str, Any]:
     """Run one process, see `FIRST_FACE`. Returns its output and the time from its start to its end."""
     begun = time.perf_counter()
-    words = [sys.executable, "-c", FIRST_FACE, folder, backend, str(image), json.dumps(box)]
+    words = [sys.executable, "-c", FIRST_FACE, folder, backend, str(image), json.dumps(box), str(Path(__file__).parent)]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found | {"process_s": time.perf_counter() - begun}

@@ -118,7 +118,8 @@ def measure(video: Video, found: Any, scheme: Any) -> dict[str, float]:
     flicker = np.linalg.norm(np.diff(error, axis=0), axis=-1)[4:] / span[5:, None]
     moved = np.gradient(truth.mean(1), axis=0)
     offset = error.mean(1) - np.nanmedian(error.mean(1), 0)
-    lag = -np.nansum(offset[settled] * moved[settled]) / max(float((moved[settled] ** 2).sum()), 1e-9)
+    moved_there = np.where(known[:, None], moved, 0.0)[settled]  # without the frames in which the face was lost
+    lag = -np.nansum(offset[settled] * moved_there) / max(float((moved_there**2).sum()), 1e-9)
     return {
         "spread": 100 * float(np.sqrt(np.nanmean((deviation**2).sum(-1)))) / norm,
         "second": 100 * float(np.nanmean(np.linalg.norm(second, axis=-1))) / norm,

@@ -572,7 +572,7 @@ class FaceAligner:
         Args:
             repo_id: "user/repo".
             private: whether a new repository is private.
-            revision: branch; None: the main branch.
+            revision: branch that exists; None: the main branch.
             token: as in huggingface_hub; None: the token of `hf auth login`.
             commit_message: message of the commit.
 
@@ -580,7 +580,7 @@ class FaceAligner:
             The address of the commit.
 
         Raises:
-            ValueError: ``repo_id`` is malformed.
+            ValueError: ``repo_id`` is malformed, or ``revision`` is a branch of a repository that does not exist.
             OSError: the Hub refuses the upload or cannot be reached (huggingface_hub's own errors).
         """
         from .hub.publish import CARD_FILE, own_card, upload_folder
@@ -652,7 +652,13 @@ class FaceAligner:
         order = self.config.scheme.permutation if mirror else None
         if mirror and order is None:
             raise ValueError(f"mirror is True, but scheme {self.config.scheme.id!r} has no mirror pairs")
-        points, sure = self._runtime().align(images, transforms, mirror)
+        running = self._runtime()
+        points, sure = running.align(images, transforms, mirror)
+        if running.dtype == "float16" and not np.isfinite(points).all():
+            raise ValueError(
+                f"dtype is 'float16', in which {self.config.name or 'the network'} overflows: take dtype='float32' or "
+                "'bfloat16'"
+            )
         if mirror:
             points, flipped = np.split(points, 2)
             sure, flipped_sure = np.split(sure, 2)

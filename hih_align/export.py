@@ -8,6 +8,7 @@ runtime. Other programs need only the file. Its metadata describe its input and 
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 from dataclasses import dataclass, replace
@@ -112,8 +113,10 @@ def export(
     target = Path(out)
     if not target.absolute().parent.is_dir():
         raise FileNotFoundError(f"out: {target} is in a folder that does not exist")
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"out: {target} exists, expected a new folder, or one without files, hidden ones too")
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"out: {target} is a file, expected a new folder")
+    if target.exists() and (name := files.holds(target)):
+        raise ValueError(f"out: {target} holds {name}, expected a new folder, or one without files, hidden ones too")
     if precision == "int8" and (calibration is None or validation is None):
         raise ValueError("precision is 'int8', which needs calibration and validation faces")
     if precision == "auto":
@@ -129,7 +132,9 @@ def export(
     with files.making(target, last=CONFIG_FILE) as temporary:  # without its config no folder is loaded
         if format == "torch":
             file = temporary / "model.pt2"
-            torch.export.save(program(model), file, extra_files={KEY: about})
+            content = io.BytesIO()  # on a full disk, PyTorch's own writing ends the process
+            torch.export.save(program(model), content, extra_files={KEY: about})
+            file.write_bytes(content.getbuffer())
         else:
             file = temporary / FILES[_RUNTIMES[format]]
             faces = None if calibration is None or precision != "int8" else calibration_crops(aligner, calibration)
@@ -142,8 +147,8 @@ def export(
         if validation is not None and precision == "int8":
             from .evaluation.normalizers import normalizer_text
 
-            small = FaceAligner.from_pretrained(temporary, device="cpu", backend=_RUNTIMES[format])
-            (before, normalizer), (after, _) = _nme(aligner, validation), _nme(small, validation)
+            before, normalizer = _nme(aligner, validation)
+            after = _nme_of(temporary, _RUNTIMES[format], validation)
             if not after - before < WORSE:
                 raise AccuracyError(
                     f"precision is 'int8', which increases the NME on {validation.name} from {before:.3f} to "
@@ -173,6 +178,11 @@ def _nme(aligner: FaceAligner, dataset: Dataset) -> tuple[float, str]:
 
     report = evaluate(aligner, dataset, progress=False)
     return report.overall.nme, report.settings.normalizer
+
+
+def _nme_of(folder: Path, backend: Runtime, dataset: Dataset) -> float:
+    """Mean NME of an exported folder. Its files are closed at the end, else Windows would not rename the folder."""
+    return _nme(FaceAligner.from_pretrained(folder, device="cpu", backend=backend), dataset)[0]
 
 
 def _write_onnx(model: InferenceNet, path: Path, precision: str, about: str, faces: NDArray[np.uint8] | None) -> None:
@@ -226,7 +236,8 @@ def _write_openvino(
     if faces is not None:
         graph = _quantize_openvino(graph, faces)
     graph.set_rt_info(about, KEY)
-    ov.save_model(graph, path, compress_to_fp16=precision == "fp16")
+    with files.disk_errors(path):
+        ov.save_model(graph, path, compress_to_fp16=precision == "fp16")
 
 
 def _quantize_openvino(graph: Any, faces: NDArray[np.uint8]) -> Any:

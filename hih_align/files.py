@@ -26,6 +26,9 @@ STANDARD_OUTPUT = "-"
 #: Number of bytes that a temporary name takes from the target's name. File systems allow 255 bytes, some only 143.
 _STEM, _SUFFIX = 40, 32
 
+#: The folder that ext4 makes at the top of a volume.
+_RESCUED = "lost+found"
+
 #: The path of an open descriptor, after the links of its folder are resolved.
 _DESCRIPTOR = re.compile(r"/(?:dev/fd|proc/(?:self|thread-self|(\d+)(?:/task/\d+)?)/fd)/(\d+)")
 
@@ -35,16 +38,16 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path, whose content replaces ``path`` if the block succeeds. If it raises, ``path`` is unchanged.
 
     Symbolic links of ``path`` are resolved. The temporary file lies beside the resolved file, so that one step replaces
-    that file. It has the same suffix, because some writers choose the format by the suffix. A stream (see `is_stream`)
-    is not replaced: the content is written to it at the end, and the temporary file lies in the system's temporary
-    folder.
+    that file, whose mode stays. It has the same suffix, because some writers choose the format by the suffix. A stream
+    (see `is_stream`) is not replaced: the content is written to it at the end, and the temporary file lies in the
+    system's temporary folder.
 
     Raises:
         FileNotFoundError: the folder does not exist.
         IsADirectoryError: ``path`` is a folder.
         OSError: the name is too long, the links form a circle, or the place is not writable.
     """
-    target = _behind_links(path)
+    target, mode = _behind_links(path), None
     stream = isinstance(target, int) or target is None or not _replaceable(target)
     if stream:
         handle, name = tempfile.mkstemp(suffix=_short_suffix(Path(path)))
@@ -53,26 +56,40 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     else:
         assert isinstance(target, Path)
         temporary = _beside(target)
+        mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
         # created with the mode of the result: the system applies the umask, which cannot be read without changing it
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        early = 0o666 if mode is None else mode & 0o777 | stat.S_IWUSR
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, early))
     try:
         yield temporary
         if stream:
             with temporary.open("rb") as source, _opened(target) as sink:
                 shutil.copyfileobj(source, sink, 1 << 20)
         else:
-            os.replace(temporary, target)  # type: ignore[arg-type]  # it is a Path
+            if mode is not None:
+                with suppress(OSError):  # a file system without modes
+                    temporary.chmod(mode)
+            _replace(temporary, target)  # type: ignore[arg-type]  # it is a Path
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _replace(temporary: Path, target: Path) -> None:
+    try:
+        os.replace(temporary, target)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        shutil.copyfile(temporary, target)  # a mount point: a container shares files one by one in this way
 
 
 @contextmanager
 def making(folder: str | os.PathLike[str], last: str | None = None) -> Iterator[Path]:
     """A temporary folder. If the block succeeds, ``folder`` has its content; otherwise the temporary folder is removed.
 
-    ``folder`` must not exist yet, or must be empty. A new folder appears in one step. An empty folder stays the same
-    folder, with its mode and owner, so it may be a mount point or the working directory. Its parent need not be
-    writable. The temporary folder then lies in it. At the end the content moves up, each file in one step.
+    ``folder`` must not exist yet, or must be empty (`holds`). A new folder appears in one step. An empty folder stays
+    the same folder, with its mode and owner, so it may be a mount point or the working directory. Its parent need not
+    be writable. The temporary folder then lies in it. At the end the content moves up, each file in one step.
 
     Args:
         folder: the folder to write.
@@ -90,7 +107,7 @@ def making(folder: str | os.PathLike[str], last: str | None = None) -> Iterator[
     there = False
     with suppress(FileNotFoundError):
         there = stat.S_ISDIR(os.lstat(target).st_mode)
-        if not there or any(target.iterdir()):
+        if not there or holds(target):
             raise FileExistsError(errno.EEXIST, "exists, expected the name of a new folder", os.fspath(folder))
     temporary = _beside(target / "new" if there else target)
     temporary.mkdir()
@@ -104,11 +121,16 @@ def making(folder: str | os.PathLike[str], last: str | None = None) -> Iterator[
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def holds(folder: Path, besides: str = _RESCUED) -> str | None:
+    """The first entry of a folder, besides the given one and the ``lost+found`` of a volume. None: it is empty."""
+    return next((name for name in sorted(os.listdir(folder)) if name not in (besides, _RESCUED)), None)
+
+
 def _move_up(temporary: Path, last: str | None) -> None:
     """Move the content of a folder into its parent, which holds nothing else. ``last`` moves last. All or nothing."""
     target = temporary.parent
-    if others := [path.name for path in target.iterdir() if path != temporary]:  # a rename would replace them
-        raise FileExistsError(errno.EEXIST, f"now holds {others[0]!r}, expected an empty folder", os.fspath(target))
+    if other := holds(target, temporary.name):  # a rename would replace it
+        raise FileExistsError(errno.EEXIST, f"now holds {other!r}, expected an empty folder", os.fspath(target))
     names = sorted(os.listdir(temporary), key=lambda name: (name == last, name))
     try:
         for name in names:
@@ -132,6 +154,16 @@ def appending(path: str | os.PathLike[str]) -> Iterator[TextIO]:
         yield _Utf8(sink)  # type: ignore[misc]  # the part of TextIO that writing lines needs
 
 
+@contextmanager
+def disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Raise an OSError in place of the RuntimeError with which PyTorch and OpenVINO report a full disk."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason, _, _ = str(error).partition("\n")
+        raise OSError(f"{os.fspath(path)} cannot be written: {reason}") from error
+
+
 def not_over(name: str, path: Path, *inputs: Path | None) -> None:
     """Raise a ValueError if the output ``path`` would overwrite an input.
 
@@ -140,8 +172,19 @@ def not_over(name: str, path: Path, *inputs: Path | None) -> None:
         path: the output, a file or a stream.
         inputs: files that are read; None is left out.
     """
-    if path.resolve() in {one.resolve() for one in inputs if one is not None} and not is_stream(path):
+    if any(_is_entry(path, one) for one in inputs if one is not None) and not is_stream(path):
         raise ValueError(f"{name}: {path} is an input itself, expected another name")
+
+
+def _is_entry(path: Path, other: Path) -> bool:
+    """Whether two paths are the same entry of a folder. Some file systems ignore the case of letters in names."""
+    path, other = path.resolve(), other.resolve()
+    if path == other:
+        return True
+    try:
+        return path.name.casefold() == other.name.casefold() and path.samefile(other)
+    except OSError:  # one of them does not exist
+        return False
 
 
 def is_stream(path: str | os.PathLike[str]) -> bool:

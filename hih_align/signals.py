@@ -23,7 +23,8 @@ class StopRequest:
     def listening(self) -> Iterator[None]:
         """Let SIGINT and SIGTERM make the request. The second signal of a kind has its former effect.
 
-        Only the main thread gets signals. In another thread this does nothing.
+        Only the main thread gets signals. In another thread this does nothing. A handler that is not of Python stays,
+        because Python could not restore it.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -35,8 +36,9 @@ class StopRequest:
             signal.signal(number, before[number])
 
         for number in (int(signal.SIGINT), int(signal.SIGTERM)):
-            before[number] = signal.getsignal(number)
-            signal.signal(number, ask)
+            if (handler := signal.getsignal(number)) is not None:  # None: of a program in C that runs Python
+                before[number] = handler
+                signal.signal(number, ask)
         try:
             yield
         finally:

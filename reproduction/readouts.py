@@ -147,7 +147,7 @@ def main(
     typer.echo(table)
     if out is not None:
         with replacing(out) as temporary:
-            temporary.write_text(table)
+            temporary.write_text(table, "utf-8")
 
 
 if __name__ == "__main__":

@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -364,6 +366,21 @@ def test_sizes_counts_what_the_network_multiplies(monkeypatch: pytest.MonkeyPatc
     gmac, parameters = sizes.work(sizes.SIZES["HIH_T"])
     assert gmac == pytest.approx(6.855, abs=0.001)
     assert parameters == pytest.approx(9.397, abs=0.001)
+
+
+def test_the_memory_of_a_process_is_not_that_of_its_parent(part: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Linux a new process inherits ``ru_maxrss`` from its parent. On macOS it is in bytes."""
+    worker, held = part("worker"), np.ones(40 << 20)  # 320 MB
+    script = f"import sys; sys.path.append({str(BENCHMARKS)!r}); import worker; print(worker.peak_memory())"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert 1 < float(done.stdout) < 200 < held.nbytes / 1e6 < worker.peak_memory()
+    missing = SimpleNamespace(read_text=lambda *_: (_ for _ in ()).throw(FileNotFoundError))
+    monkeypatch.setattr(worker, "Path", lambda _: missing)
+    monkeypatch.setattr(worker.resource, "getrusage", lambda _: SimpleNamespace(ru_maxrss=3 << 20))
+    monkeypatch.setattr(worker.sys, "platform", "darwin")
+    assert worker.peak_memory() == 3
+    monkeypatch.setattr(worker.sys, "platform", "linux")
+    assert worker.peak_memory() == 3 << 10
 
 
 def test_memory_summarizes_several_processes(part: Any) -> None:

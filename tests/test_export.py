@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import resource
 import shutil
+import sys
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -19,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-from hih_align import CheckpointError, FaceAligner, export
+from hih_align import CheckpointError, FaceAligner, export, files
 from hih_align import runtime as runtimes
 from hih_align.cli.app import app
 from hih_align.crops import square_crop, warp
@@ -263,13 +265,47 @@ def test_bad_exports(nano: FaceAligner, tmp_path: Path) -> None:
         ((tmp_path / "a", "tflite"), ValueError, "format is 'tflite', expected one of"),
         ((tmp_path / "a", "torch", "int8"), ValueError, "precision is 'int8', expected one of"),
         ((tmp_path / "a", "torch", "half"), ValueError, "precision is 'half', expected one of"),
-        ((tmp_path / "full", "torch"), ValueError, "full exists, expected a new folder, or one without files"),
-        ((tmp_path / "full" / "notes.txt", "torch"), ValueError, "notes.txt exists"),
+        ((tmp_path / "full", "torch"), ValueError, r"full holds notes\.txt, expected a new folder, or one"),
+        ((tmp_path / "full" / "notes.txt", "torch"), ValueError, "notes.txt is a file, expected a new folder"),
         ((tmp_path / "no" / "a", "torch"), FileNotFoundError, "is in a folder that does not exist"),
     ]:
         with pytest.raises(error, match=message):
             export.export(nano, *arguments)  # type: ignore[arg-type]
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["full", "notes.txt"]
+
+
+@pytest.mark.parametrize("format", ["openvino", "torch", "onnx"])
+def test_a_full_disk(nano: FaceAligner, tmp_path: Path, format: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO reports it by a RuntimeError, and PyTorch ends the process."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"model\.\w+ cannot be written|File too large"):
+            export.export(nano, tmp_path / "out", format)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_file_of_an_int8_export_is_open_when_its_folder_gets_its_name(
+    nano: FaceAligner, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows does not rename a folder with an open file. OpenVINO keeps the weights of a loaded model open."""
+    pytest.importorskip("openvino")
+    seen: list[list[str]] = []
+
+    def rename(source: Path, target: Path) -> None:
+        maps = Path("/proc/self/maps").read_text().splitlines()
+        seen.append([line for line in maps if source.name in line])
+        os.replace(source, target)
+
+    monkeypatch.setattr(files.os, "rename", rename)
+    monkeypatch.setattr(export, "WORSE", 10.0)
+    monkeypatch.setattr(export, "_quantize_openvino", lambda graph, faces: graph)  # nncf need not be installed
+    faces = few(read_dataset(shared / "data" / "300w_val" / "annotations.json", "300w"), 2)
+    export.export(nano, tmp_path / "out", "openvino", "int8", calibration=faces, validation=faces)
+    assert seen == [[]]
 
 
 @pytest.mark.usefixtures("_quickly")

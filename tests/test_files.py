@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -88,6 +89,18 @@ def test_mode_is_that_of_an_ordinary_file(tmp_path: Path) -> None:
         assert os.umask(0o027) == 0o027
     finally:
         os.umask(before)
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o664, 0o444])
+def test_the_mode_of_a_replaced_file_stays(tmp_path: Path, mode: int) -> None:
+    """A private file stays private, also while it is written, and a group keeps a shared one."""
+    target = tmp_path / "a"
+    target.touch()
+    target.chmod(mode)
+    with replacing(target) as temporary:
+        assert not temporary.stat().st_mode & ~(mode | stat.S_IWUSR) & 0o777
+        temporary.write_text("new")
+    assert (stat.S_IMODE(target.stat().st_mode), target.read_text()) == (mode, "new")
 
 
 def test_missing_folder(tmp_path: Path) -> None:
@@ -301,6 +314,16 @@ def test_an_empty_folder_stays_the_same_folder(tmp_path: Path, monkeypatch: pyte
         assert sorted(os.listdir(".")) == ["a", "sub"]
 
 
+def test_a_new_volume_is_empty(tmp_path: Path) -> None:
+    """ext4 makes a folder at its top."""
+    (tmp_path / "lost+found").mkdir()
+    with making(tmp_path) as folder:
+        (folder / "a").touch()
+    assert sorted(os.listdir(tmp_path)) == ["a", "lost+found"]
+    with pytest.raises(FileExistsError, match="exists"), making(tmp_path):
+        pytest.fail("the block must not run")
+
+
 def test_a_mount_point_is_filled(tmp_path: Path) -> None:
     script = f"""
 import runpy
@@ -317,6 +340,21 @@ with runpy.run_path({files.__file__!r})["making"]("here") as folder:
     if done.returncode == 77 or "unshare" in done.stderr:
         pytest.skip(f"mounting is not allowed here: {done.stderr}")
     assert (done.returncode, done.stdout) == (0, "a\n"), done.stderr
+
+
+def test_a_mounted_file_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that a container shares cannot be replaced (`rename(2)`: EBUSY)."""
+    target = tmp_path / "a.json"
+    target.write_text("old and longer")
+    before = target.stat().st_ino
+
+    def busy(source: Path, target: Path) -> None:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(target))
+
+    monkeypatch.setattr(os, "replace", busy)
+    with replacing(target) as temporary:
+        temporary.write_text("new")
+    assert (target.read_text(), target.stat().st_ino, os.listdir(tmp_path)) == ("new", before, ["a.json"])
 
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
@@ -390,3 +428,16 @@ def test_the_umask_of_the_process_is_not_changed(tmp_path: Path, monkeypatch: py
         temporary.write_text("a")
     with making(tmp_path / "b"):
         pass
+
+
+def test_a_name_in_other_letters_may_be_an_input(tmp_path: Path) -> None:
+    """File systems of macOS and Windows ignore the case of letters. Here two links stand for one file there."""
+    photo, other = tmp_path / "photo.jpg", tmp_path / "Photo.JPG"
+    photo.write_text("pixels")
+    files.not_over("out", other, photo)  # there is no such file
+    other.hardlink_to(photo)
+    with pytest.raises(ValueError, match=r"out: .*Photo\.JPG is an input itself"):
+        files.not_over("out", other, photo)
+    other.unlink()
+    other.write_text("another picture")
+    files.not_over("out", other, photo)

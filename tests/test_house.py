@@ -127,3 +127,19 @@ def test_old_paths_lead_to_the_new_modules_and_warn(old: str) -> None:
     assert found is new
     assert new.__spec__ is not None
     assert new.__spec__.name == new.__name__
+
+
+def test_text_is_written_as_utf_8() -> None:
+    """Without an encoding, Windows writes the letters of its language, and no others."""
+    root = PACKAGE.parent
+    paths = [
+        path for room in ("hih_align", "reproduction", "tools", "benchmarks") for path in (root / room).rglob("*.py")
+    ]
+    calls = [(path, node) for path in paths for node in ast.walk(ast.parse(path.read_text("utf-8")))]
+    written = [
+        (path.name, node.lineno, len(node.args) + len(node.keywords))
+        for path, node in calls
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "write_text"
+    ]
+    assert len(written) > 20
+    assert [place for place in written if place[2] < 2] == []

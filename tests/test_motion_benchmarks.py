@@ -64,6 +64,15 @@ def test_late_points_have_their_lag(part: Any, points: Array, late: float) -> No
     assert module.measure(video, now + late * (before - now), W300)["lag"] == pytest.approx(late, abs=0.1)
 
 
+def test_frames_without_the_face_do_not_change_the_lag(part: Any, points: Array) -> None:
+    module = part("video")
+    video = video_of(module, points, "fast")
+    now = truth(video)
+    late = np.concatenate((now[:1], now[:-1]))
+    late[10::2] = np.nan
+    assert module.measure(video, late, W300)["lag"] == pytest.approx(1, abs=0.2)
+
+
 def test_missing_faces_are_counted(part: Any, points: Array) -> None:
     module = part("video")
     video = video_of(module, points, "rest")

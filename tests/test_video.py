@@ -216,6 +216,15 @@ def test_files_that_are_not_videos(tmp_path: Path) -> None:
             open_video(tmp_path / source)
 
 
+@pytest.mark.parametrize("name", ["12:30:05.mp4", "pipe:0.mp4", "concat:a.mp4"])
+def test_a_name_with_a_colon_is_no_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    write_video(tmp_path / name, pictures(3))
+    monkeypatch.chdir(tmp_path)
+    with open_video(name) as given:
+        assert given.name == name
+        assert len(list(given.frames())) == 3
+
+
 def test_a_video_without_frames(tmp_path: Path) -> None:
     """The file's index is complete, but no frame can be decoded. No output file is left."""
     source = write_video(tmp_path / "a.mp4", pictures(3))

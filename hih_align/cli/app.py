@@ -60,6 +60,14 @@ class Lines(TyperGroup):
                 raise
             _say(" ".join(str(error).split()))
             raise typer.Exit(1) from error
+        except (MemoryError, RuntimeError) as error:
+            # PyTorch's error of a GPU, which is imported only by the commands that may raise it
+            if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
+                raise
+            if os.environ.get("HIH_ALIGN_TRACEBACK"):
+                raise
+            _say(f"out of memory: {' '.join((str(error).splitlines() or ['take smaller batches'])[0].split())}")
+            raise typer.Exit(1) from error
         except KeyboardInterrupt:
             _say("interrupted")
             raise typer.Exit(INTERRUPTED) from None
@@ -117,6 +125,8 @@ def _program(
 def main() -> None:
     """The entry point of `hih-align`."""
     keep_freed_memory()
+    if getattr(sys.stdout, "errors", None) == "strict" and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a name that it cannot show is no error
     try:
         app()
     except SystemExit as end:

@@ -30,9 +30,9 @@ def free_port(host: str, port: int | None = None) -> int:
         except OSError as error:
             if error.errno == errno.EADDRNOTAVAIL:
                 raise ValueError(f"host is {host!r}, which is not an address of this machine") from error
-            if error.errno == errno.EACCES:
+            if error.errno == errno.EACCES and port is not None:
                 raise PermissionError(f"port is {one}, which only an administrator may use") from error
-            if error.errno != errno.EADDRINUSE:
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):  # EACCES: Windows reserves ranges of ports
                 raise
             continue
         return one

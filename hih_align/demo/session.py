@@ -6,6 +6,8 @@ This module does not import Gradio, because the settings must be made before Gra
 from __future__ import annotations
 
 import os
+import platform
+import re
 import shutil
 import tempfile
 import threading
@@ -29,7 +31,9 @@ PRIVATE = {
 #: Seconds after which uploads and results are deleted while the demo is still running.
 KEPT = 3600
 
-_NAME = "hih-align-demo-"
+#: Begins the names of the folders. Machines may share the folder of temporary files, and do not see each other's
+#: processes.
+_NAME = f"hih-align-demo-{re.sub(r'[^A-Za-z0-9.]', '', platform.node())}-"
 
 _lock = threading.Lock()
 _in_use: set[Path] = set()  # folders of results on which somebody works
@@ -85,14 +89,16 @@ def working_folder() -> Iterator[Path]:
             _in_use.discard(folder)
 
 
-def _alive(pid: str) -> bool:
+def _alive(pid: str, posix: bool = os.name == "posix") -> bool:
     """Whether a process with this number runs. True if this cannot be determined."""
     if not pid.isdigit():
         return False
+    if not posix:  # on Windows, 0 is no question but Ctrl-C, which would end another demo of this console
+        return True
     try:
         os.kill(int(pid), 0)
     except ProcessLookupError:
         return False
-    except (OSError, OverflowError):  # the process of another user; or Windows, which has no signal 0
+    except (OSError, OverflowError):  # the process of another user
         return True
     return True

@@ -61,8 +61,12 @@ class YuNet:
 
     def __init__(self, path: Path, threshold: float) -> None:
         self._lock = threading.Lock()
+        # not by its path: on Windows, OpenCV opens no path with letters of another language
+        content, none = np.fromfile(path, np.uint8), np.empty(0, np.uint8)
         with quiet_opencv():  # OpenCV 5 warns that its new engine ignores the target, but no target is set here
-            self._network = cv2.FaceDetectorYN.create(str(path), "", (CANVAS, CANVAS), threshold, SAME_UNION, TOP)
+            self._network = cv2.FaceDetectorYN.create(
+                "onnx", content, none, (CANVAS, CANVAS), threshold, SAME_UNION, TOP
+            )
 
     def __call__(self, square: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[Any]]:
         """Find the faces of a (640, 640, 3) uint8 BGR picture.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,7 +70,8 @@ def find_checkpoint(
 
     Args:
         name: one of these, tried in this order: a size ("HIH_T", whose scheme is ``scheme`` or 300w); a manifest id
-            ("HIH_T/300w"); a folder that `save_checkpoint` or a training run wrote; a Hub repository ("user/repo").
+            ("HIH_T/300w"); a folder that `save_checkpoint`, a training run or an export wrote; a Hub repository
+            ("user/repo") with the files of such a folder.
             Where "user" is a folder here, "user/repo" is a path.
         scheme: the wanted scheme. It must be the scheme of the checkpoint, or "cofw" for a WFLW checkpoint, whose
             points are then converted.
@@ -122,7 +124,7 @@ def find_checkpoint(
                 f"{name!r}, work in a folder without {str(folder)!r}"
             )
         found = _repository(name, wanted, hub)
-    elif os.sep in name or name.startswith((".", "~")) or not could_be_repository:
+    elif re.search(r"[/\\]", name) or name.startswith((".", "~")) or not could_be_repository:
         raise FileNotFoundError(f"model: no such folder: {name}")
     else:
         raise ValueError(
@@ -145,6 +147,8 @@ def _with_scheme(config: Config, wanted: Scheme | None, name: str) -> Config:
 def _find_weights(row: ManifestRow, hub: dict[str, Any]) -> Path:
     if row.sha256 is not None:
         if (path := local_weights(row)) is not None:
+            if row.repo_id is None:  # nothing would download it
+                return verified(path, row.sha256, "install hih-align again, or put the published file there")
             return verified(path, row.sha256)
         if row.repo_id is not None:
             revision = hub["revision"] or row.revision
@@ -169,9 +173,22 @@ def exported_for(folder: Path) -> list[str]:
 
 
 def _repository(repo_id: str, wanted: Scheme | None, hub: dict[str, Any]) -> Checkpoint:
-    config = _with_scheme(read_config(download(repo_id, CONFIG_FILE, hub)), wanted, repo_id)
-    weights = download(repo_id, WEIGHTS_FILE, hub)
-    return Checkpoint(config, weights, weights.parent)
+    path = download(repo_id, CONFIG_FILE, hub)
+    config = _with_scheme(read_config(path), wanted, repo_id)
+    try:
+        weights = download(repo_id, WEIGHTS_FILE, hub)
+    except WeightsUnavailableError:
+        if not exported_for(path.parent):  # else an earlier call has downloaded them
+            raise
+    except ValueError:  # the repository has none: it may hold an exported folder
+        for name in ("model.bin", *EXPORTED_FILES.values()):
+            with suppress(ValueError):
+                download(repo_id, name, hub)
+        if not exported_for(path.parent):
+            raise
+    else:
+        return Checkpoint(config, weights, weights.parent)
+    return Checkpoint(config, path.parent / WEIGHTS_FILE, path.parent)
 
 
 def load_network(checkpoint: Checkpoint) -> HIHNet:

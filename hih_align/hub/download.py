@@ -38,16 +38,15 @@ def download_verified(repo_id: str, filename: str, sha256: str, hub: dict[str, A
     return verified(path, sha256)
 
 
-def verified(path: Path, sha256: str) -> Path:
-    """Return ``path`` if the file has the given SHA-256.
+def verified(path: Path, sha256: str, remedy: str = "delete it, and the next call downloads it again") -> Path:
+    """Return ``path`` if the file has the given SHA-256. ``remedy`` says what to do otherwise.
 
     Raises:
         CheckpointError: the file has another SHA-256.
     """
     if (found := files.sha256(path)) != sha256:
         raise CheckpointError(
-            f"{path} is damaged or not the published file: its SHA-256 is {found}, expected {sha256}; "
-            "delete it, and the next call downloads it again"
+            f"{path} is damaged or not the published file: its SHA-256 is {found}, expected {sha256}; {remedy}"
         )
     return path
 

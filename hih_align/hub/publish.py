@@ -122,17 +122,19 @@ def upload_folder(
         repo_id: "user/repo".
         message: message of the commit.
         tags: tags for the commit.
-        revision: branch; by default the main branch.
+        revision: branch that exists; by default the main branch.
         private: whether a new repository is private.
         token: as in huggingface_hub.
         keep: do not replace a model card of the repository, unless `own_card` made it and nobody changed it.
 
     Raises:
-        ValueError: ``repo_id`` is malformed.
+        ValueError: ``repo_id`` is malformed, or ``revision`` is a branch of a repository that does not exist.
         OSError: the Hub refuses the upload or cannot be reached (huggingface_hub's own errors).
     """
     api = huggingface_hub.HfApi(token=token, library_name="hih-align")
     try:
+        if revision not in (None, "main") and not api.repo_exists(repo_id):  # it would be made, and stay empty
+            raise ValueError(f"revision is {revision!r}, a branch of a repository that does not exist yet: {repo_id!r}")
         api.create_repo(repo_id, private=private, exist_ok=True)
         kept = keep and api.file_exists(repo_id, CARD_FILE, revision=revision) and not _own(api, repo_id, revision)
         commit = api.upload_folder(

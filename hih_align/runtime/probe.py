@@ -88,6 +88,8 @@ def search(
 ) -> tuple[Tried, ...]:
     """Try the options one after the other. An option is not used if it is slower, fails, or gives other heatmaps.
 
+    If the plain implementation fails, no option is tried.
+
     Args:
         way: for an implementation, returns a function that computes the heatmaps of always the same faces.
         stopwatch: measures the seconds of a call.
@@ -95,8 +97,11 @@ def search(
     """
     began = time.perf_counter()
     plain = way(PLAIN)
-    expected = plain()
-    tried = [Tried(PLAIN, stopwatch(plain))]
+    try:
+        expected = plain()
+        tried = [Tried(PLAIN, stopwatch(plain))]
+    except Exception as error:  # so many faces do not fit into the memory of the GPU; fewer may
+        return (Tried(PLAIN, None, _reason(error)),)
     for change in _CHANGES:
         kernels = replace(fastest(tuple(tried)), **change)
         if kernels.products and not kernels.fuse:
@@ -112,8 +117,12 @@ def search(
             else:
                 tried.append(Tried(kernels, None, f"heatmaps differ by {off:.2g} of their root mean square"))
         except Exception as error:  # any error: the plain implementation works
-            tried.append(Tried(kernels, None, str(error).splitlines()[0] if str(error) else type(error).__name__))
+            tried.append(Tried(kernels, None, _reason(error)))
     return tuple(tried)
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _off(found: Tensor, expected: Tensor) -> float:

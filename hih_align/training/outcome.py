@@ -193,10 +193,15 @@ def save_diverged(
         "step": step,
         "losses": losses,
     }
-    with files.replacing(path) as temporary:
-        torch.save(content, temporary)
+    kept: Path | None = path
+    try:
+        with files.disk_errors(path), files.replacing(path) as temporary:
+            torch.save(content, temporary)
+        where = f"Its batch is in {path}"
+    except OSError as error:  # a full disk must not hide that the run diverged
+        kept, where = None, f"Its batch is not kept ({error})"
     return DivergedError(
-        f"the loss is not finite in epoch {epoch + 1}, step {step + 1} ({losses}). Its batch is in {path}, and "
-        f"{STATE_FILE} contains the last good state. A lower lr, a longer warmup or precision 'no' may help",
-        path,
+        f"the loss is not finite in epoch {epoch + 1}, step {step + 1} ({losses}). {where}, and {STATE_FILE} contains "
+        "the last good state. A lower lr, a longer warmup or precision 'no' may help",
+        kept,
     )

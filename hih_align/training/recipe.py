@@ -277,7 +277,7 @@ def _whole_augmentation(value: Any, where: str) -> Any:
     if not isinstance(changes, Mapping):
         raise ValueError(f"{where} is {value!r}, expected the name of a preset or a mapping")
     preset = changes.get("preset", "modern")
-    if preset not in PRESETS:
+    if not isinstance(preset, str) or preset not in PRESETS:
         raise ValueError(f"{where} is {preset!r}, expected one of {sorted(PRESETS)}")
     return asdict(PRESETS[preset]()) | {key: value for key, value in changes.items() if key != "preset"}
 

@@ -204,11 +204,8 @@ def save_state(
         "scaler": None if scaler is None else scaler.state_dict(),
         "progress": asdict(progress),
     }
-    try:
-        with files.replacing(out / STATE_FILE) as temporary:
-            torch.save(state, temporary)
-    except RuntimeError as error:  # PyTorch's, of a full disk
-        raise OSError(f"{out / STATE_FILE} cannot be written: {str(error).splitlines()[0]}") from error
+    with files.disk_errors(out / STATE_FILE), files.replacing(out / STATE_FILE) as temporary:
+        torch.save(state, temporary)
 
 
 def load_state(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -72,7 +73,8 @@ class VideoFile:
         if Path(path).is_dir():
             raise IsADirectoryError(f"video: {path} is a folder, expected a video file or the number of a camera")
         try:
-            self._container = av.open(self.name)
+            # the full path: of a relative one, FFmpeg takes the part before a colon for a protocol
+            self._container = av.open(os.path.abspath(path))
         except (av.error.FFmpegError, OSError) as error:
             raise ValueError(f"video: {path} cannot be read as a video: {_why(error)}") from error
         # an audio file may contain a cover picture as a video stream

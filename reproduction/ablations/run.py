@@ -31,6 +31,7 @@ from tqdm import tqdm
 
 from hih_align import files
 from hih_align.data.annotations import read_dataset
+from hih_align.hub.checkpoints import WEIGHTS_FILE
 from hih_align.hub.config import RUN_FILE
 from hih_align.method.decoder import STRIDE, Decoder
 from hih_align.schemes import scheme_from_dict
@@ -155,13 +156,16 @@ def start_of(folder: Path, learner: str) -> Start:
 def train(run: Run, data: str, val: str, out: str, threads: int) -> None:
     """Train the run in its own process, unless it is done. Its output goes to a log file beside its folder."""
     folder = Path(out) / run.name
-    if (folder / "last").is_dir():
+    if (folder / "last" / WEIGHTS_FILE).is_file():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     words = [sys.executable, *command(run, data, val, out)[1:]]
     with open(folder.parent / f"{run.name}.log", "ab") as log:
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-        subprocess.run(words, check=True, cwd=ROOT, env=environment, stdout=log, stderr=log)
+        # paths are relative to the working directory, which need not be the checkout
+        python_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": python_path}
+        if subprocess.run(words, check=False, env=environment, stdout=log, stderr=log).returncode:
+            raise RuntimeError(f"the run {run.name} failed: see {log.name}")
 
 
 def measure(folder: Path, learner: str) -> Errors:
@@ -281,7 +285,7 @@ def main(
     data: Annotated[str, typer.Option(help="Training faces.")],
     val: Annotated[str, typer.Option(help="Validation faces.")],
     out: Annotated[Path, typer.Option(help="Folder of the runs.")],
-    jobs: Annotated[int, typer.Option(help="Number of runs at a time. They share the cores of the processor.")] = 2,
+    jobs: Annotated[int, typer.Option(min=1, help="Number of runs at a time. They share the cores.")] = 2,
     show: Annotated[bool, typer.Option("--show", help="Only print the commands.")] = False,
     only: Annotated[str | None, typer.Option(help="Train only this run, in this process.")] = None,
 ) -> None:
@@ -292,7 +296,10 @@ def main(
             typer.echo(shlex.join(command(run, data, val, str(out))))
         return
     if only is not None:
-        train_here(next(run for group in groups for run in group if run.name == only), data, val, out)
+        named = {run.name: run for group in groups for run in group}
+        if only not in named:
+            raise ValueError(f"only is {only!r}, expected one of {list(named)}")
+        train_here(named[only], data, val, out)
         return
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=sum(map(len, groups)), unit="run") as bar:

@@ -545,6 +545,11 @@ def test_convert_refuses(shared: Path, tmp_path: Path) -> None:
         one_line(run("convert", path, "--scheme", scheme, "--out", tmp_path / "out", code=1), message)
     assert not (tmp_path / "ran").exists()
     assert not (tmp_path / "out").exists()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").touch()
+    words = ("convert", shared / "weights" / "hih_t_300w.pth", "--scheme", "300w", "--out", tmp_path / "run")
+    one_line(run(*words, code=1), r"holds a training run, expected another folder")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.json"]
 
 
 # in a process of its own

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from hih_align.cli import models
@@ -173,3 +176,36 @@ def test_worst_faces_are_listed_line_by_line() -> None:
     assert report.worst_lines(SimpleNamespace(records=[image, image], nme=[3.0, 14.25]), [1, 0]) == [
         "Worst faces:", "", "- 14.2 %, b.png", "- 3.0 %, b.png", "",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore"),
+            "CUDA out of memory. Tried to",
+        ),
+        (MemoryError("Unable to allocate 3.2 GiB for an array"), "Unable to allocate 3.2 GiB"),
+        (MemoryError(), "take smaller batches"),
+    ],
+)
+def test_no_memory_is_no_traceback(monkeypatch: pytest.MonkeyPatch, error: Exception, message: str) -> None:
+    def fail() -> Any:
+        raise error
+
+    monkeypatch.setattr(models, "read_manifest", fail)
+    assert f"hih-align: out of memory: {message}" in run("models", code=1).stderr
+    error = RuntimeError("a fault")  # any other is a fault of the program
+    with pytest.raises(RuntimeError, match="a fault"):
+        CliRunner().invoke(app, ["models"], catch_exceptions=False)
+
+
+def test_a_name_that_the_standard_output_cannot_show_is_no_error(data: Path) -> None:
+    """On Windows a pipe or a file has an encoding with few letters."""
+    out = data.parent / "モデル"
+    words = ["-m", "hih_align", "data", "pack", str(data), "--scheme", str(scheme(data)), "--out", str(out)]
+    encoding = {"PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
+    done = subprocess.run([sys.executable, *words], env=os.environ | encoding, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"\\u30e2\\u30c7\\u30eb: 2 faces" in done.stdout
+    assert (out / "annotations.json").is_file()

@@ -6,7 +6,7 @@ import json
 import re
 import warnings
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from hih_align.data.annotations import Record, read_dataset
+from hih_align.data.readers.coco import _file_name
 from hih_align.data.records import image_size, outside, spread_weights
 from hih_align.data.shapes import distances, left_right_problem, mean_shape, swapped
 from hih_align.images import read_image
@@ -910,3 +911,10 @@ def test_profiles_of_one_side_only(shared: Path) -> None:
     assert len(left) > 20
     for some in (slice(None), slice(5), slice(1)):
         assert left_right_problem(points[some], labelled[some], W300) is None
+
+
+def test_names_of_written_images_have_slashes_on_windows_too() -> None:
+    """A file that was written there is read elsewhere, also by other programs."""
+    folder = PureWindowsPath("C:/data")
+    assert _file_name(PureWindowsPath("C:/data/images/0.jpg"), folder) == "images/0.jpg"
+    assert _file_name(PureWindowsPath("D:/photos/0.jpg"), folder) == "D:/photos/0.jpg"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
@@ -78,12 +79,14 @@ def test_uploads_are_removed_at_exit_and_those_of_killed_demos_at_the_next_start
     monkeypatch.delenv(session.FOLDER, raising=False)
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    killed, running = (tmp_path / f"hih-align-demo-{pid}-x" for pid in (ended.pid, os.getppid()))
-    for folder in (killed, running):
+    killed, running = (tmp_path / f"{session._NAME}{pid}-x" for pid in (ended.pid, os.getppid()))
+    elsewhere = tmp_path / f"hih-align-demo-another-machine-{ended.pid}-x"  # that shares the folder
+    for folder in (killed, running, elsewhere):
         folder.mkdir()
     with session.private_folder() as folder:
         assert not killed.exists()
         assert running.is_dir()
+        assert elsewhere.is_dir()
         assert os.environ["GRADIO_TEMP_DIR"] == str(folder)
         assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
         result = session.result_folder()
@@ -94,6 +97,13 @@ def test_uploads_are_removed_at_exit_and_those_of_killed_demos_at_the_next_start
         assert not result.exists()
     assert not folder.exists()
     assert session.FOLDER not in os.environ
+
+
+def test_no_signal_asks_for_a_process_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There, signal 0 is Ctrl-C, which would end another demo of the same console."""
+    monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("a signal was sent"))
+    assert session._alive("1", posix=False)
+    assert not session._alive("no number", posix=False)
 
 
 def test_a_result_that_is_still_made_is_not_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,6 +160,19 @@ def test_a_used_port_and_an_address_of_another_machine_are_refused(monkeypatch: 
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+def test_ports_that_the_system_reserves_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows reserves ranges of ports for virtual machines."""
+
+    def bind(host: str, port: int) -> None:
+        if port == 7860:
+            raise PermissionError(errno.EACCES, "forbidden by its access permissions")
+
+    monkeypatch.setattr(address, "_bind", bind)
+    assert address.free_port("127.0.0.1") == 7861
+    with pytest.raises(PermissionError, match="port is 7860, which only an administrator may use"):
+        address.free_port("127.0.0.1", 7860)
+
+
 @pytest.mark.parametrize("host", ["::1", "[::1]"])
 def test_a_free_port_of_an_ipv6_address(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as free:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -277,3 +278,20 @@ def test_other_detectors_find_nothing(nothing: Any) -> None:
 def test_bad_detectors(answer: Callable[[Any], Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         given.detections(answer, IMAGE)
+
+
+def test_opencv_gets_no_path(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Windows it opens no file below a folder such as C:/Users/名前, which holds the Hub's cache."""
+    folder = tmp_path / "名前"
+    folder.mkdir()
+    (folder / yunet.FILE).write_bytes(file.read_bytes())
+    create = cv2.FaceDetectorYN.create
+    asked: list[Any] = []
+
+    def watched(*arguments: Any) -> Any:
+        asked.extend(arguments)
+        return create(*arguments)
+
+    monkeypatch.setattr(yunet.cv2, "FaceDetectorYN", SimpleNamespace(create=watched))
+    assert len(FaceDetector(folder / yunet.FILE).detect(skimage.data.astronaut())) == 1
+    assert not [one for one in asked if "名前" in str(one)]

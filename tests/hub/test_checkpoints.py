@@ -221,7 +221,11 @@ def test_sha256_is_verified(install: Install, damage: bytes) -> None:
     assert isinstance(error.value, ValueError)
     assert hashlib.sha256(damage).hexdigest() in str(error.value)
     assert hashlib.sha256(WEIGHTS).hexdigest() in str(error.value)
+    assert "install hih-align again" in str(error.value)  # without a repository, nothing would be downloaded
     assert path.read_bytes() == damage
+    install.manifest(repo_id="user/name")
+    with pytest.raises(CheckpointError, match="delete it, and the next call downloads it again"):
+        FaceAligner.from_pretrained("HIH_T")
 
 
 def test_names_of_rows_and_schemes(install: Install) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,7 +21,17 @@ from numpy.typing import NDArray
 from test_checkpoints import Install
 
 import hih_align
-from hih_align import SCHEMES, CheckpointError, Config, Decoder, FaceAligner, HIHNet, Scheme, WeightsUnavailableError
+from hih_align import (
+    SCHEMES,
+    CheckpointError,
+    Config,
+    Decoder,
+    FaceAligner,
+    HIHNet,
+    Scheme,
+    WeightsUnavailableError,
+    export,
+)
 from hih_align.detection import yunet
 from hih_align.hub.checkpoints import find_checkpoint
 from hih_align.hub.manifest import ManifestRow, local_weights, read_manifest
@@ -340,8 +351,9 @@ def test_a_missing_path_below_a_local_folder_is_not_looked_up_on_the_hub(
     (tmp_path / "runs").mkdir()
     with pytest.raises(FileNotFoundError, match=r"model: 'runs' is a folder here, and has no 'mine'"):
         FaceAligner.from_pretrained("runs/mine")
-    for name in ("./runs/mine", "../mine", "~/mine", "/mine", "runs/mine/best"):
-        with pytest.raises(FileNotFoundError, match=f"model: no such folder: {name}"):
+    windows = ("C:\\models\\mine", "D:/x", "runs\\mine")
+    for name in ("./runs/mine", "../mine", "~/mine", "/mine", "runs/mine/best", *windows):
+        with pytest.raises(FileNotFoundError, match=f"model: no such folder: {re.escape(name)}"):
             FaceAligner.from_pretrained(name)
     assert hub.requests == []
     with pytest.raises(ValueError, match="no such repository on the Hub"):
@@ -363,6 +375,32 @@ def test_a_private_repository(hub: LoopbackHub, row: ManifestRow, tmp_path: Path
     assert find_checkpoint(REPO).weights.read_bytes() == b"newer"  # now the token is stored
     with pytest.raises(WeightsUnavailableError, match="private"):
         find_checkpoint(REPO, token=False, cache_dir=tmp_path / "other")
+
+
+def test_a_repository_of_an_exported_folder(
+    hub: LoopbackHub, tmp_path: Path, astronaut: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no weights. Its files are downloaded, and found in the cache when the server has gone."""
+    for module in ("onnx", "onnxruntime"):
+        pytest.importorskip(module)
+    nano = FaceAligner.from_pretrained("HIH_N/300w", device="cpu")
+    export.export(nano, tmp_path / "out", "onnx")
+    hub.add_repo(REPO, {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()})
+    for _ in range(2):
+        found = FaceAligner.from_pretrained(REPO, backend="onnxruntime", device="cpu")
+        np.testing.assert_allclose(found.align(astronaut, BOX).points, nano.align(astronaut, BOX).points, atol=0.05)
+        with pytest.raises(FileNotFoundError, match=r"it holds model\.onnx for backend 'onnxruntime'"):
+            FaceAligner.from_pretrained(REPO, device="cpu")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    config = config_bytes(nano.config)
+    hub.add_repo("user/other", {"config.json": config, "model.xml": b"<net/>", "model.bin": BLOB})
+    checkpoint = find_checkpoint("user/other")
+    assert checkpoint.exported == ["openvino"]
+    assert checkpoint.weights.with_name("model.bin").read_bytes() == BLOB
+    hub.add_repo("user/empty", {"config.json": config})
+    with pytest.raises(ValueError, match=r"'user/empty' on the Hub has no model\.safetensors"):
+        find_checkpoint("user/empty")
 
 
 # publishing
@@ -401,6 +439,13 @@ def test_push_to_hub_and_load_back(hub: LoopbackHub, tmp_path: Path, astronaut: 
 @pytest.fixture(scope="module")
 def tiny_upload() -> FaceAligner:
     return FaceAligner(narrow(1), Config(Scheme(id="one", names=("a",)), 1, width=0.25), device="cpu")
+
+
+def test_push_to_a_branch_of_no_repository(hub: LoopbackHub, tiny_upload: FaceAligner) -> None:
+    with pytest.raises(ValueError, match="revision is 'trial', a branch of a repository that does not exist yet"):
+        tiny_upload.push_to_hub(REPO, revision="trial", token=hub.token)
+    assert REPO not in hub.repos  # before, an empty repository was left
+    tiny_upload.push_to_hub(REPO, revision="main", token=hub.token)
 
 
 def test_an_existing_model_card_is_kept(hub: LoopbackHub, row: ManifestRow, tiny_upload: FaceAligner) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import threading
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from torch import nn
 from hih_align import Config, FaceAligner, HIHNet, Scheme, export
 from hih_align import runtime as runtimes
 from hih_align.crops import square_crop, warp
+from hih_align.hub.manifest import read_manifest
 from hih_align.method import heatmaps
 from hih_align.method.decoder import STRIDE
 from hih_align.method.network import MEAN, STD
@@ -124,6 +126,20 @@ def test_folding_removes_batch_norms_and_does_not_change_the_network(own: FaceAl
             torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
     after = own.network.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_points_that_overflow_in_float16_are_an_error(astronaut: Array) -> None:
+    """They are NaN, while float32 and bfloat16 compute numbers."""
+    network = FaceAligner.from_pretrained("HIH_N/300w", device="cpu").network
+    with torch.no_grad():
+        next(unit for unit in network.modules() if isinstance(unit, nn.BatchNorm2d)).weight.mul_(1e5)
+    config = read_manifest()["HIH_N/300w"].config
+    assert np.isfinite(FaceAligner(network, config, device="cpu").align(astronaut, BOXES[0]).points).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of emulation
+        half = FaceAligner(network, config, device="cpu", dtype="float16")
+    with pytest.raises(ValueError, match=r"dtype is 'float16', in which HIH_N/300w overflows: take dtype='float32'"):
+        half.align(astronaut, BOXES[0])
 
 
 def test_the_network_stays_trainable_in_each_precision(w300: FaceAligner, astronaut: Array, tmp_path: Path) -> None:

@@ -184,6 +184,12 @@ def test_a_way_that_fails_or_gives_another_result_is_not_taken() -> None:
     assert fastest(nothing) == PLAIN
 
 
+def test_a_probe_without_enough_memory_keeps_the_plain_way() -> None:
+    tried = searched({}, fails="plain")
+    assert tried == (Tried(PLAIN, None, "cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"),)
+    assert fastest(tried) == PLAIN
+
+
 def test_a_probe_stops_at_its_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe_module, "SECONDS", -1.0)
     tried = searched({"plain": 1.0})

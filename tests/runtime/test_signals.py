@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import hih_align
+from hih_align.signals import StopRequest
 
 SCRIPT = """
 import gc, signal, sys, threading
@@ -45,3 +47,13 @@ def test_ctrl_c_reaches_python_after_aligners_were_deleted(backend: str, convert
     )
     assert done.returncode == 0, done.stderr  # -11 is SIGSEGV
     assert done.stdout == "interrupted\n"
+
+
+def test_handlers_of_a_program_that_embeds_python_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python does not know them (`signal.getsignal` returns None), and so could not restore them."""
+    handled = []
+    monkeypatch.setattr(signal, "getsignal", lambda number: None)
+    monkeypatch.setattr(signal, "signal", lambda number, handler: handled.append(number))
+    with StopRequest().listening():
+        pass
+    assert handled == []

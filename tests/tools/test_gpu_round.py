@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 
 pytest.importorskip("accelerate")
@@ -188,6 +189,28 @@ def test_large_files_are_moved_away_and_restored(tmp_path: Path) -> None:
     assert cargo.restore(root, away) == []
 
 
+def test_no_weights_are_lost_if_the_working_tree_got_others_meanwhile(tmp_path: Path) -> None:
+    """``git checkout`` brings the committed weights back; those that were moved away may be newer."""
+    root = checkout(tmp_path / "checkout")
+    away, trained = root / ".gpu" / "away", bytes([1]) * 2 * MIB
+    (root / "weights" / "large.bin").write_bytes(trained)
+    cargo.lighten(root, away)
+    subprocess.run(["git", "checkout", "-q", "weights/large.bin"], cwd=root, check=True)
+    for move in (cargo.lighten, cargo.restore):
+        with pytest.raises(ValueError, match=r"large\.bin differs from"):
+            move(root, away)
+        assert (away / "weights" / "large.bin").read_bytes() == trained
+    assert (root / "weights" / "kept.bin").is_file()  # nothing stands in its way
+    (root / "weights" / "large.bin").unlink()
+    assert cargo.restore(root, away) == ["weights/large.bin"]
+    assert (root / "weights" / "large.bin").read_bytes() == trained
+
+
+def test_a_missing_file_to_keep_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"keep names weights/none\.bin"):
+        cargo.make_kept(["weights/none.bin"], tmp_path, tmp_path / ".gpu")
+
+
 def stowable(folder: Path) -> None:
     rng = np.random.default_rng(0)
     for pack in ("one", "two"):
@@ -326,6 +349,29 @@ def test_weights_are_stored_in_float16(tmp_path: Path) -> None:
     found = parcel.read(tmp_path / "out")
     assert b"net/best/model.safetensors: " in found["float16-error.txt"]
     assert {path for path in found if path.endswith("safetensors")} >= {"other/best/model.safetensors"}
+
+
+def test_weights_that_are_replaced_while_they_are_converted_are_converted_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(value: float) -> None:
+        (tmp_path / "net" / "best").mkdir(parents=True, exist_ok=True)
+        weights = safetensors.numpy.save({"weight": np.full(1, value, np.float32)})
+        parcel.replace(tmp_path / "net" / "best" / "model.safetensors", weights)
+        (tmp_path / "net" / "best" / "config.json").write_text("{}")
+
+    def load_slowly(data: bytes) -> Any:
+        write(2)  # the training has a better network
+        return load(data)
+
+    write(1)
+    load = safetensors.numpy.load
+    monkeypatch.setattr(safetensors.numpy, "load", load_slowly)
+    halves.halve(tmp_path, tmp_path / "halves")
+    monkeypatch.undo()
+    halves.halve(tmp_path, tmp_path / "halves")
+    found = load((tmp_path / "halves" / "net" / "best" / "model.safetensors").read_bytes())
+    assert found["weight"] == 2
 
 
 # -- a round

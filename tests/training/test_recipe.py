@@ -91,6 +91,7 @@ def test_own_file(tmp_path):
         ("stages: [{epochs: 1, size: 100}]", "size is 100, expected a multiple of 64"),
         ("stages: [{epochs: 1}]\noptimizer: sgd", "optimizer is 'sgd', expected one of"),
         ("stages: [{epochs: 1}]\naugmentation: wilder", "augmentation is 'wilder', expected one of"),
+        ("stages: [{epochs: 1}]\naugmentation: {preset: [wild]}", r"augmentation is \[.wild.\], expected one of"),
         ("stages: [{epochs: 1}]\naugmentation: {mirror: 2}", "mirror is 2.0, expected a probability"),
         ("stages: [{epochs: 1}]\nchannels_last: 1", "channels_last is 1, expected true or false"),
         ("- a", "holds list, expected a mapping"),

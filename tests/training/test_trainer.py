@@ -324,6 +324,17 @@ def test_divergence_keeps_the_batch(faces, tmp_path):
     assert set(batch["keys"]) <= {record.key for record in faces[0].records}
 
 
+def test_divergence_is_told_on_a_full_disk(faces, tmp_path, monkeypatch):
+    def full(state, path):
+        raise RuntimeError("[enforce fail at inline_container.cc:863] . PytorchStreamWriter failed\nsecond line")
+
+    monkeypatch.setattr(torch, "save", full)
+    recipe = small(stages=[{"epochs": 2, "size": 64, "batch": 2, "lr": 1e30, "schedule": "constant"}], clip=None, ema=0)
+    with pytest.raises(DivergedError, match=r"the loss is not finite .*is not kept \(.*cannot be written") as caught:
+        train(recipe, [Source(faces[0])], tmp_path, progress=False)
+    assert caught.value.batch is None
+
+
 def test_arguments_are_checked(faces, tmp_path):
     with pytest.raises(ValueError, match="data is empty"):
         train(small(), [], tmp_path, progress=False)

@@ -9,6 +9,7 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from filecmp import cmp
 from importlib.metadata import version
 from pathlib import Path
 
@@ -61,8 +62,14 @@ def tracked(root: Path) -> dict[str, int]:
 
 
 def lighten(root: Path, away: Path) -> list[str]:
-    """Move large tracked files out of the working tree to ``away``. Returns their paths."""
+    """Move large tracked files out of the working tree to ``away``. Returns their paths.
+
+    Raises:
+        ValueError: ``away`` has another file of that name, which would be lost. No file was moved.
+    """
     moved = [name for name, size in tracked(root).items() if size >= LARGE]
+    if other := [name for name in moved if (away / name).is_file() and not cmp(root / name, away / name, False)]:
+        raise ValueError(f"{away / other[0]} differs from {root / other[0]}: move one of them to another place")
     for name in moved:
         (away / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.move(root / name, away / name)
@@ -70,8 +77,13 @@ def lighten(root: Path, away: Path) -> list[str]:
 
 
 def restore(root: Path, away: Path) -> list[str]:
-    """Move the files in ``away`` back to the working tree. Returns their paths. Existing files are not replaced."""
-    moved = []
+    """Move the files in ``away`` back to the working tree. Returns their paths. Existing files are not replaced.
+
+    Raises:
+        ValueError: the working tree has another file of that name. That file and the one in ``away`` stay; all others
+            are moved back.
+    """
+    moved, other = [], []
     for path in sorted(away.rglob("*")) if away.is_dir() else ():
         if path.is_file():
             name = path.relative_to(away).as_posix()
@@ -79,6 +91,12 @@ def restore(root: Path, away: Path) -> list[str]:
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.move(path, root / name)
                 moved.append(name)
+            elif cmp(path, root / name, False):
+                path.unlink()
+            else:
+                other.append(name)
+    if other:
+        raise ValueError(f"{away / other[0]} differs from {root / other[0]}: move one of them to another place")
     if away.is_dir():
         shutil.rmtree(away)
     return moved
@@ -140,7 +158,9 @@ def make_kept(keep: Iterable[str], root: Path, folder: Path) -> None:
     """Copy files to ``folder/kept`` that `lighten` moves out of the working tree but that the machine needs."""
     shutil.rmtree(folder / "kept", ignore_errors=True)
     for name in keep:
-        source = next(path for path in (root / name, folder / "away" / name) if path.is_file())
+        source = next((path for path in (root / name, folder / "away" / name) if path.is_file()), None)
+        if source is None:
+            raise FileNotFoundError(f"keep names {name}, which the checkout does not have")
         (folder / "kept" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, folder / "kept" / name)
 
@@ -155,7 +175,8 @@ def fetch_wheels(folder: Path) -> None:
     platforms = [word for name in PLATFORMS for word in ("--platform", name)]
     options = ["--no-deps", "--only-binary=:all:", "--python-version", PYTHON, "--implementation", "cp", *platforms]
     command = [sys.executable, "-m", "pip", "download", "-q", *options, "-d", str(folder / "wheels"), *wanted]
-    subprocess.run(command, check=True)
+    if subprocess.run(command, check=False).returncode:
+        raise OSError(f"pip cannot download {', '.join(wanted)} for Python {PYTHON}: see above")
     note.write_text(json.dumps(wanted), "utf-8")
 
 

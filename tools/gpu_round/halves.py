@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,10 @@ from .parcel import replace
 
 
 def halve(results: Path, halves: Path) -> list[str]:
-    """Write ``NETWORK/best`` and ``NETWORK/last`` of each network below ``halves``, if newer than the files there.
+    """Write ``NETWORK/best`` and ``NETWORK/last`` of each network below ``halves``, unless they are there already.
+
+    A converted file has the time of its source. A training may replace the source at any moment, also while it is
+    converted; then the next call converts the new one.
 
     Returns:
         an error for each network with a weight that is too large for float16. It is not written.
@@ -19,7 +23,8 @@ def halve(results: Path, halves: Path) -> list[str]:
     errors = []
     for weights in sorted(path for name in ("best", "last") for path in results.glob(f"*/{name}/model.safetensors")):
         target = halves / weights.relative_to(results)
-        if target.is_file() and target.stat().st_mtime >= weights.stat().st_mtime:
+        about = weights.stat()
+        if target.is_file() and target.stat().st_mtime_ns == about.st_mtime_ns:
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         with np.errstate(over="ignore"):  # overflow is an error below
@@ -33,4 +38,5 @@ def halve(results: Path, halves: Path) -> list[str]:
             continue
         replace(target.with_name("config.json"), weights.with_name("config.json").read_bytes())
         replace(target, safetensors.numpy.save(state, metadata={"format": "pt"}))
+        os.utime(target, ns=(about.st_atime_ns, about.st_mtime_ns))
     return errors

@@ -26,7 +26,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -149,14 +149,16 @@ def write(records: Sequence[Record], scheme: Scheme, path: Path) -> None:
             rows = np.column_stack((np.where(seen[:, None] > 0, labels.points, 0.0), seen))
             annotation |= {"keypoints": _rounded(rows.ravel()), "num_keypoints": int((seen > 0).sum())}
         annotations.append(annotation)
-    images = [
-        {"id": n, "file_name": str(image.relative_to(folder) if image.is_relative_to(folder) else image)}
-        for image, n in numbers.items()
-    ]
+    images = [{"id": n, "file_name": _file_name(image, folder)} for image, n in numbers.items()]
     category = {"id": 1, "name": "face", "keypoints": list(scheme.names)}
     data = {"images": images, "annotations": annotations, "categories": [category]}
     with files.replacing(path) as temporary:
         temporary.write_text(json.dumps(data), "utf-8")
+
+
+def _file_name(image: PurePath, folder: PurePath) -> str:
+    """The name of an image in a file of this folder, with slashes on Windows, too: other systems read it."""
+    return (image.relative_to(folder) if image.is_relative_to(folder) else image).as_posix()
 
 
 def _rounded(values: Any) -> list[float]:
