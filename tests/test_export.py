@@ -300,7 +300,7 @@ def test_no_file_of_an_int8_export_is_open_when_its_folder_gets_its_name(
         seen.append([line for line in maps if source.name in line])
         os.replace(source, target)
 
-    monkeypatch.setattr(files.os, "rename", rename)
+    monkeypatch.setattr("os.rename", rename)
     monkeypatch.setattr(export, "WORSE", 10.0)
     monkeypatch.setattr(export, "_quantize_openvino", lambda graph, faces: graph)  # nncf need not be installed
     faces = few(read_dataset(shared / "data" / "300w_val" / "annotations.json", "300w"), 2)

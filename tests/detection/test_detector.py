@@ -292,6 +292,6 @@ def test_opencv_gets_no_path(file: Path, tmp_path: Path, monkeypatch: pytest.Mon
         asked.extend(arguments)
         return create(*arguments)
 
-    monkeypatch.setattr(yunet.cv2, "FaceDetectorYN", SimpleNamespace(create=watched))
+    monkeypatch.setattr("cv2.FaceDetectorYN", SimpleNamespace(create=watched))
     assert len(FaceDetector(folder / yunet.FILE).detect(skimage.data.astronaut())) == 1
     assert not [one for one in asked if "名前" in str(one)]

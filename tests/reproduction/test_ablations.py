@@ -23,7 +23,7 @@ def test_a_run_is_started_in_the_working_directory_until_it_has_weights(
     def instead(words: list[str], **options: Any) -> Any:
         return real([sys.executable, "-c", script], **options)
 
-    monkeypatch.setattr(ablations.subprocess, "run", instead)
+    monkeypatch.setattr("subprocess.run", instead)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PYTHONPATH", raising=False)
     run, log = ablations.VARIANTS[0], tmp_path / "out" / "baseline.log"
