@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-from hih_align import CheckpointError, FaceAligner, export, files
+from hih_align import CheckpointError, FaceAligner, export
 from hih_align import runtime as runtimes
 from hih_align.cli.app import app
 from hih_align.crops import square_crop, warp
