@@ -232,7 +232,7 @@ def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxruntime")
     monkeypatch.setattr(export, "_write_onnx", lambda model, file, precision, about, _: file.write_text(about))
     monkeypatch.setattr(export, "program", lambda model: None)
-    monkeypatch.setattr(torch.export, "save", lambda made, file, extra_files: file.write_text(extra_files[KEY]))
+    monkeypatch.setattr(torch.export, "save", lambda made, file, extra_files: file.write(extra_files[KEY].encode()))
 
 
 @pytest.mark.usefixtures("_quickly")
