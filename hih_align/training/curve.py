@@ -27,7 +27,7 @@ def curve_figure(epochs: Sequence[Mapping[str, Any]]) -> Figure:
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
     figure = blank_figure(7.0, 4.0, layout=None)
-    figure.subplots_adjust(left=0.13, right=0.985, bottom=0.115, top=0.94, hspace=0.07)
+    figure.subplots_adjust(left=0.16, right=0.985, bottom=0.115, top=0.94, hspace=0.07)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     minutes = np.cumsum([epoch["seconds"] / 60 for epoch in epochs])
     begun = 0.0
