@@ -342,7 +342,8 @@ def test_a_killed_server_restarts_and_removes_its_files(
         assert uploaded[0].is_file()  # the killed server could not remove the file
         server = start()
         assert not uploaded[0].exists()
-        page.reload()
+        # not `page.reload`: when the server is back, Gradio's page reloads itself, which can interrupt this
+        page = visits(f"http://127.0.0.1:{port}").page
         upload(page, photograph)
         wait_for_faces(page)
         assert list(tmp_path.rglob("astronaut.png"))
