@@ -74,9 +74,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     ]
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=program, args=options)
-        context = started.new_context(permissions=["camera"], accept_downloads=True)
-        context.set_default_timeout(PATIENCE * 1000)
-        yield context
+        yield started
         started.close()
 
 
@@ -114,9 +112,10 @@ def visits(browser: Any, request: pytest.FixtureRequest, tmp_path: Path) -> Iter
 
     def open_page(address: str, width: int = 1280, dark: bool = False) -> Visit:
         scheme = "dark" if dark else "light"
-        visit = Visit(browser.new_page())
-        visit.page.set_viewport_size({"width": width, "height": 900})
-        visit.page.emulate_media(color_scheme=scheme)
+        size = {"width": width, "height": 900}
+        context = browser.new_context(viewport=size, color_scheme=scheme, permissions=["camera"], accept_downloads=True)
+        context.set_default_timeout(PATIENCE * 1000)
+        visit = Visit(context.new_page())
         visit.page.on("request", lambda sent: visit.asked.append(sent.url))
         visit.page.on("websocket", lambda opened: visit.asked.append(opened.url))
         opened.append(visit)
@@ -128,7 +127,7 @@ def visits(browser: Any, request: pytest.FixtureRequest, tmp_path: Path) -> Iter
     folder.mkdir(parents=True, exist_ok=True)
     for number, visit in enumerate(opened):
         visit.page.screenshot(path=folder / f"{request.node.name}-{number}.png", full_page=True)
-        visit.page.close()
+        visit.page.context.close()
         assert visit.elsewhere() == []
 
 

@@ -305,7 +305,7 @@ def _draw_face(axes: Axes, report: Report, index: int, size: int = 320) -> None:
 def blank_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
     """A figure made without pyplot: no global state and no display are needed.
 
-    Without a layout the axes stand where the caller puts them. It is drawn in half of the time.
+    Without a layout the axes stand where the caller puts them, and drawing is faster.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -51,7 +51,7 @@ def check_finite(state: Mapping[str, Tensor], source: object) -> None:
     for name, value in state.items():
         if not value.is_floating_point():
             continue
-        # a finite sum has only finite terms, and takes a tenth of the time; one that overflows says nothing
+        # a finite sum has only finite terms, and is faster; a sum that is not finite may also have overflowed
         if not math.isfinite(value.sum(dtype=torch.float32).item()) and not bool(torch.isfinite(value).all()):
             kind = "NaN" if bool(torch.isnan(value).any()) else "infinity"
             raise ValueError(f"{source}: {name} holds {kind}, expected finite weights")

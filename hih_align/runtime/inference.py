@@ -126,8 +126,7 @@ def program(model: InferenceNet) -> torch.export.ExportedProgram:
 
 def folded(network: HIHNet) -> HIHNet:
     """A float32 copy in eval mode. Each batch normalisation is folded into the convolution before it."""
-    result: HIHNet = _copied(network)
-    return result
+    return _copied(network)
 
 
 def _copied(module: nn.Module, own: bool = True) -> Any:
