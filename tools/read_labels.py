@@ -11,15 +11,17 @@ visibility and the spread of the landmark with the largest weight.
 from __future__ import annotations
 
 import argparse
-import json
+import warnings
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hih_align import files
 from hih_align.crops import similarity
+from hih_align.data.annotations import read_dataset
+from hih_align.data.readers import coco
+from hih_align.data.records import Labels, stack_labels
 from hih_align.hub.checkpoints import find_checkpoint
 from hih_align.method.frame import Complex, as_complex
 
@@ -72,31 +74,25 @@ def main() -> None:
     config = find_checkpoint(options.by).config
     if config.readout is None:
         raise ValueError(f"by is {options.by!r}, which has no readout: expected a model of `hih-align adapt`")
-    data: dict[str, Any] = json.loads(options.labels.read_text("utf-8"))
-    given = np.array([face["keypoints"] for face in data["annotations"]], float).reshape(-1, config.heads, 3)
-    known = given[..., 2] > 0
-    faces = filled(as_complex(given[..., :2]), known)
-    points = config.readout.points(np.stack((faces.real, faces.imag), -1))
-    sources, kept = config.readout.sources, []
-    for face, found, visible, there in zip(data["annotations"], points, given[..., 2], known, strict=True):
-        if there.mean() < ENOUGH:
-            continue
-        seen = visible[sources]
-        face["keypoints"] = np.column_stack((np.where(seen[:, None] > 0, found, 0), seen)).round(2).ravel().tolist()
-        face["num_keypoints"] = int((seen > 0).sum())
-        if "spread" in face:
-            face["spread"] = np.array(face["spread"])[sources].tolist()
-        kept.append(face)
-    used = {face["image_id"] for face in kept}
-    names = list(config.scheme.names)
-    data |= {
-        "annotations": kept,
-        "images": [image for image in data["images"] if image["id"] in used],
-        "categories": [{**category, "keypoints": names, "skeleton": []} for category in data["categories"]],
-    }
-    with files.replacing(options.out) as temporary:
-        temporary.write_text(json.dumps(data), "utf-8")
-    print(f"wrote {options.out}, {len(kept)} faces of {len(given)}")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*mirror")  # nothing is mirrored here
+        dataset = read_dataset(options.labels, coco.scheme_of(options.labels))
+    labelled, points, weights = stack_labels(dataset.records)
+    known = weights > 0
+    if known.shape[1] != config.heads:
+        raise ValueError(f"labels is {options.labels} with {known.shape[1]} landmarks, expected {config.heads}")
+    faces = filled(as_complex(points), known)
+    found = config.readout.points(np.stack((faces.real, faces.imag), -1))
+    sources = config.readout.sources
+    records = []
+    for record, new, there in zip(labelled, found, known, strict=True):
+        if there.mean() >= ENOUGH:
+            assert record.labels is not None
+            spread = None if record.labels.spread is None else record.labels.spread[sources]
+            labels = Labels(new, record.labels.weights[sources], spread)
+            records.append(replace(record, labels=labels))
+    coco.write(records, config.scheme, options.out)
+    print(f"wrote {options.out}, {len(records)} faces of {len(labelled)}")
 
 
 if __name__ == "__main__":

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from ..aligner import FaceAligner
@@ -67,30 +66,15 @@ def write(path: Path, images: Iterable[tuple[Path, Any, Any]], scheme: Scheme) -
     Args:
         path: the file.
         images: for each image its path, the points (N, K, 2) and the scores (N, K). The COCO file names each image
-            as `relative` to its own folder.
+            relative to its own folder; see `data.readers.coco.file_name`.
         scheme: of the landmarks.
     """
+    from ..data.readers.coco import file_name
     from ..data.records import image_size
 
-    home = Path.cwd() if is_stream(path) else path.absolute().parent
-    listed = [
-        CocoImage(relative(image.absolute(), home), *image_size(image), points, scores)
-        for image, points, scores in images
-    ]
+    listed = [CocoImage(file_name(image, path), *image_size(image), points, scores) for image, points, scores in images]
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(coco_document(listed, scheme)) + "\n", "utf-8")
-
-
-def relative(image: PurePath, home: PurePath, system: Any = os.path) -> str:
-    """The path of an image relative to a folder, with slashes. On another drive of Windows it is the full path.
-
-    ``system`` is the module of paths of the operating system.
-    """
-    try:
-        name: str = system.relpath(image, home)
-    except ValueError:  # Windows: there is no way from one drive to another
-        name = str(image)
-    return name.replace(system.sep, "/")
 
 
 @contextmanager

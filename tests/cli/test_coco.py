@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import ntpath
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from hih_align import FaceAligner
-from hih_align.cli import coco
 from hih_align.cli.app import app
 from hih_align.data.annotations import read_dataset
 from hih_align.schemes import W300
@@ -125,14 +123,6 @@ def test_one_photograph(weights: Path, photos: Path, tmp_path: Path, monkeypatch
     assert len(data["annotations"]) == 2
     data = json.loads(align(photos, "--json", "-", weights=weights).stdout)
     assert len(data["images"]) == 3
-
-
-def test_a_photograph_on_another_drive() -> None:
-    """Windows has no relative path from one drive to another."""
-    home = PureWindowsPath("C:/labels")
-    assert coco.relative(PureWindowsPath("C:/labels/photos/a.jpg"), home, ntpath) == "photos/a.jpg"
-    assert coco.relative(PureWindowsPath("D:/photos/a.jpg"), home, ntpath) == "D:/photos/a.jpg"
-    assert coco.relative(PurePosixPath("/labels/a\\b.jpg"), PurePosixPath("/photos")) == "../labels/a\\b.jpg"
 
 
 def test_names(weights: Path, photos: Path) -> None:

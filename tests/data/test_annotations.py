@@ -6,7 +6,7 @@ import json
 import re
 import warnings
 from dataclasses import replace
-from pathlib import Path, PureWindowsPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ import pytest
 from numpy.typing import NDArray
 
 from hih_align.data.annotations import Record, read_dataset
-from hih_align.data.readers.coco import _file_name
+from hih_align.data.readers.coco import relative
+from hih_align.data.readers.coco import write as write_coco
 from hih_align.data.records import image_size, outside, spread_weights
 from hih_align.data.shapes import distances, left_right_problem, mean_shape, swapped
 from hih_align.images import read_image
@@ -916,5 +917,23 @@ def test_profiles_of_one_side_only(shared: Path) -> None:
 def test_names_of_written_images_have_slashes_on_windows_too() -> None:
     """A file that was written there is read elsewhere, also by other programs."""
     folder = PureWindowsPath("C:/data")
-    assert _file_name(PureWindowsPath("C:/data/images/0.jpg"), folder) == "images/0.jpg"
-    assert _file_name(PureWindowsPath("D:/photos/0.jpg"), folder) == "D:/photos/0.jpg"
+    assert relative(PureWindowsPath("C:/data/images/0.jpg"), folder) == "images/0.jpg"
+    assert relative(PureWindowsPath("C:/photos/0.jpg"), folder) == "../photos/0.jpg"
+    assert relative(PureWindowsPath("D:/photos/0.jpg"), folder) == "D:/photos/0.jpg"
+    assert relative(PurePosixPath("/labels/a\\b.jpg"), PurePosixPath("/labels/photos")) == "../a\\b.jpg"
+
+
+def test_a_written_file_names_photographs_outside_its_folder_and_behind_links(tmp_path: Path) -> None:
+    photos, labels = tmp_path / "photos", tmp_path / "store" / "labels"
+    photos.mkdir()
+    labels.mkdir(parents=True)
+    PIL.Image.new("RGB", (60, 40)).save(tmp_path / "hash.png")
+    (photos / "a.png").symlink_to(tmp_path / "hash.png")
+    (tmp_path / "linked").symlink_to(labels)
+    record = Record(photos / "a.png", None, {"annotated": np.array([10.0, 10, 30, 30])})
+    for name in ("linked", "store/labels"):
+        write_coco([record], W300, tmp_path / name / "faces.json")
+        data = json.loads((labels / "faces.json").read_text("utf-8"))
+        assert [image["file_name"] for image in data["images"]] == ["../../photos/a.png"]
+        (read,) = read_dataset(tmp_path / name / "faces.json", W300).records
+        assert read.image.samefile(tmp_path / "hash.png")

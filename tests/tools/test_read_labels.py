@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 
 from hih_align import Config, HIHNet
 from hih_align.hub.checkpoints import save_checkpoint
@@ -33,21 +34,25 @@ def test_points_are_read_and_unknown_ones_filled_in(tmp_path: Path) -> None:
     keypoints[1, 30] = 0
     keypoints[2, 20:] = 0  # most are unknown
     data = {
-        "images": [{"id": i, "file_name": f"{i}.jpg"} for i in range(40)],
+        "images": [{"id": 0, "file_name": "a.png"}],
         "annotations": [
-            {"id": i, "image_id": i, "category_id": 1, "bbox": [0, 0, 9, 9], "keypoints": points.ravel().tolist()}
+            {"id": i, "image_id": 0, "category_id": 1, "bbox": [5, 5, 290, 290], "keypoints": points.ravel().tolist()}
             for i, points in enumerate(keypoints)
         ],
         "categories": [{"id": 1, "name": "face", "keypoints": list(W300.names)}],
     }
+    PIL.Image.new("L", (400, 400)).save(tmp_path / "a.png")
     (tmp_path / "old.json").write_text(json.dumps(data), "utf-8")
-    command = [sys.executable, str(ROOT / "tools/read_labels.py"), "old.json", "--by", "model", "--out", "new.json"]
+    (tmp_path / "labels").mkdir()
+    words = ["old.json", "--by", "model", "--out", "labels/new.json"]
+    command = [sys.executable, str(ROOT / "tools/read_labels.py"), *words]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout == "wrote new.json, 39 faces of 40\n"
-    made = json.loads((tmp_path / "new.json").read_text("utf-8"))
+    assert done.stdout == "wrote labels/new.json, 39 faces of 40\n"
+    assert done.stderr == ""
+    made = json.loads((tmp_path / "labels/new.json").read_text("utf-8"))
     assert made["categories"][0]["keypoints"] == ["nose", "between"]
-    assert [face["id"] for face in made["annotations"]] == [0, 1, *range(3, 40)]
-    assert len(made["images"]) == 39
+    assert [face["attributes"]["id"] for face in made["annotations"]] == [0, 1, *range(3, 40)]
+    assert [image["file_name"] for image in made["images"]] == ["../a.png"]
     found = np.array([face["keypoints"] for face in made["annotations"]]).reshape(-1, 2, 3)
     true = 0.6 * faces[:, 36] + 0.4 * faces[:, 45]
     assert np.abs(found[2:, 1, :2] - true[3:]).max() < 0.01

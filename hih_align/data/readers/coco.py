@@ -26,7 +26,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -129,14 +129,14 @@ def write(records: Sequence[Record], scheme: Scheme, path: Path) -> None:
     """Write a COCO file of faces, atomically.
 
     It holds ``rect`` if a detector's box is known, and ``spread`` if the labels are machine-made. Image names are
-    relative to the folder of the file if the image lies below it. Other images have their full path.
+    relative to the folder of the file; see `file_name`.
     """
-    folder = path.parent.resolve()
-    numbers = {image: n for n, image in enumerate(dict.fromkeys(record.image.resolve() for record in records))}
+    names = [file_name(record.image, path) for record in records]
+    numbers = {name: n for n, name in enumerate(dict.fromkeys(names))}
     annotations = []
-    for n, record in enumerate(records):
+    for n, (record, name) in enumerate(zip(records, names, strict=True)):
         x1, y1, x2, y2 = (float(v) for v in record.box)
-        annotation: dict[str, Any] = {"id": n, "image_id": numbers[record.image.resolve()], "category_id": 1}
+        annotation: dict[str, Any] = {"id": n, "image_id": numbers[name], "category_id": 1}
         annotation |= {"bbox": _rounded((x1, y1, x2 - x1, y2 - y1)), "attributes": dict(record.attributes)}
         if "rect" in record.boxes:
             annotation["rect"] = _rounded(record.boxes["rect"])
@@ -149,16 +149,34 @@ def write(records: Sequence[Record], scheme: Scheme, path: Path) -> None:
             rows = np.column_stack((np.where(seen[:, None] > 0, labels.points, 0.0), seen))
             annotation |= {"keypoints": _rounded(rows.ravel()), "num_keypoints": int((seen > 0).sum())}
         annotations.append(annotation)
-    images = [{"id": n, "file_name": _file_name(image, folder)} for image, n in numbers.items()]
+    images = [{"id": n, "file_name": name} for name, n in numbers.items()]
     category = {"id": 1, "name": "face", "keypoints": list(scheme.names)}
     data = {"images": images, "annotations": annotations, "categories": [category]}
     with files.replacing(path) as temporary:
         temporary.write_text(json.dumps(data), "utf-8")
 
 
-def _file_name(image: PurePath, folder: PurePath) -> str:
-    """The name of an image in a file of this folder, with slashes on Windows, too: other systems read it."""
-    return (image.relative_to(folder) if image.is_relative_to(folder) else image).as_posix()
+def file_name(image: Path, file: Path) -> str:
+    """The name of an image in a COCO file: its path relative to the folder of the file, with slashes.
+
+    In a stream the path is relative to the current folder. On another drive of Windows it is the full path. Symbolic
+    links of folders are followed, because ``..`` leads out of the folder that a link names. An image that is a link
+    keeps the name of the link.
+    """
+    folder = Path.cwd() if files.is_stream(file) else file.parent
+    return relative(image.parent.resolve() / image.name, folder.resolve())
+
+
+def relative(image: PurePath, folder: PurePath) -> str:
+    """The way from a folder to an image, both full paths, with slashes on Windows, too: other systems read it."""
+    if image.anchor != folder.anchor:  # Windows: there is no way from one drive to another
+        return image.as_posix()
+    common = 0
+    for a, b in zip(image.parts, folder.parts, strict=False):
+        if a != b:
+            break
+        common += 1
+    return PurePosixPath(*[".."] * (len(folder.parts) - common), *image.parts[common:]).as_posix()
 
 
 def _rounded(values: Any) -> list[float]:
