@@ -90,7 +90,12 @@ class MatchedStart:
 
 
 def matched_start(
-    start: Start, records: Sequence[Record], scheme: Scheme, device: torch.device, progress: bool = True
+    start: Start,
+    records: Sequence[Record],
+    scheme: Scheme,
+    device: torch.device,
+    progress: bool = True,
+    seen: Seen | None = None,
 ) -> MatchedStart | None:
     """Run the start network on labelled faces, and match the landmarks.
 
@@ -100,6 +105,7 @@ def matched_start(
         scheme: the scheme of their labels.
         device: the device that runs the network.
         progress: draw a progress bar on stderr.
+        seen: what the start network found on faces. If it is on all of ``records``, the network is not run again.
 
     Returns:
         The result. None if ``start`` is not a `HIHNet`, or has no scheme.
@@ -110,7 +116,7 @@ def matched_start(
     config = start.config or Config(start.scheme, **network.size._asdict(), name=start.source)
     aligner = FaceAligner(network, replace(config, output=None), device=device)
     faces = Dataset("training faces", scheme, tuple(records), Path())
-    looked = look(aligner, faces, progress=progress)
+    looked = look(aligner, faces, progress=progress) if seen is None or seen.records != faces.records else seen
     seen, matching = match_seen(aligner, looked, scheme)
     made = replace(adapted_config(aligner, seen, matching, scheme), calibration={})
     as_it_is = config.readout or pick(config.heads, range(config.heads))

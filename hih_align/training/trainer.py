@@ -191,11 +191,6 @@ class Trainer:
                 "side": self.size.input_size,
                 "limit": limit - self.faces.held,
             } | how
-            self._compared: dict[str, float] = {}
-            if len(tried) > 1:
-                known = Dataset("training faces", scheme, self.faces.records, Path())
-                self._compared = compared(tried, known, self._show)
-                start = load_start(closest(self._compared), scheme)
             self.val = None if val is None else Validator(val, self.accelerator, **of_crops)
             self._val_faces = None if self.val is None else self.val.dataset
             if self.val is not None:  # compare only faces whose photographs can be read
@@ -203,6 +198,12 @@ class Trainer:
                 for sentence in (*other_boxes(self.faces.records, self.val.faces.records), *self.val.advice):
                     warn(sentence)
             self.order = Order(self.faces.sources, [source.weight for source in data], recipe.seed)
+            self._compared: dict[str, float] = {}
+            seen = None
+            if len(tried) > 1:
+                known = Dataset("training faces", scheme, self.faces.records, Path())
+                self._compared, seen = compared(tried, known, self._show)
+                start = load_start(closest(self._compared), scheme)
             begun = begin(
                 recipe,
                 start,
@@ -213,6 +214,7 @@ class Trainer:
                 device=device,
                 progress=self._show and not going_on,
                 lost=stored is not None and going_on and stored.get("lost", False),
+                seen=seen,
             )
             #: The config of the matched start, if the faces got the boxes that it needs instead of their own.
             self._boxed: Config | None = None
