@@ -19,7 +19,7 @@ from ..drawing import Pen, larger, sheet
 from ..images import read_image, write_image
 from ..schemes import Scheme
 from . import shapes
-from .records import Dataset, Record, image_size, outside, stack_labels
+from .records import Dataset, Record, image_size, outside, placeholder_problem, stack_labels
 
 #: Two faces on images of the same content are the same face if their boxes overlap by this much or more (IoU).
 SAME_FACE = 0.5
@@ -260,12 +260,8 @@ def _problems(
         return
     if problem := shapes.left_right_problem(points, labelled, dataset.scheme):
         yield problem
-    origin = labelled & (points == 0).all(-1)
-    if origin.any():
-        yield (
-            f"{origin.sum()} landmarks of {origin.any(1).sum()} faces are labelled at 0, 0. A landmark that is not "
-            "labelled has visibility 0 in a COCO file"
-        )
+    if lost := placeholder_problem(points, labelled):
+        yield lost
     if np.abs(points[labelled]).max() <= FRACTIONS and min(min(_size(record)) for record in known) > 16:
         yield "all landmarks lie within one pixel of 0, 0. They seem to be fractions of the image, expected pixels"
 

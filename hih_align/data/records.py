@@ -160,6 +160,19 @@ def outside(points: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.fl
     return np.maximum(beyond, 0).max(-1)
 
 
+def placeholder_problem(points: NDArray[np.float64], labelled: NDArray[np.bool_]) -> str | None:
+    """A sentence about labels (N, K) of points (N, K, 2) that mean "not labelled"; None if there are none."""
+    at = {place: labelled & (points == place).all(-1) for place in (0, -1)}  # 0, 0 of a 1-based file is -1, -1 here
+    where = [f"{place}, {place}" for place, there in at.items() if there.any()]
+    if not where:
+        return None
+    lost = at[0] | at[-1]
+    return (
+        f"{lost.sum()} landmarks of {lost.any(1).sum()} faces are labelled at {' or '.join(where)}. A landmark that is "
+        "not labelled has visibility 0 in a COCO file, and empty cells in a CSV file"
+    )
+
+
 def spread_weights(spread: NDArray[np.float64], full: float = 0.012, least: float = 0.15) -> NDArray[np.float64]:
     """Weights of landmarks from the spread of their labels: ``full / spread``, limited to ``least``..1.
 

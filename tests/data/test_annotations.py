@@ -558,6 +558,27 @@ def test_csv_with_all_its_columns(tmp_path: Path) -> None:
     assert second.attributes == {}
 
 
+def test_labels_that_stand_for_no_label(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    for missing, said in (("0,0", "1 landmarks of 1 faces are labelled at 0, 0."), ("-1,-1", "labelled at -1, -1.")):
+        (tmp_path / "a.csv").write_text(f"image,x0,y0,x1,y1,x2,y2\na.png,10,12,30,12,{missing}\n")
+        with pytest.warns(UserWarning, match=f"a.csv: .*{said} .* empty cells in a CSV file"):
+            read_dataset(tmp_path / "a.csv", EYES)
+
+    PIL.Image.new("L", (640, 640)).save(tmp_path / "a.png")
+    scheme, points = heads(12)
+    points[::2, 6:12] = points[1::2, :3] = 0  # the hidden half; the mirror table seems wrong
+    header = ",".join(f"{name}_{axis}" for name in scheme.names for axis in "xy")
+    rows = [",".join(map(str, face.ravel())) for face in points]
+    (tmp_path / "a.csv").write_text("\n".join([f"image,{header}", *(f"a.png,{row}" for row in rows)]))
+    with pytest.raises(ValueError, match=r"mirror table .* 54 landmarks of 12 faces are labelled at 0, 0"):
+        read_dataset(tmp_path / "a.csv", scheme)
+    (tmp_path / "a.csv").write_text((tmp_path / "a.csv").read_text().replace("0.0,0.0", "inf,inf"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_dataset(tmp_path / "a.csv", scheme).records[1].labels.known.sum() == 12
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
