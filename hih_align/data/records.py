@@ -125,6 +125,11 @@ def stack_labels(records: Iterable[Record]) -> tuple[list[Record], NDArray[np.fl
     return [record for record, _ in pairs], points, weights
 
 
+def whole(records: Iterable[Record]) -> list[Record]:
+    """The records whose tight box is that of all landmarks: all are labelled, and there are two or more."""
+    return [r for r in records if r.labels is not None and r.labels.known.all() and "landmarks" in r.boxes]
+
+
 def named(record: Record) -> str:
     """The key of a record for messages, with the name of its photograph."""
     return record.key if record.image.name in record.key else f"{record.key} ({record.image.name})"

@@ -15,7 +15,7 @@ from torch import Tensor
 from .. import scores
 from ..aligner import FaceAligner
 from ..crops import fitting_box, reach_of, tight_box
-from ..data.records import Dataset, Record, stack_labels
+from ..data.records import Dataset, Record, stack_labels, whole
 from ..hub.config import Config
 from ..method.decoder import Decoder
 from ..method.network import HIHNet
@@ -154,9 +154,9 @@ def training_reach(records: Sequence[Record]) -> tuple[float, float, float, floa
 
     None if the boxes are the tight boxes of the points, or if there is no face with all landmarks labelled.
     """
-    whole = [r for r in records if r.labels is not None and r.labels.known.all() and "landmarks" in r.boxes]
-    if not whole:
+    faces = whole(records)
+    if not faces:
         return None
-    own = tight_box(stack_labels(whole)[1])
-    reach = reach_of(np.array([r.box for r in whole], np.float64), own)
+    own = tight_box(stack_labels(faces)[1])
+    reach = reach_of(np.array([r.box for r in faces], np.float64), own)
     return None if max(map(abs, reach)) < TIGHT else reach
