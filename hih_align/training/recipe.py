@@ -120,7 +120,7 @@ class Recipe:
             refining passes and score calibration; "scores": the decoder is kept; "no": nothing. If the result is the
             matched start, "all" means "scores".
         match: match the landmarks of the start weights by place (`matching.match`), not by name. The matched network is
-            measured before training. It stays in ``best/`` until an epoch is better.
+            measured before training, if it has the size of the run. It stays in ``best/`` until an epoch is better.
         seconds: time of the run in seconds, for training and validation together. It replaces the epochs: the run ends
             after this time, and the learning rate depends on the share of the time that is over. The epochs of the
             stage are then only the unit of ``warmup`` and ``milestones``. Only for a recipe with one stage, and for one

@@ -344,10 +344,13 @@ class Trainer:
     def _measure_start(self, journal: Journal) -> None:
         """Measure the matched start as epoch 0. It stays in ``best/`` until an epoch is clearly better.
 
-        A run of several stages does not do this, because errors at different resolutions cannot be compared.
+        A run of several stages does not do this, because errors at different resolutions cannot be compared. Nor does a
+        run of another size than the start's: its result must have this size.
         """
         at = self.progress
         if self.val is None or self.matched is None or at.steps or len(self.recipe.stages) > 1:
+            return
+        if self.matched.learner.network.size != self.size:
             return
         start = self._without_training(self.matched.learner, self.matched.config)
         at.start, at.best, at.best_stage = start.overall.nme, start.overall.nme, 0
@@ -362,12 +365,13 @@ class Trainer:
     def _without_training(self, learner: Untrained, config: Config) -> Report:
         """The errors of the matched start on the validation faces.
 
-        If the start needs other boxes than those of the run, it is measured as an aligner, which computes such boxes by
+        If the start needs other boxes or crops than those of the run, it is measured as an aligner, which makes them by
         itself.
         """
         assert self.val is not None
         assert self.matched is not None
-        if self.matched.rebox is None or self._boxed is not None:
+        same_crops = self.matched.crop_ratio == self.recipe.crop_ratio
+        if same_crops and (self.matched.rebox is None or self._boxed is not None):
             return self.val.measure(learner, self.decoder)
         aligner = FaceAligner(learner.network, config, device=self.accelerator.device, dtype="float32")
         return evaluate(aligner, self.val.dataset, normalizer=self.val.normalizer, progress=self._show)
