@@ -262,6 +262,16 @@ def _problems(
         yield problem
     if lost := placeholder_problem(points, labelled):
         yield lost
+    boxes = np.array([record.boxes.get("annotated", np.full(4, np.nan)) for record in known], np.float64)[:, None]
+    room = (boxes[..., 2:] - boxes[..., :2]).max(-1, keepdims=True) / 10  # tight boxes may be rounded
+    # false without a box
+    away = labelled & ((points < boxes[..., :2] - room) | (points > boxes[..., 2:] + room)).any(-1)
+    lost = 2 * away.sum(1) > labelled.sum(1)
+    if 2 * lost.sum() > len(known):
+        yield (
+            f"most landmarks of {lost.sum()} faces lie outside their boxes. Boxes and landmarks may be of another size "
+            "of the image, or x and y are exchanged"
+        )
     if np.abs(points[labelled]).max() <= FRACTIONS and min(min(_size(record)) for record in known) > 16:
         yield "all landmarks lie within one pixel of 0, 0. They seem to be fractions of the image, expected pixels"
 

@@ -195,6 +195,8 @@ def _complex(points: NDArray[np.float64], labelled: NDArray[np.bool_]) -> _Compl
 
 
 def _unit(mean: _Complex) -> _Complex:
+    if np.isnan(mean).all():  # no face has enough labels
+        return mean
     mean = mean - np.nanmean(mean)
     return mean / max(float(np.sqrt(np.nanmean(abs(mean) ** 2))), 1e-12)
 

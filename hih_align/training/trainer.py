@@ -401,10 +401,11 @@ class Trainer:
         along = (self.progress.epoch - first) * steps + step if share is None else share * stage.epochs * steps
         return stage.rate(along, steps)
 
-    def _there(self, report: Report) -> float:
-        """NME of the landmarks that coincide with landmarks of the start network."""
+    def _there(self, report: Report) -> float | None:
+        """NME of the landmarks that coincide with landmarks of the start network. None if none of them is labelled."""
         assert self.matched is not None
-        return float(np.nanmean(report.landmark_nme[self.matched.coinciding]))
+        errors = report.landmark_nme[self.matched.coinciding]
+        return None if np.isnan(errors).all() else float(np.nanmean(errors))
 
     def _estimate(self, journal: Journal, steps: int) -> None:
         """After the first steps, estimate the duration of the run and report it."""

@@ -6,6 +6,7 @@ import os
 import signal
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -227,6 +228,13 @@ def test_a_run_has_a_minimum_of_steps_unless_epochs_are_set() -> None:
     assert many == recipe
     assert load_recipe("finetune", overrides={"epochs": 3}).with_steps(20).epochs == 3
     assert np.isclose(few.ema, 1 - 20 / (few.epochs * 2))
+
+
+def test_landmarks_of_the_start_network_that_no_validation_face_has() -> None:
+    report = SimpleNamespace(landmark_nme=np.array([np.nan, 2.0, 4.0]))
+    for coinciding, expected in (([0], None), ([0, 1], 2.0), ([], None)):
+        trainer = SimpleNamespace(matched=SimpleNamespace(coinciding=np.array(coinciding, int)))
+        assert Trainer._there(trainer, report) == expected  # type: ignore[arg-type]
 
 
 def test_the_last_message_reports_the_start_and_the_untouched_network() -> None:
