@@ -25,7 +25,7 @@ from ..method.sizes import SIZES
 from ..progress import warn
 from ..schemes import Scheme, get_scheme
 from ..scores import TOLERANCE, Calibration
-from .advice import advice
+from .advice import advice, unseen
 from .looking import Seen, look, match_seen
 from .matching import Matching, cross_validated
 
@@ -137,7 +137,11 @@ def _adapted(start: FaceAligner, faces: Dataset, seen: Seen) -> Adapted:
     report = _report(seen, held_out, matching, seen.config.decoder, faces)
     config = adapted_config(start, seen, matching, faces.scheme)
     config = replace(config, calibration={start.decoder.method: _curve(report)})
-    said = (*_seen_before(held_out, seen.labelled, alone), *advice(report, matching, seen.points, known))
+    said = (
+        *unseen(seen.heights),
+        *_seen_before(held_out, seen.labelled, alone),
+        *advice(report, matching, seen.points, known),
+    )
     aligner = start.with_config(config, config.decoder)
     return Adapted(aligner, matching, report, {}, said, seconds=0.0)
 

@@ -22,7 +22,7 @@ from ..method.network import HIHNet
 from ..method.readout import Readout, pick
 from ..schemes import Scheme
 from .adaptation import adapted_config
-from .advice import doubtful_mirror, scratch
+from .advice import doubtful_mirror, scratch, unseen
 from .learner import HIH, Output
 from .looking import Seen, look, look_twice, match_seen
 from .matching import Matching
@@ -131,7 +131,7 @@ def matched_start(
         untrained(network, picked).to(device).eval(),
         picked,
         np.flatnonzero([m.distance <= COINCIDING * m.spread or m.how == "same" for m in matching.matches]),
-        (*scratch(matching), *doubtful_mirror(seen.points, _known(seen), start.scheme, scheme)),
+        (*unseen(seen.heights), *scratch(matching), *doubtful_mirror(seen.points, _known(seen), start.scheme, scheme)),
     )
 
 
