@@ -52,9 +52,9 @@ def read_dataset(
     Raises:
         FileNotFoundError: the file, or the image of a record, does not exist.
         ValueError: the file or an image cannot be read; a count is wrong; a point lies further outside its image than
-            one side of the face's box; a face has neither points nor a box; a face occurs twice; there are no faces;
-            or the mirror table is clearly wrong (`shapes.left_right_problem`). The message names the file and the
-            record.
+            one side of the face's box; a face has neither a box nor two points; a face occurs twice; there are no
+            faces; or the mirror table is clearly wrong (`shapes.left_right_problem`). The message names the file and
+            the record.
 
     Warns:
         UserWarning: the scheme has no mirror table; landmarks are labelled at 0, 0 or -1, -1; the boxes of a COCO file
@@ -166,7 +166,8 @@ def _record(key: str, face: RawFace, scheme: Scheme, sizes: dict[Path, tuple[int
             given = max((float((box[2:] - box[:2]).max()) for box in face.boxes.values()), default=0.0)
             _not_far_outside(points, face.labelled, max(given, _side(some, size)), size)
     if not any(name in boxes for name in BOX_ORDER):
-        raise ValueError("the face has neither points nor a box")
+        count = 0 if labels is None else int(labels.known.sum())
+        raise ValueError(f"the face has no box and {count} points, expected a box, or points at two places or more")
     return Record(face.image, labels, boxes, face.attributes, key, size)
 
 

@@ -616,7 +616,8 @@ def test_bad_csv(tmp_path: Path, text: str, message: str) -> None:
         ({"bbox": [1, 2, 3, None]}, r"box 'annotated' is \[1.0, 2.0, 4.0, nan\]"),
         ({"rect": [9, 2, 3, 4]}, r"box 'rect' is \[9.0, 2.0, 3.0, 4.0\], expected x1 < x2"),
         ({"image_id": 4}, "image_id is 4, expected the id of an image"),
-        ({"keypoints": [], "bbox": None}, "neither points nor a box"),
+        ({"keypoints": [], "bbox": None}, "the face has no box and 0 points, expected a box, or points at two places"),
+        ({"keypoints": [1, 2, 2, *[0] * 6], "bbox": None}, "the face has no box and 1 points"),
         ({"keypoints": [70, 12, 2, 29, 11.5, 2, 10, 12, 2]}, None),  # 10 px outside the image; the face is 60 px wide
         (
             {"keypoints": [-900, 12, 2, 29, 11.5, 2, 10, 12, 2]},
