@@ -341,6 +341,10 @@ def test_mistakes_that_concern_many_faces(clean: Dataset, tmp_path: Path) -> Non
     boxed = [replace(face, boxes={"annotated": face.boxes["landmarks"] + (3, 3, -3, -3)}) for face in clean.records]
     assert check(replace(clean, records=tuple(boxed))).problems == ()
     half = [replace(face, boxes={"annotated": face.boxes["landmarks"] / 2}) for face in clean.records]
+    some = check(replace(clean, records=(*half[:2], *boxed[2:])))
+    assert (some.problems, {finding.key for finding in some.beside}) == ((), {"k0", "k1"})
+    assert "landmarks outside the box: 2\n" in some.text()
+    assert {"k0", "k1"} <= set(some.suspects)
     assert check(replace(clean, records=(*half[:11], *boxed[11:]))).problems == (
         "most landmarks of 11 faces lie outside their boxes. Boxes and landmarks may be of another size of the image, "
         "or x and y are exchanged",
