@@ -129,7 +129,7 @@ class FaceAligner:
             )
         self.config = config
         self._device = choose_device(device, backend)
-        self.backend = runtime.choose(backend, self._device)
+        self.backend = runtime.choose(backend, self._device, None if exported is None else Path(exported))
         self.decoder = _decoder(decode, config)
         self._network = None if network is None else self._fitting(network)
         self._watched = True  # whether others can change the network: the check takes 0.1 ms
@@ -311,7 +311,8 @@ class FaceAligner:
             ImportError: the backend is not installed.
         """
         place = choose_device(device, backend)
-        choose_dtype(dtype, place, runtime.choose(backend, place))  # raise before a download
+        here = Path(model) if isinstance(model, (str, os.PathLike)) and os.path.isdir(model) else None
+        choose_dtype(dtype, place, runtime.choose(backend, place, here, converts=False))  # raise before a download
         cache = None if cache_dir is None else Path(cache_dir).expanduser().absolute()  # the detector uses it later
         hub: dict[str, Any] = {"cache_dir": cache, "token": token, "local_files_only": local_files_only}
         found = checkpoints.find_checkpoint(model, scheme, revision=revision, **hub)
