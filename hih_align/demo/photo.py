@@ -140,7 +140,7 @@ def tab(models: Models, chosen: choices.Choices) -> tuple[Any, Any]:
             with gr.Row():
                 again = gr.Button("Align", variant="primary", elem_id="align", min_width=100)
                 clear = gr.Button("Find all faces", elem_id="find", min_width=100)
-            model, scheme, decode, followed = choices.inputs(chosen)
+            model, scheme, decode, followed = choices.inputs(models, chosen)
 
     @uploads.telling
     def run(path: str | None, model: str, scheme: str | None, decode: str, boxes: str) -> Any:

@@ -128,7 +128,7 @@ def tab(models: Models, chosen: choices.Choices) -> None:
             with gr.Row():
                 go = gr.Button("Follow the faces", variant="primary", elem_id="video-go", min_width=100)
                 stop = gr.Button("Cancel", elem_id="video-stop", min_width=100)
-            model, scheme, decode, _ = choices.inputs(choices.fast(chosen))
+            model, scheme, decode, _ = choices.inputs(models, choices.fast(chosen))
 
     def run(path: str | None, model: str, scheme: str | None, decode: str) -> Iterator[Any]:
         if path is None:

@@ -75,7 +75,7 @@ def tab(models: Models, chosen: choices.Choices) -> None:
             gr.HTML(view.legend(), apply_default_css=False)
         with gr.Column(elem_classes="hih-options"):
             smooth = gr.Checkbox(True, label="Smoothed")
-            model, scheme, decode, _ = choices.inputs(choices.fast(chosen))
+            model, scheme, decode, _ = choices.inputs(models, choices.fast(chosen))
 
     @uploads.telling
     def step(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import urllib.request
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -112,3 +113,17 @@ def test_the_page_is_served_at_an_ipv6_address() -> None:
             assert answer.status == 200
     finally:
         page.close(verbose=False)
+
+
+def test_an_exported_model_offers_only_its_own_decoder(converted_nano: Callable[..., str]) -> None:
+    from hih_align.demo import app, choices, models
+
+    name, load = converted_nano("onnxruntime", False), models.Models(device="cpu", backend="onnxruntime")
+    page = app.build(load, choices.Choices.of(name))
+    radios = [block.choices for block in page.blocks.values() if block.get_block_name() == "radio"]
+    assert radios == [[("expectation", "expectation")]] * 3  # of the tabs Photo, Video and Webcam
+    follow = next(function.fn for function in page.fns.values() if function.name == "follow")
+    _, radio = follow("HIH_N", "300w", "expectation")
+    assert [value for _, value in radio.choices] == ["expectation", "argmax"]
+    _, radio = follow(name, "300w", "argmax")
+    assert (radio.choices, radio.value) == ([("expectation", "expectation")], "expectation")
