@@ -127,3 +127,13 @@ def test_an_exported_model_offers_only_its_own_decoder(converted_nano: Callable[
     assert [value for _, value in radio.choices] == ["expectation", "argmax"]
     _, radio = follow(name, "300w", "argmax")
     assert (radio.choices, radio.value) == ([("expectation", "expectation")], "expectation")
+
+
+def test_look_inside_says_that_an_exported_file_gives_no_heatmaps(
+    converted_nano: Callable[..., str], astronaut: NDArray[np.uint8], astronaut_box: tuple[float, float, float, float]
+) -> None:
+    from hih_align.demo import inside, photo
+
+    exported = FaceAligner.from_pretrained(converted_nano("onnxruntime", False), backend="onnxruntime", device="cpu")
+    faces = exported.align(astronaut, [astronaut_box])
+    assert inside.page(photo.Result("a.png", astronaut, faces, exported), 0, 5) == inside.WITHOUT
