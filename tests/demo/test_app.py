@@ -246,6 +246,29 @@ def test_a_video_is_cancelled(visits: Any, served: str, photograph: Path, tmp_pa
     page.wait_for_function("document.querySelector('#video-status').innerText.startsWith('3 frames, ')")
 
 
+def test_the_last_video_is_followed(visits: Any, served: str, photograph: Path, tmp_path: Path) -> None:
+    page = visits(served).page
+    page.get_by_role("tab", name="Video").click()
+    page.click("#video-go")
+    said(page, "First choose a video")
+    long, short = film(tmp_path / "long.mp4", photograph, 600), film(tmp_path / "short.mp4", photograph, 3)
+    for following, text in ((short, "3 frames, "), (long, "of 600 frames, ")):
+        page.set_input_files("#video input[type=file]", long)
+        page.wait_for_selector("#video-status:has-text('of 600 frames, ')")
+        page.get_by_label("Clear").or_(page.get_by_label("Remove Video")).first.click()
+        page.set_input_files("#video input[type=file]", following)  # while the video before is worked on
+        page.wait_for_function("!document.querySelector('#video-status').innerText.includes('of 600 frames')")
+        page.wait_for_selector(f"#video-status:has-text('{text}')")
+        page.get_by_label("Clear").or_(page.get_by_label("Remove Video")).first.click()
+    page.click("#video-stop")
+    page.wait_for_selector("#video-status:has-text('Cancelled.')")
+    results = Path(os.environ["GRADIO_TEMP_DIR"], "results")
+    deadline = time.monotonic() + 30
+    while list(results.rglob("*long-landmarks*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
 def test_the_left_half_is_as_found_and_the_right_half_smoothed(
     aligner: FaceAligner, photograph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
