@@ -190,6 +190,7 @@ def tab(models: Models, chosen: choices.Choices) -> None:
         begin,
         [wish, video, model, scheme, decode],
         [shown, status],
+        trigger_mode="always_last",
         show_progress="hidden",
     )
     started.success(run, wish, [shown, status], concurrency_limit=1, trigger_mode="always_last", show_progress="hidden")
