@@ -253,7 +253,11 @@ canvas.addEventListener("pointerup", async (event) => {
   show([...state.faces, face]);
 });
 
-$("file").addEventListener("change", (event) => event.target.files[0] && photograph(event.target.files[0]));
+$("file").addEventListener("change", ({ target }) => {
+  const [file] = target.files;
+  target.value = ""; // else the same file, chosen again after the camera, would be no change
+  if (file) photograph(file);
+});
 $("camera").addEventListener("click", camera);
 $("save").addEventListener("click", save);
 document.addEventListener("dragover", (event) => event.preventDefault());

@@ -178,10 +178,17 @@ def test_a_file_that_is_not_an_image_is_reported(visits: Any, site: Any, tmp_pat
     page.wait_for_selector("#status:has-text('letter.png is no picture')", timeout=PATIENCE * 1000)
 
 
-def test_a_camera(visits: Any, site: Any) -> None:
+def test_a_camera(visits: Any, site: Any, photograph: Path) -> None:
     page = opened(visits, site[0])
+    page.set_input_files("#file", photograph)
+    page.wait_for_function("hih.picture && hih.picture.width === 512")
     page.click("#camera")
     page.wait_for_selector("#status:has-text('1 face, ')")
+    page.wait_for_selector("#status:has-text('frames a second')")
+    page.set_input_files("#file", photograph)  # the same file again
+    page.wait_for_function("hih.picture.width === 512 && hih.faces.length === 1")
+    assert page.evaluate("window.hih.stream") is None
+    page.click("#camera")
     page.wait_for_selector("#status:has-text('frames a second')")
     page.click("#camera")
     assert page.evaluate("window.hih.stream") is None
