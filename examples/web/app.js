@@ -101,10 +101,11 @@ async function align(boxes, current) {
     faces.push(await state.aligner.align(state.picture, box, roll));
     if (!current()) return;
   }
-  show(faces.filter((face) => state.aligner.score(face) > 0.25 || face.given));
+  show(faces.filter((face) => state.aligner.isFace(face)));
   const each = boxes.length ? `, ${Math.round((performance.now() - begun) / boxes.length)} ms each` : "";
   const count = state.faces.length === 1 ? "1 face" : `${state.faces.length} faces`;
-  say(`${count}${each}, on ${state.kind}. You can draw a box around a face with the mouse.`);
+  const rank = "The scores are not calibrated: they rank points, but are no probabilities.";
+  say(`${count}${each}, on ${state.kind}. You can draw a box around a face with the mouse.${state.aligner.calibrated ? "" : ` ${rank}`}`);
 }
 
 function show(faces) {
@@ -249,7 +250,6 @@ canvas.addEventListener("pointerup", async (event) => {
   const { picture } = state;
   const face = await state.aligner.align(picture, box);
   if (picture !== state.picture) return; // meanwhile another photograph was chosen
-  face.given = true;
   show([...state.faces, face]);
 });
 

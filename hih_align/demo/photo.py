@@ -84,7 +84,8 @@ def sentence(faces: Landmarks) -> str:
     else:
         scores = ", ".join(f"{score:.2f}" for score in faces.score[:6])
         found = f"{len(faces)} faces with {points} points each, scores {scores}{', ...' if len(faces) > 6 else ''}."
-    return f"{found} Point at a landmark for its name."
+    scores = "" if faces.calibrated else " The scores are not calibrated: they rank points, but are no probabilities."
+    return f"{found} Point at a landmark for its name.{scores}"
 
 
 def aligning(shown: Any) -> dict[str, Any]:

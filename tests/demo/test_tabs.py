@@ -137,3 +137,13 @@ def test_look_inside_says_that_an_exported_file_gives_no_heatmaps(
     exported = FaceAligner.from_pretrained(converted_nano("onnxruntime", False), backend="onnxruntime", device="cpu")
     faces = exported.align(astronaut, [astronaut_box])
     assert inside.page(photo.Result("a.png", astronaut, faces, exported), 0, 5) == inside.WITHOUT
+
+
+def test_the_page_says_that_scores_are_not_calibrated(
+    aligner: FaceAligner, astronaut: NDArray[np.uint8], astronaut_box: tuple[float, float, float, float]
+) -> None:
+    from hih_align.demo import photo
+
+    faces = aligner.align(astronaut, [astronaut_box])
+    assert "calibrated" not in photo.sentence(faces)
+    assert "not calibrated" in photo.sentence(replace(faces, calibrated=False))

@@ -178,6 +178,17 @@ def test_a_file_that_is_not_an_image_is_reported(visits: Any, site: Any, tmp_pat
     page.wait_for_selector("#status:has-text('letter.png is no picture')", timeout=PATIENCE * 1000)
 
 
+def test_scores_that_are_not_calibrated(visits: Any, site: Any, photograph: Path) -> None:
+    page = opened(visits, site[0])
+    told = "The scores are not calibrated"
+    page.set_input_files("#file", photograph)
+    page.wait_for_selector("#status:has-text('1 face, ')")
+    assert told not in page.locator("#status").inner_text()
+    page.evaluate("hih.aligner.about.calibrated = false")  # as in the model.json of such a model
+    page.set_input_files("#file", photograph)
+    page.wait_for_selector(f"#status:has-text('{told}')")
+
+
 def test_a_camera(visits: Any, site: Any, photograph: Path) -> None:
     page = opened(visits, site[0])
     page.set_input_files("#file", photograph)
