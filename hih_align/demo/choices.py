@@ -52,7 +52,7 @@ def fast(chosen: Choices) -> Choices:
     sizes = models.sizes()
     if chosen.model not in sizes or chosen.scheme not in models.schemes(sizes[0]):
         return chosen
-    return replace(Choices.of(sizes[0]), decode=chosen.decode)
+    return replace(chosen, model=sizes[0])
 
 
 def inputs(load: models.Models, chosen: Choices) -> tuple[Any, Any, Any, Any]:

@@ -98,6 +98,17 @@ def test_the_page_starts_with_the_decoder_of_the_model(aligner: FaceAligner, tmp
         assert load(chosen.model, chosen.scheme, decoder) is own  # it is not loaded again
 
 
+def test_a_camera_starts_with_the_smallest_network_for_the_chosen_scheme() -> None:
+    from hih_align.demo.choices import Choices, fast
+
+    small = Choices.of("HIH_N")
+    assert fast(Choices.of("HIH_T")) == small
+    for scheme in ("300w", "wflw", "cofw"):
+        assert fast(Choices("HIH_T", scheme, "argmax")) == replace(small, scheme=scheme, decode="argmax")
+    own = Choices("somebody/else", None)
+    assert fast(own) is own
+
+
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 def test_the_page_is_served_at_an_ipv6_address() -> None:
     import gradio
