@@ -14,6 +14,7 @@ from browsers import has_ipv6
 from numpy.typing import NDArray
 
 from hih_align import FaceAligner
+from hih_align.hub.download import WeightsUnavailableError
 
 pytestmark = pytest.mark.skipif(find_spec("gradio") is None, reason="needs the extra [demo]")
 
@@ -107,6 +108,22 @@ def test_a_camera_starts_with_the_smallest_network_for_the_chosen_scheme() -> No
         assert fast(Choices("HIH_T", scheme, "argmax")) == replace(small, scheme=scheme, decode="argmax")
     own = Choices("somebody/else", None)
     assert fast(own) is own
+
+
+def test_a_camera_shows_an_error_in_place_of_its_picture(
+    astronaut: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of Gradio would be a message on the page for each frame."""
+    from hih_align.demo import app, choices, models
+
+    def missing(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        raise WeightsUnavailableError("no <file>")
+
+    monkeypatch.setattr(models, "FaceDetector", lambda: missing)
+    page = app.build(models.Models(device="cpu"), choices.Choices.of("HIH_N"))
+    step = next(function.fn for function in page.fns.values() if function.name == "step")
+    shown, _ = step(astronaut, None, "HIH_N", "300w", "expectation", True)
+    assert shown == '<div class="hih-empty">no &lt;file&gt;</div>'
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
