@@ -157,6 +157,10 @@ def test_a_file_that_is_not_an_image_and_a_too_large_image_are_reported(
     page.get_by_label("Remove Image").or_(page.get_by_label("Clear")).first.click()
     upload(page, photograph)  # the page still works
     wait_for_faces(page)
+    page.get_by_label("Remove Image").or_(page.get_by_label("Clear")).first.click()
+    upload(page, tmp_path / "letter.png")  # at once
+    page.wait_for_selector(FACE, state="detached")  # the result of another photograph does not stay
+    page.wait_for_selector("#download-json:disabled")
 
 
 def test_a_photograph_chosen_while_another_one_is_aligned_is_aligned_too(
