@@ -152,6 +152,7 @@ async function camera() {
   await ready;
   let stream;
   try {
+    if (!navigator.mediaDevices) throw new Error("browsers give it to pages of localhost and of https addresses alone");
     stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 640 } }, audio: false });
   } catch (error) {
     if (current()) say(`The camera cannot be opened: ${error.message}`);
@@ -167,9 +168,7 @@ async function camera() {
   video.srcObject = stream;
   await video.play();
   if (!current()) return;
-  state.source = document.createElement("canvas"); // the frame that is shown is the one that was computed
-  [state.source.width, state.source.height] = [video.videoWidth, video.videoHeight];
-  resize(video.videoWidth, video.videoHeight);
+  state.source = new OffscreenCanvas(0, 0); // the frame that is shown is the one that was computed
   state.faces = [];
   follow(video, current, 0, performance.now());
 }
@@ -187,7 +186,12 @@ function stopCamera() {
 /** Frame after frame: faces are followed by their own points, and looked for where none is. */
 async function follow(video, current, rate, last) {
   if (!current()) return;
-  const { width, height } = state.source;
+  const [width, height] = [video.videoWidth, video.videoHeight];
+  if (state.source.width !== width || state.source.height !== height) { // at first, and when a phone is turned
+    [state.source.width, state.source.height] = [width, height];
+    resize(width, height);
+    state.faces = [];
+  }
   const frame = state.source.getContext("2d", { willReadFrequently: true });
   frame.drawImage(video, 0, 0, width, height);
   state.picture = frame.getImageData(0, 0, width, height);

@@ -205,6 +205,27 @@ def test_a_camera(visits: Any, site: Any, photograph: Path) -> None:
     assert page.evaluate("window.hih.stream") is None
 
 
+def test_a_phone_is_turned_while_its_camera_runs(visits: Any, site: Any) -> None:
+    page = opened(visits, site[0])
+    page.click("#camera")
+    page.wait_for_function("hih.picture && hih.picture.width === 640 && hih.picture.height === 480")
+    page.evaluate("""() => {
+      for (const [name, value] of [["videoWidth", 480], ["videoHeight", 640]]) {
+        Object.defineProperty(document.querySelector("#video"), name, { get: () => value });
+      }
+    }""")
+    page.wait_for_function("hih.picture.width === 480 && hih.picture.height === 640")
+    canvas = "document.querySelector('#picture')"
+    assert page.evaluate(f"{canvas}.height / {canvas}.width") == pytest.approx(640 / 480, abs=0.01)
+
+
+def test_a_page_that_gets_no_camera_says_why(visits: Any, site: Any) -> None:
+    page = opened(visits, site[0])
+    page.evaluate("Object.defineProperty(navigator, 'mediaDevices', { value: undefined })")  # as on http://192.168.0.1
+    page.click("#camera")
+    page.wait_for_selector("#status:has-text('pages of localhost and of https addresses alone')")
+
+
 def test_a_camera_that_arrives_too_late_is_ended(visits: Any, site: Any, photograph: Path) -> None:
     """The browser asks the visitor for leave. Meanwhile the visitor clicks again, or chooses a photograph."""
     page = opened(visits, site[0])
