@@ -101,7 +101,8 @@ async function align(boxes, current) {
     faces.push(await state.aligner.align(state.picture, box, roll));
     if (!current()) return;
   }
-  show(faces.filter((face) => state.aligner.isFace(face)));
+  const drawn = state.faces; // while these were aligned
+  show([...faces.filter((face) => state.aligner.isFace(face)), ...drawn]);
   const each = boxes.length ? `, ${Math.round((performance.now() - begun) / boxes.length)} ms each` : "";
   const count = state.faces.length === 1 ? "1 face" : `${state.faces.length} faces`;
   const rank = "The scores are not calibrated: they rank points, but are no probabilities.";
@@ -232,7 +233,7 @@ function place(event) {
 }
 
 canvas.addEventListener("pointerdown", (event) => {
-  if (!state.picture || state.stream) return;
+  if (!state.picture || state.stream || event.button !== 0) return;
   event.preventDefault();
   canvas.setPointerCapture(event.pointerId);
   state.drag = place(event);
@@ -244,6 +245,11 @@ canvas.addEventListener("pointermove", (event) => {
   context.lineWidth = 2 / state.scale;
   context.strokeStyle = "#ffd54a";
   context.strokeRect(state.drag[0] + 0.5, state.drag[1] + 0.5, x - state.drag[0], y - state.drag[1]);
+});
+canvas.addEventListener("pointercancel", () => {
+  if (!state.drag) return;
+  state.drag = null; // a finger scrolls the page
+  paint();
 });
 canvas.addEventListener("pointerup", async (event) => {
   if (!state.drag) return;
