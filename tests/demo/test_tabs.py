@@ -56,7 +56,10 @@ def test_messages_do_not_tell_where_the_server_keeps_its_files(photograph: Path,
     (tmp_path / "empty.png").touch()
     with pytest.raises(ValueError, match=r"empty\.png") as empty:
         uploads.read_photo(tmp_path / "empty.png")
-    for told in (gone, cut, empty):
+    (tmp_path / "odd.dds").write_bytes(b"DDS " + (124).to_bytes(4, "little") + bytes(120))
+    with pytest.raises(ValueError, match=r"odd\.dds cannot be read: Unknown pixel format") as odd:  # not an OSError
+        uploads.read_photo(tmp_path / "odd.dds")
+    for told in (gone, cut, empty, odd):
         assert str(tmp_path) not in str(told.value)
 
 
