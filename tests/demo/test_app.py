@@ -114,6 +114,26 @@ def test_boxes_are_typed_and_drawn(visits: Any, served: str, photograph: Path, a
     np.testing.assert_allclose(drawn_points(page), aligner.align(photograph, box).points, atol=0.02)
 
 
+def test_a_box_is_drawn_while_the_result_of_the_box_before_arrives(visits: Any, served: str, photograph: Path) -> None:
+    page = visits(served).page
+    upload(page, photograph)
+    wait_for_faces(page)
+    page.fill("#boxes textarea", "170, 70, 280, 200")
+    where = page.locator("#photo-view .hih-view svg").bounding_box()
+    left, top = where["x"] + where["width"] / 2, where["y"] + where["height"] / 4
+    page.mouse.move(left, top)
+    page.mouse.down()
+    page.mouse.move(left + 20, top + 20)
+    page.evaluate("document.querySelector('#align').click()")
+    page.wait_for_function("document.querySelector('#faces').innerText.includes('170.0')")
+    page.mouse.move(left + 60, top + 60)
+    assert page.locator("#photo-view .hih-rubber").count() == 1
+    page.mouse.up()
+    page.wait_for_function("document.querySelector('#boxes textarea').value.split('\\n').length === 2")
+    assert page.locator("#photo-view .hih-rubber").count() == 0
+    page.wait_for_function("document.querySelectorAll('#faces tr').length === 3")  # the head and two faces
+
+
 def test_another_model_scheme_and_decoder(visits: Any, served: str, photograph: Path, detector_file: Path) -> None:
     from hih_align import FaceDetector
 
