@@ -204,8 +204,7 @@ async function follow(video, current, rate, last) {
     faces.push({ ...(await state.aligner.once(state.picture, box, roll)), reach });
   }
   if (!current()) return;
-  state.faces = faces.filter((face) => state.aligner.score(face) >= LOST);
-  paint();
+  show(faces.filter((face) => state.aligner.score(face) >= LOST));
   const now = performance.now();
   const newest = 1000 / Math.max(now - last, 1);
   const smooth = rate ? rate + 0.2 * (newest - rate) : newest;

@@ -229,6 +229,9 @@ def test_scores_that_are_not_calibrated(visits: Any, site: Any, photograph: Path
 
 def test_a_camera(visits: Any, site: Any, photograph: Path) -> None:
     page = opened(visits, site[0])
+    page.click("#camera")
+    page.wait_for_selector("#status:has-text('1 face, ')")
+    assert page.is_enabled("#save")
     page.set_input_files("#file", photograph)
     page.wait_for_function("hih.picture && hih.picture.width === 512")
     page.click("#camera")
