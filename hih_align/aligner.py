@@ -347,6 +347,11 @@ class FaceAligner:
         """Whether scores are probabilities: the checkpoint has a calibration for the decoder's method."""
         return self.decoder.method in self.config.calibration
 
+    @property
+    def exported(self) -> bool:
+        """Whether an exported file is run. It has only its own decoder and calibration."""
+        return self._copy[1].description is not None
+
     def align(
         self,
         image: Image,
@@ -554,7 +559,7 @@ class FaceAligner:
         result.config, result.decoder = config, self.decoder if decode is None else _decoder(decode, config)
         result.scheme = config.resulting
         result._network, result._exported, result._watched = result._fitting(self.network), None, True
-        if self._copy[1].description is None and result._program == self._program:
+        if not self.exported and result._program == self._program:
             result._lock = threading.Lock()
         else:
             result._start()
