@@ -11,7 +11,7 @@ import tempfile
 import threading
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -129,7 +129,7 @@ class FaceAligner:
             )
         self.config = config
         self._device = choose_device(device, backend)
-        self.backend = runtime.choose(backend, self._device)
+        self.backend = runtime.choose(backend, self._device, None if exported is None else Path(exported))
         self.decoder = _decoder(decode, config)
         self._network = None if network is None else self._fitting(network)
         self._watched = True  # whether others can change the network: the check takes 0.1 ms
@@ -311,7 +311,8 @@ class FaceAligner:
             ImportError: the backend is not installed.
         """
         place = choose_device(device, backend)
-        choose_dtype(dtype, place, runtime.choose(backend, place))  # raise before a download
+        here = Path(model) if isinstance(model, (str, os.PathLike)) and os.path.isdir(model) else None
+        choose_dtype(dtype, place, runtime.choose(backend, place, here, converts=False))  # raise before a download
         cache = None if cache_dir is None else Path(cache_dir).expanduser().absolute()  # the detector uses it later
         hub: dict[str, Any] = {"cache_dir": cache, "token": token, "local_files_only": local_files_only}
         found = checkpoints.find_checkpoint(model, scheme, revision=revision, **hub)
@@ -345,6 +346,11 @@ class FaceAligner:
     def calibrated(self) -> bool:
         """Whether scores are probabilities: the checkpoint has a calibration for the decoder's method."""
         return self.decoder.method in self.config.calibration
+
+    @property
+    def exported(self) -> bool:
+        """Whether an exported file is run. It has only its own decoder and calibration."""
+        return self._copy[1].description is not None
 
     def align(
         self,
@@ -420,11 +426,13 @@ class FaceAligner:
         refine: int | None = None,
         mirror: bool = False,
         read_ahead: int = 0,
+        unreadable: Callable[[int, Exception], None] | None = None,
     ) -> Iterator[Landmarks]:
         """`align_batch` as an iterator, in the order of the images. An image is held only as long as it is needed.
 
         ``read_ahead`` is the number of following images that other threads read while the network runs. ``images`` is
-        then consumed that many images earlier.
+        then consumed that many images earlier. ``unreadable`` is called with the index of an image that cannot be read
+        and with the error; the result of this image has no faces. None: the error is raised.
         """
         most, most_images = self._together(batch_size)
         read_ahead = _whole("read_ahead", read_ahead, 0)
@@ -433,7 +441,15 @@ class FaceAligner:
         unfinished: deque[_Job] = deque()  # images in order whose results are not returned yet
         for index, (image, bbox, read) in enumerate(reading(pairs(images, bboxes), read_ahead)):
             try:
-                job = self._job(read(), bbox)
+                try:
+                    pixels = read()
+                except (TypeError, ValueError, OSError) as error:
+                    if unreadable is None:
+                        raise
+                    unreadable(index, error)
+                    unfinished.append(_Job([], False))
+                    continue
+                job = self._job(pixels, bbox)
             except (TypeError, ValueError) as error:
                 which = repr(os.fspath(image)) if isinstance(image, (str, os.PathLike)) else f"number {index}"
                 kind = TypeError if isinstance(error, TypeError) else ValueError  # a subclass may take other arguments
@@ -543,7 +559,7 @@ class FaceAligner:
         result.config, result.decoder = config, self.decoder if decode is None else _decoder(decode, config)
         result.scheme = config.resulting
         result._network, result._exported, result._watched = result._fitting(self.network), None, True
-        if self._copy[1].description is None and result._program == self._program:
+        if not self.exported and result._program == self._program:
             result._lock = threading.Lock()
         else:
             result._start()

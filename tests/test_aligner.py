@@ -650,6 +650,23 @@ def test_align_and_align_batch_have_the_same_batch_limits(
     assert batches == [40, 40, 40, 20]
 
 
+@pytest.mark.parametrize("read_ahead", [0, 3])
+def test_stream_leaves_out_what_cannot_be_read(
+    dots: FaceAligner, noise: Array, tmp_path: Path, read_ahead: int
+) -> None:
+    bad: list[tuple[int, str]] = []
+    images = [noise, b"text", noise, tmp_path / "gone.png"]
+    boxes = [[10, 10, 60, 60]] * 4
+    options = {"batch_size": 2, "read_ahead": read_ahead}
+    found = list(dots.stream(images, boxes, **options, unreadable=lambda index, error: bad.append((index, str(error)))))
+    assert [face.points.shape[:-2] for face in found] == [(), (0,), (), (0,)]
+    assert [index for index, _ in bad] == [1, 3]
+    assert "cannot be read" in bad[0][1]
+    assert "does not exist" in bad[1][1]
+    with pytest.raises(ValueError, match="bbox"):  # a bad box is the caller's mistake
+        list(dots.stream(images, [[10, 10, 10, 60]] * 4, **options, unreadable=lambda index, error: None))
+
+
 def test_stream_holds_only_the_images_of_a_batch(dots: FaceAligner, noise: Array) -> None:
     given_out = 0
 

@@ -55,6 +55,23 @@ def test_a_video_is_read_and_written_again(tmp_path: Path, suffix: str, sound: s
     assert {path.name for path in tmp_path.iterdir()} == {f"a{suffix}", "b.mp4"}
 
 
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [({b"mp4a": b"apac", b"esds": b"free"}, None), ({b"Lavf": b"caf\xe9"}, "aac")],  # the second is Latin-1
+)
+def test_unknown_sound_and_titles_that_are_not_utf_8(
+    tmp_path: Path, words: dict[bytes, bytes], kept: str | None
+) -> None:
+    source = write_video(tmp_path / "a.mp4", pictures(3), sound="aac")
+    content = source.read_bytes()
+    for word, other in words.items():
+        assert word in content
+        content = content.replace(word, other)
+    source.write_bytes(content)
+    images, _, _, name = read_back(passed_on(source, tmp_path / "b.mp4"))
+    assert (len(images), name) == (3, kept)
+
+
 def test_frames_at_irregular_times_keep_their_times(tmp_path: Path) -> None:
     at = np.cumsum([0, 1000, 2000, 500, 4000, 1000])
     source = write_video(tmp_path / "a.mp4", pictures(6), ticks=lambda n: int(at[n]))

@@ -8,7 +8,7 @@ const TURN = 15;
 // Weight of the points of the pass before in the points of a refined face, and how fast it falls with the box's error.
 const [BEFORE, FADES] = [0.25, 0.15];
 // With a lower mean score there is no face.
-export const NOTHING = 0.25;
+const NOTHING = 0.25;
 
 export class Aligner {
   static async load(runtime, folder) {
@@ -51,9 +51,19 @@ export class Aligner {
     return face;
   }
 
-  /** Mean score of a face, a probability. */
+  /** Mean score of a face: a probability, if the model is calibrated. */
   score(face) {
     return face.scores.reduce((sum, value) => sum + value, 0) / face.scores.length;
+  }
+
+  /** Whether scores are probabilities. Else they rank points alone. A model.json of an earlier version does not say. */
+  get calibrated() {
+    return this.about.calibrated !== false;
+  }
+
+  /** Whether a detection is a face, as far as its scores tell. */
+  isFace(face) {
+    return !this.calibrated || this.score(face) >= NOTHING;
   }
 
   rollOf(face) {

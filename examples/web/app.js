@@ -101,10 +101,12 @@ async function align(boxes, current) {
     faces.push(await state.aligner.align(state.picture, box, roll));
     if (!current()) return;
   }
-  show(faces.filter((face) => state.aligner.score(face) > 0.25 || face.given));
+  const drawn = state.faces; // while these were aligned
+  show([...faces.filter((face) => state.aligner.isFace(face)), ...drawn]);
   const each = boxes.length ? `, ${Math.round((performance.now() - begun) / boxes.length)} ms each` : "";
   const count = state.faces.length === 1 ? "1 face" : `${state.faces.length} faces`;
-  say(`${count}${each}, on ${state.kind}. You can draw a box around a face with the mouse.`);
+  const rank = "The scores are not calibrated: they rank points, but are no probabilities.";
+  say(`${count}${each}, on ${state.kind}. You can draw a box around a face with the mouse.${state.aligner.calibrated ? "" : ` ${rank}`}`);
 }
 
 function show(faces) {
@@ -151,6 +153,7 @@ async function camera() {
   await ready;
   let stream;
   try {
+    if (!navigator.mediaDevices) throw new Error("browsers give it to pages of localhost and of https addresses alone");
     stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 640 } }, audio: false });
   } catch (error) {
     if (current()) say(`The camera cannot be opened: ${error.message}`);
@@ -166,9 +169,7 @@ async function camera() {
   video.srcObject = stream;
   await video.play();
   if (!current()) return;
-  state.source = document.createElement("canvas"); // the frame that is shown is the one that was computed
-  [state.source.width, state.source.height] = [video.videoWidth, video.videoHeight];
-  resize(video.videoWidth, video.videoHeight);
+  state.source = new OffscreenCanvas(0, 0); // the frame that is shown is the one that was computed
   state.faces = [];
   follow(video, current, 0, performance.now());
 }
@@ -186,7 +187,12 @@ function stopCamera() {
 /** Frame after frame: faces are followed by their own points, and looked for where none is. */
 async function follow(video, current, rate, last) {
   if (!current()) return;
-  const { width, height } = state.source;
+  const [width, height] = [video.videoWidth, video.videoHeight];
+  if (state.source.width !== width || state.source.height !== height) { // at first, and when a phone is turned
+    [state.source.width, state.source.height] = [width, height];
+    resize(width, height);
+    state.faces = [];
+  }
   const frame = state.source.getContext("2d", { willReadFrequently: true });
   frame.drawImage(video, 0, 0, width, height);
   state.picture = frame.getImageData(0, 0, width, height);
@@ -198,8 +204,7 @@ async function follow(video, current, rate, last) {
     faces.push({ ...(await state.aligner.once(state.picture, box, roll)), reach });
   }
   if (!current()) return;
-  state.faces = faces.filter((face) => state.aligner.score(face) >= LOST);
-  paint();
+  show(faces.filter((face) => state.aligner.score(face) >= LOST));
   const now = performance.now();
   const newest = 1000 / Math.max(now - last, 1);
   const smooth = rate ? rate + 0.2 * (newest - rate) : newest;
@@ -227,7 +232,7 @@ function place(event) {
 }
 
 canvas.addEventListener("pointerdown", (event) => {
-  if (!state.picture || state.stream) return;
+  if (!state.picture || state.stream || event.button !== 0) return;
   event.preventDefault();
   canvas.setPointerCapture(event.pointerId);
   state.drag = place(event);
@@ -240,6 +245,11 @@ canvas.addEventListener("pointermove", (event) => {
   context.strokeStyle = "#ffd54a";
   context.strokeRect(state.drag[0] + 0.5, state.drag[1] + 0.5, x - state.drag[0], y - state.drag[1]);
 });
+canvas.addEventListener("pointercancel", () => {
+  if (!state.drag) return;
+  state.drag = null; // a finger scrolls the page
+  paint();
+});
 canvas.addEventListener("pointerup", async (event) => {
   if (!state.drag) return;
   const [[x, y], [u, v]] = [state.drag, place(event)];
@@ -249,11 +259,14 @@ canvas.addEventListener("pointerup", async (event) => {
   const { picture } = state;
   const face = await state.aligner.align(picture, box);
   if (picture !== state.picture) return; // meanwhile another photograph was chosen
-  face.given = true;
   show([...state.faces, face]);
 });
 
-$("file").addEventListener("change", (event) => event.target.files[0] && photograph(event.target.files[0]));
+$("file").addEventListener("change", ({ target }) => {
+  const [file] = target.files;
+  target.value = ""; // else the same file, chosen again after the camera, would be no change
+  if (file) photograph(file);
+});
 $("camera").addEventListener("click", camera);
 $("save").addEventListener("click", save);
 document.addEventListener("dragover", (event) => event.preventDefault());

@@ -29,11 +29,12 @@ FILES = ("model.onnx", FILE, "model.json")
 
 
 def about(aligner: FaceAligner) -> dict[str, object]:
-    """What the page has to know of a model: how its crops are made, and the scheme of the points in its file."""
+    """What the page has to know of a model: how its crops are made, its scores, and the scheme of its points."""
     config = aligner.config
     scheme = config.scheme  # not that of the results: the page does not convert
     return {
         "name": config.name,
+        "calibrated": aligner.calibrated,
         "input_size": config.input_size,
         "crop_ratio": config.crop_ratio,
         "refine": config.refine if config.refits else 0,

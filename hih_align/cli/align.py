@@ -113,7 +113,7 @@ def align(
 
     Without --bbox and --boxes, the command detects the faces first. Without --out and --json, it writes JSON Lines to
     the standard output. For a folder it writes each line as soon as the face is aligned. If the file exists, the faces
-    in it are not aligned again.
+    in it are not aligned again. Images of a folder that cannot be read are left out; then the exit status is 1.
     """
     if not photo.exists():
         raise FileNotFoundError(f"image: no such file: {photo}")
@@ -132,9 +132,11 @@ def align(
             raise ValueError(f"bbox is given, but {photo} is a folder: expected --boxes with a file of boxes")
         task = (aligner, photo, boxes, out, json_path, batch_size, options, drawing)
         if output == "coco":
-            coco.align(*task)
+            bad = coco.align(*task)
         else:
-            folder.align(*task)
+            _, bad = folder.align(*task)
+        if bad:
+            raise ValueError(f"{len(bad)} images of {photo} cannot be read and are left out, first {bad[0]}")
         return
     for name, path in (("out", out), ("json", json_path)):
         if path is not None:

@@ -39,15 +39,16 @@ def align(
     batch_size: int | None,
     options: Mapping[str, Any],
     drawing: Mapping[str, Any],
-) -> None:
+) -> list[str]:
     """Align the faces of a folder and write the COCO file. See `folder.align` for the arguments.
 
     Finished faces are kept in ``NAME.partial.jsonl`` until all faces are done. A later run continues from this file.
+    Returns the names of the images that cannot be read. The COCO file does not list them.
     """
     assert json_path is not None
     not_over("json", json_path, boxes)
     with _partial(json_path) as partial:
-        names = lines_of.align(aligner, folder, boxes, out, partial, batch_size, options, drawing)
+        names, bad = lines_of.align(aligner, folder, boxes, out, partial, batch_size, options, drawing)
         faces: dict[str, list[Any]] = {name: [] for name in names}
         if partial.exists():
             with partial.open(encoding="utf-8") as file:
@@ -58,6 +59,7 @@ def align(
         found = ((folder / name, [p for p, _ in of], [s for _, s in of]) for name, of in faces.items())
         write(json_path, found, aligner.scheme)
         partial.unlink(missing_ok=True)
+    return bad
 
 
 def write(path: Path, images: Iterable[tuple[Path, Any, Any]], scheme: Scheme) -> None:

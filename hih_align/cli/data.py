@@ -34,7 +34,7 @@ def check(
     from .. import files
     from ..data.annotations import read_dataset
     from ..data.check import check as check_dataset
-    from ..data.check import contact_sheet, shared_faces
+    from ..data.check import contact_sheet, shared_faces, shared_names
 
     dataset = read_dataset(data, scheme, format=format, skip_bad=True, check_sides=False)
     summary = check_dataset(dataset)
@@ -55,7 +55,10 @@ def check(
         if not_compared is not None:
             typer.echo(f"not compared with other data: {not_compared}", err=taken)
         elif against:
-            lines = [f"shared with other data: {len(shared)}", *(f"  {a} = {b}" for a, b in shared[:10])]
+            lines = [
+                f"shared with other data: {len(shared)}",
+                *(f"  {line}" for line in shared_names(shared[:10], others, dataset)),
+            ]
             typer.echo("\n".join(lines), err=taken)
     if sheet is not None:
         contact_sheet(dataset, sheet, faces=faces, suspects=summary.suspects)

@@ -34,7 +34,7 @@ def align(
     batch_size: int | None,
     options: Mapping[str, Any],
     drawing: Mapping[str, Any],
-) -> list[str]:
+) -> tuple[list[str], list[str]]:
     """Align the faces of the images in ``folder``. The faces are those in ``boxes``, or are detected.
 
     Args:
@@ -49,11 +49,13 @@ def align(
         options: further arguments of `FaceAligner.stream`.
         drawing: arguments of `Landmarks.draw`.
 
+    Images that cannot be read are left out, and a line on standard error names each.
+
     Returns:
-        names of the images, in the order of the lines.
+        names of the images, in the order of the lines; and the images that cannot be read.
 
     Raises:
-        ValueError, FileNotFoundError: a box or a photograph is bad, or an output must not be overwritten.
+        ValueError, FileNotFoundError: a box is bad, a photograph is missing, or an output must not be overwritten.
     """
     todo: dict[str, Any] = _boxes(boxes, folder) if boxes is not None else dict.fromkeys(image_files(folder))
     if out is not None:
@@ -68,12 +70,18 @@ def align(
         nothing = f"{folder} holds no images" if boxes is None else f"{boxes} names no faces"
         held = f"{json_path} holds all {len(done)} faces" if done else nothing
         progress.say(f"nothing to do: {held}")
-        return list(todo)
+        return list(todo), []
     if done:
         kept = f"{json_path} holds {len(done)} faces of an earlier run, which are kept"
         progress.say(f"{kept}: another model needs another file")
+    bad: list[str] = []
+
+    def unreadable(index: int, error: Exception) -> None:
+        bad.append(names[index])
+        progress.say(f"left out: {error}")
+
     images, given = (folder / n for n in names), (todo[n] for n in names)
-    results = aligner.stream(images, given, batch_size, **options, read_ahead=READ_AHEAD)
+    results = aligner.stream(images, given, batch_size, **options, read_ahead=READ_AHEAD, unreadable=unreadable)
     # the number of faces is known only if the boxes are given
     unit, total = ("image", len(names)) if boxes is None else ("face", sum(len(todo[name]) for name in names))
     target = STANDARD_OUTPUT if json_path is None and out is None else json_path
@@ -95,10 +103,10 @@ def align(
                     lines.write(json.dumps({"file": name, "index": index} | face.to_dict()) + "\n")
             if lines is not None:
                 lines.flush()
-            bar.update(1 if boxes is None else len(faces))
+            bar.update(1 if boxes is None else len(todo[name]))
 
         for name, faces in zip(names, results, strict=True):
-            if pictures is None or out is None:
+            if pictures is None or out is None or name in bad:
                 drawn.append((name, faces, None))
             else:  # another thread draws while the network goes on
                 drawn.append((name, faces, pictures.submit(_draw, folder / name, faces, out / name, drawing)))
@@ -106,7 +114,7 @@ def align(
                 finish()
         while drawn:
             finish()
-    return list(todo)
+    return [name for name in todo if name not in bad], bad
 
 
 def image_files(folder: Path) -> list[str]:

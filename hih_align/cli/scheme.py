@@ -80,7 +80,10 @@ def _by_name(scheme: Scheme) -> dict[str, Any]:
 
 def _five(scheme: Scheme) -> str:
     if scheme.five is None:
-        return "none, because no landmarks lie there. They are needed for turned faces, face.crop and videos"
+        return (
+            "none, because a landmark, or the middle of two, is missing at an eye's centre, the nose tip or a mouth "
+            "corner. Turned faces, face.crop and videos need them"
+        )
     groups = [" and ".join(scheme.names[k] for k in group) for group in scheme.five]
     return ", ".join(f"{point} {group}" for point, group in zip(FIVE, groups, strict=True))
 

@@ -107,7 +107,10 @@ def video(
             bar = stack.enter_context(progress.progress_bar(total=total, unit="frame", disable=quiet))
             stack.enter_context(stop.listening())
             number = 0
-            for number, frame in enumerate(given.frames(None if writer is None else writer.sound), 1):
+            for frame in given.frames(None if writer is None else writer.sound):
+                if seconds is not None and frame.time >= seconds:
+                    break
+                number += 1
                 faces = tracker.update(frame.image, time=frame.time)
                 if writer is not None:
                     writer.write(faces.draw(frame.image, **vars(style)), frame)
@@ -117,7 +120,7 @@ def video(
                     lines.write(json.dumps(about | faces.to_dict()) + "\n")
                     lines.flush()
                 bar.update()
-                if stop.made or (seconds is not None and frame.time >= seconds):
+                if stop.made:
                     break
         if given.broken:
             progress.say(f"{given.name}: {given.broken} packets could not be decoded and were skipped")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from ..drawing import Pen, larger, sheet
 from ..images import read_image, write_image
 from ..schemes import Scheme
 from . import shapes
-from .records import Dataset, Record, image_size, outside, placeholder_problem, stack_labels
+from .records import Dataset, Record, image_size, named, outside, placeholder_problem, stack_labels
 
 #: Two faces on images of the same content are the same face if their boxes overlap by this much or more (IoU).
 SAME_FACE = 0.5
@@ -72,6 +72,7 @@ class DatasetSummary:
         unreadable: images that cannot be decoded.
         skipped: records that could not be read (`Dataset.skipped`).
         problems: sentences about mistakes that concern many faces, such as a wrong mirror table.
+        names: the keys of the duplicates with the names of their images, by key.
     """
 
     name: str
@@ -91,6 +92,7 @@ class DatasetSummary:
     unreadable: tuple[str, ...]
     skipped: tuple[str, ...]
     problems: tuple[str, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def suspects(self) -> tuple[str, ...]:
@@ -131,7 +133,7 @@ class DatasetSummary:
             ("landmarks outside the box", [f"{f.key} ({f.image}): {f.what}" for f in self.beside]),
             ("shapes far from the mean", [f"{f.key} ({f.image}): {f.what}" for f in self.far]),
             ("left and right swapped", [f"{f.key} ({f.image}): {f.what}" for f in self.swapped]),
-            ("duplicates", [f"{a} = {b}" for a, b in self.duplicates]),
+            ("duplicates", [f"{self.names[a]} = {self.names[b]}" for a, b in self.duplicates]),
             ("unreadable images", list(self.unreadable)),
             ("bad records", list(self.skipped)),
         ]
@@ -150,6 +152,8 @@ def check(dataset: Dataset, *, workers: int = 2) -> DatasetSummary:
     beside = _beside(known)
     digests, unreadable = _digests({r.image for r in dataset.records}, workers)
     missing = (~labelled).sum(0)
+    duplicates = tuple(_same_faces(dataset.records, digests))
+    twice = {key for pair in duplicates for key in pair}
     kinds = dict.fromkeys(name for r in dataset.records for name in r.boxes)
     return DatasetSummary(
         name=dataset.name,
@@ -165,10 +169,11 @@ def check(dataset: Dataset, *, workers: int = 2) -> DatasetSummary:
         beside=beside,
         far=far,
         swapped=crossed,
-        duplicates=tuple(_same_faces(dataset.records, digests)),
+        duplicates=duplicates,
         unreadable=tuple(unreadable),
         skipped=dataset.skipped,
         problems=tuple(_problems(dataset, known, points, labelled, len(beside))),
+        names={r.key: named(r) for r in dataset.records if r.key in twice},
     )
 
 
@@ -190,10 +195,17 @@ def shared_faces(train: Iterable[Dataset], held_out: Dataset, *, workers: int = 
     return tuple(_same_faces(candidates[0], digests, candidates[1]))
 
 
-def require_disjoint(train: Iterable[Dataset], held_out: Dataset) -> None:
+def shared_names(pairs: Iterable[tuple[str, str]], train: Iterable[Dataset], held_out: Dataset) -> list[str]:
+    """A text with keys and image names for each pair of `shared_faces`."""
+    mine = {r.key: named(r) for r in held_out.records}
+    theirs = {r.key: named(r) for dataset in train for r in dataset.records}
+    return [f"{mine[a]} = {theirs[b]}" for a, b in pairs]
+
+
+def require_disjoint(train: Sequence[Dataset], held_out: Dataset) -> None:
     """Raise ValueError if a face of ``held_out`` is in ``train`` too, and name the first ones. See `shared_faces`."""
     if pairs := shared_faces(train, held_out):
-        first = ", ".join(f"{a} = {b}" for a, b in pairs[:3])
+        first = ", ".join(shared_names(pairs[:3], train, held_out))
         raise ValueError(f"{len(pairs)} faces of {held_out.source} are also in the training data: {first}")
 
 

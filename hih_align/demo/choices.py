@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from . import models
+from . import models, uploads
 
 #: Shown in place of a picture before there is one.
 EMPTY = '<div class="hih-empty">The picture with its landmarks comes here.</div>'
@@ -52,14 +52,16 @@ def fast(chosen: Choices) -> Choices:
     sizes = models.sizes()
     if chosen.model not in sizes or chosen.scheme not in models.schemes(sizes[0]):
         return chosen
-    return replace(Choices.of(sizes[0]), decode=chosen.decode)
+    return replace(chosen, model=sizes[0])
 
 
-def inputs(chosen: Choices) -> tuple[Any, Any, Any, Any]:
+def inputs(load: models.Models, chosen: Choices) -> tuple[Any, Any, Any, Any]:
     """Create the inputs for model, scheme and decoder.
 
     Returns:
-        The three inputs, and the event after the choice of a model, when the list of its schemes is updated.
+        The three inputs, and the event after the choice of a model, when its schemes and decoders are listed.
+
+    Raises the errors of `FaceAligner.from_pretrained`.
     """
     sizes = models.sizes()
     names = [*sizes, *([] if chosen.model in sizes else [chosen.model])]
@@ -73,14 +75,21 @@ def inputs(chosen: Choices) -> tuple[Any, Any, Any, Any]:
                 min_width=110,
                 elem_classes="hih-scheme",
             )
-        decode = gr.Radio(list(models.DECODERS), value=chosen.decode, label="Decoder")
+        decode = gr.Radio(load.decoders(chosen.model, chosen.scheme), value=chosen.decode, label="Decoder")
 
-    def follow(model: str, scheme: str | None) -> Any:
+    @uploads.telling
+    def follow(model: str, scheme: str | None, decode: str) -> Any:
         listed = _schemes(model)
         values = [value for _, value in listed]
-        return gr.Dropdown(listed, value=scheme if scheme in values else values[0])
+        scheme = scheme if scheme in values else values[0]
+        possible = load.decoders(model, scheme)
+        return (
+            gr.Dropdown(listed, value=scheme),
+            gr.Radio(possible, value=decode if decode in possible else possible[0]),
+        )
 
-    followed = model.input(follow, [model, scheme], scheme, queue=False, show_progress="hidden")
+    options = {"queue": False, "show_progress": "hidden"}
+    followed = model.input(follow, [model, scheme, decode], [scheme, decode], **options)
     return model, scheme, decode, followed
 
 

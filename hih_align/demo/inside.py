@@ -21,6 +21,8 @@ from .photo import Result, aligning
 
 EMPTY = '<div class="hih-empty">First choose a photograph in the tab <b>Photo</b>. Its first face is shown here.</div>'
 
+WITHOUT = '<div class="hih-empty">This model is an exported file, which gives points and scores but no heatmaps.</div>'
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -70,8 +72,13 @@ def heatmaps(result: Result, number: int) -> Heatmaps:
 
 
 def page(result: Result, number: int, index: int) -> str:
-    """HTML with the crop that the network got, and with the two heatmaps of head ``index``."""
+    """HTML with the crop that the network got, and with the two heatmaps of head ``index``.
+
+    A sentence instead, if the network's weights are not here.
+    """
     aligner = result.aligner
+    if not _has_network(aligner):
+        return WITHOUT
     maps = heatmaps(result, number)
     read = reading(maps, index, aligner)
     scheme = aligner.config.scheme
@@ -121,6 +128,13 @@ def page(result: Result, number: int, index: int) -> str:
         f"{_after(aligner)}</p>"
     )
     return f'<div class="hih-maps">{figures}</div>{way}'
+
+
+def _has_network(aligner: FaceAligner) -> bool:
+    try:
+        return aligner.network is not None
+    except ValueError:
+        return False
 
 
 def _after(aligner: FaceAligner) -> str:

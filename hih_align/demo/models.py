@@ -71,3 +71,13 @@ class Models:
             while len(self._loaded) > KEPT:
                 self._loaded.popitem(last=False)
             return self._loaded[key]
+
+    def decoders(self, model: str, scheme: str | None) -> list[str]:
+        """The decoders that a model can use: an exported file has only its own.
+
+        Raises the errors of `FaceAligner.from_pretrained`.
+        """
+        if model in sizes():  # of weights, which need not be loaded for this
+            return list(DECODERS)
+        aligner = self(model, scheme, None)
+        return [aligner.decoder.method] if aligner.exported else list(DECODERS)

@@ -41,18 +41,6 @@ class Result:
     aligner: FaceAligner
 
 
-def found(path: str, aligner: FaceAligner, boxes: str) -> Result:
-    """Align the faces of an uploaded photograph. The boxes are those of a text, or the detector finds them.
-
-    Raises:
-        ValueError: the file is not a picture, the picture is too large, or a box is bad.
-        WeightsUnavailableError: there are no boxes, and the file of the detector is not available.
-    """
-    image = uploads.read_photo(path)
-    given = view.boxes_from_text(boxes)
-    return Result(Path(path).name, image, aligner.align(image, given), aligner)
-
-
 def downloads(result: Result) -> tuple[str, str, str]:
     """Write the faces as JSON, as COCO keypoints, and drawn into the photograph (PNG). Returns the three paths."""
     folder, name = result_folder(), stem(result)
@@ -84,7 +72,8 @@ def sentence(faces: Landmarks) -> str:
     else:
         scores = ", ".join(f"{score:.2f}" for score in faces.score[:6])
         found = f"{len(faces)} faces with {points} points each, scores {scores}{', ...' if len(faces) > 6 else ''}."
-    return f"{found} Point at a landmark for its name."
+    scores = "" if faces.calibrated else " The scores are not calibrated: they rank points, but are no probabilities."
+    return f"{found} Point at a landmark for its name.{scores}"
 
 
 def aligning(shown: Any) -> dict[str, Any]:
@@ -140,21 +129,26 @@ def tab(models: Models, chosen: choices.Choices) -> tuple[Any, Any]:
             with gr.Row():
                 again = gr.Button("Align", variant="primary", elem_id="align", min_width=100)
                 clear = gr.Button("Find all faces", elem_id="find", min_width=100)
-            model, scheme, decode, followed = choices.inputs(chosen)
+            model, scheme, decode, followed = choices.inputs(models, chosen)
 
     @uploads.telling
     def run(path: str | None, model: str, scheme: str | None, decode: str, boxes: str) -> Any:
         buttons = (as_json, as_coco, as_png)
+        nothing = [None, choices.EMPTY, "", "", *(gr.DownloadButton(value=None, interactive=False) for _ in buttons)]
         if path is None:
-            return [None, choices.EMPTY, "", "", *(gr.DownloadButton(value=None, interactive=False) for _ in buttons)]
+            return nothing
+        try:
+            image = uploads.read_photo(path)
+        except ValueError as error:  # an error would leave the result of another photograph on the page
+            gr.Warning(" ".join(str(error).split()))
+            return nothing
         aligner = models(model, scheme, decode)
         try:
-            one = found(path, aligner, boxes)
+            faces = aligner.align(image, view.boxes_from_text(boxes))
         except WeightsUnavailableError as error:
             gr.Warning(" ".join(str(error).split()))
-            image = uploads.read_photo(path)
-            one = Result(Path(path).name, image, aligner.align(image, []), aligner)
-        faces = one.faces
+            faces = aligner.align(image, [])
+        one = Result(Path(path).name, image, faces, aligner)
         cut = "" if aligner.scheme.five is None else view.chips(faces[:CHIPS].crop(one.image, CHIP_SIDE), stem(one))
         page = view.picture(one.image, faces, sentence(faces))
         paths = downloads(one)

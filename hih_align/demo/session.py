@@ -31,6 +31,9 @@ PRIVATE = {
 #: Seconds after which uploads and results are deleted while the demo is still running.
 KEPT = 3600
 
+#: Seconds after which an unchanged folder counts as that of a killed demo, where processes cannot be asked.
+FORGOTTEN = 24 * KEPT
+
 #: Begins the names of the folders. Machines may share the folder of temporary files, and do not see each other's
 #: processes.
 _NAME = f"hih-align-demo-{re.sub(r'[^A-Za-z0-9.]', '', platform.node())}-"
@@ -43,10 +46,11 @@ _in_use: set[Path] = set()  # folders of results on which somebody works
 def private_folder() -> Iterator[Path]:
     """Create a folder for all uploads and results, and delete it at the end of the block. Turn telemetry off.
 
-    Folders of demos that were killed are deleted, too.
+    Folders of demos that were killed are deleted, too. On Windows this happens a day later: there, no question to a
+    process is harmless (signal 0 is Ctrl-C, which would end another demo of this console), so the age decides.
     """
     for old in Path(tempfile.gettempdir()).glob(f"{_NAME}*"):
-        if not _alive(old.name[len(_NAME) :].partition("-")[0]):
+        if not _running(old):
             shutil.rmtree(old, ignore_errors=True)
     os.environ.update(PRIVATE)
     folder = Path(tempfile.mkdtemp(prefix=f"{_NAME}{os.getpid()}-"))
@@ -89,12 +93,11 @@ def working_folder() -> Iterator[Path]:
             _in_use.discard(folder)
 
 
-def _alive(pid: str, posix: bool = os.name == "posix") -> bool:
-    """Whether a process with this number runs. True if this cannot be determined."""
+def _alive(folder: Path) -> bool:
+    """Whether the process in the name of a folder runs. True if this cannot be determined."""
+    pid = folder.name[len(_NAME) :].partition("-")[0]
     if not pid.isdigit():
         return False
-    if not posix:  # on Windows, 0 is no question but Ctrl-C, which would end another demo of this console
-        return True
     try:
         os.kill(int(pid), 0)
     except ProcessLookupError:
@@ -102,3 +105,15 @@ def _alive(pid: str, posix: bool = os.name == "posix") -> bool:
     except (OSError, OverflowError):  # the process of another user
         return True
     return True
+
+
+def _recent(folder: Path) -> bool:
+    """Whether anything in a folder has changed within `FORGOTTEN`. A running demo keeps no file for longer."""
+    newest = 0.0
+    for path in (folder, *folder.rglob("*")):
+        with suppress(FileNotFoundError):  # its demo has just deleted it
+            newest = max(newest, path.lstat().st_mtime)
+    return newest > time.time() - FORGOTTEN
+
+
+_running = _alive if os.name == "posix" else _recent

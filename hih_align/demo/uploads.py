@@ -74,8 +74,8 @@ def read_photo(path: str | os.PathLike[str], megapixels: float = MEGAPIXELS) -> 
         ) from None
     except PIL.UnidentifiedImageError:
         raise ValueError(f"{name} is no picture, or of a format that Pillow does not know") from None
-    except OSError as error:
-        raise ValueError(f"{name} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # Pillow's decoders raise many kinds, as `read_image` knows
+        raise ValueError(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if width * height > megapixels * 1e6:
         raise ValueError(
             f"{name} has {width} x {height} pixels, {width * height / 1e6:.1f} megapixels: this page takes at most "

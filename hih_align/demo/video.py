@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ SIDE = 960
 #: Seconds between two reports to the page.
 REPORTED = 0.5
 
-#: What the page says of a video that was cancelled.
+#: What the page says of a video before its turn, and of one that was cancelled.
+WAITING = '<p class="hih-progress"><progress></progress>The video waits for its turn</p>'
 CANCELLED = '<p class="hih-progress">Cancelled.</p>'
 
 
@@ -49,7 +51,20 @@ class Done:
     cut: bool = False
 
 
-def side_by_side(source: Path, out: Path, aligner: FaceAligner, seconds: float = SECONDS) -> Iterator[Done]:
+@dataclass(eq=False)
+class Wish:
+    """What one visitor wants. The page and the work on a video share it: work on anything but the last wish ends.
+
+    Attributes:
+        last: the last wish: path of the video, model, scheme and decoder. None: nothing, or it was cancelled.
+        begun: the wish on which work began last.
+    """
+
+    last: tuple[str, str, str | None, str] | None = None
+    begun: tuple[str, str, str | None, str] | None = None
+
+
+def side_by_side(source: Path, out: Path, aligner: FaceAligner, seconds: float = SECONDS) -> Generator[Done]:
     """Write a video with the faces drawn, on the left as they are found, on the right smoothed; sound is kept.
 
     The file appears before the last value. An iterator that is closed before leaves no file.
@@ -128,11 +143,21 @@ def tab(models: Models, chosen: choices.Choices) -> None:
             with gr.Row():
                 go = gr.Button("Follow the faces", variant="primary", elem_id="video-go", min_width=100)
                 stop = gr.Button("Cancel", elem_id="video-stop", min_width=100)
-            model, scheme, decode, _ = choices.inputs(choices.fast(chosen))
+            model, scheme, decode, _ = choices.inputs(models, choices.fast(chosen))
 
-    def run(path: str | None, model: str, scheme: str | None, decode: str) -> Iterator[Any]:
+    def begin(wish: Wish, path: str | None, model: str, scheme: str | None, decode: str) -> tuple[None, str]:
         if path is None:
             raise gr.Error("First choose a video", print_exception=False)
+        wish.last = (path, model, scheme, decode)
+        return None, WAITING
+
+    def run(wish: Wish) -> Iterator[Any]:
+        wanted = wish.last
+        if wanted is None or wanted is wish.begun:  # cancelled, or the run before this one has taken it
+            yield gr.skip(), gr.skip()
+            return
+        wish.begun = wanted
+        path, model, scheme, decode = wanted
         yield None, '<p class="hih-progress"><progress></progress>The video is being opened</p>'
         done = Done(0, None)
         try:
@@ -141,29 +166,32 @@ def tab(models: Models, chosen: choices.Choices) -> None:
                 out = folder / f"{source.stem}-landmarks.mp4"
                 aligner = models(model, scheme, decode)
                 begun = reported = time.monotonic()
-                for done in side_by_side(source, out, aligner):
-                    now = time.monotonic()
-                    if now - reported > REPORTED:
-                        reported = now
-                        yield gr.skip(), said(done, now - begun)
+                with closing(side_by_side(source, out, aligner)) as steps:
+                    for done in steps:
+                        if wish.last is not wanted:
+                            yield None, CANCELLED if wish.last is None else WAITING
+                            return
+                        now = time.monotonic()
+                        if now - reported > REPORTED:
+                            reported = now
+                            yield gr.skip(), said(done, now - begun)
         except gr.Error:
             yield None, ""  # nothing is on its way any more
             raise
         yield str(out), said(done, time.monotonic() - begun, ended=True)
 
-    event = gr.on(
+    def cancel(wish: Wish) -> str:
+        wish.last = None
+        return CANCELLED
+
+    wish = gr.State(Wish())  # each visitor has an own copy
+    started = gr.on(
         [video.upload, go.click],
-        run,
-        [video, model, scheme, decode],
+        begin,
+        [wish, video, model, scheme, decode],
         [shown, status],
-        concurrency_limit=1,
+        trigger_mode="always_last",
         show_progress="hidden",
     )
-    stopped = stop.click(lambda: CANCELLED, None, status, cancels=[event], queue=False, show_progress="hidden")
-    # a report of progress that was on its way may arrive after the message, and would stay
-    stopped.then(_cancelled_again, None, status, queue=False, show_progress="hidden")
-
-
-def _cancelled_again() -> str:
-    time.sleep(2 * REPORTED)
-    return CANCELLED
+    started.success(run, wish, [shown, status], concurrency_limit=1, trigger_mode="always_last", show_progress="hidden")
+    stop.click(cancel, wish, status, queue=False, show_progress="hidden")

@@ -75,18 +75,22 @@ def tab(models: Models, chosen: choices.Choices) -> None:
             gr.HTML(view.legend(), apply_default_css=False)
         with gr.Column(elem_classes="hih-options"):
             smooth = gr.Checkbox(True, label="Smoothed")
-            model, scheme, decode, _ = choices.inputs(choices.fast(chosen))
+            model, scheme, decode, _ = choices.inputs(models, choices.fast(chosen))
 
-    @uploads.telling
     def step(
         frame: NDArray[np.uint8] | None, one: Stream | None, model: str, scheme: str | None, decode: str, smooth: bool
     ) -> Any:
         if frame is None:
             return gr.skip(), None
         wanted = (model, scheme, decode, smooth)
-        if one is None or one.chosen != wanted:
-            one = Stream(FaceTracker(models(model, scheme, decode), smooth=smooth), wanted, time.monotonic() - 1e-3)
-        page, _ = one.update(frame)
+        try:
+            with uploads.told():
+                if one is None or one.chosen != wanted:
+                    tracker = FaceTracker(models(model, scheme, decode), smooth=smooth)
+                    one = Stream(tracker, wanted, time.monotonic() - 1e-3)
+                page, _ = one.update(frame)
+        except gr.Error as error:  # a message for each frame would fill the page
+            page = f'<div class="hih-empty">{view.escaped(error.message)}</div>'
         return page, one
 
     camera.stream(

@@ -26,40 +26,44 @@ __all__ = ["AUTO", "Backend", "Photograph", "Runtime", "choose", "make"]
 #: The order of ``backend="auto"`` on a CPU: the first that is installed is used. On other devices it is "torch".
 AUTO: tuple[Runtime, ...] = ("openvino", "onnxruntime", "torch")
 
-#: The package of each runtime that is not PyTorch, and the name of its extra.
-_EXTRA = {"openvino": "openvino", "onnxruntime": "onnx"}
+#: What installs the package of each runtime.
+_INSTALL = {"openvino": "'hih-align[openvino]'", "onnxruntime": "'hih-align[onnx]'", "torch": "torch"}
 
 #: The package that converts a network to another runtime. An exported file does not need it.
 _CONVERTER = "onnx"
 
 
-def choose(backend: str, device: str, exported: Path | None = None) -> Runtime:
+def choose(backend: str, device: str, exported: Path | None = None, *, converts: bool = True) -> Runtime:
     """The name of the runtime. "auto" prefers a runtime whose file lies in the folder ``exported``.
+
+    ``converts``: a network without such a file is converted, which needs a package more. False: this is not known yet.
 
     Raises:
         ValueError: the runtime is unknown, or does not run on the device.
         ImportError: the runtime is not installed; the message names the extra.
     """
+    held = [] if exported is None else exported_for(exported)
     if backend == "auto":
-        held = [] if exported is None else exported_for(exported)
-        possible: list[Runtime] = [n for n in AUTO if not _missing(n, n in held)] if device == "cpu" else ["torch"]
-        return next((name for name in possible if name in held), possible[0])
-    known = get_args(Runtime)
-    if backend not in known:
+        possible = [n for n in AUTO if not _missing(n, converts and n not in held)] if device == "cpu" else []
+        name: Runtime = next((name for name in possible if name in held), (*possible, "torch")[0])
+    elif backend in (known := get_args(Runtime)):
+        name = backend  # type: ignore[assignment]  # it was looked up
+    else:
         raise ValueError(f"backend is {backend!r}, expected one of {[*known, 'auto']}")
-    name: Runtime = backend  # type: ignore[assignment]  # it was looked up
-    if missing := _missing(name, exported is not None and name in exported_for(exported)):
-        raise ImportError(
-            f"backend is {name!r}, which needs {', '.join(missing)}: pip install 'hih-align[{_EXTRA[name]}]'"
+    if missing := _missing(name, converts and name not in held):
+        other = (
+            f", or pass backend={held[0]!r}, whose file {str(exported)!r} holds" if held and name not in held else ""
         )
+        needs = f"{', '.join(missing)}: pip install {_INSTALL[name]}"
+        raise ImportError(f"backend is {backend!r}, which needs {needs}{other}")
     if name != "torch" and device != "cpu":
         raise ValueError(f"device is '{device}', but backend {name!r} runs only on the CPU: use backend 'torch'")
     return name
 
 
-def _missing(name: Runtime, exported: bool) -> list[str]:
-    """The packages that a runtime needs and that are not installed. ``exported``: there is an exported file to run."""
-    needed = [] if name == "torch" else [name] if exported else [name, _CONVERTER]
+def _missing(name: Runtime, converts: bool) -> list[str]:
+    """The packages that a runtime needs and that are not installed. ``converts``: there is no exported file to run."""
+    needed = [name, _CONVERTER] if converts and name != "torch" else [name]
     return [module for module in needed if find_spec(module) is None]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from .precision import fastest_dtype
@@ -15,10 +16,12 @@ _DTYPES = ("float32", "bfloat16", "float16")
 def choose_device(device: str | torch.device | None, backend: str = "torch") -> str:
     """The name of the device. None: CUDA if ``backend`` can use it and there is a GPU, else the CPU.
 
+    Without PyTorch it is the CPU.
+
     Raises:
         ValueError: PyTorch does not know the device, or cannot use it.
     """
-    if device is None and backend not in ("torch", "auto"):
+    if device is None and (backend not in ("torch", "auto") or find_spec("torch") is None):
         return "cpu"
     if device is not None and str(device) == "cpu":
         return "cpu"

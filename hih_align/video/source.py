@@ -74,7 +74,8 @@ class VideoFile:
             raise IsADirectoryError(f"video: {path} is a folder, expected a video file or the number of a camera")
         try:
             # the full path: of a relative one, FFmpeg takes the part before a colon for a protocol
-            self._container = av.open(os.path.abspath(path))
+            # titles of old cameras are not UTF-8
+            self._container = av.open(os.path.abspath(path), metadata_errors="replace")
         except (av.error.FFmpegError, OSError) as error:
             raise ValueError(f"video: {path} cannot be read as a video: {_why(error)}") from error
         # an audio file may contain a cover picture as a video stream
@@ -85,7 +86,8 @@ class VideoFile:
             raise ValueError(f"video: {path} has no video stream, it contains {', '.join(kinds)}")
         self.stream = streams[0]
         self.stream.thread_type = "AUTO"
-        self.sounds = tuple(self._container.streams.audio)
+        # telephones add sound of a kind that FFmpeg does not know, beside the usual one
+        self.sounds = tuple(given for given in self._container.streams.audio if given.codec_context is not None)
         self.rate = Fraction(self.stream.average_rate or self.stream.guessed_rate or RATE)
         self.tick = Fraction(self.stream.time_base or 1 / self.rate)
         seconds = float(self.stream.duration * self.tick) if self.stream.duration else 0.0

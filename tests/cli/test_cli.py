@@ -320,14 +320,13 @@ def test_only_an_interrupted_command_ends_without_the_interpreters_end(
     assert ended == at_once
 
 
-def test_a_bad_photograph_stops_the_run_and_keeps_the_faces_before_it(
-    folder: Path, tmp_path: Path, expected: Landmarks
-) -> None:
+def test_a_bad_photograph_is_left_out_until_it_is_repaired(folder: Path, tmp_path: Path, expected: Landmarks) -> None:
     (folder / "more" / "b c.png").write_bytes(b"no image")
     points = tmp_path / "points.jsonl"
     words = [folder, "--boxes", table(tmp_path / "boxes.csv"), "--json", points, "--batch-size", 1]
-    error = run_align(*words, code=1).stderr
-    assert re.search(r"hih-align: image '.*b c\.png' cannot be read", error)
+    errors = run_align(*words, code=1).stderr
+    assert re.search(r"left out: image '.*b c\.png' cannot be read", errors)
+    assert re.search(r"hih-align: 1 images of .* cannot be read and are left out, first more/b c\.png\n$", errors)
     assert [(line["file"], line["index"]) for line in faces_in(points.read_text())] == [("a.png", 0), ("a.png", 1)]
     PIL.Image.fromarray(read(folder / "a.png")).save(folder / "more" / "b c.png")
     run_align(*words)

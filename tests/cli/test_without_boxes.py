@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,31 @@ def test_an_interrupted_folder_is_continued(
 def test_no_images(weights: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "holds no images" in run(tmp_path / "empty", weights=weights).stderr
+
+
+@pytest.mark.parametrize("output", ["json", "coco"])
+@pytest.mark.parametrize("boxes", [False, True])
+def test_unreadable_images_are_left_out(weights: Path, folder: Path, tmp_path: Path, output: str, boxes: bool) -> None:
+    """One damaged photograph does not end the work of a night; it is named, and the exit status is 1."""
+    (folder / "aa cut.jpg").write_bytes((folder / "b.JPG").read_bytes()[:2000])
+    (folder / "c empty.png").touch()
+    words: list[object] = [folder, "--out", tmp_path / "drawn", "--format", output, "--model", "HIH_N"]
+    if boxes:
+        named = ("a two.png", "aa cut.jpg", "b.JPG", "c empty.png")
+        (tmp_path / "boxes.csv").write_text("".join(f"{name},46,40,144,160\n" for name in named))
+        words += ["--boxes", tmp_path / "boxes.csv"]
+    path = tmp_path / ("labels.json" if output == "coco" else "faces.jsonl")
+    errors = run(*words, "--json", path, weights=weights, code=1).stderr
+    assert re.search(r"left out: image '.*aa cut.jpg' cannot be read: ", errors)
+    assert re.search(
+        r"hih-align: 2 images of .*photos cannot be read and are left out, first aa cut.jpg$", errors.strip()
+    )
+    done = ["a two.png", "b.JPG"] if boxes else ["a two.png", "b.JPG", "c.png"]
+    assert sorted(p.name for p in (tmp_path / "drawn").iterdir()) == done
+    if output == "coco":
+        assert [Path(image["file_name"]).name for image in json.loads(path.read_text())["images"]] == done
+    else:
+        assert [f["file"] for f in faces(path.read_text())] == ["a two.png"] * (1 if boxes else 2) + ["b.JPG"]
 
 
 def test_no_detector(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -150,6 +150,7 @@ def test_duplicates_are_found_by_image_content_and_face_position(clean: Dataset,
     beside = record(copy, (first.labels.points - 40) * 0.4 + 120, "beside")  # another face in the same image
     got = check(with_record(clean, again, beside))
     assert got.duplicates == (("again", "k0"),)
+    assert f"  again (copy.bmp) = k0 ({first.image.name})" in got.text().splitlines()
     assert check(with_record(clean, record(first.image, first.labels.points + 60, "there"))).duplicates == ()
     assert check(with_record(clean, record(first.image, first.labels.points + 3, "anew"))).duplicates == (
         ("anew", "k0"),
@@ -248,7 +249,9 @@ def test_shared_faces(clean: Dataset, tmp_path: Path) -> None:
     )
     assert shared_faces([val, clean], leaked) == (("new", "new"), ("leak", "k4"))
     assert shared_faces([clean], leaked) == (("leak", "k4"),)
-    with pytest.raises(ValueError, match=r"1 faces of .*val are also in the training data: leak = k4"):
+    with pytest.raises(
+        ValueError, match=r"1 faces of .*val are also in the training data: leak \(renamed.png\) = k4 \("
+    ):
         require_disjoint([clean], leaked)
 
 

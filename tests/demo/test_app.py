@@ -114,6 +114,26 @@ def test_boxes_are_typed_and_drawn(visits: Any, served: str, photograph: Path, a
     np.testing.assert_allclose(drawn_points(page), aligner.align(photograph, box).points, atol=0.02)
 
 
+def test_a_box_is_drawn_while_the_result_of_the_box_before_arrives(visits: Any, served: str, photograph: Path) -> None:
+    page = visits(served).page
+    upload(page, photograph)
+    wait_for_faces(page)
+    page.fill("#boxes textarea", "170, 70, 280, 200")
+    where = page.locator("#photo-view .hih-view svg").bounding_box()
+    left, top = where["x"] + where["width"] / 2, where["y"] + where["height"] / 4
+    page.mouse.move(left, top)
+    page.mouse.down()
+    page.mouse.move(left + 20, top + 20)
+    page.evaluate("document.querySelector('#align').click()")
+    page.wait_for_function("document.querySelector('#faces').innerText.includes('170.0')")
+    page.mouse.move(left + 60, top + 60)
+    assert page.locator("#photo-view .hih-rubber").count() == 1
+    page.mouse.up()
+    page.wait_for_function("document.querySelector('#boxes textarea').value.split('\\n').length === 2")
+    assert page.locator("#photo-view .hih-rubber").count() == 0
+    page.wait_for_function("document.querySelectorAll('#faces tr').length === 3")  # the head and two faces
+
+
 def test_another_model_scheme_and_decoder(visits: Any, served: str, photograph: Path, detector_file: Path) -> None:
     from hih_align import FaceDetector
 
@@ -157,6 +177,10 @@ def test_a_file_that_is_not_an_image_and_a_too_large_image_are_reported(
     page.get_by_label("Remove Image").or_(page.get_by_label("Clear")).first.click()
     upload(page, photograph)  # the page still works
     wait_for_faces(page)
+    page.get_by_label("Remove Image").or_(page.get_by_label("Clear")).first.click()
+    upload(page, tmp_path / "letter.png")  # at once
+    page.wait_for_selector(FACE, state="detached")  # the result of another photograph does not stay
+    page.wait_for_selector("#download-json:disabled")
 
 
 def test_a_photograph_chosen_while_another_one_is_aligned_is_aligned_too(
@@ -244,6 +268,29 @@ def test_a_video_is_cancelled(visits: Any, served: str, photograph: Path, tmp_pa
     page.get_by_label("Clear").or_(page.get_by_label("Remove Video")).first.click()
     page.set_input_files("#video input[type=file]", film(tmp_path / "short.mp4", photograph, 3))  # the page goes on
     page.wait_for_function("document.querySelector('#video-status').innerText.startsWith('3 frames, ')")
+
+
+def test_the_last_video_is_followed(visits: Any, served: str, photograph: Path, tmp_path: Path) -> None:
+    page = visits(served).page
+    page.get_by_role("tab", name="Video").click()
+    page.click("#video-go")
+    said(page, "First choose a video")
+    long, short = film(tmp_path / "long.mp4", photograph, 600), film(tmp_path / "short.mp4", photograph, 3)
+    for following, text in ((short, "3 frames, "), (long, "of 600 frames, ")):
+        page.set_input_files("#video input[type=file]", long)
+        page.wait_for_selector("#video-status:has-text('of 600 frames, ')")
+        page.get_by_label("Clear").or_(page.get_by_label("Remove Video")).first.click()
+        page.set_input_files("#video input[type=file]", following)  # while the video before is worked on
+        page.wait_for_function("!document.querySelector('#video-status').innerText.includes('of 600 frames')")
+        page.wait_for_selector(f"#video-status:has-text('{text}')")
+        page.get_by_label("Clear").or_(page.get_by_label("Remove Video")).first.click()
+    page.click("#video-stop")
+    page.wait_for_selector("#video-status:has-text('Cancelled.')")
+    results = Path(os.environ["GRADIO_TEMP_DIR"], "results")
+    deadline = time.monotonic() + 30
+    while list(results.rglob("*long-landmarks*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 def test_the_left_half_is_as_found_and_the_right_half_smoothed(

@@ -90,3 +90,16 @@ def test_further_passes_and_frames_use_the_boxes_of_the_model(refits: bool, reac
     np.testing.assert_allclose(crops[1][0], own if refits else given, atol=1e-6)
     np.testing.assert_allclose(followed["box"], own if refits else given, atol=1e-6)
     np.testing.assert_allclose(again["box"], followed["box"], atol=1e-6)
+
+
+def test_faces_of_a_model_that_is_not_calibrated_are_not_judged_by_their_scores() -> None:
+    """As in `FaceAligner.align`: heights of heatmaps do not tell whether there is a face."""
+    kept = run(
+        """
+        const { Aligner } = await import("./aligner.js");
+        const faces = [[0.1, 0.2], [0.3, 0.2]].map((scores) => ({ scores }));
+        return given[0].map((about) => faces.map((face) => new Aligner(null, null, about).isFace(face)));
+        """,
+        [{"calibrated": True}, {"calibrated": False}, {}],
+    )
+    assert kept == [[False, True], [True, True], [False, True]]

@@ -99,11 +99,26 @@ def test_uploads_are_removed_at_exit_and_those_of_killed_demos_at_the_next_start
     assert session.FOLDER not in os.environ
 
 
-def test_no_signal_asks_for_a_process_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There, signal 0 is Ctrl-C, which would end another demo of the same console."""
+def test_where_no_process_can_be_asked_the_age_of_a_folder_decides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Windows, signal 0 is Ctrl-C, which would end another demo of the same console."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name in session.PRIVATE:
+        monkeypatch.setenv(name, "")  # monkeypatch restores the variable after the test
     monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("a signal was sent"))
-    assert session._alive("1", posix=False)
-    assert not session._alive("no number", posix=False)
+    monkeypatch.setattr(session, "_running", session._recent)
+    killed, running, idle = (tmp_path / f"{session._NAME}{number}-x" for number in (1, 2, 3))
+    for folder in (killed, running, idle):
+        folder.mkdir()
+        (folder / "photo.jpg").touch()
+    for old in (killed / "photo.jpg", killed, running):
+        os.utime(old, (0, 0))
+    os.utime(idle / "photo.jpg", (0, 0))
+    with session.private_folder():
+        assert not killed.exists()
+        assert (running / "photo.jpg").exists()  # a file in it is new
+        assert idle.exists()  # its last file has just been deleted
 
 
 def test_a_result_that_is_still_made_is_not_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,5 +66,7 @@ def test_the_page_knows_the_points_and_the_boxes_of_the_network(prepare: Any) ->
     reach = (0.2, 0.3, 0.2, 0.1)
     adapted = converting.with_config(replace(converting.config, box=reach))
     assert prepare.about(adapted)["box"] == reach
+    uncalibrated = converting.with_config(replace(converting.config, calibration={}))
+    assert [prepare.about(one)["calibrated"] for one in (converting, uncalibrated)] == [True, False]
     selected = FaceAligner.from_pretrained("HIH_T", "wflw", device="cpu").select(range(60, 98))
     assert (prepare.about(selected)["refits"], prepare.about(selected)["refine"]) == (False, 0)

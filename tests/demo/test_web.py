@@ -127,6 +127,17 @@ def test_speed_beside_python(visits: Any, site: Any, capsys: pytest.CaptureFixtu
     assert browser > 0
 
 
+def drag(page: Any, corners: tuple[float, float, float, float], button: str = "left", release: bool = True) -> None:
+    """Drag the mouse over the astronaut between two corners in pixels of the photograph."""
+    where = page.locator("#picture").bounding_box()
+    x1, y1, x2, y2 = (value * where["width"] / 512 for value in corners)
+    page.mouse.move(where["x"] + x1, where["y"] + y1)
+    page.mouse.down(button=button)
+    page.mouse.move(where["x"] + x2, where["y"] + y2)
+    if release:
+        page.mouse.up(button=button)
+
+
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (400, True)])
 def test_a_photograph_and_a_drawn_box(visits: Any, site: Any, photograph: Path, width: int, dark: bool) -> None:
     page = opened(visits, site[0], width=width, dark=dark)
@@ -140,15 +151,42 @@ def test_a_photograph_and_a_drawn_box(visits: Any, site: Any, photograph: Path, 
     # the box is the detector's, not the one used here
     assert np.linalg.norm(face["points"] - expected.points, axis=1).mean() < 2
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    where = page.locator("#picture").bounding_box()
-    scale = where["width"] / 512
-    page.mouse.move(where["x"] + 177 * scale, where["y"] + 80 * scale)
-    page.mouse.down()
-    page.mouse.move(where["x"] + 275 * scale, where["y"] + 200 * scale)
-    page.mouse.up()
+    drag(page, (177, 80, 275, 200))
     page.wait_for_function("window.hih.faces.length === 2")
     drawn = np.array(page.evaluate("window.hih.faces[1].points"))
     assert np.linalg.norm(drawn - expected.points, axis=1).mean() < 1
+
+
+def test_a_box_that_is_drawn_while_faces_are_found_is_kept(visits: Any, site: Any, photograph: Path) -> None:
+    page = opened(visits, site[0])
+    page.evaluate("""() => {
+      const find = hih.detector.find.bind(hih.detector);
+      window.slow = new Promise((go) => { window.go = go; });
+      hih.detector.find = async (...given) => { await window.slow; return find(...given); };
+    }""")
+    page.set_input_files("#file", photograph)
+    page.wait_for_function("hih.picture && hih.picture.width === 512")
+    drag(page, (170, 70, 280, 210))
+    page.wait_for_function("hih.faces.length === 1")
+    page.evaluate("window.go()")
+    page.wait_for_selector("#status:has-text('2 faces, ')")
+
+
+def test_only_a_finished_drag_of_the_main_button_draws(visits: Any, site: Any, photograph: Path) -> None:
+    page = opened(visits, site[0])
+    page.set_input_files("#file", photograph)
+    page.wait_for_function("hih.faces.length === 1")
+    drag(page, (177, 80, 275, 200), button="right", release=False)
+    assert page.evaluate("hih.drag") is None
+    page.mouse.up(button="right")
+    drag(page, (177, 80, 275, 200), release=False)
+    assert page.evaluate("hih.drag") is not None
+    # a finger that scrolls the page
+    page.evaluate("document.querySelector('#picture').dispatchEvent(new PointerEvent('pointercancel'))")
+    assert page.evaluate("hih.drag") is None
+    page.mouse.up()
+    page.wait_for_timeout(300)
+    assert page.evaluate("hih.faces.length") == 1
 
 
 def test_faces_in_quarter_turns(
@@ -178,13 +216,55 @@ def test_a_file_that_is_not_an_image_is_reported(visits: Any, site: Any, tmp_pat
     page.wait_for_selector("#status:has-text('letter.png is no picture')", timeout=PATIENCE * 1000)
 
 
-def test_a_camera(visits: Any, site: Any) -> None:
+def test_scores_that_are_not_calibrated(visits: Any, site: Any, photograph: Path) -> None:
+    page = opened(visits, site[0])
+    told = "The scores are not calibrated"
+    page.set_input_files("#file", photograph)
+    page.wait_for_selector("#status:has-text('1 face, ')")
+    assert told not in page.locator("#status").inner_text()
+    page.evaluate("hih.aligner.about.calibrated = false")  # as in the model.json of such a model
+    page.set_input_files("#file", photograph)
+    page.wait_for_selector(f"#status:has-text('{told}')")
+
+
+def test_a_camera(visits: Any, site: Any, photograph: Path) -> None:
     page = opened(visits, site[0])
     page.click("#camera")
     page.wait_for_selector("#status:has-text('1 face, ')")
+    assert page.is_enabled("#save")
+    page.set_input_files("#file", photograph)
+    page.wait_for_function("hih.picture && hih.picture.width === 512")
+    page.click("#camera")
+    page.wait_for_selector("#status:has-text('1 face, ')")
+    page.wait_for_selector("#status:has-text('frames a second')")
+    page.set_input_files("#file", photograph)  # the same file again
+    page.wait_for_function("hih.picture.width === 512 && hih.faces.length === 1")
+    assert page.evaluate("window.hih.stream") is None
+    page.click("#camera")
     page.wait_for_selector("#status:has-text('frames a second')")
     page.click("#camera")
     assert page.evaluate("window.hih.stream") is None
+
+
+def test_a_phone_is_turned_while_its_camera_runs(visits: Any, site: Any) -> None:
+    page = opened(visits, site[0])
+    page.click("#camera")
+    page.wait_for_function("hih.picture && hih.picture.width === 640 && hih.picture.height === 480")
+    page.evaluate("""() => {
+      for (const [name, value] of [["videoWidth", 480], ["videoHeight", 640]]) {
+        Object.defineProperty(document.querySelector("#video"), name, { get: () => value });
+      }
+    }""")
+    page.wait_for_function("hih.picture.width === 480 && hih.picture.height === 640")
+    canvas = "document.querySelector('#picture')"
+    assert page.evaluate(f"{canvas}.height / {canvas}.width") == pytest.approx(640 / 480, abs=0.01)
+
+
+def test_a_page_that_gets_no_camera_says_why(visits: Any, site: Any) -> None:
+    page = opened(visits, site[0])
+    page.evaluate("Object.defineProperty(navigator, 'mediaDevices', { value: undefined })")  # as on http://192.168.0.1
+    page.click("#camera")
+    page.wait_for_selector("#status:has-text('pages of localhost and of https addresses alone')")
 
 
 def test_a_camera_that_arrives_too_late_is_ended(visits: Any, site: Any, photograph: Path) -> None:

@@ -26,6 +26,7 @@ from hih_align.method import heatmaps
 from hih_align.method.decoder import STRIDE
 from hih_align.method.network import MEAN, STD
 from hih_align.method.sizes import SIZES
+from hih_align.runtime import placement
 from hih_align.runtime.inference import InferenceNet, folded
 from hih_align.runtime.precision import computed_dtype
 from hih_align.scores import Calibration
@@ -389,7 +390,7 @@ def test_auto_takes_the_first_installed_runtime(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize(("runtime", "extra"), [("openvino", "openvino"), ("onnxruntime", "onnx")])
 def test_a_runtime_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, runtime: str, extra: str) -> None:
-    monkeypatch.setattr(runtimes, "find_spec", lambda name: None)
+    monkeypatch.setattr(runtimes, "find_spec", lambda name: name if name == "torch" else None)
     with pytest.raises(ImportError, match=rf"{runtime}.*pip install 'hih-align\[{extra}\]'"):
         FaceAligner.from_pretrained("HIH_N/300w", backend=runtime)
     assert FaceAligner.from_pretrained("HIH_N/300w", backend="auto", device="cpu").backend == "torch"
@@ -407,6 +408,23 @@ def test_only_a_conversion_needs_the_converter(
     assert runtimes.choose("auto", "cpu") == "torch"
     with pytest.raises(ImportError, match=f"backend is '{runtime}', which needs onnx:"):
         runtimes.choose(runtime, "cpu")
+    with pytest.raises(ImportError, match=f"backend is '{runtime}', which needs onnx:"):
+        FaceAligner.from_pretrained("HIH_N", backend=runtime)
+    for backend in (runtime, "auto"):
+        assert FaceAligner.from_pretrained(exported, backend=backend, device="cpu").backend == runtime
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_an_exported_folder_where_pytorch_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch, runtime: str, converted_nano: Callable[[str], str]
+) -> None:
+    exported = converted_nano(runtime)
+    for module in (runtimes, placement):
+        monkeypatch.setattr(module, "find_spec", lambda name: name if name == runtime else None)
+    assert FaceAligner.from_pretrained(exported, backend="auto").backend == runtime
+    other = f"needs torch: pip install torch, or pass backend='{runtime}', whose file '.*' holds"
+    with pytest.raises(ImportError, match=f"backend is 'torch', which {other}"):
+        FaceAligner.from_pretrained(exported)
 
 
 @pytest.mark.parametrize("where", ["traced", "exported"])

@@ -24,6 +24,11 @@ function end() {
   start = rubber = timer = null;
 }
 
+// The picture in which a box is drawn. When a result arrives meanwhile, Gradio takes away the box, or the whole picture.
+function drawn() {
+  return element.querySelector(".hih-view svg");
+}
+
 function begin(svg, event) {
   start = place(svg, event);
   rubber = document.createElementNS(SVG, "rect");
@@ -45,8 +50,10 @@ element.addEventListener("pointerdown", (event) => {
 });
 
 element.addEventListener("pointermove", (event) => {
-  if (!start) return;
-  const [x1, y1, x2, y2] = corners(start, place(rubber.ownerSVGElement, event));
+  const svg = start && drawn();
+  if (!svg) return;
+  svg.append(rubber);
+  const [x1, y1, x2, y2] = corners(start, place(svg, event));
   for (const [name, value] of Object.entries({ x: x1, y: y1, width: x2 - x1, height: y2 - y1 })) {
     rubber.setAttribute(name, value);
   }
@@ -55,8 +62,8 @@ element.addEventListener("pointermove", (event) => {
 element.addEventListener("touchmove", (event) => { if (start) event.preventDefault(); }, { passive: false });
 
 element.addEventListener("pointerup", (event) => {
-  if (start) {
-    const svg = rubber.ownerSVGElement;
+  const svg = start && drawn();
+  if (svg) {
     const box = corners(start, place(svg, event));
     const least = Math.max(svg.viewBox.baseVal.width, svg.viewBox.baseVal.height) / 100;
     if (box[2] - box[0] > least && box[3] - box[1] > least) trigger("drawn", { box });
