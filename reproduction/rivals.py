@@ -26,7 +26,7 @@ from hih_align.hub.config import RUN_FILE
 from hih_align.method import heatmaps
 from hih_align.method.decoder import Decoder
 from hih_align.method.losses import Loss, LossSettings, hih_loss, integer_parts, weighted_mean
-from hih_align.method.network import DownBlock, StackedHourglass, Unit
+from hih_align.method.network import DownBlock, StackedHourglass, Unit, down_steps, scaled
 from hih_align.method.sizes import Size
 from hih_align.schemes import scheme_from_dict
 from hih_align.training.learner import Learner, Output, build_hih
@@ -35,8 +35,11 @@ from hih_align.training.warmstart import Start
 
 RivalName = Literal["baseline", "wsm", "dark", "wov", "wom"]
 
-#: Number of channels of the baseline's trunk (Sec. IV-D).
+#: Number of channels of the baseline's trunk at width 1 (Sec. IV-D).
 BASELINE_CHANNELS = 280
+
+#: Number of channels of the other trunks, and of HIH's, at width 1.
+CHANNELS = 256
 
 
 class Baseline(Learner):
@@ -45,12 +48,12 @@ class Baseline(Learner):
     def __init__(
         self,
         landmarks: int,
-        stacks: int,
+        size: Size,
         rule: Literal["baseline", "wsm", "dark"] = "baseline",
         channels: int = BASELINE_CHANNELS,
     ) -> None:
         super().__init__()
-        self.trunk = StackedHourglass(landmarks, stacks, channels)
+        self.trunk = _trunk(landmarks, size, channels)
         self.rule = rule
 
     def forward(self, images: Tensor, subpixel: bool = True) -> Output:
@@ -71,9 +74,9 @@ class Baseline(Learner):
 class _OffsetVariant(Learner):
     """The trunk of HIH with a head for offsets in [0, 1), trained by smooth L1 with HIH's alpha."""
 
-    def __init__(self, landmarks: int, stacks: int) -> None:
+    def __init__(self, landmarks: int, size: Size) -> None:
         super().__init__()
-        self.trunk = StackedHourglass(landmarks, stacks)
+        self.trunk = _trunk(landmarks, size)
         self.head: nn.Module
 
     def forward(self, images: Tensor, subpixel: bool = True) -> Output:
@@ -110,14 +113,14 @@ class _OffsetVariant(Learner):
 class OffsetValue(_OffsetVariant):
     """WOV: the layers of the decimal head, ending in a fully connected layer with two values per landmark."""
 
-    def __init__(self, landmarks: int, stacks: int, channels: int = 256, width: int = 384) -> None:
-        super().__init__(landmarks, stacks)
+    def __init__(self, landmarks: int, size: Size) -> None:
+        super().__init__(landmarks, size)
+        width = scaled(size.head_channels, size.width)
         self.head = nn.Sequential(
-            Unit(channels, width, 1),
+            Unit(scaled(CHANNELS, size.width), width, 1),
             nn.MaxPool2d(3, stride=2),
-            DownBlock(width),
-            DownBlock(width),
-            nn.AdaptiveAvgPool2d(8),  # the identity at 256 px input
+            *(DownBlock(width) for _ in range(down_steps(8, size.input_size))),
+            nn.AdaptiveAvgPool2d(8),  # the identity at the size's own input
             nn.Flatten(),
             nn.Linear(width * 64, 2 * landmarks),
             nn.Unflatten(-1, (landmarks, 2)),
@@ -130,8 +133,9 @@ class OffsetValue(_OffsetVariant):
 class OffsetMap(_OffsetVariant):
     """WOM: two offset maps of the heatmaps' size, shared by all landmarks and supervised at them (as CornerNet)."""
 
-    def __init__(self, landmarks: int, stacks: int, channels: int = 256) -> None:
-        super().__init__(landmarks, stacks)
+    def __init__(self, landmarks: int, size: Size) -> None:
+        super().__init__(landmarks, size)
+        channels = scaled(CHANNELS, size.width)
         self.head = nn.Sequential(Unit(channels, channels, 1), nn.Conv2d(channels, 2, 1))
 
     def offsets(self, subpixel: Tensor, pixels: Tensor) -> Tensor:
@@ -139,6 +143,12 @@ class OffsetMap(_OffsetVariant):
         x, y = pixels.long().unbind(-1)
         index = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
         return subpixel.flatten(-2).gather(-1, index[:, None].expand(-1, 2, -1)).transpose(1, 2)
+
+
+def _trunk(landmarks: int, size: Size, channels: int = CHANNELS) -> StackedHourglass:
+    """The trunk of `HIHNet`, with another number of channels at width 1."""
+    first, second, channels = (scaled(count, size.width) for count in (64, 128, channels))
+    return StackedHourglass(landmarks, size.stacks, channels, (first, second))
 
 
 def second_maximal(maps: Tensor) -> Tensor:
@@ -204,7 +214,7 @@ def _derivatives(maps: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor, Tens
 
 
 def build(name: str, landmarks: int, size: Size) -> Learner:
-    """A rival, or "hih" itself, by name, with random weights.
+    """A rival, or "hih" itself, by name, with random weights. Only HIH has a ``decimal_size``.
 
     Raises:
         ValueError: the name is unknown, or `HIHNet` refuses the size.
@@ -212,11 +222,11 @@ def build(name: str, landmarks: int, size: Size) -> Learner:
     if name == "hih":
         return build_hih(landmarks, size)
     if name in ("baseline", "wsm", "dark"):
-        return Baseline(landmarks, size.stacks, name)  # type: ignore[arg-type]
+        return Baseline(landmarks, size, name)  # type: ignore[arg-type]
     if name == "wov":
-        return OffsetValue(landmarks, size.stacks)
+        return OffsetValue(landmarks, size)
     if name == "wom":
-        return OffsetMap(landmarks, size.stacks)
+        return OffsetMap(landmarks, size)
     raise ValueError(f"rival is {name!r}, expected 'hih' or one of {get_args(RivalName)}")
 
 

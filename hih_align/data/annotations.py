@@ -13,7 +13,17 @@ from ..crops import tight_box
 from ..progress import warn
 from ..schemes import Scheme, get_scheme
 from .readers import READERS, Attribute, RawFace, detect
-from .records import BOX_ORDER, Dataset, Labels, Record, image_size, outside, spread_weights, stack_labels
+from .records import (
+    BOX_ORDER,
+    Dataset,
+    Labels,
+    Record,
+    image_size,
+    outside,
+    placeholder_problem,
+    spread_weights,
+    stack_labels,
+)
 from .shapes import left_right_problem
 
 __all__ = ["Attribute", "Dataset", "Labels", "Record", "read_dataset"]
@@ -36,18 +46,20 @@ def read_dataset(
         format: "coco", "pts", "wflw", "cofw" or "csv"; None: detected from the name of ``path``.
         skip_bad: leave out bad records and list them in `Dataset.skipped`. Without it the first bad record raises.
         full_spread: see `spread_weights`.
-        check_sides: raise if the mirror table is clearly wrong. False: `check.check` reports it.
+        check_sides: raise if the mirror table is clearly wrong, and warn of labels at 0, 0. False: `check.check`
+            reports both.
 
     Raises:
         FileNotFoundError: the file, or the image of a record, does not exist.
         ValueError: the file or an image cannot be read; a count is wrong; a point lies further outside its image than
-            one side of the face's box; a face has neither points nor a box; a face occurs twice; there are no faces;
-            or the mirror table is clearly wrong (`shapes.left_right_problem`). The message names the file and the
-            record.
+            one side of the face's box; a face has neither a box nor two points; a face occurs twice; there are no
+            faces; or the mirror table is clearly wrong (`shapes.left_right_problem`). The message names the file and
+            the record.
 
     Warns:
-        UserWarning: the scheme has no mirror table; the boxes of a COCO file look like x1, y1, x2, y2; or the file says
-            that images have the width of their height, as tools do that ignore the orientation of a photograph.
+        UserWarning: the scheme has no mirror table; landmarks are labelled at 0, 0 or -1, -1; the boxes of a COCO file
+            look like x1, y1, x2, y2; or the file says that images have the width of their height, as tools do that
+            ignore the orientation of a photograph.
 
     Only the headers of the images are read here. `check.check` decodes the images.
     """
@@ -84,8 +96,12 @@ def read_dataset(
     if target.mirror is None:
         warn(f"scheme {target.id!r} has no mirror table: training will not mirror faces")
     known, points, weights = stack_labels(records)
-    if known and check_sides and (problem := left_right_problem(points, weights > 0, target)):
-        raise ValueError(f"dataset: {file}: {problem}")
+    if known and check_sides:
+        lost = placeholder_problem(points, weights > 0)
+        if problem := left_right_problem(points, weights > 0, target):
+            raise ValueError(f"dataset: {file}: {problem}" + ("" if lost is None else f". {lost}"))
+        if lost is not None:
+            warn(f"dataset: {file}: {lost}")
     if detected == "coco" and (problem := _corners_problem(known)):
         warn(f"dataset: {file}: {problem}")
     if turned:
@@ -150,7 +166,8 @@ def _record(key: str, face: RawFace, scheme: Scheme, sizes: dict[Path, tuple[int
             given = max((float((box[2:] - box[:2]).max()) for box in face.boxes.values()), default=0.0)
             _not_far_outside(points, face.labelled, max(given, _side(some, size)), size)
     if not any(name in boxes for name in BOX_ORDER):
-        raise ValueError("the face has neither points nor a box")
+        count = 0 if labels is None else int(labels.known.sum())
+        raise ValueError(f"the face has no box and {count} points, expected a box, or points at two places or more")
     return Record(face.image, labels, boxes, face.attributes, key, size)
 
 

@@ -19,7 +19,7 @@ from ..drawing import Pen, larger, sheet
 from ..images import read_image, write_image
 from ..schemes import Scheme
 from . import shapes
-from .records import Dataset, Record, image_size, named, outside, stack_labels
+from .records import Dataset, Record, image_size, named, outside, placeholder_problem, stack_labels
 
 #: Two faces on images of the same content are the same face if their boxes overlap by this much or more (IoU).
 SAME_FACE = 0.5
@@ -64,6 +64,8 @@ class DatasetSummary:
         missing: number of faces that lack a landmark, by landmark name; a landmark that every face has is left out.
         boxes: the longer sides of the boxes, by the name of the box.
         outside: faces with landmarks outside the image, the furthest first; the value is in pixels.
+        beside: faces of which most landmarks lie outside the file's box, the furthest first; the value is in shares of
+            the box's longer side.
         far: faces whose shape is far from the mean shape, the furthest first; see `shapes.distances`.
         swapped: faces whose left and right seem swapped; see `shapes.swapped`.
         duplicates: pairs of keys of a face that is annotated twice, on one image or on two images of the same content.
@@ -83,6 +85,7 @@ class DatasetSummary:
     missing: dict[str, int]
     boxes: dict[str, Sides]
     outside: tuple[Finding, ...]
+    beside: tuple[Finding, ...]
     far: tuple[Finding, ...]
     swapped: tuple[Finding, ...]
     duplicates: tuple[tuple[str, str], ...]
@@ -93,14 +96,17 @@ class DatasetSummary:
 
     @property
     def suspects(self) -> tuple[str, ...]:
-        """Keys of the faces that a person should look at: swapped, far, outside and duplicate faces, each key once."""
-        findings = [f.key for group in (self.swapped, self.far, self.outside) for f in group]
+        """Keys of the faces that a person should look at, each key once.
+
+        They are the faces of ``swapped``, ``far``, ``beside``, ``outside`` and ``duplicates``.
+        """
+        findings = [f.key for group in (self.swapped, self.far, self.beside, self.outside) for f in group]
         return tuple(dict.fromkeys([*findings, *(key for pair in self.duplicates for key in pair)]))
 
     def to_dict(self) -> dict[str, Any]:
         """The result as a dictionary that JSON can hold."""
         named = {name: sides._asdict() for name, sides in self.boxes.items()}
-        found = {k: [f._asdict() for f in getattr(self, k)] for k in ("outside", "far", "swapped")}
+        found = {k: [f._asdict() for f in getattr(self, k)] for k in ("outside", "beside", "far", "swapped")}
         return asdict(self) | {"boxes": named} | found
 
     def text(self, limit: int = 10) -> str:
@@ -124,6 +130,7 @@ class DatasetSummary:
         groups: list[tuple[str, list[str]]] = [
             ("landmarks missing in some faces", [f"{name}: in {count}" for name, count in absent]),
             ("landmarks outside the image", [f"{f.key} ({f.image}): {f.what}" for f in self.outside]),
+            ("landmarks outside the box", [f"{f.key} ({f.image}): {f.what}" for f in self.beside]),
             ("shapes far from the mean", [f"{f.key} ({f.image}): {f.what}" for f in self.far]),
             ("left and right swapped", [f"{f.key} ({f.image}): {f.what}" for f in self.swapped]),
             ("duplicates", [f"{self.names[a]} = {self.names[b]}" for a, b in self.duplicates]),
@@ -142,6 +149,7 @@ def check(dataset: Dataset, *, workers: int = 2) -> DatasetSummary:
     known, points, weights = stack_labels(dataset.records)
     labelled = weights > 0 if known else np.zeros((0, len(dataset.scheme)), bool)
     far, crossed = _shapes(known, points, labelled, dataset.scheme)
+    beside = _beside(known)
     digests, unreadable = _digests({r.image for r in dataset.records}, workers)
     missing = (~labelled).sum(0)
     duplicates = tuple(_same_faces(dataset.records, digests))
@@ -158,12 +166,13 @@ def check(dataset: Dataset, *, workers: int = 2) -> DatasetSummary:
         missing={name: int(n) for name, n in zip(dataset.scheme.names, missing, strict=True) if n},
         boxes={name: _sides([r.boxes[name] for r in dataset.records if name in r.boxes]) for name in kinds},
         outside=_outside(known),
+        beside=beside,
         far=far,
         swapped=crossed,
         duplicates=duplicates,
         unreadable=tuple(unreadable),
         skipped=dataset.skipped,
-        problems=tuple(_problems(dataset, known, points, labelled)),
+        problems=tuple(_problems(dataset, known, points, labelled, len(beside))),
         names={r.key: named(r) for r in dataset.records if r.key in twice},
     )
 
@@ -264,7 +273,7 @@ def _tile(record: Record, scheme: Scheme, size: int) -> NDArray[np.uint8]:
 
 
 def _problems(
-    dataset: Dataset, known: Sequence[Record], points: NDArray[np.float64], labelled: NDArray[np.bool_]
+    dataset: Dataset, known: Sequence[Record], points: NDArray[np.float64], labelled: NDArray[np.bool_], beside: int
 ) -> Iterator[str]:
     """Sentences about mistakes that concern many faces."""
     if not known:
@@ -272,11 +281,12 @@ def _problems(
         return
     if problem := shapes.left_right_problem(points, labelled, dataset.scheme):
         yield problem
-    origin = labelled & (points == 0).all(-1)
-    if origin.any():
+    if lost := placeholder_problem(points, labelled):
+        yield lost
+    if 2 * beside > len(known):
         yield (
-            f"{origin.sum()} landmarks of {origin.any(1).sum()} faces are labelled at 0, 0. A landmark that is not "
-            "labelled has visibility 0 in a COCO file"
+            f"most landmarks of {beside} faces lie outside their boxes. Boxes and landmarks may be of another size of "
+            "the image, or x and y are exchanged"
         )
     if np.abs(points[labelled]).max() <= FRACTIONS and min(min(_size(record)) for record in known) > 16:
         yield "all landmarks lie within one pixel of 0, 0. They seem to be fractions of the image, expected pixels"
@@ -314,6 +324,20 @@ def _outside(known: Sequence[Record]) -> tuple[Finding, ...]:
         beyond = outside(record.labels.points[record.labels.known], _size(record))
         if beyond.any():
             what = f"{(beyond > 0).sum()} of {len(beyond)} landmarks, up to {beyond.max():.1f} px"
+            found.append(Finding(record.key, float(beyond.max()), what, record.image.name))
+    return tuple(sorted(found, key=lambda finding: -finding.value))
+
+
+def _beside(known: Sequence[Record]) -> tuple[Finding, ...]:
+    found = []
+    for record in known:
+        if record.labels is None or "annotated" not in record.boxes:
+            continue
+        points, box = record.labels.points[record.labels.known], record.boxes["annotated"]
+        beyond = np.maximum(box[:2] - points, points - box[2:]).max(-1) / (box[2:] - box[:2]).max()
+        away = beyond > 0.1  # a tight box may be rounded
+        if 2 * away.sum() > len(points):
+            what = f"{away.sum()} of {len(points)} landmarks, up to {beyond.max():.1f} of the side of the box"
             found.append(Finding(record.key, float(beyond.max()), what, record.image.name))
     return tuple(sorted(found, key=lambda finding: -finding.value))
 

@@ -125,6 +125,11 @@ def stack_labels(records: Iterable[Record]) -> tuple[list[Record], NDArray[np.fl
     return [record for record, _ in pairs], points, weights
 
 
+def whole(records: Iterable[Record]) -> list[Record]:
+    """The records whose tight box is that of all landmarks: all are labelled, and there are two or more."""
+    return [r for r in records if r.labels is not None and r.labels.known.all() and "landmarks" in r.boxes]
+
+
 def named(record: Record) -> str:
     """The key of a record for messages, with the name of its photograph."""
     return record.key if record.image.name in record.key else f"{record.key} ({record.image.name})"
@@ -158,6 +163,19 @@ def outside(points: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.fl
     """Distance (...) of points (..., 2) to an image of ``size`` (width, height), in pixels; 0 inside the image."""
     beyond = np.maximum(-0.5 - points, points - (np.array(size) - 0.5))
     return np.maximum(beyond, 0).max(-1)
+
+
+def placeholder_problem(points: NDArray[np.float64], labelled: NDArray[np.bool_]) -> str | None:
+    """A sentence about labels (N, K) of points (N, K, 2) that mean "not labelled"; None if there are none."""
+    at = {place: labelled & (points == place).all(-1) for place in (0, -1)}  # 0, 0 of a 1-based file is -1, -1 here
+    where = [f"{place}, {place}" for place, there in at.items() if there.any()]
+    if not where:
+        return None
+    lost = at[0] | at[-1]
+    return (
+        f"{lost.sum()} landmarks of {lost.any(1).sum()} faces are labelled at {' or '.join(where)}. A landmark that is "
+        "not labelled has visibility 0 in a COCO file, and empty cells in a CSV file"
+    )
 
 
 def spread_weights(spread: NDArray[np.float64], full: float = 0.012, least: float = 0.15) -> NDArray[np.float64]:

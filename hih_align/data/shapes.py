@@ -190,10 +190,13 @@ def _eyes_crossed(m: _Complex, scheme: Scheme) -> str | None:
 
 
 def _complex(points: NDArray[np.float64], labelled: NDArray[np.bool_]) -> _Complex:
-    return np.where(labelled, points[..., 0] + 1j * points[..., 1], 0)
+    z: _Complex = np.where(labelled[..., None], points, 0) @ np.array([1, 1j])
+    return z
 
 
 def _unit(mean: _Complex) -> _Complex:
+    if np.isnan(mean).all():  # no face has enough labels
+        return mean
     mean = mean - np.nanmean(mean)
     return mean / max(float(np.sqrt(np.nanmean(abs(mean) ** 2))), 1e-12)
 

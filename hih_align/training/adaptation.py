@@ -25,8 +25,8 @@ from ..method.sizes import SIZES
 from ..progress import warn
 from ..schemes import Scheme, get_scheme
 from ..scores import TOLERANCE, Calibration
-from .advice import advice
-from .looking import FACES, Seen, look, match_seen
+from .advice import advice, unseen
+from .looking import Seen, look, match_seen
 from .matching import Matching, cross_validated
 
 #: Largest number of faces on which `compared` runs networks.
@@ -117,7 +117,7 @@ def adapt(
         starts = {init.config.name: init}
     else:
         starts = _loaded(candidates(init, faces.scheme), device=device, backend=backend)
-    tried = {name: _adapted(name, start, faces, FACES, progress) for name, start in starts.items()}
+    tried = {name: _adapted(start, faces, look(start, faces, progress=progress)) for name, start in starts.items()}
     errors = {name: made.report.overall.nme for name, made in tried.items()}
     best = tried[closest(errors)]
     if out is not None:
@@ -125,10 +125,8 @@ def adapt(
     return replace(best, compared=errors, seconds=time.perf_counter() - begun)
 
 
-def _adapted(name: str, start: FaceAligner, faces: Dataset, limit: int, progress: bool) -> Adapted:
-    begun = time.perf_counter()
+def _adapted(start: FaceAligner, faces: Dataset, seen: Seen) -> Adapted:
     start = start.with_config(replace(start.config, output=None))  # the landmarks of the network itself
-    seen = look(start, faces, limit, progress)
     known = start.scheme
     seen, matching = match_seen(start, seen, faces.scheme)
     groups: list[object] = [record.image for record in seen.records]
@@ -139,9 +137,13 @@ def _adapted(name: str, start: FaceAligner, faces: Dataset, limit: int, progress
     report = _report(seen, held_out, matching, seen.config.decoder, faces)
     config = adapted_config(start, seen, matching, faces.scheme)
     config = replace(config, calibration={start.decoder.method: _curve(report)})
-    said = (*_seen_before(held_out, seen.labelled, alone), *advice(report, matching, seen.points, known))
+    said = (
+        *unseen(seen.heights),
+        *_seen_before(held_out, seen.labelled, alone),
+        *advice(report, matching, seen.points, known),
+    )
     aligner = start.with_config(config, config.decoder)
-    return Adapted(aligner, matching, report, {name: report.overall.nme}, said, time.perf_counter() - begun)
+    return Adapted(aligner, matching, report, {}, said, seconds=0.0)
 
 
 def candidates(init: str | os.PathLike[str], scheme: Scheme | None) -> tuple[str, ...]:
@@ -157,13 +159,16 @@ def candidates(init: str | os.PathLike[str], scheme: Scheme | None) -> tuple[str
     return tuple(f"{row.size}/{row.scheme}" for row in wanted) or (name,)
 
 
-def compared(names: Sequence[str], faces: Dataset, progress: bool = True) -> dict[str, float]:
-    """The cross-validated NME of `adapt` on some of the labelled faces, for each network.
+def compared(names: Sequence[str], faces: Dataset, progress: bool = True) -> tuple[dict[str, float], Seen]:
+    """The cross-validated NME of `adapt` on some of the labelled faces, for each network; and what the best one found.
 
     Raises:
         ValueError, FileNotFoundError, OSError: as `adapt`.
     """
-    return {n: _adapted(n, start, faces, SOME, progress).report.overall.nme for n, start in _loaded(names).items()}
+    starts = _loaded(names)
+    seen = {name: look(start, faces, SOME, progress) for name, start in starts.items()}
+    errors = {name: _adapted(start, faces, seen[name]).report.overall.nme for name, start in starts.items()}
+    return errors, seen[closest(errors)]
 
 
 def _loaded(names: Sequence[str], device: str | None = None, backend: str = "torch") -> dict[str, FaceAligner]:

@@ -16,6 +16,7 @@ from ..schemes import Scheme
 from .few import Few
 from .grown import Grown
 from .learner import HIH, Build, Learner, build_hih
+from .looking import Seen
 from .matched_start import MatchedStart, matched_start
 from .matching import Match
 from .narrow import fitted
@@ -55,6 +56,7 @@ def begin(
     device: torch.device,
     progress: bool = True,
     lost: bool = False,
+    seen: Seen | None = None,
 ) -> Beginning:
     """Create the network of a run.
 
@@ -68,13 +70,14 @@ def begin(
         device: the device that runs the start network on the faces.
         progress: draw a progress bar on stderr.
         lost: for a run that goes on without its start weights: whether a landmark started from scratch.
+        seen: as in `matched_start`.
 
     Warns:
         UserWarning: labels may be wrong, see `advice`.
     """
     matched = None
     if start is not None and recipe.match and build is build_hih:
-        matched = matched_start(start, faces.records, scheme, device, progress)
+        matched = matched_start(start, faces.records, scheme, device, progress, seen)
         for sentence in () if matched is None else matched.advice:
             warn(sentence)
         lost = matched is not None and any(match.how == "from scratch" for match in matched.matching.matches)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import weakref
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -56,12 +57,17 @@ class Claim:
         self._running = False
         self._end()
 
-    def cancel(self) -> None:
-        """As `release`, before anything was written: the folder goes if this claim made it."""
-        self.release()
-        if self._made:
-            with suppress(OSError):  # it is not empty
-                self._out.rmdir()
+    @contextmanager
+    def unless_it_fails(self) -> Iterator[None]:
+        """Release the claim if the block, which prepares the run, fails. A folder that the claim made is removed."""
+        try:
+            yield
+        except BaseException:
+            self.release()
+            if self._made:
+                with suppress(OSError):  # it is not empty
+                    self._out.rmdir()
+            raise
 
 
 def _unlock(descriptor: int | None, owner: int) -> None:

@@ -15,14 +15,14 @@ from torch import Tensor
 from .. import scores
 from ..aligner import FaceAligner
 from ..crops import fitting_box, reach_of, tight_box
-from ..data.records import Dataset, Record, stack_labels
+from ..data.records import Dataset, Record, stack_labels, whole
 from ..hub.config import Config
 from ..method.decoder import Decoder
 from ..method.network import HIHNet
 from ..method.readout import Readout, pick
 from ..schemes import Scheme
 from .adaptation import adapted_config
-from .advice import doubtful_mirror, scratch
+from .advice import doubtful_mirror, scratch, unseen
 from .learner import HIH, Output
 from .looking import Seen, look, look_twice, match_seen
 from .matching import Matching
@@ -90,7 +90,12 @@ class MatchedStart:
 
 
 def matched_start(
-    start: Start, records: Sequence[Record], scheme: Scheme, device: torch.device, progress: bool = True
+    start: Start,
+    records: Sequence[Record],
+    scheme: Scheme,
+    device: torch.device,
+    progress: bool = True,
+    seen: Seen | None = None,
 ) -> MatchedStart | None:
     """Run the start network on labelled faces, and match the landmarks.
 
@@ -100,6 +105,7 @@ def matched_start(
         scheme: the scheme of their labels.
         device: the device that runs the network.
         progress: draw a progress bar on stderr.
+        seen: what the start network found on faces. If it is on all of ``records``, the network is not run again.
 
     Returns:
         The result. None if ``start`` is not a `HIHNet`, or has no scheme.
@@ -110,7 +116,7 @@ def matched_start(
     config = start.config or Config(start.scheme, **network.size._asdict(), name=start.source)
     aligner = FaceAligner(network, replace(config, output=None), device=device)
     faces = Dataset("training faces", scheme, tuple(records), Path())
-    looked = look(aligner, faces, progress=progress)
+    looked = look(aligner, faces, progress=progress) if seen is None or seen.records != faces.records else seen
     seen, matching = match_seen(aligner, looked, scheme)
     made = replace(adapted_config(aligner, seen, matching, scheme), calibration={})
     as_it_is = config.readout or pick(config.heads, range(config.heads))
@@ -125,7 +131,7 @@ def matched_start(
         untrained(network, picked).to(device).eval(),
         picked,
         np.flatnonzero([m.distance <= COINCIDING * m.spread or m.how == "same" for m in matching.matches]),
-        (*scratch(matching), *doubtful_mirror(seen.points, _known(seen), start.scheme, scheme)),
+        (*unseen(seen.heights), *scratch(matching), *doubtful_mirror(seen.points, _known(seen), start.scheme, scheme)),
     )
 
 
@@ -148,9 +154,9 @@ def training_reach(records: Sequence[Record]) -> tuple[float, float, float, floa
 
     None if the boxes are the tight boxes of the points, or if there is no face with all landmarks labelled.
     """
-    whole = [r for r in records if r.labels is not None and r.labels.known.all() and "landmarks" in r.boxes]
-    if not whole:
+    faces = whole(records)
+    if not faces:
         return None
-    own = tight_box(stack_labels(whole)[1])
-    reach = reach_of(np.array([r.box for r in whole], np.float64), own)
+    own = tight_box(stack_labels(faces)[1])
+    reach = reach_of(np.array([r.box for r in faces], np.float64), own)
     return None if max(map(abs, reach)) < TIGHT else reach

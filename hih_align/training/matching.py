@@ -35,6 +35,9 @@ NAMED = 0.8
 #: The nearest old landmark is taken if its spread is at most this many times the least spread, because it is simplest.
 NEAREST = 1.2
 
+#: The spread on fewer faces than this is mostly chance, so the nearest old landmark is taken.
+ENOUGH = 5
+
 How = Literal["same", "near", "from scratch"]
 
 
@@ -132,7 +135,7 @@ def match(
         best = int(spread.argmin())
         if (named := names.get(name, -1)) >= 0 and spread[named] * NAMED <= spread[best]:
             best = named
-        elif (apart := abs(ways).mean(0)).min() <= NEAREST * spread[best]:
+        elif (apart := abs(ways).mean(0)).min() <= NEAREST * spread[best] or count[k] < ENOUGH:
             best = int(apart.argmin())
         distance = float(abs(ways[:, best]).mean())
         how: How = "same"

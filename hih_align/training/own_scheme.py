@@ -10,7 +10,7 @@ from ..aligner import FaceAligner
 from ..data.annotations import Dataset
 from ..progress import warn
 from ..schemes import Scheme
-from .advice import guessed_five, guessed_mirror, places_in_frame
+from .advice import guessed_five, guessed_mirror, places_in_frame, unseen
 from .looking import look
 
 #: Largest number of faces that are used.
@@ -32,9 +32,14 @@ def guessed_scheme(aligner: FaceAligner, data: Dataset, progress: bool = True) -
 
     Raises:
         ValueError: the scheme of the aligner has no mirror pairs, or no face has labels.
+
+    Warns:
+        UserWarning: a landmark is labelled on none of the faces, or the network sees no face in most boxes.
     """
     aligner = aligner.with_config(replace(aligner.config, output=None))  # the landmarks of the network itself
     seen = look(aligner, data, FACES, progress)
+    for sentence in unseen(seen.heights):
+        warn(sentence)
     target = np.where(seen.labelled[..., None], seen.target, np.nan)
     places = places_in_frame(seen.points, target, aligner.scheme)
     if places is None:

@@ -21,7 +21,7 @@ from ..method.sizes import SIZES, Size
 from ..schemes import SCHEMES
 from . import plain
 from .augmentation import PRESETS, Augmentation
-from .few import Few
+from .few import Few, follow_stages
 from .learner import size_of
 
 #: The folder of the packaged recipes.
@@ -120,7 +120,7 @@ class Recipe:
             refining passes and score calibration; "scores": the decoder is kept; "no": nothing. If the result is the
             matched start, "all" means "scores".
         match: match the landmarks of the start weights by place (`matching.match`), not by name. The matched network is
-            measured before training. It stays in ``best/`` until an epoch is better.
+            measured before training, if it has the size of the run. It stays in ``best/`` until an epoch is better.
         seconds: time of the run in seconds, for training and validation together. It replaces the epochs: the run ends
             after this time, and the learning rate depends on the share of the time that is over. The epochs of the
             stage are then only the unit of ``warmup`` and ``milestones``. Only for a recipe with one stage, and for one
@@ -341,12 +341,10 @@ def load_recipe(name: str, size: str | None = None, overrides: Mapping[str, Any]
 
     if "min_steps" not in given and of_stages("epochs"):
         data["min_steps"] = 0  # the given number of epochs is exact
-    if isinstance(few := data.get("few"), dict):  # settings of the stages also apply to few faces
-        own = {key.removeprefix("few.") for key in given if key.startswith("few.")} | set(given.get("few") or ())
-        if of_stages("lr") and "lr" not in own and isinstance(stages[-1], dict) and "lr" in stages[-1]:
-            few["lr"] = stages[-1]["lr"]
-        if ("min_steps" in given or of_stages("epochs")) and "steps" not in own:
-            few["steps"] = data.get("min_steps", 0)
+    if isinstance(few := data.get("few"), dict):
+        lr = stages[-1].get("lr") if of_stages("lr") and isinstance(stages[-1], dict) else None
+        steps = data.get("min_steps", 0) if "min_steps" in given or of_stages("epochs") else None
+        follow_stages(few, given, lr, steps)
     recipe = recipe_from_dict(data, str(path) if path.is_relative_to(FOLDER) is False else f"recipe {name}")
     if recipe.store_margin < recipe.crop_ratio:  # beyond the margin, the crops of the training would be black
         raise ValueError(

@@ -37,8 +37,11 @@ def common_scheme(data: Sequence[Source], val: Dataset | None) -> Scheme:
     scheme = data[0].dataset.scheme
     for dataset in [*(source.dataset for source in data), *([val] if val else [])]:
         if dataset.scheme != scheme:
+            own, first = dataset.scheme.to_dict(), scheme.to_dict()
+            others = ", ".join(key for key in own if own[key] != first[key])
             raise ValueError(
-                f"data {dataset.name!r} has scheme {dataset.scheme.id!r}, expected {scheme.id!r}, as the first data"
+                f"data {dataset.name!r} has scheme {dataset.scheme.id!r}, expected {scheme.id!r}, as the first data "
+                f"({data[0].dataset.name!r}): they differ in {others}. Read all data with the same scheme"
             )
     return scheme
 

@@ -158,132 +158,113 @@ class Trainer:
         #: The precision of autocast: "no", "bf16" or "fp16". The recipe's "auto" leaves the choice to the hardware.
         self.precision = self.accelerator.mixed_precision
         self._claim = Claim(out) if self.accelerator.is_main_process else None  # before anything is read there
-        try:
-            self._prepare(recipe, data, val, init, resume, skip_bad, limit, workers, build, stores)
-        except BaseException:
-            if self._claim is not None:
-                self._claim.cancel()
-            raise
+        with nullcontext() if self._claim is None else self._claim.unless_it_fails():
+            description = describe(recipe, data, val, init)
+            stored = read_run(out, description, resume)
+            going_on = stored is not None and (out / STATE_FILE).is_file()
+            faces = sum(record.labels is not None for source in data for record in source.dataset.records)
+            if stored is not None and isinstance(init, str) and len(candidates(init, scheme)) > 1:
+                init = stored.get("start", init)  # one of several was chosen
+            if stored is not None and going_on and not (may_grow(recipe, faces) or stored.get("boxed", False)):
+                init = None  # the state has all that the start weights gave
+            tried = () if init is None or isinstance(init, Start) else candidates(init, scheme)
+            start = init if isinstance(init, Start) else load_start(tried[0], scheme) if len(tried) == 1 else None
+            if going_on:
+                self.size = stored_size(cast("dict[str, Any]", stored))
+            elif start is None and init is not None:
+                self.size = recipe.network(SIZES[str(init)])  # all candidates have this size
+            else:
+                self.size = recipe.network(None if start is None else start.size)
+            stages = tuple(replace(stage, size=stage.size or self.size.input_size) for stage in recipe.stages)
+            recipe = replace(recipe, stages=stages)
+            how: dict[str, Any] = {"workers": workers, "skip_bad": skip_bad, "progress": self._show, "stores": stores}
+            device = self.accelerator.device
+            of_store: dict[str, Any] = {
+                "side": recipe.store_side,
+                "margin": recipe.store_margin,
+                "device": device,
+                "limit": limit,
+            } | how
+            self.faces = Supply([source.dataset for source in data], **of_store)
+            of_crops: dict[str, Any] = {
+                "crop_ratio": recipe.crop_ratio,
+                "side": self.size.input_size,
+                "limit": limit - self.faces.held,
+            } | how
+            self.val = None if val is None else Validator(val, self.accelerator, **of_crops)
+            self._val_faces = None if self.val is None else self.val.dataset
+            if self.val is not None:  # compare only faces whose photographs can be read
+                require_disjoint([replace(data[0].dataset, records=self.faces.records)], self.val.dataset)
+                for sentence in (*other_boxes(self.faces.records, self.val.faces.records), *self.val.advice):
+                    warn(sentence)
+            self.order = Order(self.faces.sources, [source.weight for source in data], recipe.seed)
+            self._compared: dict[str, float] = {}
+            seen = None
+            if len(tried) > 1:
+                known = Dataset("training faces", scheme, self.faces.records, Path())
+                self._compared, seen = compared(tried, known, self._show)
+                start = load_start(closest(self._compared), scheme)
+            begun = begin(
+                recipe,
+                start,
+                self.faces,
+                scheme,
+                self.size,
+                build=build,
+                device=device,
+                progress=self._show and not going_on,
+                lost=stored is not None and going_on and stored.get("lost", False),
+                seen=seen,
+            )
+            #: The config of the matched start, if the faces got the boxes that it needs instead of their own.
+            self._boxed: Config | None = None
+            matched = begun.matched
+            if matched is not None and matched.rebox is not None and matched.crop_ratio == recipe.crop_ratio:
+                self._boxed, rebox = matched.config, matched.rebox
+                of = [self.faces.sources == number for number in range(len(data))]
+                records = [tuple(compress(self.faces.records, rows)) for rows in of]
+                reboxed = [replace(s.dataset, records=rebox(some)) for s, some in zip(data, records, strict=True)]
+                self.faces = Supply(reboxed, **of_store)
+                if self.val is not None:
+                    again = replace(self.val.dataset, records=rebox(self.val.dataset.records))
+                    self.val = Validator(again, self.accelerator, **of_crops)
+            self.recipe = recipe = begun.recipe.with_steps(self.order.faces)
+            #: The matched start weights, which find the landmarks of the run without training.
+            self.matched, self.warm_start = begun.matched, begun.warm_start
+            self._reach = training_reach(self.faces.records)
+            self._batches = Batches(recipe, scheme, self.faces, self.accelerator, self._pieces)
+            rounding = recipe.losses.rounding
+            self.decoder = replace(recipe.decoder, bin_offset=0.5) if rounding == "floor" else recipe.decoder
 
-    def _prepare(
-        self,
-        recipe: Recipe,
-        data: Sequence[Source],
-        val: Dataset | None,
-        init: str | Path | Start | None,
-        resume: bool,
-        skip_bad: bool,
-        limit: int,
-        workers: int,
-        build: Build,
-        stores: Stores | None,
-    ) -> None:
-        """Decode the faces, and make or load networks and state. The arguments are those of `train`."""
-        out, scheme = self.out, self.scheme
-        description = describe(recipe, data, val, init)
-        stored = read_run(out, description, resume)
-        going_on = stored is not None and (out / STATE_FILE).is_file()
-        faces = sum(record.labels is not None for source in data for record in source.dataset.records)
-        if stored is not None and isinstance(init, str) and len(candidates(init, scheme)) > 1:
-            init = stored.get("start", init)  # one of several was chosen
-        if stored is not None and going_on and not (may_grow(recipe, faces) or stored.get("boxed", False)):
-            init = None  # the state has all that the start weights gave
-        tried = () if init is None or isinstance(init, Start) else candidates(init, scheme)
-        start = init if isinstance(init, Start) else load_start(tried[0], scheme) if len(tried) == 1 else None
-        if going_on:
-            self.size = stored_size(cast("dict[str, Any]", stored))
-        elif start is None and init is not None:
-            self.size = recipe.network(SIZES[str(init)])  # all candidates have this size
-        else:
-            self.size = recipe.network(None if start is None else start.size)
-        stages = tuple(replace(stage, size=stage.size or self.size.input_size) for stage in recipe.stages)
-        recipe = replace(recipe, stages=stages)
-        how: dict[str, Any] = {"workers": workers, "skip_bad": skip_bad, "progress": self._show, "stores": stores}
-        device = self.accelerator.device
-        of_store: dict[str, Any] = {
-            "side": recipe.store_side,
-            "margin": recipe.store_margin,
-            "device": device,
-            "limit": limit,
-        } | how
-        self.faces = Supply([source.dataset for source in data], **of_store)
-        of_crops: dict[str, Any] = {
-            "crop_ratio": recipe.crop_ratio,
-            "side": self.size.input_size,
-            "limit": limit - self.faces.held,
-        } | how
-        self._compared: dict[str, float] = {}
-        if len(tried) > 1:
-            known = Dataset("training faces", scheme, self.faces.records, Path())
-            self._compared = compared(tried, known, self._show)
-            start = load_start(closest(self._compared), scheme)
-        self.val = None if val is None else Validator(val, self.accelerator, **of_crops)
-        self._val_faces = None if self.val is None else self.val.dataset
-        if self.val is not None:  # compare only faces whose photographs can be read
-            require_disjoint([replace(data[0].dataset, records=self.faces.records)], self.val.dataset)
-            for sentence in (*other_boxes(self.faces.records, self.val.faces.records), *self.val.advice):
-                warn(sentence)
-        self.order = Order(self.faces.sources, [source.weight for source in data], recipe.seed)
-        begun = begin(
-            recipe,
-            start,
-            self.faces,
-            scheme,
-            self.size,
-            build=build,
-            device=device,
-            progress=self._show and not going_on,
-            lost=stored is not None and going_on and stored.get("lost", False),
-        )
-        #: The config of the matched start, if the faces got the boxes that it needs instead of their own.
-        self._boxed: Config | None = None
-        matched = begun.matched
-        if matched is not None and matched.rebox is not None and matched.crop_ratio == recipe.crop_ratio:
-            self._boxed, rebox = matched.config, matched.rebox
-            of = [self.faces.sources == number for number in range(len(data))]
-            records = [tuple(compress(self.faces.records, rows)) for rows in of]
-            reboxed = [replace(s.dataset, records=rebox(some)) for s, some in zip(data, records, strict=True)]
-            self.faces = Supply(reboxed, **of_store)
-            if self.val is not None:
-                again = replace(self.val.dataset, records=rebox(self.val.dataset.records))
-                self.val = Validator(again, self.accelerator, **of_crops)
-        self.recipe = recipe = begun.recipe.with_steps(self.order.faces)
-        #: The matched start weights, which find the landmarks of the run without training.
-        self.matched, self.warm_start = begun.matched, begun.warm_start
-        self._reach = training_reach(self.faces.records)
-        self._batches = Batches(recipe, scheme, self.faces, self.accelerator, self._pieces)
-        rounding = recipe.losses.rounding
-        self.decoder = replace(recipe.decoder, bin_offset=0.5) if rounding == "floor" else recipe.decoder
-
-        layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-        self.model: Learner = begun.model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
-        self._kept: Kept | None = None
-        if isinstance(self.model, Grown):
-            free = limit - self.faces.held - (0 if self.val is None else self.val.faces.held)
-            self._kept = Kept(self._batches, self.model, repeats(recipe.few, self.order.faces), free)
-        self._schedule = Schedule(recipe.stages, self.order, None if self._kept is None else self._kept.epochs)
-        self.ema = EMA(self.model, recipe.ema) if recipe.ema else None
-        ready = compiled(self.model, recipe.compile)
-        self.net, self.optimizer = self.accelerator.prepare(ready, make_optimizer(self.model, recipe, begun.fast))
-        self.progress = Progress()
-        self._stop, self._agreed = StopRequest(), False
-        self._pending: Pending | None = None
-        self._best: Report | None = None
-        if going_on:
-            scaler = self.accelerator.scaler
-            self.progress = load_state(out, self.model, self.ema, self.optimizer, scaler, recipe.eps)
-        taken = {"network": self.size._asdict(), "precision": self.precision, "skip_bad": skip_bad}
-        if start is not None:
-            taken |= {"start": start.source, "lost": bool(begun.fast), "boxed": self._boxed is not None}
-        elif stored is not None:
-            taken |= {key: stored[key] for key in ("start", "lost") if key in stored}
-        self._clock = Clock(recipe.seconds, self.progress)
-        # a run may continue on hardware with another precision
-        changed = stored is None or not going_on or stored.get("precision") != self.precision
-        moved = stored is not None and any(stored[key] != description[key] for key in ("data", "val", "init"))
-        if self.accelerator.is_main_process and (changed or moved):
-            write_run(out, description | taken)
-        self.accelerator.wait_for_everyone()
+            layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+            self.model: Learner = begun.model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
+            self._kept: Kept | None = None
+            if isinstance(self.model, Grown):
+                free = limit - self.faces.held - (0 if self.val is None else self.val.faces.held)
+                self._kept = Kept(self._batches, self.model, repeats(recipe.few, self.order.faces), free)
+            self._schedule = Schedule(recipe.stages, self.order, None if self._kept is None else self._kept.epochs)
+            self.ema = EMA(self.model, recipe.ema) if recipe.ema else None
+            ready = compiled(self.model, recipe.compile)
+            self.net, self.optimizer = self.accelerator.prepare(ready, make_optimizer(self.model, recipe, begun.fast))
+            self.progress = Progress()
+            self._stop, self._agreed = StopRequest(), False
+            self._pending: Pending | None = None
+            self._best: Report | None = None
+            if going_on:
+                scaler = self.accelerator.scaler
+                self.progress = load_state(out, self.model, self.ema, self.optimizer, scaler, recipe.eps)
+            taken = {"network": self.size._asdict(), "precision": self.precision, "skip_bad": skip_bad}
+            if start is not None:
+                taken |= {"start": start.source, "lost": bool(begun.fast), "boxed": self._boxed is not None}
+            elif stored is not None:
+                taken |= {key: stored[key] for key in ("start", "lost") if key in stored}
+            self._clock = Clock(recipe.seconds, self.progress)
+            # a run may continue on hardware with another precision
+            changed = stored is None or not going_on or stored.get("precision") != self.precision
+            moved = stored is not None and any(stored[key] != description[key] for key in ("data", "val", "init"))
+            if self.accelerator.is_main_process and (changed or moved):
+                write_run(out, description | taken)
+            self.accelerator.wait_for_everyone()
 
     # -- the loop
 
@@ -363,10 +344,13 @@ class Trainer:
     def _measure_start(self, journal: Journal) -> None:
         """Measure the matched start as epoch 0. It stays in ``best/`` until an epoch is clearly better.
 
-        A run of several stages does not do this, because errors at different resolutions cannot be compared.
+        A run of several stages does not do this, because errors at different resolutions cannot be compared. Nor does a
+        run of another size than the start's: its result must have this size.
         """
         at = self.progress
         if self.val is None or self.matched is None or at.steps or len(self.recipe.stages) > 1:
+            return
+        if self.matched.learner.network.size != self.size:
             return
         start = self._without_training(self.matched.learner, self.matched.config)
         at.start, at.best, at.best_stage = start.overall.nme, start.overall.nme, 0
@@ -381,12 +365,13 @@ class Trainer:
     def _without_training(self, learner: Untrained, config: Config) -> Report:
         """The errors of the matched start on the validation faces.
 
-        If the start needs other boxes than those of the run, it is measured as an aligner, which computes such boxes by
+        If the start needs other boxes or crops than those of the run, it is measured as an aligner, which makes them by
         itself.
         """
         assert self.val is not None
         assert self.matched is not None
-        if self.matched.rebox is None or self._boxed is not None:
+        same_crops = self.matched.crop_ratio == self.recipe.crop_ratio
+        if same_crops and (self.matched.rebox is None or self._boxed is not None):
             return self.val.measure(learner, self.decoder)
         aligner = FaceAligner(learner.network, config, device=self.accelerator.device, dtype="float32")
         return evaluate(aligner, self.val.dataset, normalizer=self.val.normalizer, progress=self._show)
@@ -416,10 +401,11 @@ class Trainer:
         along = (self.progress.epoch - first) * steps + step if share is None else share * stage.epochs * steps
         return stage.rate(along, steps)
 
-    def _there(self, report: Report) -> float:
-        """NME of the landmarks that coincide with landmarks of the start network."""
+    def _there(self, report: Report) -> float | None:
+        """NME of the landmarks that coincide with landmarks of the start network. None if none of them is labelled."""
         assert self.matched is not None
-        return float(np.nanmean(report.landmark_nme[self.matched.coinciding]))
+        errors = report.landmark_nme[self.matched.coinciding]
+        return None if np.isnan(errors).all() else float(np.nanmean(errors))
 
     def _estimate(self, journal: Journal, steps: int) -> None:
         """After the first steps, estimate the duration of the run and report it."""

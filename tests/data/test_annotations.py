@@ -558,6 +558,27 @@ def test_csv_with_all_its_columns(tmp_path: Path) -> None:
     assert second.attributes == {}
 
 
+def test_labels_that_stand_for_no_label(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    for missing, said in (("0,0", "1 landmarks of 1 faces are labelled at 0, 0."), ("-1,-1", "labelled at -1, -1.")):
+        (tmp_path / "a.csv").write_text(f"image,x0,y0,x1,y1,x2,y2\na.png,10,12,30,12,{missing}\n")
+        with pytest.warns(UserWarning, match=f"a.csv: .*{said} .* empty cells in a CSV file"):
+            read_dataset(tmp_path / "a.csv", EYES)
+
+    PIL.Image.new("L", (640, 640)).save(tmp_path / "a.png")
+    scheme, points = heads(12)
+    points[::2, 6:12] = points[1::2, :3] = 0  # the hidden half; the mirror table seems wrong
+    header = ",".join(f"{name}_{axis}" for name in scheme.names for axis in "xy")
+    rows = [",".join(map(str, face.ravel())) for face in points]
+    (tmp_path / "a.csv").write_text("\n".join([f"image,{header}", *(f"a.png,{row}" for row in rows)]))
+    with pytest.raises(ValueError, match=r"mirror table .* 54 landmarks of 12 faces are labelled at 0, 0"):
+        read_dataset(tmp_path / "a.csv", scheme)
+    (tmp_path / "a.csv").write_text((tmp_path / "a.csv").read_text().replace("0.0,0.0", "inf,inf"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_dataset(tmp_path / "a.csv", scheme).records[1].labels.known.sum() == 12
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -595,7 +616,8 @@ def test_bad_csv(tmp_path: Path, text: str, message: str) -> None:
         ({"bbox": [1, 2, 3, None]}, r"box 'annotated' is \[1.0, 2.0, 4.0, nan\]"),
         ({"rect": [9, 2, 3, 4]}, r"box 'rect' is \[9.0, 2.0, 3.0, 4.0\], expected x1 < x2"),
         ({"image_id": 4}, "image_id is 4, expected the id of an image"),
-        ({"keypoints": [], "bbox": None}, "neither points nor a box"),
+        ({"keypoints": [], "bbox": None}, "the face has no box and 0 points, expected a box, or points at two places"),
+        ({"keypoints": [1, 2, 2, *[0] * 6], "bbox": None}, "the face has no box and 1 points"),
         ({"keypoints": [70, 12, 2, 29, 11.5, 2, 10, 12, 2]}, None),  # 10 px outside the image; the face is 60 px wide
         (
             {"keypoints": [-900, 12, 2, 29, 11.5, 2, 10, 12, 2]},

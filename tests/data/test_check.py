@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -340,8 +341,30 @@ def test_mistakes_that_concern_many_faces(clean: Dataset, tmp_path: Path) -> Non
     assert zeros.startswith("20 landmarks of 20 faces are labelled at 0, 0. A landmark that is not labelled has")
     fractions = check(changed(lambda p: p / 160)).problems[-1]
     assert "They seem to be fractions of the image, expected pixels" in fractions
+    boxed = [replace(face, boxes={"annotated": face.boxes["landmarks"] + (3, 3, -3, -3)}) for face in clean.records]
+    assert check(replace(clean, records=tuple(boxed))).problems == ()
+    half = [replace(face, boxes={"annotated": face.boxes["landmarks"] / 2}) for face in clean.records]
+    some = check(replace(clean, records=(*half[:2], *boxed[2:])))
+    assert (some.problems, {finding.key for finding in some.beside}) == ((), {"k0", "k1"})
+    assert "landmarks outside the box: 2\n" in some.text()
+    assert {"k0", "k1"} <= set(some.suspects)
+    assert check(replace(clean, records=(*half[:11], *boxed[11:]))).problems == (
+        "most landmarks of 11 faces lie outside their boxes. Boxes and landmarks may be of another size of the image, "
+        "or x and y are exchanged",
+    )
     (nothing,) = check(replace(clean, records=tuple(replace(r, labels=None) for r in clean.records))).problems
     assert nothing.startswith("no face has points. In a COCO file they are the list 'keypoints'")
+
+
+def test_faces_of_one_label_each(clean: Dataset) -> None:
+    """They have no common shape. Warnings of numpy would stand between the lines of the report."""
+    records = []
+    for n, face in enumerate(clean.records):
+        assert face.labels is not None
+        records.append(replace(face, labels=replace(face.labels, weights=(np.arange(7) == n % 7).astype(float))))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not check(replace(clean, records=tuple(records))).suspects
 
 
 def test_check_counts_the_same_records_that_read_dataset_reads(tmp_path: Path) -> None:

@@ -123,6 +123,17 @@ def test_baseline_has_280_channels_and_one_network_for_three_rules():
     assert not torch.equal(results["dark"], results["wsm"])
 
 
+@pytest.mark.parametrize("name", ["baseline", "wov", "wom"])
+def test_rivals_have_the_dimensions_of_their_size(name):
+    narrow, wide = (build(name, K, Size(1, width=width, input_size=128)) for width in (0.25, 1.0))
+    assert len(narrow.state_dict()) == len(wide.state_dict())
+    assert narrow.trunk.stacks[0].predict.in_channels == (72 if name == "baseline" else 64)  # multiples of 8
+    count = [sum(p.numel() for p in model.parameters()) for model in (narrow, wide)]
+    assert count[0] < count[1] / 8
+    if name == "wov":
+        assert narrow.head[:-4](narrow.trunk(images(128))[1]).shape == (2, 96, 8, 8)
+
+
 def test_second_maximal_moves_towards_the_larger_neighbour():
     maps = torch.zeros(2, 9, 9)
     maps[0, 4, 4], maps[0, 4, 5], maps[0, 3, 4] = 1, 0.5, 0.4
@@ -149,7 +160,7 @@ def test_dark_does_not_move_at_a_border_or_on_flat_maps():
 
 
 def test_offset_map_is_read_at_the_landmarks_pixel():
-    model = OffsetMap(2, 1)
+    model = OffsetMap(2, Size(1))
     maps = torch.arange(2 * 4 * 5).float().reshape(1, 2, 4, 5)
     offsets = model.offsets(maps, torch.tensor([[[3.0, 2.0], [0.0, 1.0]]]))
     assert offsets.tolist() == [[[13.0, 33.0], [5.0, 25.0]]]
@@ -157,7 +168,7 @@ def test_offset_map_is_read_at_the_landmarks_pixel():
 
 def test_correct_offset_values_have_no_loss():
     """A perfect head has an offset loss of 0, and its points are decoded exactly."""
-    model = OffsetValue(2, 1)
+    model = OffsetValue(2, Size(1))
     points = torch.tensor([[[3.25, 2.5], [10.75, 1.125]]])
     integer = heatmaps.encode(points, (16, 16)).integer[:, None]
     output = Output(integer, points - points.floor())
@@ -176,7 +187,7 @@ def test_a_rival_is_trained_and_initializes_another(faces, tmp_path):
     train(recipe, [Source(faces[0])], tmp_path / "first", progress=False, build=partial(build, "baseline"))
     start = load_rival(tmp_path / "first" / "best", "baseline")
     assert (start.stacks, start.landmarks, start.scheme) == (1, 4, faces[0].scheme)
-    model = build("dark", 4, Size(1))
+    model = build("dark", 4, recipe.network(None))
     assert warm_start(model, start, faces[0].scheme).fresh == ()
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), start.network.parameters(), strict=True))
     options = {"init": start, "progress": False, "build": partial(build, "dark")}

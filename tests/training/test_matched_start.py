@@ -6,6 +6,7 @@ import os
 import signal
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -45,14 +46,16 @@ def init(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_start_is_measured_in_the_boxes_that_it_needs(
+@pytest.mark.parametrize("off", [-1.0, 1e9])
+def test_the_start_is_measured_in_the_boxes_and_crops_that_it_needs(
     faces: tuple[Dataset, Dataset],  # noqa: F811
     init: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    off: float,
 ) -> None:
-    """The boxes of the faces do not suit the start network, and the run has crops of another size."""
-    monkeypatch.setattr(looking, "OFF", -1.0)
+    """The run has crops of another size, and perhaps the boxes of the faces do not suit the start network."""
+    monkeypatch.setattr(looking, "OFF", off)
     changes = {"epochs": 1, "batch": 6, "precision": "no", "few.below": 0, "calibrate": "no", "crop_ratio": 1.3}
     trainer = Trainer(
         load_recipe("finetune", overrides=changes),
@@ -63,8 +66,8 @@ def test_the_start_is_measured_in_the_boxes_that_it_needs(
         progress=False,
     )
     assert trainer.matched is not None
-    assert trainer.matched.config.refine == 1
-    assert trainer.matched.rebox is not None
+    assert trainer.matched.config.refine == (off < 0)
+    assert (trainer.matched.rebox is None) == (off > 0)
     keep_network(tmp_path / "start", trainer.matched.learner, trainer.matched.config)
     trainer.run()
     expected = evaluate(FaceAligner.from_pretrained(tmp_path / "start"), faces[1], progress=False).overall.nme
@@ -96,6 +99,20 @@ def test_the_whole_network_is_trained_in_the_boxes_that_the_start_needs(
     train(recipe, [Source(faces[0])], tmp_path / "run", val=faces[1], init=init, resume=True, progress=False)
     ours, theirs = (load_file(tmp_path / name / "last" / "model.safetensors") for name in ("run", "whole"))
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+
+
+def test_a_run_of_another_size_has_a_result_of_this_size(
+    faces: tuple[Dataset, Dataset],  # noqa: F811
+    init: Path,
+    tmp_path: Path,
+) -> None:
+    """The start does not stay in best/, even if training makes the network worse."""
+    changes = {"epochs": 1, "batch": 6, "precision": "no", "calibrate": "no", "lr": 1e-9}
+    narrower = {"size": "N", "width": 0.0625, "head_channels": 64}
+    recipe = load_recipe("finetune", overrides=changes | narrower)
+    result = train(recipe, [Source(faces[0])], tmp_path, val=faces[1], init=init, progress=False)
+    assert result.completed
+    assert read_config(tmp_path / "best" / "config.json").width == 0.0625
 
 
 def interrupt(trainer: Trainer) -> None:
@@ -211,6 +228,13 @@ def test_a_run_has_a_minimum_of_steps_unless_epochs_are_set() -> None:
     assert many == recipe
     assert load_recipe("finetune", overrides={"epochs": 3}).with_steps(20).epochs == 3
     assert np.isclose(few.ema, 1 - 20 / (few.epochs * 2))
+
+
+def test_landmarks_of_the_start_network_that_no_validation_face_has() -> None:
+    report = SimpleNamespace(landmark_nme=np.array([np.nan, 2.0, 4.0]))
+    for coinciding, expected in (([0], None), ([0, 1], 2.0), ([], None)):
+        trainer = SimpleNamespace(matched=SimpleNamespace(coinciding=np.array(coinciding, int)))
+        assert Trainer._there(trainer, report) == expected  # type: ignore[arg-type]
 
 
 def test_the_last_message_reports_the_start_and_the_untouched_network() -> None:

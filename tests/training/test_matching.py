@@ -45,6 +45,15 @@ def test_landmarks_start_from_related_landmarks() -> None:
     assert "pupil_l    l" in matching.text()
 
 
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_few_faces_take_the_nearest_landmark(count: int) -> None:
+    """On so few faces any landmark can have the least spread. With one face, all have a spread of 0."""
+    for seed in range(6):
+        found, points = faces(count, seed=seed)
+        matching = match(found, points, np.ones((count, 5), bool), OLD, replace(NEW, mirror=None))
+        assert [m.source for m in matching.matches] == ["l", "r", "chin", "l", "r"]
+
+
 def test_left_and_right_have_mirrored_weights() -> None:
     found, points = faces(15)
     readout = match(found, points, np.ones(points.shape[:2], bool), OLD, NEW).readout

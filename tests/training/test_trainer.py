@@ -341,6 +341,9 @@ def test_arguments_are_checked(faces, tmp_path):
     other = dataclasses.replace(faces[0], scheme=WFLW)
     with pytest.raises(ValueError, match="scheme 'wflw', expected 'corners'"):
         train(small(), [Source(faces[0]), Source(other)], tmp_path, progress=False)
+    turned = dataclasses.replace(faces[0].scheme, names=faces[0].scheme.names[::-1], mirror=((2, 3),))
+    with pytest.raises(ValueError, match=r"'corners', as the first data .*: they differ in names, mirror"):
+        train(small(), [Source(faces[0])], tmp_path, val=dataclasses.replace(faces[1], scheme=turned), progress=False)
     with pytest.raises(ValueError, match="accumulate 4"):
         train(small(accumulate=4), [Source(faces[0])], tmp_path, progress=False)
 
