@@ -134,17 +134,20 @@ def calibrate_best(out: Path, dataset: Dataset, device: torch.device, *, decoder
     return chosen.passes[chosen.config.refine]["annotated"]
 
 
-def gain(at: Progress) -> str:
+def gain(at: Progress, reboxed: bool = False) -> str:
     """A text with the validation NME of a complete run, before and after training.
 
-    For a run without a matched start, only the NME after training.
+    For a run without a matched start, only the NME after training. ``reboxed``: the run took the boxes of the points
+    that the start network finds in place of the boxes of the faces.
     """
     said = f"best: nme {at.best:.3f}"
     if at.start is not None:
         said = f"start, without training: nme {at.start:.3f}; {said}"
     if at.calibrated is not None:
         said += f", and {at.calibrated:.3f} after calibration"
-        if at.best is not None and at.calibrated > at.best:
+        if reboxed:
+            said += " and in the boxes of the faces (before: in boxes of the points that the start network finds)"
+        elif at.best is not None and at.calibrated > at.best:
             said += " (decoder and passes are chosen for annotated and shifted boxes together)"
     if at.untouched is not None and at.best_there is not None:
         said += (

@@ -329,7 +329,7 @@ class Trainer:
             self._calibrate()
             if self.val is not None and self.accelerator.is_main_process:
                 if self._show and at.start is not None:
-                    say(gain(at))
+                    say(gain(at, self._boxed is not None))
                 conclude(at, self._best)
         return Result(
             out=self.out,

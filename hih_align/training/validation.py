@@ -1,7 +1,9 @@
 """Validation during training. The validation faces choose ``best/``; they are measured as `evaluate` measures faces.
 
 A face is cut out of its photograph as the aligner does it, the network runs in float32, and the errors are those of a
-`results.Report`. So the NME in ``metrics.jsonl`` equals the NME that `evaluate` reports for the checkpoint.
+`results.Report`. So the NME in ``metrics.jsonl`` equals the NME that `evaluate` reports for the checkpoint. A run is
+an exception if its start network needs other boxes than those of the faces: then `evaluate` runs two passes, and
+validation measures the second one, in the box of the points that the start network finds.
 """
 
 from __future__ import annotations

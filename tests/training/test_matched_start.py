@@ -241,6 +241,9 @@ def test_the_last_message_reports_the_start_and_the_untouched_network() -> None:
     assert gain(Progress(best=2.0, start=3.0)) == "start, without training: nme 3.000; best: nme 2.000"
     said = gain(Progress(best=2.0, start=3.0, calibrated=1.8))  # both are said: the second one is the last line's
     assert said.endswith("best: nme 2.000, and 1.800 after calibration")
+    said = gain(Progress(best=2.0, start=3.0, calibrated=2.3), reboxed=True)
+    assert "2.300 after calibration and in the boxes of the faces (before: in boxes of" in said
+    assert "shifted" not in said
     said = gain(Progress(best=2.0, start=3.0, untouched=2.5, best_there=1.9))
     assert said.endswith("landmarks that coincide with those of the start network: start network 2.500, best 1.900")
 
