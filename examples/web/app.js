@@ -1,12 +1,15 @@
 // The page: a photograph or the camera comes in, landmarks are drawn over it.
 import { Aligner } from "./aligner.js";
 import { AS_THEY_ARE, opaque } from "./alpha.js";
-import { Detector } from "./detector.js";
+import { Detector, SAME } from "./detector.js";
+import { distinct, overlap } from "./geometry.js";
 import { loadRuntime } from "./runtime.js";
 
 const [SURE, UNSURE] = [[80, 255, 80], [255, 40, 40]];
 // A camera's face is lost below this mean score, and found again by the detector.
 const LOST = 0.5;
+// Time after which the detector looks for further faces of a camera, ms.
+const AGAIN = 1000;
 // Largest photograph, pixels.
 const MOST = 50e6;
 // Longer side to which smaller pictures are enlarged on the page, pixels.
@@ -184,8 +187,8 @@ function stopCamera() {
   $("camera").textContent = "Open the camera";
 }
 
-/** Frame after frame: faces are followed by their own points, and looked for where none is. */
-async function follow(video, current, rate, last) {
+/** Frame after frame: faces are followed by their own points, and further ones are looked for from time to time. */
+async function follow(video, current, rate, last, looked = -AGAIN) {
   if (!current()) return;
   const [width, height] = [video.videoWidth, video.videoHeight];
   if (state.source.width !== width || state.source.height !== height) { // at first, and when a phone is turned
@@ -196,8 +199,13 @@ async function follow(video, current, rate, last) {
   const frame = state.source.getContext("2d", { willReadFrequently: true });
   frame.drawImage(video, 0, 0, width, height);
   state.picture = frame.getImageData(0, 0, width, height);
-  let places = state.faces.map((face) => state.aligner.follow(face));
-  if (!places.length && state.detector) places = await state.detector.find(state.source, width, height, false);
+  // two that are followed may have moved to the same face
+  const places = distinct(state.faces.map((face) => state.aligner.follow(face)), 2 * SAME);
+  if (state.detector && (!places.length || last - looked >= AGAIN)) {
+    looked = last;
+    const found = await state.detector.find(state.source, width, height, false);
+    places.push(...found.filter(({ box }) => places.every((other) => overlap(box, other.box) < SAME)));
+  }
   if (!current()) return;
   const faces = [];
   for (const { box, roll, reach } of places) {
@@ -210,7 +218,7 @@ async function follow(video, current, rate, last) {
   const smooth = rate ? rate + 0.2 * (newest - rate) : newest;
   const count = state.faces.length === 1 ? "1 face" : `${state.faces.length} faces`;
   say(`${count}, ${smooth.toFixed(1)} frames a second, on ${state.kind}`);
-  requestAnimationFrame(() => follow(video, current, smooth, now));
+  requestAnimationFrame(() => follow(video, current, smooth, now, looked));
 }
 
 function save() {

@@ -1,5 +1,5 @@
 // YuNet, which finds faces: its ONNX file, decoded as OpenCV's FaceDetectorYN does, and its boxes as the network wants them.
-import { rollOf, tightBox, turn } from "./geometry.js";
+import { distinct, rollOf, tightBox, turn } from "./geometry.js";
 import { session } from "./runtime.js";
 
 const SIDE = 640;
@@ -8,7 +8,8 @@ const SIZES = [504, 120];
 const THRESHOLD = 0.6;
 // An upright face that is large enough has at least this score.
 const SURE = 0.9;
-const SAME = 0.3;
+// Two boxes with a larger overlap hold the same face.
+export const SAME = 0.3;
 // Where the tight box of landmarks lies in YuNet's box, in shares of its longer side: down, width, height.
 const [DOWN, WIDE, HIGH] = [0.127, 0.784, 0.757];
 
@@ -117,19 +118,7 @@ function inTile(faces, { scale, left, top, width, height }) {
 }
 
 function merged(faces) {
-  const kept = [];
-  for (const face of [...faces].sort((a, b) => b.score - a.score)) {
-    if (kept.every((other) => overlap(face.box, other.box) <= SAME)) kept.push(face);
-  }
-  return kept;
-}
-
-function overlap(a, b) {
-  const width = Math.min(a[2], b[2]) - Math.max(a[0], b[0]);
-  const height = Math.min(a[3], b[3]) - Math.max(a[1], b[1]);
-  if (width <= 0 || height <= 0) return 0;
-  const area = (box) => (box[2] - box[0]) * (box[3] - box[1]);
-  return (width * height) / (area(a) + area(b) - width * height);
+  return distinct([...faces].sort((a, b) => b.score - a.score), SAME);
 }
 
 /** YuNet's box as the network was trained on: brow to chin and jaw to jaw. */

@@ -83,3 +83,21 @@ export function off(box, own) {
   const shift = Math.hypot(own[0] + own[2] - box[0] - box[2], own[1] + own[3] - box[1] - box[3]) / 2;
   return Math.max(shift / longer(own), Math.abs(Math.log(longer(box) / longer(own))));
 }
+
+/** The faces whose boxes overlap no box before them by more than `most` (intersection over union). */
+export function distinct(faces, most) {
+  const kept = [];
+  for (const face of faces) {
+    if (kept.every((other) => overlap(face.box, other.box) <= most)) kept.push(face);
+  }
+  return kept;
+}
+
+/** Intersection of two boxes over their union. */
+export function overlap(a, b) {
+  const width = Math.min(a[2], b[2]) - Math.max(a[0], b[0]);
+  const height = Math.min(a[3], b[3]) - Math.max(a[1], b[1]);
+  if (width <= 0 || height <= 0) return 0;
+  const area = (box) => (box[2] - box[0]) * (box[3] - box[1]);
+  return (width * height) / (area(a) + area(b) - width * height);
+}

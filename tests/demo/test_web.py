@@ -246,6 +246,40 @@ def test_a_camera(visits: Any, site: Any, photograph: Path) -> None:
     assert page.evaluate("window.hih.stream") is None
 
 
+def test_a_second_person_comes_before_the_camera(visits: Any, site: Any, photograph: Path) -> None:
+    page = opened(visits, site[0])
+    page.set_input_files("#file", photograph)
+    page.wait_for_selector("#status:has-text('1 face, ')")
+    page.evaluate("""() => {
+      const [canvas, { picture }] = [document.createElement("canvas"), window.hih];
+      [canvas.width, canvas.height] = [2 * picture.width, picture.height];
+      const context = canvas.getContext("2d");
+      window.persons = 1;
+      const paint = () => {
+        for (let i = 0; i < window.persons; i += 1) context.putImageData(picture, i * picture.width, 0);
+        requestAnimationFrame(paint);
+      };
+      paint();
+      navigator.mediaDevices.getUserMedia = async () => canvas.captureStream();
+    }""")
+    page.click("#camera")
+    page.wait_for_selector("#status:has-text('1 face, ')")
+    page.wait_for_selector("#status:has-text('frames a second')")
+    page.evaluate("window.persons = 2")
+    page.wait_for_selector("#status:has-text('2 faces, ')")
+    apart = page.evaluate("window.hih.faces[1].points[30][0] - window.hih.faces[0].points[30][0]")
+    assert abs(apart) == pytest.approx(512, abs=3)
+    page.wait_for_timeout(1500)  # the detector has looked again, and both faces are still followed
+    assert len(page.evaluate("window.hih.faces")) == 2
+
+
+def test_two_faces_that_have_moved_to_one_place_are_one(visits: Any, site: Any) -> None:
+    page = visits(site[0]).page
+    boxes = "[[0, 0, 10, 10], [1, 0, 11, 10], [6, 0, 16, 10]].map((box) => ({ box }))"
+    kept = page.evaluate(f"import('./geometry.js').then(({{ distinct }}) => distinct({boxes}, 0.6))")
+    assert [face["box"][0] for face in kept] == [0, 6]
+
+
 def test_a_phone_is_turned_while_its_camera_runs(visits: Any, site: Any) -> None:
     page = opened(visits, site[0])
     page.click("#camera")
