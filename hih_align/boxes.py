@@ -16,13 +16,17 @@ from .crops import tight_box
 from .roll import upright_box
 from .tensors import is_tensor
 
+#: Names of the columns of a box in a CSV file.
+SIDES = ("x1", "y1", "x2", "y2")
+
 
 def read_boxes(path: str | os.PathLike[str]) -> dict[str, NDArray[np.float64]]:
     """Read a file of bounding boxes.
 
     Args:
         path: COCO JSON (``images`` with ``file_name``, ``annotations`` with ``bbox`` x, y, width, height), or CSV with
-            one line ``file,x1,y1,x2,y2`` per face. A header line and comments (#) are skipped.
+            one line ``file,x1,y1,x2,y2`` per face. A header line may name these columns and others, such as the
+            detector's scores, which are left out. The file is the first column. Comments (#) are skipped.
 
     Returns:
         (N, 4) boxes x1, y1, x2, y2 by file name, in the order of the file.
@@ -62,6 +66,7 @@ def _coco(text: str, source: Path) -> dict[str, list[list[float]]]:
 def _csv(text: str, source: Path) -> dict[str, list[list[float]]]:
     found: dict[str, list[list[float]]] = {}
     header_possible = True
+    columns, count = range(1, 5), 5
     try:
         rows = list(csv.reader(text.splitlines()))
     except csv.Error as error:
@@ -69,17 +74,21 @@ def _csv(text: str, source: Path) -> dict[str, list[list[float]]]:
     for number, row in enumerate(rows, 1):
         if not row or row[0].lstrip().startswith("#"):
             continue
-        try:
-            x1, y1, x2, y2 = (float(value) for value in row[1:])
-        except ValueError:
-            if header_possible and [cell.strip().lower() for cell in row[1:]] == ["x1", "y1", "x2", "y2"]:
-                header_possible = False
-                continue
-            raise ValueError(
-                f"boxes: {source}, line {number} is {','.join(row)!r}, expected file,x1,y1,x2,y2"
-            ) from None
+        names = [cell.strip().lower() for cell in row]
+        if header_possible and all(names[1:].count(side) == 1 for side in SIDES):
+            header_possible, columns, count = False, [names.index(side, 1) for side in SIDES], len(row)
+            continue
         header_possible = False
-        found.setdefault(row[0].strip(), []).append([x1, y1, x2, y2])
+        try:
+            if len(row) != count:
+                raise ValueError
+            box = [float(row[column]) for column in columns]
+        except ValueError:
+            more = ". A header line names further columns" if len(row) > count else ""
+            raise ValueError(
+                f"boxes: {source}, line {number} is {','.join(row)!r}, expected file,x1,y1,x2,y2{more}"
+            ) from None
+        found.setdefault(row[0].strip(), []).append(box)
     return found
 
 

@@ -79,6 +79,11 @@ def test_csv(tmp_path: Path, header: str) -> None:
         assert list(found) == list(FOUND)
 
 
+def test_a_header_names_further_columns(tmp_path: Path) -> None:
+    text = "image,score,label,Y1,X1,y2,x2\nb.jpg,0.9,a face,20,10,60,30.5\n"
+    assert read(tmp_path, text) == {"b.jpg": [[10, 20, 30.5, 60]]}
+
+
 def test_the_format_is_found_from_the_content(tmp_path: Path) -> None:
     assert read(tmp_path, COCO, "boxes.csv")["b.jpg"] == [[-5, 0, 95, 50]]
     assert read(tmp_path, CSV, "boxes.json") == FOUND
@@ -107,7 +112,11 @@ def test_the_boxes_of_the_data_set(shared: Path) -> None:
     ("text", "message"),
     [
         ("b.jpg,1,2,3\n", "line 1 is 'b.jpg,1,2,3', expected file,x1,y1,x2,y2"),
-        ("b.jpg,1,2,3,4\nb.jpg,1,2,3,4,5\n", "line 2 is"),
+        (
+            "b.jpg,1,2,3,4\nb.jpg,1,2,3,4,5\n",
+            "line 2 is 'b.jpg,1,2,3,4,5', expected file,x1,y1,x2,y2. A header line names further columns",
+        ),
+        ("file,x1,y1,x2,y2,score\nb.jpg,1,2,3,4\n", "line 2 is"),
         ("b.jpg,1,2,3,4\n# remark\nb.jpg,1,2,x,4\n", "line 3 is 'b.jpg,1,2,x,4'"),
         ("b.jpg,1,2,3,4\nfile,x1,y1,x2,y2\n", "line 2 is"),
         ("file,x1,y1,x2,y2\nfile,x1,y1,x2,y2\n", "line 2 is"),

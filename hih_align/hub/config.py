@@ -31,7 +31,12 @@ class CheckpointError(ValueError):
 
 
 def refuse_run(folder: str | os.PathLike[str]) -> None:
-    """Raise a ValueError if a folder holds a training run: another model in it would hide the run's own."""
+    """Raise a ValueError if a folder holds a training run: another model in it would hide the run's own.
+
+    Raise NotADirectoryError if it is a file.
+    """
+    if Path(folder).is_file():
+        raise NotADirectoryError(f"out: {os.fspath(folder)} is a file, expected a folder")
     if Path(folder, RUN_FILE).exists():
         raise ValueError(f"out: {os.fspath(folder)} holds a training run, expected another folder")
 

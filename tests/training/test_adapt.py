@@ -299,3 +299,5 @@ def test_a_model_is_not_written_over_a_run(start: FaceAligner, data: Path, tmp_p
     with pytest.raises(ValueError, match="holds a training run"):
         start.save_pretrained(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+    with pytest.raises(NotADirectoryError, match=r"out: .*run\.json is a file, expected a folder"):
+        adapt(start, data, scheme=scheme_from_dict(SCHEME), out=tmp_path / "run.json", progress=False)
