@@ -213,7 +213,7 @@ class FaceTracker:
         boxes = _fitting(tracks, faces)
         kept: list[int] = []
         for index in sorted(seen, key=lambda i: float(np.abs(boxes[i] - faces.bbox[i]).max())):
-            if not kept or overlap(boxes[index], boxes[kept])[0].max() < 2 * SAME:
+            if not _among(boxes[index], boxes[kept], 2 * SAME):
                 kept.append(index)
         return sorted(kept)
 
@@ -221,22 +221,24 @@ class FaceTracker:
         """The tracked faces, and the new faces that the detector finds."""
         found = detections(self.detector, pixels)
         known = np.array([track.box for track in self._tracks]).reshape(-1, 4)
-        new = [
-            index
-            for index, box in enumerate(found.boxes.astype(np.float64))
-            if not len(known) or overlap(box, known)[0].max() < SAME
-        ]
+        new = [index for index, box in enumerate(found.boxes.astype(np.float64)) if not _among(box, known, SAME)]
         if not new:
             return followed
         faces = self.aligner.align(pixels, found.boxes[new])
-        faces = self._chosen(faces, [i for i in range(len(new)) if float(faces[i].score) >= max(self.least, NOTHING)])
-        for face in faces:
+        kept: list[int] = []
+        for index, face in enumerate(faces):
             reach = self._reach(face)
             box = upright_box(face.points, face.roll, reach)
+            # boxes of whole heads differ from the tight boxes of the points, and some detectors find a face twice
+            known = np.array([track.box for track in self._tracks]).reshape(-1, 4)
+            if float(face.score) < max(self.least, NOTHING) or _among(box, known, 2 * SAME):
+                continue
+            kept.append(index)
             track = self._again(box, now) or self._new(box, face.roll, now, reach)
             track.box, track.roll, track.time, track.reach = box, face.roll, now, reach
             track.filter = None if self.smooth is None else FaceFilter(self.smooth)
             self._tracks.append(track)
+        faces = self._chosen(faces, kept)
         return replace(
             followed,
             points=np.concatenate((followed.points, faces.points)),
@@ -292,6 +294,11 @@ class FaceTracker:
     def _chosen(faces: Landmarks, indices: Sequence[int] | NDArray[np.intp]) -> Landmarks:
         chosen: Landmarks = faces[np.asarray(indices, np.intp)]
         return chosen
+
+
+def _among(box: NDArray[np.float64], boxes: NDArray[np.float64], share: float) -> bool:
+    """Whether the intersection over union of a box (4,) with one of ``boxes`` (N, 4) is ``share`` or more."""
+    return len(boxes) > 0 and bool(overlap(box, boxes)[0].max() >= share)
 
 
 def _fitting(tracks: Sequence[_Track], faces: Landmarks) -> NDArray[np.float64]:

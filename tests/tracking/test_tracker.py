@@ -112,6 +112,18 @@ def test_additional_faces_get_new_ids(aligner: FaceAligner, finder: Finder) -> N
     assert finder.asked == 3
 
 
+@pytest.mark.parametrize("reaches", [(0.6,), (0.0, 0.15, -0.1)])
+def test_a_face_is_followed_once_whatever_the_boxes_of_the_detector(
+    aligner: FaceAligner, reaches: Sequence[float]
+) -> None:
+    """Boxes of whole heads overlap little with the tight boxes of the points. Some detectors find a face twice."""
+    own = box_at(150, 80)
+    boxes = [extended(own, (reach,) * 4) for reach in reaches]
+    tracker = FaceTracker(aligner, detector=lambda image: boxes, every=2)
+    for _ in range(5):
+        assert tracker.update(paint(*SIZE, [own])).ids.tolist() == [0]  # type: ignore[union-attr]
+
+
 def test_a_lost_face_keeps_its_id_for_a_while(aligner: FaceAligner, finder: Finder) -> None:
     tracker = FaceTracker(aligner, detector=finder, every=2, keep=0.5)
 
