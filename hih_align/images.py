@@ -58,7 +58,8 @@ def read_image(image: Image) -> NDArray[np.uint8]:
             pass floats: ``image / 4095``. For 16-bit colour files Pillow gives the high byte.
 
     Returns:
-        C-contiguous array. For a uint8 array the result is a view without a copy; treat it as read-only.
+        C-contiguous array. Only for a uint8 array the result is a view of it, without a copy: it has the order of the
+        array, and is read-only for you.
 
     Raises:
         FileNotFoundError: the path does not exist.

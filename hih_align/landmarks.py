@@ -212,7 +212,8 @@ class Landmarks:
             ValueError: scale, size or thickness is not positive, a colour is unknown, or the image is bad.
         """
         style = Style(lines, boxes, labels, scores, ids, size, thickness, colour, line_colour)
-        canvas = np.array(read_image(image))  # a copy, so that the caller's array is not changed
+        # a copy, so that the caller's array is not changed; OpenCV draws into no other order, such as that of np.rot90
+        canvas = np.array(read_image(image), order="C")
         if not scale > 0:
             raise ValueError(f"scale is {scale}, expected a positive factor")
         if scale != 1:

@@ -362,6 +362,14 @@ def test_drawing_does_not_change_the_image(make: Callable[[Any], NDArray[Any]], 
     assert changed(picture, np.full_like(picture, 90)).any()
 
 
+@pytest.mark.parametrize("turned", [np.rot90, np.asfortranarray])
+def test_drawing_large_faces_into_arrays_of_another_order(turned: Callable[[Any], NDArray[np.uint8]]) -> None:
+    """Small faces are drawn into an enlarged copy, large ones into the picture itself."""
+    image = turned(np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8))
+    face = replace(at(30, 40), points=5 * at(30, 40).points)
+    np.testing.assert_array_equal(face.draw(image), face.draw(np.ascontiguousarray(image)))
+
+
 def test_draws_every_face(faces: Landmarks) -> None:
     image = np.zeros((120, 120, 3), np.uint8)
     together = changed(faces.draw(image), image)
