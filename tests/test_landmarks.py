@@ -455,7 +455,9 @@ def test_labels_and_scores() -> None:
         ({"thickness": -1.0}, "thickness is -1.0, expected pixels"),
         ({"size": float("nan")}, "size is nan"),
         ({"colour": "greenish"}, "colour is 'greenish', expected a name such as 'lime'"),
+        ({"colour": 255}, "colour is 255"),
         ({"colour": (1, 2)}, r"colour is \(1, 2\)"),
+        ({"colour": (1.0, 0.5, 0.0)}, r"colour is \(1\.0, 0\.5, 0\.0\), expected .* three whole numbers from 0 to 255"),
         ({"line_colour": (1, 2, 256)}, r"line_colour is \(1, 2, 256\)"),
     ],
 )
