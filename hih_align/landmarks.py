@@ -15,6 +15,7 @@ from .drawing import Colour, Style, draw_face, png, sheet, sketch
 from .images import Image, read_image
 from .roll import roll_of, upright_box
 from .schemes import Scheme, conversion, get_scheme
+from .tensors import is_tensor
 
 #: Eyes, nose tip and mouth corners in ArcFace's chips of 112 px (insightface's template).
 ARCFACE = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]])
@@ -95,8 +96,9 @@ class Landmarks:
             raise TypeError(
                 f"these are the landmarks of one face, got index {key!r}; index face.points, or name a part"
             )
-        if key is None or isinstance(key, (tuple, bool, np.bool_)):
-            raise TypeError(f"faces are indexed by number, slice, mask or part, got {key!r}")
+        key = key.numpy(force=True) if is_tensor(key) else key
+        if key is None or isinstance(key, (tuple, bool, np.bool_)) or np.ndim(key) > 1:
+            raise TypeError(f"faces are indexed by number, slice, mask (N,) or part, got {key!r}")
         rows: dict[str, Any] = {"points": self.points[key], "scores": self.scores[key], "bbox": self.bbox[key]}
         for name in ("detection_scores", "ids"):
             if (values := getattr(self, name)) is not None:
