@@ -165,9 +165,13 @@ class Landmarks:
 
         Returns:
             (size, size, 3) uint8 RGB, or (N, size, size, 3). Pixels outside the image are black.
+
+        Raises:
+            ValueError: size is not a positive whole number, the scheme does not define the five points, or the image
+                is bad.
         """
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(f"size is {size}, expected a positive number of pixels")
+        if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
+            raise ValueError(f"size is {size!r}, expected a whole number of pixels, at least 1")
         pixels = read_image(image)
         five = self.five_points().reshape(-1, 5, 2)
         template = ARCFACE * (size / ARCFACE_SIZE)
@@ -216,8 +220,8 @@ class Landmarks:
         style = Style(lines, boxes, labels, scores, ids, size, thickness, colour, line_colour)
         # a copy, so that the caller's array is not changed; OpenCV draws into no other order, such as that of np.rot90
         canvas = np.array(read_image(image), order="C")
-        if not scale > 0:
-            raise ValueError(f"scale is {scale}, expected a positive factor")
+        if not 0.5 < scale * min(canvas.shape[:2]) < np.inf:
+            raise ValueError(f"scale is {scale}, expected a positive factor that leaves at least one pixel")
         if scale != 1:
             how = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
             canvas = np.asarray(cv2.resize(canvas, None, fx=scale, fy=scale, interpolation=how), np.uint8)

@@ -302,8 +302,10 @@ def test_chip_is_black_outside_the_image() -> None:
     far = replace(made(FIVE), points=np.array(TEMPLATE, np.float32) + 1000)
     chip = far.crop(np.full((50, 50, 3), 255, np.uint8))
     assert not chip.any()
-    with pytest.raises(ValueError, match="size is 0"):
-        far.crop(np.zeros((50, 50, 3), np.uint8), size=0)
+    for size in (0, True, 112.0):
+        with pytest.raises(ValueError, match=f"size is {size}, expected a whole number"):
+            far.crop(np.zeros((50, 50, 3), np.uint8), size=size)  # type: ignore[arg-type]
+    assert far.crop(np.zeros((50, 50, 3), np.uint8), size=np.int64(40)).shape == (40, 40, 3)  # type: ignore[arg-type]
 
 
 # drawing
@@ -461,6 +463,8 @@ def test_labels_and_scores() -> None:
         ({"size": 0}, "size is 0, expected pixels"),
         ({"thickness": -1.0}, "thickness is -1.0, expected pixels"),
         ({"size": float("nan")}, "size is nan"),
+        ({"scale": 0.009}, r"scale is 0\.009, expected a positive factor that leaves at least one pixel"),
+        ({"scale": float("inf")}, "scale is inf"),
         ({"colour": "greenish"}, "colour is 'greenish', expected a name such as 'lime'"),
         ({"colour": 255}, "colour is 255"),
         ({"colour": (1, 2)}, r"colour is \(1, 2\)"),
