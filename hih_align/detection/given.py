@@ -15,6 +15,14 @@ from .detector import Detections
 Detector: TypeAlias = Callable[[NDArray[np.uint8]], Any]
 
 
+def check_detector(detector: Any) -> None:
+    """Raise a TypeError if ``detector`` is no function, such as the name of a detector."""
+    if not callable(detector):
+        raise TypeError(
+            f"detector is {type(detector).__name__}, expected a function: RGB image -> boxes (N, 4) or (N, 5)"
+        )
+
+
 def detections(detector: Detector, image: NDArray[np.uint8]) -> Detections:
     """Find faces by any detector. The largest face comes first.
 

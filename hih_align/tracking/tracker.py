@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..aligner import FaceAligner
 from ..crops import reach_of
-from ..detection.given import Detector, detections
+from ..detection.given import Detector, check_detector, detections
 from ..detection.scan import overlap
 from ..images import Image, read_image
 from ..landmarks import Landmarks
@@ -116,17 +116,21 @@ class FaceTracker:
 
         Raises:
             ValueError: a setting is out of range, or the scheme of the aligner does not define five points.
+            TypeError: the detector is no function, or smooth is something else.
         """
         if aligner.scheme.five is None:
             raise ValueError(f"aligner has scheme {aligner.scheme.id!r}, expected a scheme that defines five points")
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        self.detector = aligner.detector if detector is None else detector
+        check_detector(self.detector)
+        if isinstance(every, bool) or not isinstance(every, (int, np.integer)) or every < 1:
             raise ValueError(f"every is {every!r}, expected a whole number of frames, at least 1")
         if not keep >= 0:
             raise ValueError(f"keep is {keep!r}, expected seconds, at least 0")
         if not 0 <= least <= 1:
             raise ValueError(f"least is {least!r}, expected a score from 0 to 1")
+        if not isinstance(smooth, (bool, Smoothing)):
+            raise TypeError(f"smooth is {smooth!r}, expected True, False or Smoothing(...)")
         self.aligner = aligner
-        self.detector = aligner.detector if detector is None else detector
         self.smooth = (Smoothing() if smooth else None) if isinstance(smooth, bool) else smooth
         self.every, self.keep, self.least = every, float(keep), float(least)
         self._next_id = 0
@@ -155,9 +159,13 @@ class FaceTracker:
             ValueError: the time is not later than that of the frame before, or the frame is bad.
         """
         pixels = read_image(frame)
-        now = (0.0 if self._time is None else self._time + 1 / RATE) if time is None else float(time)
+        try:
+            now = (0.0 if self._time is None else self._time + 1 / RATE) if time is None else float(time)
+        except (TypeError, ValueError):
+            now = np.nan
         if not np.isfinite(now) or (self._time is not None and now <= self._time):
-            raise ValueError(f"time is {time!r}, expected seconds, more than {self._time} of the frame before")
+            later = "" if self._time is None else f", more than {self._time} of the frame before"
+            raise ValueError(f"time is {time!r}, expected seconds{later}")
         if self._size is not None and self._size != pixels.shape:
             self.reset()
         self._size = pixels.shape

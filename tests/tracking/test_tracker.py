@@ -176,6 +176,8 @@ def test_times_must_increase(aligner: FaceAligner, finder: Finder, time: float) 
     with pytest.raises(ValueError, match=f"time is {time}, expected seconds, more than"):
         tracker.update(frame, time)
     tracker.update(frame)  # 1/30 s later
+    with pytest.raises(ValueError, match=r"time is '0:10', expected seconds$"):
+        FaceTracker(aligner, detector=finder).update(frame, "0:10")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -185,10 +187,12 @@ def test_times_must_increase(aligner: FaceAligner, finder: Finder, time: float) 
         ({"every": 1.5}, r"every is 1\.5"),
         ({"keep": -1}, "keep is -1"),
         ({"least": 2}, "least is 2"),
+        ({"smooth": 0.5}, r"smooth is 0\.5, expected True, False or Smoothing"),
+        ({"detector": "yunet"}, "detector is str, expected a function"),
     ],
 )
 def test_bad_settings(aligner: FaceAligner, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         FaceTracker(aligner, **options)
 
 
