@@ -114,9 +114,8 @@ def write_image(path: str | os.PathLike[str], array: NDArray[np.uint8]) -> None:
         raise TypeError(f"array is {getattr(array, 'dtype', type(array).__name__)}, expected a uint8 array (H, W, 3)")
     if array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
         raise ValueError(f"array has shape {array.shape}, expected (H, W, 3)")
-    suffix = target.suffix.lower() or (".png" if is_stream(path) else "")
-    kind = PIL.Image.registered_extensions().get(suffix)
-    if kind not in PIL.Image.SAVE:
+    kind = _kind(target.suffix or (".png" if is_stream(path) else ""))
+    if kind is None:
         raise ValueError(f"path {str(path)!r} has the suffix {target.suffix!r}, expected an image's, such as '.png'")
     if not is_stream(path) and not target.parent.is_dir():
         raise FileNotFoundError(f"path {str(path)!r} is in a folder that does not exist")
@@ -128,6 +127,17 @@ def write_image(path: str | os.PathLike[str], array: NDArray[np.uint8]) -> None:
         if error.errno is not None:  # an error of the disk; Pillow's own errors have no number
             raise
         raise ValueError(f"path {str(path)!r} cannot hold an array of shape {array.shape}: {error}") from error
+
+
+def can_write(path: str | os.PathLike[str]) -> bool:
+    """Whether `write_image` knows the suffix of a path. Pillow reads some formats that it cannot write, such as PSD."""
+    return _kind(Path(path).suffix) is not None
+
+
+def _kind(suffix: str) -> str | None:
+    """Pillow's name of the format that a suffix stands for, if Pillow can write it."""
+    kind = PIL.Image.registered_extensions().get(suffix.lower())
+    return kind if kind in PIL.Image.SAVE else None
 
 
 def _decode(image: str | os.PathLike[str] | IO[bytes] | PIL.Image.Image, name: str) -> NDArray[Any]:
