@@ -269,6 +269,14 @@ def test_other_detectors_get_an_array_that_pytorch_takes() -> None:
     np.testing.assert_array_equal(seen[0].numpy(), picture[..., ::-1])
 
 
+@pytest.mark.parametrize("key", [0, [[0], [1]]])
+def test_detections_are_indexed_by_one_dimension(key: Any) -> None:
+    """Such as the result of np.argwhere, which would give damaged boxes."""
+    found = given.detections(lambda image: [[1, 2, 30, 40], [5, 6, 90, 80]], IMAGE)
+    with pytest.raises(TypeError, match="detections are indexed by slice, mask or a list of numbers"):
+        found[key]
+
+
 @pytest.mark.parametrize("nothing", [[], np.zeros((0, 4)), np.zeros((0, 5))])
 def test_other_detectors_find_nothing(nothing: Any) -> None:
     assert len(given.detections(lambda image: nothing, IMAGE)) == 0
