@@ -110,10 +110,7 @@ def write_image(path: str | os.PathLike[str], array: NDArray[np.uint8]) -> None:
         TypeError: the array has another dtype.
     """
     target = Path(path)
-    if not isinstance(array, np.ndarray) or array.dtype != np.uint8:
-        raise TypeError(f"array is {getattr(array, 'dtype', type(array).__name__)}, expected a uint8 array (H, W, 3)")
-    if array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
-        raise ValueError(f"array has shape {array.shape}, expected (H, W, 3)")
+    check_picture(array, "array")
     kind = _kind(target.suffix or (".png" if is_stream(path) else ""))
     if kind is None:
         raise ValueError(f"path {str(path)!r} has the suffix {target.suffix!r}, expected an image's, such as '.png'")
@@ -127,6 +124,19 @@ def write_image(path: str | os.PathLike[str], array: NDArray[np.uint8]) -> None:
         if error.errno is not None:  # an error of the disk; Pillow's own errors have no number
             raise
         raise ValueError(f"path {str(path)!r} cannot hold an array of shape {array.shape}: {error}") from error
+
+
+def check_picture(array: Any, name: str) -> None:
+    """Check an array that is written. ``name`` is the argument that errors name.
+
+    Raises:
+        ValueError: the array is empty or has another shape than (H, W, 3).
+        TypeError: it is no array, or its dtype is not uint8.
+    """
+    if not isinstance(array, np.ndarray) or array.dtype != np.uint8:
+        raise TypeError(f"{name} is {getattr(array, 'dtype', type(array).__name__)}, expected a uint8 array (H, W, 3)")
+    if array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
+        raise ValueError(f"{name} has shape {array.shape}, expected (H, W, 3)")
 
 
 def can_write(path: str | os.PathLike[str]) -> bool:

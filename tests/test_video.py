@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -168,6 +168,15 @@ def test_frames_of_another_size_are_fitted(tmp_path: Path) -> None:
     assert [image.shape for image in images] == [(48, 64, 3)] * 2
     assert images[1][:, :12].max() < 20  # a black border
     assert images[1][24:40, 28:36].min() > 20
+
+
+@pytest.mark.parametrize("change", [lambda p: p[..., 0], lambda p: p / 255, lambda p: p[..., [0, 1, 2, 0]]])
+def test_pictures_that_are_not_rgb_are_refused(tmp_path: Path, change: Callable[[Any], Any]) -> None:
+    with open_video(write_video(tmp_path / "a.mp4", pictures(1))) as given, writing(tmp_path / "b.mp4", given) as video:
+        frame = next(given.frames())
+        with pytest.raises((TypeError, ValueError), match=r"picture (is|has) .*, expected .*\(H, W, 3\)"):
+            video.write(change(frame.image), frame)
+        video.write(frame.image, frame)
 
 
 def test_times_that_go_back_are_corrected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
