@@ -232,7 +232,9 @@ class FaceTracker:
         new = [index for index, box in enumerate(found.boxes.astype(np.float64)) if not _among(box, known, SAME)]
         if not new:
             return followed
-        faces = self.aligner.align(pixels, found.boxes[new])
+        # scores that are not calibrated do not show which way a face is turned; the points of the detector do
+        rolls = None if self.aligner.calibrated else found.rolls[new]
+        faces = self.aligner.align(pixels, found.boxes[new], roll=rolls)
         kept: list[int] = []
         for index, face in enumerate(faces):
             reach = self._reach(face)

@@ -13,6 +13,7 @@ from test_aligner import DOT_SCHEME, dot_aligner, dots_of, paint, small_aligner
 
 from hih_align import FaceAligner, Landmarks
 from hih_align.crops import extended, tight_box
+from hih_align.detection import Detections
 from hih_align.tracking import FaceTracker
 from hih_align.tracking import tracker as tracker_module
 
@@ -122,6 +123,21 @@ def test_a_face_is_followed_once_whatever_the_boxes_of_the_detector(
     tracker = FaceTracker(aligner, detector=lambda image: boxes, every=2)
     for _ in range(5):
         assert tracker.update(paint(*SIZE, [own])).ids.tolist() == [0]  # type: ignore[union-attr]
+
+
+def test_a_turned_face_is_found_with_scores_that_are_not_calibrated(
+    astronaut: Array, astronaut_box: tuple[float, float, float, float]
+) -> None:
+    """The detector knows the roll. Such scores do not show it."""
+    plain = FaceAligner.from_pretrained("HIH_N")
+    upright = plain.align(astronaut, astronaut_box)
+    x1, y1, x2, y2 = 511 - np.array(astronaut_box)
+    found = Detections(
+        np.array([[x2, y2, x1, y1]], np.float32), np.ones(1, np.float32), 511 - upright.five_points()[None]
+    )
+    tracker = FaceTracker(plain.with_config(replace(plain.config, calibration={})), detector=lambda image: found)
+    faces = tracker.update(astronaut[::-1, ::-1])
+    np.testing.assert_allclose(faces.points[0], 511 - upright.points, atol=2)
 
 
 def test_a_lost_face_keeps_its_id_for_a_while(aligner: FaceAligner, finder: Finder) -> None:
