@@ -179,13 +179,11 @@ class FaceTracker:
 
     def _follow(self, pixels: NDArray[np.uint8], now: float) -> Landmarks:
         """Align the faces of the frame before in the new frame, without faces that are lost."""
-        height, width = pixels.shape[:2]
-        there: list[_Track] = []
-        for track in self._tracks:
-            box = track.expected(now)
-            inside = (box[2:] > 0).all() and (box[:2] < (width - 1, height - 1)).all()
-            (there if inside else self._lost).append(track)
-        boxes = np.array([track.expected(now) for track in there]).reshape(-1, 4)
+        boxes = np.array([track.expected(now) for track in self._tracks]).reshape(-1, 4)
+        usable = _usable(boxes, pixels)
+        there = [track for track, use in zip(self._tracks, usable, strict=True) if use]
+        self._lost += [track for track, use in zip(self._tracks, usable, strict=True) if not use]
+        boxes = boxes[usable]
         faces = self._aligned(pixels, there, boxes)
         kept = self._distinct(there, faces)
         for index, track in enumerate(there):
@@ -202,9 +200,7 @@ class FaceTracker:
         own = _fitting(tracks, faces)
         away = np.abs(own - boxes).max(1, initial=0) / (own[:, 2:] - own[:, :2]).max(1, initial=1e-9)
         seen = np.array([float(face.score) >= self.least for face in faces], bool)
-        size = np.array(pixels.shape[1::-1])
-        inside = (own[:, 2:] > 0).all(1) & (own[:, :2] < size - 1).all(1) & (own[:, 2:] > own[:, :2] + 1).all(1)
-        elsewhere = np.flatnonzero(seen & inside & (away > ELSEWHERE))
+        elsewhere = np.flatnonzero(seen & _usable(own, pixels) & (away > ELSEWHERE))
         if not len(elsewhere):
             return faces
         again = self.aligner.align(pixels, own[elsewhere], roll=np.atleast_1d(faces.roll)[elsewhere].tolist())
@@ -304,6 +300,13 @@ class FaceTracker:
     def _chosen(faces: Landmarks, indices: Sequence[int] | NDArray[np.intp]) -> Landmarks:
         chosen: Landmarks = faces[np.asarray(indices, np.intp)]
         return chosen
+
+
+def _usable(boxes: NDArray[np.float64], pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """(N,) whether boxes (N, 4) have a pixel at least and are not outside the picture."""
+    low, high, size = boxes[:, :2], boxes[:, 2:], np.array(pixels.shape[1::-1])
+    there = np.all((high > 0) & (low < size - 1) & (high > low), axis=1)
+    return np.asarray(there & ((high - low).max(1, initial=0) >= 1))
 
 
 def _among(box: NDArray[np.float64], boxes: NDArray[np.float64], share: float) -> bool:

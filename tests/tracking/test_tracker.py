@@ -140,6 +140,14 @@ def test_a_turned_face_is_found_with_scores_that_are_not_calibrated(
     np.testing.assert_allclose(faces.points[0], 511 - upright.points, atol=2)
 
 
+def test_a_face_whose_points_collapse_is_lost(aligner: FaceAligner, finder: Finder) -> None:
+    """With a low limit of the score, points mean nothing before the face is lost, and have no box."""
+    tracker = FaceTracker(aligner, detector=finder, least=0)
+    found = follow(tracker, finder, lambda frame: [box_at(100, 80)] if frame < 2 else [], 8)
+    assert [len(faces) for faces in found] == [1, 1, 1, 0, 0, 0, 0, 0]
+    assert np.ptp(found[2].points, axis=1).tolist() == [[0, 0]]
+
+
 def test_a_lost_face_keeps_its_id_for_a_while(aligner: FaceAligner, finder: Finder) -> None:
     tracker = FaceTracker(aligner, detector=finder, every=2, keep=0.5)
 
