@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -252,7 +253,7 @@ class Landmarks:
         tiles = [sketch(face.points, face.scores, self.scheme.contours) for face in faces]
         return png(sheet(tiles)) if tiles else None
 
-    def to_coco(self, file_name: str, width: int, height: int) -> dict[str, Any]:
+    def to_coco(self, file_name: str | os.PathLike[str], width: int, height: int) -> dict[str, Any]:
         """The faces of one image as COCO keypoints, which can be written as JSON.
 
         Annotation tools can correct the file, and a training can read it.
