@@ -66,7 +66,8 @@ def _coco(text: str, source: Path) -> dict[str, list[list[float]]]:
 def _csv(text: str, source: Path) -> dict[str, list[list[float]]]:
     found: dict[str, list[list[float]]] = {}
     header_possible = True
-    columns, count = range(1, 5), 5
+    columns: Sequence[int] = range(1, 5)
+    count = 5
     try:
         rows = list(csv.reader(text.splitlines()))
     except csv.Error as error:
