@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from . import crops, runtime
 from .boxes import check_boxes, check_rolls
 from .detection.detector import FaceDetector
-from .detection.given import Detector, detections
+from .detection.given import Detector, check_detector, detections
 from .hub import checkpoints
 from .hub.config import CONFIG_FILE, Config, read_config, refuse_run
 from .images import Image, read_image
@@ -123,10 +123,8 @@ class FaceAligner:
             exported: a folder of `hih-align export`. If it has a file for ``backend``, this file is run.
             detector: as in `from_pretrained`.
         """
-        if detector is not None and not callable(detector):
-            raise TypeError(
-                f"detector is {type(detector).__name__}, expected a function: RGB image -> boxes (N, 4) or (N, 5)"
-            )
+        if detector is not None:
+            check_detector(detector)
         self.config = config
         self._device = choose_device(device, backend)
         self.backend = runtime.choose(backend, self._device, None if exported is None else Path(exported))

@@ -66,7 +66,8 @@ def _coco(text: str, source: Path) -> dict[str, list[list[float]]]:
 def _csv(text: str, source: Path) -> dict[str, list[list[float]]]:
     found: dict[str, list[list[float]]] = {}
     header_possible = True
-    columns, count = range(1, 5), 5
+    columns: Sequence[int] = range(1, 5)
+    count = 5
     try:
         rows = list(csv.reader(text.splitlines()))
     except csv.Error as error:
@@ -94,7 +95,7 @@ def _csv(text: str, source: Path) -> dict[str, list[list[float]]]:
 
 def check_boxes(bbox: ArrayLike, image: NDArray[np.uint8]) -> tuple[NDArray[np.float64], bool]:
     """Check boxes. Returns them as (N, 4), and whether ``bbox`` was one box of shape (4,)."""
-    plain = _numbers(bbox, "bbox")
+    plain = numbers(bbox, "bbox")
     try:
         boxes = np.asarray(plain)
     except ValueError as error:
@@ -128,8 +129,11 @@ def check_boxes(bbox: ArrayLike, image: NDArray[np.uint8]) -> tuple[NDArray[np.f
     return boxes, single
 
 
-def _numbers(values: Any, name: str) -> Any:
-    """``values`` with its tensors, also those in lists, on the CPU: NumPy takes no tensor with gradient or on a GPU."""
+def numbers(values: Any, name: str) -> Any:
+    """``values`` with its tensors, also those in lists, on the CPU: NumPy takes no tensor with gradient or on a GPU.
+
+    ``name`` is the argument that errors name.
+    """
     if is_tensor(values):
         if values.is_meta:
             raise TypeError(f"{name} is a tensor on the meta device, which holds no values")
@@ -138,7 +142,7 @@ def _numbers(values: Any, name: str) -> Any:
     if np.ma.is_masked(values):
         raise ValueError(f"{name} is a masked array with masked values, expected numbers: leave out the masked ones")
     if isinstance(values, (list, tuple)):
-        return [_numbers(value, name) for value in values]
+        return [numbers(value, name) for value in values]
     return values
 
 
@@ -154,7 +158,7 @@ def check_rolls(roll: ArrayLike | None, count: int) -> NDArray[np.float64]:
     """Check rolls. Returns (N,) degrees for N faces; None means upright faces (0)."""
     if roll is None:
         return np.zeros(count)
-    plain = _numbers(roll, "roll")
+    plain = numbers(roll, "roll")
     try:
         rolls = np.asarray(plain, np.float64)
     except (TypeError, ValueError) as error:

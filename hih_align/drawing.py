@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -80,16 +81,16 @@ def rgb(colour: Colour, name: str = "colour") -> tuple[int, int, int]:
     Raises:
         ValueError: the name is unknown, or the value is not three whole numbers from 0 to 255.
     """
-    expected = f"{name} is {colour!r}, expected a name such as 'lime', '#rrggbb', or three numbers from 0 to 255"
+    expected = f"{name} is {colour!r}, expected a name such as 'lime', '#rrggbb', or three whole numbers from 0 to 255"
     if isinstance(colour, str):
         try:
             values: Sequence[Any] = PIL.ImageColor.getrgb(colour)[:3]
         except ValueError as error:
             raise ValueError(expected) from error
     else:
-        values = tuple(colour)
+        values = colour
     try:
-        red, green, blue = (int(value) for value in values)
+        red, green, blue = (operator.index(value) for value in values)
     except (TypeError, ValueError) as error:
         raise ValueError(expected) from error
     if not all(0 <= value <= 255 for value in (red, green, blue)):

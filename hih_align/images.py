@@ -58,7 +58,8 @@ def read_image(image: Image) -> NDArray[np.uint8]:
             pass floats: ``image / 4095``. For 16-bit colour files Pillow gives the high byte.
 
     Returns:
-        C-contiguous array. For a uint8 array the result is a view without a copy; treat it as read-only.
+        C-contiguous array. Only for a uint8 array the result is a view of it, without a copy: it has the order of the
+        array, and is read-only for you.
 
     Raises:
         FileNotFoundError: the path does not exist.
@@ -109,13 +110,9 @@ def write_image(path: str | os.PathLike[str], array: NDArray[np.uint8]) -> None:
         TypeError: the array has another dtype.
     """
     target = Path(path)
-    if not isinstance(array, np.ndarray) or array.dtype != np.uint8:
-        raise TypeError(f"array is {getattr(array, 'dtype', type(array).__name__)}, expected a uint8 array (H, W, 3)")
-    if array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
-        raise ValueError(f"array has shape {array.shape}, expected (H, W, 3)")
-    suffix = target.suffix.lower() or (".png" if is_stream(path) else "")
-    kind = PIL.Image.registered_extensions().get(suffix)
-    if kind not in PIL.Image.SAVE:
+    check_picture(array, "array")
+    kind = _kind(target.suffix or (".png" if is_stream(path) else ""))
+    if kind is None:
         raise ValueError(f"path {str(path)!r} has the suffix {target.suffix!r}, expected an image's, such as '.png'")
     if not is_stream(path) and not target.parent.is_dir():
         raise FileNotFoundError(f"path {str(path)!r} is in a folder that does not exist")
@@ -127,6 +124,30 @@ def write_image(path: str | os.PathLike[str], array: NDArray[np.uint8]) -> None:
         if error.errno is not None:  # an error of the disk; Pillow's own errors have no number
             raise
         raise ValueError(f"path {str(path)!r} cannot hold an array of shape {array.shape}: {error}") from error
+
+
+def check_picture(array: Any, name: str) -> None:
+    """Check an array that is written. ``name`` is the argument that errors name.
+
+    Raises:
+        ValueError: the array is empty or has another shape than (H, W, 3).
+        TypeError: it is no array, or its dtype is not uint8.
+    """
+    if not isinstance(array, np.ndarray) or array.dtype != np.uint8:
+        raise TypeError(f"{name} is {getattr(array, 'dtype', type(array).__name__)}, expected a uint8 array (H, W, 3)")
+    if array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
+        raise ValueError(f"{name} has shape {array.shape}, expected (H, W, 3)")
+
+
+def can_write(path: str | os.PathLike[str]) -> bool:
+    """Whether `write_image` knows the suffix of a path. Pillow reads some formats that it cannot write, such as PSD."""
+    return _kind(Path(path).suffix) is not None
+
+
+def _kind(suffix: str) -> str | None:
+    """Pillow's name of the format that a suffix stands for, if Pillow can write it."""
+    kind = PIL.Image.registered_extensions().get(suffix.lower())
+    return kind if kind in PIL.Image.SAVE else None
 
 
 def _decode(image: str | os.PathLike[str] | IO[bytes] | PIL.Image.Image, name: str) -> NDArray[Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,7 +39,7 @@ class CocoImage:
         scores: (N, K) in [0, 1].
     """
 
-    file_name: str
+    file_name: str | os.PathLike[str]
     width: int
     height: int
     points: ArrayLike
@@ -53,7 +55,8 @@ def coco_document(images: Iterable[CocoImage], scheme: Scheme) -> dict[str, Any]
     listed: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for image in images:
-        about = {"file_name": image.file_name, "width": int(image.width), "height": int(image.height)}
+        name = image.file_name if isinstance(image.file_name, str) else Path(image.file_name).as_posix()
+        about = {"file_name": name, "width": int(image.width), "height": int(image.height)}
         listed.append({"id": len(listed) + 1} | about)
         points = np.asarray(image.points, np.float64).reshape(-1, len(scheme), 2)
         scores = np.asarray(image.scores, np.float64).reshape(-1, len(scheme))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +16,7 @@ from .drawing import Colour, Style, draw_face, png, sheet, sketch
 from .images import Image, read_image
 from .roll import roll_of, upright_box
 from .schemes import Scheme, conversion, get_scheme
+from .tensors import is_tensor
 
 #: Eyes, nose tip and mouth corners in ArcFace's chips of 112 px (insightface's template).
 ARCFACE = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]])
@@ -95,8 +97,9 @@ class Landmarks:
             raise TypeError(
                 f"these are the landmarks of one face, got index {key!r}; index face.points, or name a part"
             )
-        if key is None or isinstance(key, (tuple, bool, np.bool_)):
-            raise TypeError(f"faces are indexed by number, slice, mask or part, got {key!r}")
+        key = key.numpy(force=True) if is_tensor(key) else key
+        if key is None or isinstance(key, (tuple, bool, np.bool_)) or np.ndim(key) > 1:
+            raise TypeError(f"faces are indexed by number, slice, mask (N,) or part, got {key!r}")
         rows: dict[str, Any] = {"points": self.points[key], "scores": self.scores[key], "bbox": self.bbox[key]}
         for name in ("detection_scores", "ids"):
             if (values := getattr(self, name)) is not None:
@@ -163,9 +166,13 @@ class Landmarks:
 
         Returns:
             (size, size, 3) uint8 RGB, or (N, size, size, 3). Pixels outside the image are black.
+
+        Raises:
+            ValueError: size is not a positive whole number, the scheme does not define the five points, or the image
+                is bad.
         """
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(f"size is {size}, expected a positive number of pixels")
+        if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
+            raise ValueError(f"size is {size!r}, expected a whole number of pixels, at least 1")
         pixels = read_image(image)
         five = self.five_points().reshape(-1, 5, 2)
         template = ARCFACE * (size / ARCFACE_SIZE)
@@ -212,9 +219,10 @@ class Landmarks:
             ValueError: scale, size or thickness is not positive, a colour is unknown, or the image is bad.
         """
         style = Style(lines, boxes, labels, scores, ids, size, thickness, colour, line_colour)
-        canvas = np.array(read_image(image))  # a copy, so that the caller's array is not changed
-        if not scale > 0:
-            raise ValueError(f"scale is {scale}, expected a positive factor")
+        # a copy, so that the caller's array is not changed; OpenCV draws into no other order, such as that of np.rot90
+        canvas = np.array(read_image(image), order="C")
+        if not 0.5 < scale * min(canvas.shape[:2]) < np.inf:
+            raise ValueError(f"scale is {scale}, expected a positive factor that leaves at least one pixel")
         if scale != 1:
             how = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
             canvas = np.asarray(cv2.resize(canvas, None, fx=scale, fy=scale, interpolation=how), np.uint8)
@@ -245,7 +253,7 @@ class Landmarks:
         tiles = [sketch(face.points, face.scores, self.scheme.contours) for face in faces]
         return png(sheet(tiles)) if tiles else None
 
-    def to_coco(self, file_name: str, width: int, height: int) -> dict[str, Any]:
+    def to_coco(self, file_name: str | os.PathLike[str], width: int, height: int) -> dict[str, Any]:
         """The faces of one image as COCO keypoints, which can be written as JSON.
 
         Annotation tools can correct the file, and a training can read it.

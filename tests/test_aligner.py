@@ -1084,6 +1084,11 @@ def test_encoded_images_are_read_ahead_too(small: FaceAligner, noise: Array) -> 
         ({"images": Path("a.png")}, TypeError, "images"),
         ({"images": b"png"}, TypeError, "images is bytes"),
         ({"images": io.BytesIO(b"png")}, TypeError, "images is BytesIO"),
+        (
+            {"images": np.zeros((9, 8, 3), np.uint8), "bboxes": None},
+            TypeError,
+            r"shape \(9, 8, 3\), which is one image",
+        ),
         ({"bboxes": 5}, TypeError, "bboxes"),
         ({"bboxes": (1, 1, 8, 8)}, ValueError, r"bbox has shape \(\)"),
         ({"batch_size": 0}, ValueError, "batch_size is 0"),

@@ -63,6 +63,11 @@ def test_one_face_and_none(faces: Landmarks) -> None:
     assert faces[:0].to_coco("a.png", 9, 9)["annotations"] == []
 
 
+def test_coco_of_a_path_is_json(faces: Landmarks) -> None:
+    (image,) = json.loads(json.dumps(faces.to_coco(Path("more", "a.png"), 9, 9)))["images"]
+    assert image["file_name"] == "more/a.png"
+
+
 def test_supervision(faces: Landmarks) -> None:
     pytest.importorskip("supervision")
     for some, count in ((faces, 2), (faces[1], 1), (faces[:0], 0)):

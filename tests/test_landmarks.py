@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import PIL.Image
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from hih_align import SCHEMES, Landmarks, Scheme
@@ -81,6 +82,7 @@ def test_several_faces_are_a_sequence(faces: Landmarks) -> None:
         (np.array([True, False, False, True]), [0, 3]),
         ([2, 0], [2, 0]),
         (np.array([3]), [3]),
+        (torch.tensor([False, False, True, False]), [2]),
     ],
 )
 def test_some_of_several_faces(faces: Landmarks, key: Any, chosen: list[int]) -> None:
@@ -95,6 +97,11 @@ def test_faces_picked_by_score(faces: Landmarks) -> None:
     best = faces[np.argsort(-faces.score)]
     assert (np.diff(best.score) <= 0).all()
     assert len(faces[faces.score > 2]) == 0
+
+
+def test_a_mask_of_one_face_is_no_number(faces: Landmarks) -> None:
+    """PyTorch offers NumPy a tensor of one element as a number."""
+    assert len(faces[:1][torch.tensor([False])]) == 0
 
 
 def test_one_face_is_not_a_sequence(face: Landmarks) -> None:
@@ -295,8 +302,10 @@ def test_chip_is_black_outside_the_image() -> None:
     far = replace(made(FIVE), points=np.array(TEMPLATE, np.float32) + 1000)
     chip = far.crop(np.full((50, 50, 3), 255, np.uint8))
     assert not chip.any()
-    with pytest.raises(ValueError, match="size is 0"):
-        far.crop(np.zeros((50, 50, 3), np.uint8), size=0)
+    for size in (0, True, 112.0):
+        with pytest.raises(ValueError, match=f"size is {size}, expected a whole number"):
+            far.crop(np.zeros((50, 50, 3), np.uint8), size=size)  # type: ignore[arg-type]
+    assert far.crop(np.zeros((50, 50, 3), np.uint8), size=np.int64(40)).shape == (40, 40, 3)  # type: ignore[arg-type]
 
 
 # drawing
@@ -360,6 +369,14 @@ def test_drawing_does_not_change_the_image(make: Callable[[Any], NDArray[Any]], 
     assert picture.shape == (100, 120, 3)
     assert picture.dtype == np.uint8
     assert changed(picture, np.full_like(picture, 90)).any()
+
+
+@pytest.mark.parametrize("turned", [np.rot90, np.asfortranarray])
+def test_drawing_large_faces_into_arrays_of_another_order(turned: Callable[[Any], NDArray[np.uint8]]) -> None:
+    """Small faces are drawn into an enlarged copy, large ones into the picture itself."""
+    image = turned(np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8))
+    face = replace(at(30, 40), points=5 * at(30, 40).points)
+    np.testing.assert_array_equal(face.draw(image), face.draw(np.ascontiguousarray(image)))
 
 
 def test_draws_every_face(faces: Landmarks) -> None:
@@ -446,8 +463,12 @@ def test_labels_and_scores() -> None:
         ({"size": 0}, "size is 0, expected pixels"),
         ({"thickness": -1.0}, "thickness is -1.0, expected pixels"),
         ({"size": float("nan")}, "size is nan"),
+        ({"scale": 0.009}, r"scale is 0\.009, expected a positive factor that leaves at least one pixel"),
+        ({"scale": float("inf")}, "scale is inf"),
         ({"colour": "greenish"}, "colour is 'greenish', expected a name such as 'lime'"),
+        ({"colour": 255}, "colour is 255"),
         ({"colour": (1, 2)}, r"colour is \(1, 2\)"),
+        ({"colour": (1.0, 0.5, 0.0)}, r"colour is \(1\.0, 0\.5, 0\.0\), expected .* three whole numbers from 0 to 255"),
         ({"line_colour": (1, 2, 256)}, r"line_colour is \(1, 2, 256\)"),
     ],
 )
@@ -510,10 +531,10 @@ def test_boxes_are_scaled_with_the_image() -> None:
     np.testing.assert_allclose(white.max(0)[::-1], (89.5, 97.5), atol=1.5)
 
 
-@pytest.mark.parametrize("key", [(0, 1), None, True])
+@pytest.mark.parametrize("key", [(0, 1), None, True, [[0], [1]], np.ones((2, 3), bool), np.argwhere([True, False])])
 def test_invalid_keys(key: object) -> None:
     faces = Landmarks(
         np.zeros((2, 3, 2), np.float32), np.zeros((2, 3), np.float32), Scheme("x", ("a", "b", "c")), np.zeros((2, 4))
     )
-    with pytest.raises(TypeError, match="indexed by number, slice, mask or part"):
+    with pytest.raises(TypeError, match=r"indexed by number, slice, mask .* or part"):
         faces[key]

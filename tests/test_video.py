@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -170,6 +170,15 @@ def test_frames_of_another_size_are_fitted(tmp_path: Path) -> None:
     assert images[1][24:40, 28:36].min() > 20
 
 
+@pytest.mark.parametrize("change", [lambda p: p[..., 0], lambda p: p / 255, lambda p: p[..., [0, 1, 2, 0]]])
+def test_pictures_that_are_not_rgb_are_refused(tmp_path: Path, change: Callable[[Any], Any]) -> None:
+    with open_video(write_video(tmp_path / "a.mp4", pictures(1))) as given, writing(tmp_path / "b.mp4", given) as video:
+        frame = next(given.frames())
+        with pytest.raises((TypeError, ValueError), match=r"picture (is|has) .*, expected .*\(H, W, 3\)"):
+            video.write(change(frame.image), frame)
+        video.write(frame.image, frame)
+
+
 def test_times_that_go_back_are_corrected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The frames of a damaged file get increasing times."""
     source = write_video(tmp_path / "a.mp4", pictures(4))
@@ -223,7 +232,7 @@ def test_files_that_are_not_videos(tmp_path: Path) -> None:
         out.mux(tone.encode(part))
         out.mux(tone.encode())
     for source, kind, message in (
-        ("gone.mp4", FileNotFoundError, r"video: no such file: .*gone\.mp4"),
+        ("gone.mp4", FileNotFoundError, r"video: no such file: .*gone\.mp4$"),
         (".", IsADirectoryError, "is a folder, expected a video file or the number of a camera"),
         ("empty.mp4", ValueError, r"video: .*empty\.mp4 cannot be read as a video"),
         ("text.mp4", ValueError, r"video: .*text\.mp4 cannot be read as a video: Invalid data"),
@@ -231,6 +240,16 @@ def test_files_that_are_not_videos(tmp_path: Path) -> None:
     ):
         with pytest.raises(kind, match=message):
             open_video(tmp_path / source)
+    with pytest.raises(FileNotFoundError, match="no such file: rtsp://camera/1; URLs are not supported"):
+        open_video("rtsp://camera/1")
+
+
+def test_a_video_is_read_once(tmp_path: Path) -> None:
+    """A second reading would go on where the first one ended, with times from 0."""
+    with open_video(write_video(tmp_path / "a.mp4", pictures(3))) as given:
+        next(given.frames())
+        with pytest.raises(ValueError, match=r"video: .*a\.mp4 was read before: open it again"):
+            next(given.frames())
 
 
 @pytest.mark.parametrize("name", ["12:30:05.mp4", "pipe:0.mp4", "concat:a.mp4"])

@@ -10,10 +10,11 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
+from .. import progress
 from ..aligner import FaceAligner
 from ..boxes import read_boxes
 from ..drawing import Style
-from ..files import is_stream, not_over, replacing
+from ..files import not_over, replacing
 from ..images import write_image
 from . import coco, folder
 from .options import (
@@ -120,7 +121,7 @@ def align(
     style = Style(contours, box, labels, scores, True, point_size, thickness, colour, line_colour)
     if out is None and (style != Style(line_colour="white") or scale != 1):
         raise ValueError("out is missing: the drawing options need --out with the name of the picture")
-    if out is not None and out == json_path and is_stream(out):
+    if out is not None and out == json_path:
         raise ValueError(f"out and json are both {out}, expected different outputs")
     if output == "coco":
         coco.check(json_path)
@@ -145,6 +146,8 @@ def align(
         raise ValueError("bbox and boxes are both given, expected --bbox x1 y1 x2 y2 for each face, or --boxes FILE")
     given = _of_photo(boxes, photo) if boxes is not None else [_bbox(words) for words in bbox] if bbox else None
     faces = aligner.align(photo, given, **options)  # type: ignore[arg-type]
+    if given is None and not faces:
+        progress.say(f"{photo}: no face was found")
     if out is not None:
         write_image(out, faces.draw(photo, **drawing))
     if output == "coco":

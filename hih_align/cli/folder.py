@@ -18,7 +18,7 @@ from .. import progress
 from ..aligner import READ_AHEAD, FaceAligner
 from ..boxes import read_boxes
 from ..files import STANDARD_OUTPUT, appending, is_stream, not_over
-from ..images import write_image
+from ..images import can_write, write_image
 from ..landmarks import Landmarks
 
 #: First bytes of each line that this command writes. Another file is not changed: somebody may need it.
@@ -42,7 +42,8 @@ def align(
         folder: the folder with the photographs.
         boxes: a file of boxes, see `read_boxes`. None: the faces of all images in the folder are detected; subfolders
             are not searched.
-        out: the folder for the pictures.
+        out: the folder for the pictures. They have the names of the photographs. If Pillow cannot write a format, such
+            as PSD, then the picture is a PNG, ``name.psd.png``.
         json_path: the JSON Lines file. Faces that are in it are not aligned again. None: if ``out`` is also None, the
             lines go to the standard output, else no lines are written.
         batch_size: as in `FaceAligner.align_batch`.
@@ -162,6 +163,7 @@ def _prepare(out: Path, folder: Path, boxes: Path | None, todo: Mapping[str, Any
 
 def _draw(photo: Path, faces: Landmarks, out: Path, drawing: Mapping[str, Any]) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
+    out = out if can_write(out) else out.with_name(f"{out.name}.png")
     write_image(out, faces.draw(photo, **drawing))
 
 

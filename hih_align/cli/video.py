@@ -92,6 +92,8 @@ def video(
     if out is not None:
         check_writable(out, source)
     if json_path is not None:
+        if json_path == out:
+            raise ValueError(f"out and json are both {out}, expected different outputs")
         not_over("json", json_path, Path(source))
     with open_video(source) as given:
         aligner = FaceAligner.from_pretrained(model, scheme, device, dtype, backend, decode)  # type: ignore[arg-type]
@@ -106,12 +108,13 @@ def video(
             quiet = target == Path(STANDARD_OUTPUT) and sys.stdout.isatty()
             bar = stack.enter_context(progress.progress_bar(total=total, unit="frame", disable=quiet))
             stack.enter_context(stop.listening())
-            number = 0
+            number = seen = 0
             for frame in given.frames(None if writer is None else writer.sound):
                 if seconds is not None and frame.time >= seconds:
                     break
                 number += 1
                 faces = tracker.update(frame.image, time=frame.time)
+                seen += len(faces)
                 if writer is not None:
                     writer.write(faces.draw(frame.image, **vars(style)), frame)
                 if lines is not None:
@@ -122,6 +125,8 @@ def video(
                 bar.update()
                 if stop.made:
                     break
+        if not seen:
+            progress.say(f"{given.name}: no face was found")
         if given.broken:
             progress.say(f"{given.name}: {given.broken} packets could not be decoded and were skipped")
         if stop.made and not isinstance(given, Camera):  # for a camera this is the usual end

@@ -58,7 +58,7 @@ class Detections:
 
     def __getitem__(self, key: Any) -> Detections:
         """The faces of a slice, a mask or a sequence of numbers."""
-        if isinstance(key, (int, np.integer)):
+        if isinstance(key, (int, np.integer)) or np.ndim(key) > 1:
             raise TypeError(f"detections are indexed by slice, mask or a list of numbers, got {key!r}")
         return Detections(self.boxes[key], self.scores[key], self.points[key])
 

@@ -8,12 +8,19 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..boxes import check_boxes
-from ..tensors import is_tensor
+from ..boxes import check_boxes, numbers
 from .detector import Detections
 
-#: An RGB image (H, W, 3) uint8 -> boxes (N, 4) x1, y1, x2, y2, or (N, 5) with scores, in pixels of the image.
+#: An RGB image (H, W, 3) uint8, C-contiguous -> boxes (N, 4) x1, y1, x2, y2, or (N, 5) with scores, in pixels of it.
 Detector: TypeAlias = Callable[[NDArray[np.uint8]], Any]
+
+
+def check_detector(detector: Any) -> None:
+    """Raise a TypeError if ``detector`` is no function, such as the name of a detector."""
+    if not callable(detector):
+        raise TypeError(
+            f"detector is {type(detector).__name__}, expected a function: RGB image -> boxes (N, 4) or (N, 5)"
+        )
 
 
 def detections(detector: Detector, image: NDArray[np.uint8]) -> Detections:
@@ -30,7 +37,7 @@ def detections(detector: Detector, image: NDArray[np.uint8]) -> Detections:
     Raises:
         ValueError, TypeError: the detector returns something else, or bad boxes. The message names the detector.
     """
-    found = detector(image)
+    found = detector(np.ascontiguousarray(image))  # PyTorch takes no reversed array, such as bgr[..., ::-1]
     if isinstance(found, Detections):
         return found
     name = getattr(detector, "__name__", type(detector).__name__)
@@ -38,7 +45,7 @@ def detections(detector: Detector, image: NDArray[np.uint8]) -> Detections:
     if found is None:
         raise TypeError(expected.format("None") + ". If there is no face, return an empty array")
     try:
-        rows = np.asarray(found.detach().cpu() if is_tensor(found) else found, np.float64)
+        rows = np.asarray(numbers(found, f"detector {name}"), np.float64)
     except (TypeError, ValueError) as error:
         raise TypeError(expected.format(f"{type(found).__name__} ({error})")) from error
     if rows.size == 0:

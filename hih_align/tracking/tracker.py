@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..aligner import FaceAligner
 from ..crops import reach_of
-from ..detection.given import Detector, detections
+from ..detection.given import Detector, check_detector, detections
 from ..detection.scan import overlap
 from ..images import Image, read_image
 from ..landmarks import Landmarks
@@ -116,17 +116,21 @@ class FaceTracker:
 
         Raises:
             ValueError: a setting is out of range, or the scheme of the aligner does not define five points.
+            TypeError: the detector is no function, or smooth is something else.
         """
         if aligner.scheme.five is None:
             raise ValueError(f"aligner has scheme {aligner.scheme.id!r}, expected a scheme that defines five points")
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        self.detector = aligner.detector if detector is None else detector
+        check_detector(self.detector)
+        if isinstance(every, bool) or not isinstance(every, (int, np.integer)) or every < 1:
             raise ValueError(f"every is {every!r}, expected a whole number of frames, at least 1")
         if not keep >= 0:
             raise ValueError(f"keep is {keep!r}, expected seconds, at least 0")
         if not 0 <= least <= 1:
             raise ValueError(f"least is {least!r}, expected a score from 0 to 1")
+        if not isinstance(smooth, (bool, Smoothing)):
+            raise TypeError(f"smooth is {smooth!r}, expected True, False or Smoothing(...)")
         self.aligner = aligner
-        self.detector = aligner.detector if detector is None else detector
         self.smooth = (Smoothing() if smooth else None) if isinstance(smooth, bool) else smooth
         self.every, self.keep, self.least = every, float(keep), float(least)
         self._next_id = 0
@@ -155,9 +159,13 @@ class FaceTracker:
             ValueError: the time is not later than that of the frame before, or the frame is bad.
         """
         pixels = read_image(frame)
-        now = (0.0 if self._time is None else self._time + 1 / RATE) if time is None else float(time)
+        try:
+            now = (0.0 if self._time is None else self._time + 1 / RATE) if time is None else float(time)
+        except (TypeError, ValueError):
+            now = np.nan
         if not np.isfinite(now) or (self._time is not None and now <= self._time):
-            raise ValueError(f"time is {time!r}, expected seconds, more than {self._time} of the frame before")
+            later = "" if self._time is None else f", more than {self._time} of the frame before"
+            raise ValueError(f"time is {time!r}, expected seconds{later}")
         if self._size is not None and self._size != pixels.shape:
             self.reset()
         self._size = pixels.shape
@@ -171,13 +179,11 @@ class FaceTracker:
 
     def _follow(self, pixels: NDArray[np.uint8], now: float) -> Landmarks:
         """Align the faces of the frame before in the new frame, without faces that are lost."""
-        height, width = pixels.shape[:2]
-        there: list[_Track] = []
-        for track in self._tracks:
-            box = track.expected(now)
-            inside = (box[2:] > 0).all() and (box[:2] < (width - 1, height - 1)).all()
-            (there if inside else self._lost).append(track)
-        boxes = np.array([track.expected(now) for track in there]).reshape(-1, 4)
+        boxes = np.array([track.expected(now) for track in self._tracks]).reshape(-1, 4)
+        usable = _usable(boxes, pixels)
+        there = [track for track, use in zip(self._tracks, usable, strict=True) if use]
+        self._lost += [track for track, use in zip(self._tracks, usable, strict=True) if not use]
+        boxes = boxes[usable]
         faces = self._aligned(pixels, there, boxes)
         kept = self._distinct(there, faces)
         for index, track in enumerate(there):
@@ -194,9 +200,7 @@ class FaceTracker:
         own = _fitting(tracks, faces)
         away = np.abs(own - boxes).max(1, initial=0) / (own[:, 2:] - own[:, :2]).max(1, initial=1e-9)
         seen = np.array([float(face.score) >= self.least for face in faces], bool)
-        size = np.array(pixels.shape[1::-1])
-        inside = (own[:, 2:] > 0).all(1) & (own[:, :2] < size - 1).all(1) & (own[:, 2:] > own[:, :2] + 1).all(1)
-        elsewhere = np.flatnonzero(seen & inside & (away > ELSEWHERE))
+        elsewhere = np.flatnonzero(seen & _usable(own, pixels) & (away > ELSEWHERE))
         if not len(elsewhere):
             return faces
         again = self.aligner.align(pixels, own[elsewhere], roll=np.atleast_1d(faces.roll)[elsewhere].tolist())
@@ -213,7 +217,7 @@ class FaceTracker:
         boxes = _fitting(tracks, faces)
         kept: list[int] = []
         for index in sorted(seen, key=lambda i: float(np.abs(boxes[i] - faces.bbox[i]).max())):
-            if not kept or overlap(boxes[index], boxes[kept])[0].max() < 2 * SAME:
+            if not _among(boxes[index], boxes[kept], 2 * SAME):
                 kept.append(index)
         return sorted(kept)
 
@@ -221,22 +225,26 @@ class FaceTracker:
         """The tracked faces, and the new faces that the detector finds."""
         found = detections(self.detector, pixels)
         known = np.array([track.box for track in self._tracks]).reshape(-1, 4)
-        new = [
-            index
-            for index, box in enumerate(found.boxes.astype(np.float64))
-            if not len(known) or overlap(box, known)[0].max() < SAME
-        ]
+        new = [index for index, box in enumerate(found.boxes.astype(np.float64)) if not _among(box, known, SAME)]
         if not new:
             return followed
-        faces = self.aligner.align(pixels, found.boxes[new])
-        faces = self._chosen(faces, [i for i in range(len(new)) if float(faces[i].score) >= max(self.least, NOTHING)])
-        for face in faces:
+        # scores that are not calibrated do not show which way a face is turned; the points of the detector do
+        rolls = None if self.aligner.calibrated else found.rolls[new]
+        faces = self.aligner.align(pixels, found.boxes[new], roll=rolls)
+        kept: list[int] = []
+        for index, face in enumerate(faces):
             reach = self._reach(face)
             box = upright_box(face.points, face.roll, reach)
+            # boxes of whole heads differ from the tight boxes of the points, and some detectors find a face twice
+            known = np.array([track.box for track in self._tracks]).reshape(-1, 4)
+            if float(face.score) < max(self.least, NOTHING) or _among(box, known, 2 * SAME):
+                continue
+            kept.append(index)
             track = self._again(box, now) or self._new(box, face.roll, now, reach)
             track.box, track.roll, track.time, track.reach = box, face.roll, now, reach
             track.filter = None if self.smooth is None else FaceFilter(self.smooth)
             self._tracks.append(track)
+        faces = self._chosen(faces, kept)
         return replace(
             followed,
             points=np.concatenate((followed.points, faces.points)),
@@ -292,6 +300,18 @@ class FaceTracker:
     def _chosen(faces: Landmarks, indices: Sequence[int] | NDArray[np.intp]) -> Landmarks:
         chosen: Landmarks = faces[np.asarray(indices, np.intp)]
         return chosen
+
+
+def _usable(boxes: NDArray[np.float64], pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """(N,) whether boxes (N, 4) have a pixel at least and are not outside the picture."""
+    low, high, size = boxes[:, :2], boxes[:, 2:], np.array(pixels.shape[1::-1])
+    there = np.all((high > 0) & (low < size - 1) & (high > low), axis=1)
+    return np.asarray(there & ((high - low).max(1, initial=0) >= 1))
+
+
+def _among(box: NDArray[np.float64], boxes: NDArray[np.float64], share: float) -> bool:
+    """Whether the intersection over union of a box (4,) with one of ``boxes`` (N, 4) is ``share`` or more."""
+    return len(boxes) > 0 and bool(overlap(box, boxes)[0].max() >= share)
 
 
 def _fitting(tracks: Sequence[_Track], faces: Landmarks) -> NDArray[np.float64]:

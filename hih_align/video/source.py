@@ -69,7 +69,8 @@ class VideoFile:
         av = pyav()
         self.name = str(path)
         if not Path(path).exists():
-            raise FileNotFoundError(f"video: no such file: {path}")
+            hint = "; URLs are not supported: pass the frames of a stream to FaceTracker" if "://" in str(path) else ""
+            raise FileNotFoundError(f"video: no such file: {path}{hint}")
         if Path(path).is_dir():
             raise IsADirectoryError(f"video: {path} is a folder, expected a video file or the number of a camera")
         try:
@@ -93,6 +94,7 @@ class VideoFile:
         seconds = float(self.stream.duration * self.tick) if self.stream.duration else 0.0
         self.count: int | None = self.stream.frames or round(seconds * float(self.rate)) or None
         self.broken = 0
+        self._read = False
 
     def __enter__(self) -> VideoFile:
         return self
@@ -105,14 +107,17 @@ class VideoFile:
         self._container.close()
 
     def frames(self, sound: Sound | None = None) -> Iterator[Frame]:
-        """Yield the frames in the order of presentation.
+        """Yield the frames in the order of presentation. This is possible once: to read a video again, open it again.
 
         Args:
             sound: a function that is called with each audio packet.
 
         Raises:
-            ValueError: the file contains no frame that can be decoded.
+            ValueError: the file contains no frame that can be decoded, or was read before.
         """
+        if self._read:
+            raise ValueError(f"video: {self.name} was read before: open it again")
+        self._read = True
         first = last = None
         step = max(1, round(1 / (self.rate * self.tick)))
         moved = 0

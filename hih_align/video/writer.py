@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..files import is_stream, not_over, replacing
+from ..images import check_picture
 from .pyav import pyav
 from .source import Camera, Frame, VideoFile
 
@@ -47,7 +48,11 @@ class VideoWriter:
             picture: (H, W, 3) uint8 RGB. If its size differs from that of the first picture, it is resized to fit into
                 that size, with black borders.
             frame: the frame of the source.
+
+        Raises:
+            ValueError, TypeError: the picture has another shape or dtype.
         """
+        check_picture(picture, "picture")
         if self.size is None:
             self._begin(picture)
         assert self.size is not None

@@ -289,6 +289,17 @@ def test_a_file_with_other_content_is_not_changed(folder: Path, tmp_path: Path, 
     assert points.read_text() == content
 
 
+def test_a_picture_of_a_format_that_is_only_read_is_a_png(folder: Path, expected: Landmarks, tmp_path: Path) -> None:
+    """Pillow reads PSD files, and files of any name, but writes neither."""
+    boxes, out = tmp_path / "boxes.csv", tmp_path / "drawn"
+    for name in ("a.psd", "b"):
+        (folder / name).write_bytes((folder / "a.png").read_bytes())
+    boxes.write_text("a.psd,27,20,125,140\nb,27,20,125,140\n")
+    run_align(folder, "--boxes", boxes, "--out", out)
+    assert sorted(path.name for path in out.iterdir()) == ["a.psd.png", "b.png"]
+    np.testing.assert_array_equal(read(out / "b.png"), expected[:1].draw(read(folder / "a.png")))
+
+
 def test_photographs_are_not_overwritten(folder: Path, tmp_path: Path) -> None:
     before = (folder / "a.png").read_bytes()
     boxes = table(tmp_path / "boxes.csv")

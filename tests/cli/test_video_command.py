@@ -177,6 +177,13 @@ def test_without_an_output_video_the_lines_go_to_the_standard_output(weights: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
 
 
+def test_a_video_without_faces(weights: Path, tmp_path: Path) -> None:
+    source = write_video(tmp_path / "in.mp4", [np.zeros((64, 64, 3), np.uint8)] * 2)
+    result = run(source, weights=weights)
+    assert [json.loads(line)["id"] for line in result.stdout.splitlines()] == [[], []]
+    assert f"{source}: no face was found" in result.stderr
+
+
 def test_a_frame_of_another_size_restarts_the_tracker(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,6 +257,7 @@ def test_a_signal_keeps_the_frames_that_were_done(
         (["in.mp4", "--out", "a.gif"], "out is a.gif, expected the name of a video, which ends in .mp4"),
         (["in.mp4", "--out", "in.mp4"], "out: in.mp4 is an input itself"),
         (["in.mp4", "--json", "in.mp4"], "json: in.mp4 is an input itself"),
+        (["in.mp4", "--out", "a.mp4", "--json", "a.mp4"], "out and json are both a.mp4, expected different outputs"),
         (["in.mp4", "--scores"], "out is missing: the drawing options need --out"),
         (["in.mp4", "--seconds", "0"], "seconds is 0.0, expected more than 0"),
         (["in.mp4", "--every", "0"], "every is 0, expected a whole number of frames"),

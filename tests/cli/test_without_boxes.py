@@ -62,7 +62,8 @@ def test_a_photograph(weights: Path, folder: Path) -> None:
 
 
 def test_a_photograph_without_faces(weights: Path, folder: Path, tmp_path: Path) -> None:
-    assert run(folder / "c.png", weights=weights).stdout == ""
+    result = run(folder / "c.png", weights=weights)
+    assert (result.stdout, result.stderr) == ("", f"{folder / 'c.png'}: no face was found\n")
     run(folder / "c.png", "--json", tmp_path / "c.json", weights=weights)
     assert json.loads((tmp_path / "c.json").read_text()) == []
 

@@ -249,14 +249,32 @@ IMAGE = np.zeros((100, 200, 3), np.uint8)
         [[1, 2, 30, 40], [5, 6, 90, 80]],
         np.array([[1, 2, 30, 40, 0.5], [5, 6, 90, 80, 0.75]]),
         torch.tensor([[1, 2, 30, 40], [5, 6, 90, 80]]),
+        torch.tensor([[1, 2, 30, 40, 0.5], [5, 6, 90, 80, 0.75]]).bfloat16(),
+        [torch.tensor([1.0, 2, 30, 40], requires_grad=True), torch.tensor([5.0, 6, 90, 80], requires_grad=True)],
     ],
 )
 def test_results_of_other_detectors(boxes: Any) -> None:
     """The package sorts the boxes of a user's detector: the largest is first."""
     found = given.detections(lambda image: boxes, IMAGE)
     assert found.boxes.tolist() == [[5, 6, 90, 80], [1, 2, 30, 40]]
-    assert found.scores.tolist() == ([0.75, 0.5] if np.shape(boxes)[1] == 5 else [1, 1])
+    assert found.scores.tolist() == ([0.75, 0.5] if len(boxes[0]) == 5 else [1, 1])
     assert found.rolls.tolist() == [0, 0]
+
+
+def test_other_detectors_get_an_array_that_pytorch_takes() -> None:
+    """A frame of OpenCV, whose channels the caller has reversed, has a negative stride."""
+    picture = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    seen: list[torch.Tensor] = []
+    given.detections(lambda rgb: seen.append(torch.from_numpy(rgb)) or [], picture[..., ::-1])  # type: ignore[func-returns-value]
+    np.testing.assert_array_equal(seen[0].numpy(), picture[..., ::-1])
+
+
+@pytest.mark.parametrize("key", [0, [[0], [1]]])
+def test_detections_are_indexed_by_one_dimension(key: Any) -> None:
+    """Such as the result of np.argwhere, which would give damaged boxes."""
+    found = given.detections(lambda image: [[1, 2, 30, 40], [5, 6, 90, 80]], IMAGE)
+    with pytest.raises(TypeError, match="detections are indexed by slice, mask or a list of numbers"):
+        found[key]
 
 
 @pytest.mark.parametrize("nothing", [[], np.zeros((0, 4)), np.zeros((0, 5))])

@@ -13,6 +13,7 @@ from test_aligner import DOT_SCHEME, dot_aligner, dots_of, paint, small_aligner
 
 from hih_align import FaceAligner, Landmarks
 from hih_align.crops import extended, tight_box
+from hih_align.detection import Detections
 from hih_align.tracking import FaceTracker
 from hih_align.tracking import tracker as tracker_module
 
@@ -112,6 +113,41 @@ def test_additional_faces_get_new_ids(aligner: FaceAligner, finder: Finder) -> N
     assert finder.asked == 3
 
 
+@pytest.mark.parametrize("reaches", [(0.6,), (0.0, 0.15, -0.1)])
+def test_a_face_is_followed_once_whatever_the_boxes_of_the_detector(
+    aligner: FaceAligner, reaches: Sequence[float]
+) -> None:
+    """Boxes of whole heads overlap little with the tight boxes of the points. Some detectors find a face twice."""
+    own = box_at(150, 80)
+    boxes = [extended(own, (reach,) * 4) for reach in reaches]
+    tracker = FaceTracker(aligner, detector=lambda image: boxes, every=2)
+    for _ in range(5):
+        assert tracker.update(paint(*SIZE, [own])).ids.tolist() == [0]  # type: ignore[union-attr]
+
+
+def test_a_turned_face_is_found_with_scores_that_are_not_calibrated(
+    astronaut: Array, astronaut_box: tuple[float, float, float, float]
+) -> None:
+    """The detector knows the roll. Such scores do not show it."""
+    plain = FaceAligner.from_pretrained("HIH_N")
+    upright = plain.align(astronaut, astronaut_box)
+    x1, y1, x2, y2 = 511 - np.array(astronaut_box)
+    found = Detections(
+        np.array([[x2, y2, x1, y1]], np.float32), np.ones(1, np.float32), 511 - upright.five_points()[None]
+    )
+    tracker = FaceTracker(plain.with_config(replace(plain.config, calibration={})), detector=lambda image: found)
+    faces = tracker.update(astronaut[::-1, ::-1])
+    np.testing.assert_allclose(faces.points[0], 511 - upright.points, atol=2)
+
+
+def test_a_face_whose_points_collapse_is_lost(aligner: FaceAligner, finder: Finder) -> None:
+    """With a low limit of the score, points mean nothing before the face is lost, and have no box."""
+    tracker = FaceTracker(aligner, detector=finder, least=0)
+    found = follow(tracker, finder, lambda frame: [box_at(100, 80)] if frame < 2 else [], 8)
+    assert [len(faces) for faces in found] == [1, 1, 1, 0, 0, 0, 0, 0]
+    assert np.ptp(found[2].points, axis=1).tolist() == [[0, 0]]
+
+
 def test_a_lost_face_keeps_its_id_for_a_while(aligner: FaceAligner, finder: Finder) -> None:
     tracker = FaceTracker(aligner, detector=finder, every=2, keep=0.5)
 
@@ -164,6 +200,8 @@ def test_times_must_increase(aligner: FaceAligner, finder: Finder, time: float) 
     with pytest.raises(ValueError, match=f"time is {time}, expected seconds, more than"):
         tracker.update(frame, time)
     tracker.update(frame)  # 1/30 s later
+    with pytest.raises(ValueError, match=r"time is '0:10', expected seconds$"):
+        FaceTracker(aligner, detector=finder).update(frame, "0:10")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -173,10 +211,12 @@ def test_times_must_increase(aligner: FaceAligner, finder: Finder, time: float) 
         ({"every": 1.5}, r"every is 1\.5"),
         ({"keep": -1}, "keep is -1"),
         ({"least": 2}, "least is 2"),
+        ({"smooth": 0.5}, r"smooth is 0\.5, expected True, False or Smoothing"),
+        ({"detector": "yunet"}, "detector is str, expected a function"),
     ],
 )
 def test_bad_settings(aligner: FaceAligner, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         FaceTracker(aligner, **options)
 
 
