@@ -25,7 +25,7 @@ from .boxes import check_boxes, check_rolls
 from .detection.detector import FaceDetector
 from .detection.given import Detector, check_detector, detections
 from .hub import checkpoints
-from .hub.config import CONFIG_FILE, Config, read_config, refuse_run
+from .hub.config import CONFIG_FILE, Config, check_out, read_config
 from .images import Image, read_image
 from .landmarks import Landmarks
 from .method.decoder import STRIDE, Decoder
@@ -494,7 +494,7 @@ class FaceAligner:
         Raises:
             ValueError: the folder holds a training run; as `network`.
         """
-        refuse_run(folder)
+        check_out(folder)
         network = self.network
         import torch
 

@@ -22,9 +22,8 @@ def pairs(
         one = isinstance(given, (str, bytes, bytearray, os.PathLike)) or hasattr(given, "read")
         if one or not isinstance(given, Iterable):
             raise TypeError(f"{name} is {type(given).__name__}, expected a list or another iterable")
-    if (
-        isinstance(images, np.ndarray) and images.ndim == 3 and images.shape[2] in (1, 3, 4)
-    ):  # its rows look like images
+    # the rows of one image would be taken for images
+    if isinstance(images, np.ndarray) and images.ndim == 3 and images.shape[2] in (1, 3, 4):
         raise TypeError(f"images is an array of shape {images.shape}, which is one image, expected a list of images")
     if bboxes is None:
         yield from ((image, None) for image in images)

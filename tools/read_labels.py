@@ -4,8 +4,8 @@ hih-align adapt --init HIH_B/wflw --data 300w_train --scheme 300w --out runs/b_6
 python tools/read_labels.py wflw_like.json --by runs/b_68 --out wflw_like_68.json
 
 The readout computes each landmark from all landmarks of the other scheme. Where some are not labelled, they are first
-filled in from the others, as the shapes of the completely labelled faces suggest. A computed landmark has the
-visibility and the spread of the landmark with the largest weight.
+filled in from the others, as the shapes of the completely labelled faces suggest. A computed landmark is
+labelled, and has a spread, as the landmark with the largest weight. The file names photographs relative to its folder.
 """
 
 from __future__ import annotations

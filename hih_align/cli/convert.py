@@ -27,13 +27,13 @@ def convert(
     import torch
 
     from ..hub.checkpoints import save_checkpoint
-    from ..hub.config import Config, refuse_run
+    from ..hub.config import Config, check_out
     from ..method.decoder import Decoder
     from ..method.released import load_released
     from ..method.sizes import SIZES
     from ..schemes import get_scheme
 
-    refuse_run(out)
+    check_out(out)
     found = load_released(checkpoint)
     points = get_scheme(scheme)
     if len(points) != found.network.landmarks:

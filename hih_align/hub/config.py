@@ -30,10 +30,12 @@ class CheckpointError(ValueError):
     """The content of a checkpoint is wrong: truncated, altered, or of another layout."""
 
 
-def refuse_run(folder: str | os.PathLike[str]) -> None:
-    """Raise a ValueError if a folder holds a training run: another model in it would hide the run's own.
+def check_out(folder: str | os.PathLike[str]) -> None:
+    """Check the folder for a model, before the work.
 
-    Raise NotADirectoryError if it is a file.
+    Raises:
+        NotADirectoryError: it is a file.
+        ValueError: it holds a training run: another model in it would hide the run's own.
     """
     if Path(folder).is_file():
         raise NotADirectoryError(f"out: {os.fspath(folder)} is a file, expected a folder")

@@ -17,7 +17,7 @@ from ..data.annotations import Dataset, read_dataset
 from ..evaluation.calibrate import fit_curve
 from ..evaluation.normalizers import choose_normalizer, normalizer_text
 from ..evaluation.results import Report, Settings
-from ..hub.config import Config, refuse_run
+from ..hub.config import Config, check_out
 from ..hub.download import WeightsUnavailableError
 from ..hub.manifest import read_manifest
 from ..method.decoder import Decoder
@@ -111,7 +111,7 @@ def adapt(
     """
     begun = time.perf_counter()
     if out is not None:
-        refuse_run(out)  # before the work
+        check_out(out)  # before the work
     faces = open_dataset(data, scheme)
     if isinstance(init, FaceAligner):
         starts = {init.config.name: init}

@@ -70,17 +70,23 @@ def test_models_and_schemes_that_are_installed() -> None:
     assert models.schemes("somebody/else") == []
 
 
-def test_uploads_are_removed_at_exit_and_those_of_killed_demos_at_the_next_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of temporary files of a demo. The environment is restored after the test."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     for name in session.PRIVATE:
-        monkeypatch.setenv(name, "")  # monkeypatch restores the variable after the test
+        monkeypatch.setenv(name, "")
+    return tmp_path
+
+
+def test_uploads_are_removed_at_exit_and_those_of_killed_demos_at_the_next_start(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv(session.FOLDER, raising=False)
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    killed, running = (tmp_path / f"{session._NAME}{pid}-x" for pid in (ended.pid, os.getppid()))
-    elsewhere = tmp_path / f"hih-align-demo-another-machine-{ended.pid}-x"  # that shares the folder
+    killed, running = (temporary / f"{session._NAME}{pid}-x" for pid in (ended.pid, os.getppid()))
+    elsewhere = temporary / f"hih-align-demo-another-machine-{ended.pid}-x"  # that shares the folder
     for folder in (killed, running, elsewhere):
         folder.mkdir()
     with session.private_folder() as folder:
@@ -100,15 +106,12 @@ def test_uploads_are_removed_at_exit_and_those_of_killed_demos_at_the_next_start
 
 
 def test_where_no_process_can_be_asked_the_age_of_a_folder_decides(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On Windows, signal 0 is Ctrl-C, which would end another demo of the same console."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    for name in session.PRIVATE:
-        monkeypatch.setenv(name, "")  # monkeypatch restores the variable after the test
     monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("a signal was sent"))
     monkeypatch.setattr(session, "_running", session._recent)
-    killed, running, idle = (tmp_path / f"{session._NAME}{number}-x" for number in (1, 2, 3))
+    killed, running, idle = (temporary / f"{session._NAME}{number}-x" for number in (1, 2, 3))
     for folder in (killed, running, idle):
         folder.mkdir()
         (folder / "photo.jpg").touch()
