@@ -69,7 +69,7 @@ def _traced(model: InferenceNet) -> bytes:
         torch.onnx.export(
             model,
             (example,),
-            file,  # type: ignore[arg-type]  # the older exporter takes files
+            file,  # the older exporter takes files
             input_names=[INPUT],
             output_names=list(OUTPUTS),
             dynamic_axes={name: {0: "batch"} for name in (INPUT, *OUTPUTS)},
