@@ -222,10 +222,9 @@ def _look(
         height = found.integer.max((-2, -1))
         heights.append(height[config.sources])
         pixels.append(STRIDE / found.transform.scale)
-        for decoder in decoders:
-            own = heatmaps.decode(integer, decimal, decoder).numpy()
+        for decoder, decoded in heatmaps.decode_each(integer, decimal, decoders).items():
             readout = replace(config, decoder=decoder).reading
-            own = own if readout is None else readout.points(own)
+            own = decoded.numpy() if readout is None else readout.points(decoded.numpy())
             points[decoder].append(found.transform.to_image(own * STRIDE))
     found_points = {decoder: np.stack(p) for decoder, p in points.items()}
     return _Seen(found_points, np.stack(heights).astype(np.float64), np.array(pixels))

@@ -9,6 +9,8 @@ All functions are batched torch on the device of their input. Leading dimensions
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -123,16 +125,39 @@ def decode(integer: Tensor, decimal: Tensor, decoder: Decoder = ARGMAX) -> Tenso
             f"integer {tuple(integer.shape)} and decimal {tuple(decimal.shape)} heatmaps, "
             "expected (..., K, h, w) and (..., K, n, n) with the same leading dimensions"
         )
-    integer, decimal = integer.float(), decimal.float()
-    if decoder.method == "argmax":
-        pixel, cell = peak(integer), peak(decimal)
-    else:
-        pixel = centroid(integer, decoder.radius, decoder.power)
-        cell = expectation(decimal, decoder.temperature)
+    return _pixel(integer, decoder) + _within(decimal, decoder)
+
+
+def decode_each(integer: Tensor, decimal: Tensor, decoders: Iterable[Decoder]) -> dict[Decoder, Tensor]:
+    """`decode` by each of several decoders. Decoders that differ in one part share the other part, which is slow."""
+    pixels: dict[Decoder, Tensor] = {}
+    withins: dict[Decoder, Tensor] = {}
+    points = {}
+    for decoder in decoders:
+        of_pixel = replace(decoder, temperature=1.0, bin_offset=0.0, shift=(0.0, 0.0))
+        of_within = replace(decoder, radius=None, power=1.0)
+        if of_pixel not in pixels:
+            pixels[of_pixel] = _pixel(integer, decoder)
+        if of_within not in withins:
+            withins[of_within] = _within(decimal, decoder)
+        points[decoder] = pixels[of_pixel] + withins[of_within]
+    return points
+
+
+def _pixel(integer: Tensor, decoder: Decoder) -> Tensor:
+    """(..., K, 2) the position of the heatmap pixel. With the expectation it is between pixels."""
+    integer = integer.float()
+    return peak(integer) if decoder.method == "argmax" else centroid(integer, decoder.radius, decoder.power)
+
+
+def _within(decimal: Tensor, decoder: Decoder) -> Tensor:
+    """(..., K, 2) the position inside the heatmap pixel, in heatmap pixels, moved by the decoder's shift."""
+    decimal = decimal.float()
+    cell = peak(decimal) if decoder.method == "argmax" else expectation(decimal, decoder.temperature)
     x, y = (cell + decoder.bin_offset).unbind(-1)
     # plain numbers and not a tensor: making a tensor on the GPU would wait for it
     right, down = decoder.shift
-    return pixel + torch.stack((x / decimal.shape[-1] + right, y / decimal.shape[-2] + down), -1)
+    return torch.stack((x / decimal.shape[-1] + right, y / decimal.shape[-2] + down), -1)
 
 
 def peak(maps: Tensor) -> Tensor:

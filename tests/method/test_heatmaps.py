@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hih_align.method.decoder import ARGMAX, STRIDE, Decoder, Rounding
-from hih_align.method.heatmaps import centroid, decode, encode, expectation, peak, split
+from hih_align.method.heatmaps import centroid, decode, decode_each, encode, expectation, peak, split
 
 SIGMAS = [(1.5, 1.0), (1.0, 1.0)]  # WFLW's and 300W's sigmas
 FLOORED = Decoder("argmax", bin_offset=0.5)
@@ -315,6 +316,19 @@ def test_leading_dimensions(decoder: Decoder) -> None:
         torch.testing.assert_close(decode(single.integer, single.decimal, decoder), decoded[index])
     nobody = encode(torch.zeros(0, 5, 2), (18, 25), 4)
     assert decode(nobody.integer, nobody.decimal, decoder).shape == (0, 5, 2)
+
+
+def test_a_grid_of_decoders_gives_what_each_decoder_gives() -> None:
+    integer, decimal = torch.rand(3, 5, 16, 16), torch.rand(3, 5, 8, 8)
+    settings = product(
+        ("argmax", "expectation"), (4, None), (2.0, 2.5), (0.3, 1.0), (0.0, 0.5), ((0.0, 0.0), (0.2, 0.1))
+    )
+    decoders = [Decoder(*one) for one in settings]
+    got = decode_each(integer, decimal, decoders)
+    assert list(got) == decoders
+    assert all(torch.equal(points, decode(integer, decimal, decoder)) for decoder, points in got.items())
+    different = {tuple(points.flatten().tolist()) for decoder, points in got.items() if decoder.method == "expectation"}
+    assert len(different) == 32
 
 
 @DECODERS
