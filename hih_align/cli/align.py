@@ -174,7 +174,10 @@ def _bbox(words: str) -> list[float]:
 
 
 def _of_photo(boxes: Path, photo: Path) -> Any:
+    """The boxes of the longest name that ends the path of the photograph: a.jpg, day/a.jpg, /photos/day/a.jpg."""
     found = read_boxes(boxes)
-    if photo.name not in found:
-        raise ValueError(f"boxes: {boxes} has no boxes for {photo.name}")
-    return found[photo.name]
+    parts = photo.resolve().parts
+    names = [name for name in found if (own := Path(name).parts) and parts[-len(own) :] == own]
+    if not names:
+        raise ValueError(f"boxes: {boxes} has no boxes for {photo}, only for {', '.join(list(found)[:3]) or 'no file'}")
+    return found[max(names, key=len)]

@@ -25,6 +25,7 @@ from typer.testing import CliRunner
 import hih_align.cli.app
 import hih_align.cli.folder
 from hih_align import FaceAligner, Landmarks
+from hih_align.cli.align import _of_photo
 from hih_align.cli.app import app
 from hih_align.hub.manifest import manifest_path, read_manifest
 from hih_align.images import write_image
@@ -187,6 +188,14 @@ def test_boxes_of_a_photograph_from_a_file(
     lines = faces_in(run_align(folder / "a.png", "--boxes", boxes(tmp_path / "boxes")).stdout)
     for index, (line, face) in enumerate(zip(lines, expected, strict=True)):
         same(line, face, "a.png", index)
+
+
+@pytest.mark.parametrize("name", ["photos/a.png", "{folder}/a.png", "./photos/a.png"])
+def test_boxes_of_a_photograph_in_a_subfolder(folder: Path, tmp_path: Path, name: str) -> None:
+    """A name with a folder is preferred to the bare name, which may be another photograph's."""
+    lines = ["a.png,0,0,5,5", f"{name.format(folder=folder)},27,20,125,140", "other/a.png,1,1,6,6"]
+    (tmp_path / "boxes.csv").write_text("\n".join(lines))
+    np.testing.assert_array_equal(_of_photo(tmp_path / "boxes.csv", folder / "a.png"), [[27, 20, 125, 140]])
 
 
 def test_options(photo: Path, photograph: NDArray[np.uint8]) -> None:
@@ -375,7 +384,7 @@ def one_line(result: Result, message: str) -> None:
         (["{tmp}/photo.png", "--bbox", *BOX, "--out", "{tmp}/no/o.png"], r".*no/o\.png' is in a folder that does not"),
         (["{tmp}/photo.png", "--bbox", *BOX, "--json", "{tmp}/no/p.json"], "p.json is in a folder that does not exist"),
         (["{tmp}/photo.png", "--boxes", "{tmp}/none.csv"], "boxes: no such file: .*none.csv"),
-        (["{tmp}/photo.png", "--boxes", "{tmp}/boxes.csv"], "boxes: .* has no boxes for photo.png"),
+        (["{tmp}/photo.png", "--boxes", "{tmp}/boxes.csv"], "boxes: .* has no boxes for .*photo.png, only for a.png"),
         (["{tmp}/photo.png", "--boxes", "{tmp}/bad.csv"], "boxes: .*bad.csv, line 2 is 'a.png,1,2,3'"),
         (["{tmp}/photo.png", "--boxes", "{tmp}/bad.json"], "boxes: .*bad.json is not COCO JSON"),
         (["{tmp}/photos", "--boxes", "{tmp}/missing.csv"], "boxes: .* names 1 files that .* lacks, first nowhere.png"),
