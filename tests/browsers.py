@@ -71,6 +71,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         "--use-fake-device-for-media-stream",
         "--use-fake-ui-for-media-stream",
         f"--use-file-for-fake-video-capture={camera}",
+        # half of a page's time would optimize WebAssembly, which hardly runs faster before the test ends
+        "--js-flags=--liftoff-only",
     ]
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=program, args=options)
