@@ -66,34 +66,43 @@ def told(recipe: Recipe, faces: tuple[Dataset, Dataset], out: Path, hours: Hours
     return trainer
 
 
-def test_a_run_ends_in_time(faces: tuple[Dataset, Dataset], tmp_path: Path, hours: Hours) -> None:
+@pytest.fixture(scope="module")
+def whole(faces: tuple[Dataset, Dataset], tmp_path_factory: pytest.TempPathFactory) -> Told:
+    """A run of 26 s, from second 100 on."""
+    with pytest.MonkeyPatch.context() as patch:
+        hours = Hours()
+        patch.setattr(clock_module, "perf_counter", hours)
+        trainer = told(timed(26), faces, tmp_path_factory.mktemp("whole") / "run", hours)
+        result = trainer.run()
+    assert result.completed
+    assert (result.steps, result.epochs) == (10, 4)
+    return trainer
+
+
+def test_a_run_ends_in_time(faces: tuple[Dataset, Dataset], whole: Told, hours: Hours) -> None:
     """Three steps and a validation for each epoch take 5+1+1+3, 1+1+1+3 and 1+1+1+3 s.
 
     After them there is time for one step, because 3 s are kept free for its validation: 1+3 s.
     """
-    trainer = told(timed(26), faces, tmp_path / "run", hours)
-    result = trainer.run()
-    assert result.completed
-    assert (result.steps, result.epochs) == (10, 4)
-    assert hours.now - 100 == 26
-    told_lines = lines(tmp_path / "run")
+    assert whole.hours.now - 100 == 26
+    told_lines = lines(whole.out)
     assert [line["steps"] for line in told_lines] == [3, 6, 9, 10]
     assert all("nme" in line for line in told_lines)
-    assert (tmp_path / "run" / "last" / "model.safetensors").is_file()
+    assert (whole.out / "last" / "model.safetensors").is_file()
     # The first step may include a compilation, so it does not count. The steps have 18 s; the tenth step begins at 15 s
     share = (100 + 22 - 100 - 5) / (26 - 5 - 3)
-    assert trainer.rates[-1] == pytest.approx(trainer.recipe.stages[0].rate(share * 10 * 3, 3))
-    assert trainer.rates[0] == pytest.approx(1e-3 / 3)  # the first rate of the warm-up, which lasts one epoch of ten
-    assert max(trainer.rates) < 1e-3
-    assert told_lines[-1]["lr"] < 1e-4 < trainer.rates[5]
+    assert whole.rates[-1] == pytest.approx(whole.recipe.stages[0].rate(share * 10 * 3, 3))
+    assert whole.rates[0] == pytest.approx(1e-3 / 3)  # the first rate of the warm-up, which lasts one epoch of ten
+    assert max(whole.rates) < 1e-3
+    assert told_lines[-1]["lr"] < 1e-4 < whole.rates[5]
 
-    again = told(timed(26), faces, tmp_path / "run", hours, resume=True)
+    again = told(timed(26), faces, whole.out, hours, resume=True)
     assert again.run().completed
     assert again.rates == []
 
 
 def test_an_interrupted_run_uses_the_rest_of_its_time(
-    faces: tuple[Dataset, Dataset], tmp_path: Path, hours: Hours
+    faces: tuple[Dataset, Dataset], whole: Told, tmp_path: Path, hours: Hours
 ) -> None:
     first = told(timed(26), faces, tmp_path / "run", hours)
     first.stop_at = 5
@@ -103,8 +112,6 @@ def test_an_interrupted_run_uses_the_rest_of_its_time(
     assert second.run().completed
     assert second.progress.steps == 10
     assert hours.now - 1100 == 26
-    whole = told(timed(26), faces, tmp_path / "whole", hours)
-    whole.run()
     assert first.rates + second.rates == pytest.approx(whole.rates)
 
 
