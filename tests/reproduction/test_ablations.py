@@ -29,6 +29,7 @@ def test_a_run_is_started_in_the_working_directory_until_it_has_weights(
     run, log = ablations.VARIANTS[0], tmp_path / "out" / "baseline.log"
     ablations.train(run, "data.json", "val.json", "out", 1)
     assert log.read_text().splitlines() == [str(tmp_path)]
+    script = "import os; print(os.getcwd())"
     (tmp_path / "out" / run.name / "last").mkdir(parents=True)  # a killed run may leave it empty
     ablations.train(run, "data.json", "val.json", "out", 1)
     assert len(log.read_text().splitlines()) == 2
