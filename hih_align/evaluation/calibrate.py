@@ -215,6 +215,7 @@ def _look(
     points: dict[Decoder, list[NDArray[np.float64]]] = {decoder: [] for decoder in decoders}
     heights, pixels = [], []
     config = aligner.config
+    readouts = {decoder: replace(config, decoder=decoder).reading for decoder in decoders}
     bar = progress_bar(records, unit="face", desc="heatmaps", disable=not progress)
     for record, box in zip(bar, boxes, strict=True):
         found = aligner.heatmaps(read_image(record.image), box)
@@ -222,10 +223,10 @@ def _look(
         height = found.integer.max((-2, -1))
         heights.append(height[config.sources])
         pixels.append(STRIDE / found.transform.scale)
-        for decoder, decoded in heatmaps.decode_each(integer, decimal, decoders).items():
-            readout = replace(config, decoder=decoder).reading
-            own = decoded.numpy() if readout is None else readout.points(decoded.numpy())
-            points[decoder].append(found.transform.to_image(own * STRIDE))
+        for decoder, own in heatmaps.decode_each(integer, decimal, decoders).items():
+            readout = readouts[decoder]
+            read = own.numpy() if readout is None else readout.points(own.numpy())
+            points[decoder].append(found.transform.to_image(read * STRIDE))
     found_points = {decoder: np.stack(p) for decoder, p in points.items()}
     return _Seen(found_points, np.stack(heights).astype(np.float64), np.array(pixels))
 

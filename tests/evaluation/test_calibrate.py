@@ -73,7 +73,7 @@ def seven(faces: Dataset) -> Dataset:
 
 @pytest.fixture(scope="module")
 def kept(aligner: FaceAligner, seven: Dataset) -> Chosen:
-    return calibrate(aligner, seven, progress=False)
+    return calibrate(aligner, seven, boxes=BOXES, progress=False)
 
 
 def test_a_decoder_that_is_hardly_better_is_not_taken(kept: Chosen, aligner: FaceAligner) -> None:
@@ -106,7 +106,7 @@ def test_a_scheme_without_inter_ocular_distance(aligner: FaceAligner, faces: Dat
     for normalizers, unit in (({"mouth": ((48,), (54,))}, "mouth distance"), ({}, "longer side of the box")):
         scheme = replace(aligner.scheme, normalizers=normalizers)
         mine = FaceAligner(aligner.network, replace(aligner.config, scheme=scheme))
-        chosen = calibrate(mine, replace(few, scheme=scheme))
+        chosen = calibrate(mine, replace(few, scheme=scheme), boxes=BOXES)
         assert f"in percent of the {unit}" in markdown(chosen)
         decoder = Decoder("expectation", 4, 2.0, 1.0)
         with_it = FaceAligner(aligner.network, mine.config, decode=decoder)
@@ -128,7 +128,7 @@ def test_labels_with_an_offset_shift_the_decoder(kept: Chosen, aligner: FaceAlig
         if r.labels is not None
     ]
     before = kept.config.decoder.shift
-    after = calibrate(aligner, replace(seven, records=tuple(records))).config.decoder.shift
+    after = calibrate(aligner, replace(seven, records=tuple(records)), boxes=BOXES).config.decoder.shift
     assert after[0] - before[0] == pytest.approx(0.8, abs=0.15)
     assert after[1] == pytest.approx(before[1], abs=0.15)
 
