@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,6 @@ from typer.testing import CliRunner
 
 pytest.importorskip("accelerate")
 
-import preloaded
 from made_faces import SCHEME, TINY, lines, small
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -34,7 +34,6 @@ from hih_align.evaluation.report import markdown
 from hih_align.hub.checkpoints import find_checkpoint, load_network, save_checkpoint
 from hih_align.hub.config import Config
 from hih_align.method.network import HIHNet
-from hih_align.method.sizes import SIZES
 from hih_align.runtime.memory import keep_freed_memory
 from hih_align.schemes import COFW, W300, WFLW, scheme_from_dict
 from hih_align.training import trainer as trainer_module
@@ -54,6 +53,7 @@ from hih_align.training.validation import by_error
 from hih_align.training.warmstart import Start, load_start, same_points, warm_start
 
 ROOT = Path(hih_align.__file__).parents[1]
+ONE_STEP = [{"epochs": 1, "size": 64, "batch": 6}]  # all six faces
 
 
 @contextlib.contextmanager
@@ -97,14 +97,43 @@ class Stopped(Trainer):
         return super()._step(*args, **kwargs)
 
 
+class Noted(Trainer):
+    """A trainer that notes the counts of the average, and copies its folder in epoch 2, as SIGKILL would leave it."""
+
+    killed: Path
+    counted: tuple[int, ...] = ()
+
+    def _step(self, *args, **kwargs):
+        if self.progress.steps == 0:
+            update = self.ema.update
+            self.ema.update = lambda steps: (setattr(self, "counted", (*self.counted, steps)), update(steps))
+        if self.progress.steps == 4:
+            shutil.copytree(self.out, self.killed)
+        return super()._step(*args, **kwargs)
+
+
 @pytest.fixture(scope="module")
-def uninterrupted(faces, tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("runs") / "whole"
+def watched(faces, tmp_path_factory) -> Noted:
+    folder = tmp_path_factory.mktemp("runs")
     with one_thread():  # fixtures of a module are made before those of a test
-        result = train(small(), [Source(faces[0])], out, val=faces[1], progress=False)
+        trainer = Noted(small(), [Source(faces[0])], folder / "whole", val=faces[1], progress=False)
+        trainer.killed = folder / "killed"
+        result = trainer.run()
     assert result.completed
     assert (result.epochs, result.steps) == (2, 6)
-    return out
+    return trainer
+
+
+@pytest.fixture
+def uninterrupted(watched) -> Path:
+    """The folder of a run."""
+    return watched.out
+
+
+@pytest.fixture
+def killed(watched, tmp_path) -> Path:
+    """A folder as SIGKILL in the second epoch would leave it."""
+    return shutil.copytree(watched.killed, tmp_path / "killed")
 
 
 # -- the files of a run
@@ -187,33 +216,17 @@ def test_stopped_run_resumes_to_the_same_weights(uninterrupted, faces, tmp_path)
     assert [line["loss"] for line in lines(tmp_path)] == [line["loss"] for line in lines(uninterrupted)]
 
 
-class Killed(Trainer):
-    """A trainer whose process is killed in the second epoch."""
-
-    def _step(self, *args, **kwargs):
-        if self.progress.steps == 4:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super()._step(*args, **kwargs)
-
-
-def train_until_killed(data: Dataset, val: Dataset, out: Path) -> None:
-    torch.set_num_threads(1)
-    Killed(small(), [Source(data)], out, val=val, progress=False).run()
-
-
-def test_killed_run_resumes_to_the_same_weights(uninterrupted, faces, tmp_path):
-    done = preloaded.run(train_until_killed, *faces, tmp_path)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    state = torch.load(tmp_path / "state.pt", weights_only=True)
+def test_killed_run_resumes_to_the_same_weights(uninterrupted, killed, faces):
+    state = torch.load(killed / "state.pt", weights_only=True)
     assert state["progress"]["steps"] == 3  # the state after the first epoch
-    assert len(lines(tmp_path)) == 1
+    assert len(lines(killed)) == 1
     # as after a kill between writing metrics and saving the state: a line of an epoch, and half of a line
-    with open(tmp_path / "metrics.jsonl", "a") as file:
+    with open(killed / "metrics.jsonl", "a") as file:
         file.write(json.dumps({"epoch": 2, "loss": 9}) + '\n{"epo')
-    result = train(small(), [Source(faces[0])], tmp_path, val=faces[1], resume=True, progress=False)
+    result = train(small(), [Source(faces[0])], killed, val=faces[1], resume=True, progress=False)
     assert result.completed
-    assert_same(uninterrupted, tmp_path)
-    assert [line["loss"] for line in lines(tmp_path)] == [line["loss"] for line in lines(uninterrupted)]
+    assert_same(uninterrupted, killed)
+    assert [line["loss"] for line in lines(killed)] == [line["loss"] for line in lines(uninterrupted)]
 
 
 def test_resume_refuses_another_run(uninterrupted, faces):
@@ -293,13 +306,10 @@ def test_an_existing_accelerator_keeps_its_state(monkeypatch):
     assert make_accelerator(small(precision="no"), rival=False).state.mixed_precision == "no"
 
 
-def test_damaged_state_is_an_error(faces, tmp_path):
-    stopped = Stopped(small(), [Source(faces[0])], tmp_path, progress=False)
-    stopped.at = (0, signal.SIGTERM)
-    stopped.run()
-    (tmp_path / "state.pt").write_bytes((tmp_path / "state.pt").read_bytes()[:100_000])
+def test_damaged_state_is_an_error(killed, faces):
+    (killed / "state.pt").write_bytes((killed / "state.pt").read_bytes()[:100_000])
     with pytest.raises(ValueError, match=r"state\.pt cannot be resumed from"):
-        train(small(), [Source(faces[0])], tmp_path, resume=True, progress=False)
+        train(small(), [Source(faces[0])], killed, val=faces[1], resume=True, progress=False)
 
 
 # -- faults that stop a run before it starts, or while it runs
@@ -498,7 +508,7 @@ def test_order_is_checked():
 
 def test_ema_averages_weights_and_statistics():
     torch.manual_seed(0)
-    model = build_hih(2, SIZES["HIH_T"])
+    model = build_hih(2, TINY)
     ema = EMA(model, 0.5)
     weight, average = model.network.trunk.stem[0].conv.weight, ema.model.network.trunk.stem[0].conv.weight
     mean, average_mean = model.network.trunk.stem[0].bn.running_mean, ema.model.network.trunk.stem[0].bn.running_mean
@@ -515,13 +525,9 @@ def test_ema_averages_weights_and_statistics():
     torch.testing.assert_close(average, before + 0.5 + 0.45)
 
 
-def test_ema_counts_from_the_start_of_each_stage(faces, tmp_path, monkeypatch):
+def test_ema_counts_from_the_start_of_each_stage(watched):
     """The average of a new stage must not contain weights of the stage before, which had another resolution."""
-    counted: list[int] = []
-    update = EMA.update
-    monkeypatch.setattr(EMA, "update", lambda self, steps: (counted.append(steps), update(self, steps))[1])
-    train(small(), [Source(faces[0])], tmp_path / "run", progress=False)
-    assert counted == [0, 1, 2, 0, 1, 2]
+    assert watched.counted == (0, 1, 2, 0, 1, 2)
 
 
 # -- validation
@@ -553,7 +559,7 @@ def test_validation_faces_that_cannot_be_measured_are_reported(faces, tmp_path, 
     ]
     val = dataclasses.replace(val, records=(val.records[0], *bare))
     with pytest.warns(UserWarning, match="only 1 of 3 validation faces have the landmarks of the width") as caught:
-        train(small(), [Source(faces[0])], tmp_path, val=val)
+        train(small(stages=ONE_STEP), [Source(faces[0])], tmp_path, val=val)
     (warned,) = [w for w in caught if "only 1 of 3" in str(w.message)]
     assert warned.filename == __file__  # the user's line, and not one of PyTorch's decorators
     assert "validation: 3 faces, of which 1 can be measured, NME in percent of the width" in capsys.readouterr().err
@@ -562,7 +568,7 @@ def test_validation_faces_that_cannot_be_measured_are_reported(faces, tmp_path, 
 @pytest.mark.parametrize("how", ["all", "scores"])
 def test_a_run_calibrates_its_best_network_at_the_end(faces, start, tmp_path, how):
     decoder = {"method": "argmax"} if how == "scores" else {}
-    recipe = small(calibrate=how, decoder=decoder, stages=[{"epochs": 1, "size": 64, "batch": 6}])
+    recipe = small(calibrate=how, decoder=decoder, stages=ONE_STEP)
     result = train(recipe, [Source(faces[0])], tmp_path, val=faces[1], init=start, progress=False)
     aligner = FaceAligner.from_pretrained(tmp_path, device="cpu")
     record = faces[1].records[0]
@@ -587,7 +593,7 @@ def test_a_run_calibrates_its_best_network_at_the_end(faces, start, tmp_path, ho
 
 
 def test_a_run_without_validation_faces_is_not_calibrated(faces, tmp_path):
-    train(small(calibrate="all"), [Source(faces[0])], tmp_path, progress=False)
+    train(small(calibrate="all", stages=ONE_STEP), [Source(faces[0])], tmp_path, progress=False)
     aligner = FaceAligner.from_pretrained(tmp_path, device="cpu")
     record = faces[1].records[0]
     assert not aligner.align(record.image, record.box).calibrated
@@ -632,8 +638,8 @@ def test_same_points():
 
 def test_warm_start_for_other_landmarks_and_stacks():
     torch.manual_seed(0)
-    source = HIHNet(98, 1)
-    model = HIH(HIHNet(68, 2))
+    source = HIHNet(98, *TINY)
+    model = HIH(HIHNet(68, *TINY._replace(stacks=2)))
     report = warm_start(model, Start(source, WFLW, "test"), W300)
     have, want = model.network.state_dict(), source.state_dict()
     assert torch.equal(have["trunk.stem.0.conv.weight"], want["trunk.stem.0.conv.weight"])
@@ -658,7 +664,7 @@ def test_warm_start_for_other_landmarks_and_stacks():
 @pytest.mark.parametrize("stacks", [2, 4])
 def test_deeper_models_start_with_the_result_of_their_source(stacks):
     torch.manual_seed(0)
-    source, model = HIHNet(5, 1).eval(), HIH(HIHNet(5, stacks)).eval()
+    source, model = HIHNet(5, *TINY).eval(), HIH(HIHNet(5, *TINY._replace(stacks=stacks))).eval()
     scheme = scheme_from_dict({"id": "five", "names": list("abcde")})
     with torch.no_grad():
         for module in source.modules():
@@ -687,7 +693,7 @@ def test_deeper_models_start_with_the_result_of_their_source(stacks):
 
 def test_warm_start_keeps_random_rows_for_new_landmarks():
     torch.manual_seed(0)
-    source, target = HIHNet(68, 1), HIHNet(98, 1)
+    source, target = HIHNet(68, *TINY), HIHNet(98, *TINY)
     fresh = target.trunk.stacks[0].predict.weight.detach().clone()
     report = warm_start(HIH(target), Start(source, W300, "test"), WFLW)
     rows = report.rows["network.trunk.stacks.0.predict.weight"]
@@ -714,7 +720,8 @@ def start(tmp_path_factory) -> Path:
     return folder
 
 
-def test_fine_tune(faces, start):
+def test_fine_tune(faces, start, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     aligner = fine_tune(
         start,
         {faces[0].source: 0.5},
@@ -731,6 +738,7 @@ def test_fine_tune(faces, start):
     assert aligner.align(record.image, record.box).points.shape == (4, 2)
     with pytest.raises(ValueError, match=r"unknown keys.*epoch"):
         fine_tune(start, faces[0], progress=False, epoch=1)
+    assert list(tmp_path.iterdir()) == []  # neither a finished run nor a refused one leaves its temporary folder
 
 
 def tune(faces, start, **options):
@@ -744,32 +752,34 @@ def tuned(faces, start, tmp_path_factory) -> FaceAligner:
         return tune(faces, start, out=tmp_path_factory.mktemp("tuned") / "whole")
 
 
-@pytest.mark.parametrize("step", [0, 2])  # before a folder best/ exists, and after
-def test_an_interrupted_fine_tune_reports_its_folder_and_can_be_resumed(
-    faces, start, tuned, tmp_path, monkeypatch, step
-):
+def test_an_interrupted_fine_tune_reports_its_folder_and_can_be_resumed(faces, start, tuned, tmp_path, monkeypatch):
+    """Interrupted in the first step, and again in the second epoch."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     class Interrupted(Stopped):
-        at = (step, signal.SIGINT)
+        at = (0, signal.SIGINT)
 
     with monkeypatch.context() as patch:
         patch.setattr(trainer_module, "Trainer", Interrupted)
         with pytest.warns(UserWarning, match="its run is kept in"), pytest.raises(KeyboardInterrupt) as caught:
             tune(faces, start)
-    folder = caught.value.out  # type: ignore[attr-defined]
-    assert isinstance(caught.value, TrainingInterrupted)
-    assert f"after {step + 1} steps" in str(caught.value)
-    assert str(folder) in str(caught.value)
+        folder = caught.value.out  # type: ignore[attr-defined]
+        Interrupted.at = (2, signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt) as again:
+            tune(faces, start, out=folder, resume=True)
+    for interrupted, steps in ((caught.value, 1), (again.value, 3)):
+        assert isinstance(interrupted, TrainingInterrupted)
+        assert f"after {steps} steps" in str(interrupted)
+        assert str(folder) in str(interrupted)
+        assert interrupted.out == folder
     assert (folder / "state.pt").is_file()
     aligner = tune(faces, start, out=folder, resume=True)
     for a, b in zip(aligner.network.parameters(), tuned.network.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
-def test_a_finished_or_refused_fine_tune_leaves_no_temporary_folder(faces, start, tmp_path, monkeypatch):
+def test_a_refused_fine_tune_leaves_no_temporary_folder(faces, start, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    tune(faces, start, epochs=1)
     with pytest.raises(ValueError, match="accumulate 2"):
         tune(faces, start, accumulate=2)
     with pytest.raises(ValueError, match="resume is True and out is None"):
