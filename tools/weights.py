@@ -11,18 +11,20 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import typer
 from huggingface_hub import EvalResult
 
-from hih_align import Config, HIHNet, files
+from hih_align import Config, files
 from hih_align.cli.app import Lines
 from hih_align.hub import checkpoints, config, download, manifest
 from hih_align.hub.checkpoints import WEIGHTS_FILE
 from hih_align.hub.manifest import ManifestRow
 from hih_align.hub.publish import CARD_FILE, model_card, upload_folder
+
+if TYPE_CHECKING:  # a card needs no PyTorch
+    from hih_align import HIHNet
 
 #: The terms of the weights; the file lies beside the manifest of a checkout.
 TERMS_FILE = "LICENSE-WEIGHTS"
@@ -52,6 +54,8 @@ def ship(model: str, network: HIHNet, config: Config, training: str) -> Path:
     Raises:
         ValueError: the manifest has no such row, or the network has another size than the row.
     """
+    import torch
+
     row = manifest.read_manifest().get(model)
     if row is None:
         raise ValueError(f"model is {model!r}, expected one of {list(manifest.read_manifest())}")
