@@ -223,9 +223,7 @@ def test_agrees_with_the_released_network(reference: tuple[dict[str, NDArray[Any
 
 
 @pytest.mark.parametrize(
-    # the reference values above are those of (98, 1, 8)
-    ("landmarks", "stacks", "decimal_size"),
-    [(98, 2, 8), (68, 4, 8), (29, 1, 4), (5, 1, 16)],
+    ("landmarks", "stacks", "decimal_size"), [(98, 1, 8), (98, 2, 8), (68, 4, 8), (5, 3, 8), (29, 2, 4), (7, 1, 16)]
 )
 def test_computes_the_same_as_the_released_network(file: Path, landmarks: int, stacks: int, decimal_size: int) -> None:
     layout = Layout(landmarks, stacks, decimal_size)

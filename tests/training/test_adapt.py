@@ -6,7 +6,6 @@ import io
 import json
 import warnings
 from dataclasses import replace
-from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 from made_faces import SCHEME, TINY, write_faces
-from numpy.typing import NDArray
 from PIL import Image
 from skimage.data import astronaut
 from typer.testing import CliRunner
@@ -133,37 +131,23 @@ def test_the_commands(start: FaceAligner, data: Path, tmp_path: Path) -> None:
     assert FaceAligner.from_pretrained(tmp_path / "m").scheme.id == "mine"
 
 
-@cache
-def pictures() -> tuple[Image.Image, ...]:
-    """Eight pictures of a real face."""
-    photo = Image.fromarray(astronaut()).crop((90, 0, 360, 270))
-    return tuple(
-        photo.rotate(turn, Image.Resampling.BILINEAR).resize((side, side))
-        for turn, side in product((-9, -3, 3, 9), (220, 270))
-    )
-
-
-@cache
-def points_of(network: FaceAligner) -> tuple[NDArray[np.float64], ...]:
-    """The points that a network finds in the eight pictures."""
-    box = np.array([87, 80, 185, 200]) / 270
-    return tuple(network.align(np.asarray(p), box * p.width).points.astype(float) for p in pictures())
-
-
 def labelled(
     folder: Path, network: FaceAligner, wanted: list[int], right: float = 0.0, tight: bool = False
 ) -> tuple[Path, list[str]]:
-    """A COCO file of the eight pictures, with some landmarks of a network, and the names of the landmarks.
+    """A COCO file of eight pictures of a real face, with some landmarks of a network, and the names of the landmarks.
 
     The labels lie to the right of the landmarks, by this share of the longer side of the face. The boxes are the
     tight boxes of all landmarks of the network, or only of the labels. With the latter `adapt` runs the network three
     times as often.
     """
+    photo = Image.fromarray(astronaut()).crop((90, 0, 360, 270))
     images, annotations = [], []
-    for i, (picture, found) in enumerate(zip(pictures(), points_of(network), strict=True)):
-        picture.save(folder / f"{i}.png", compress_level=1)
+    for i, (turn, side) in enumerate(product((-9, -3, 3, 9), (220, 270))):
+        photo.rotate(turn, Image.Resampling.BILINEAR).resize((side, side)).save(folder / f"{i}.png", compress_level=1)
+        box = np.array([87, 80, 185, 200]) * side / 270
+        found = network.align(folder / f"{i}.png", box).points.astype(float)
         points = found[wanted] + (right * np.ptp(found, axis=0).max(), 0)
-        images.append({"id": i, "file_name": f"{i}.png", "width": picture.width, "height": picture.height})
+        images.append({"id": i, "file_name": f"{i}.png", "width": side, "height": side})
         keypoints = [value for x, y in points.tolist() for value in (x, y, 2)]
         corners = points if tight else found
         bbox = [*corners.min(0).tolist(), *np.ptp(corners, axis=0).tolist()]
@@ -284,13 +268,12 @@ def test_a_model_of_own_landmarks_can_be_the_start_of_others(network: FaceAligne
     file, names = labelled(tmp_path, network, [36, 45, 30, 48, 54])
     scheme = scheme_from_dict({"id": "own", "names": names, "mirror": [[0, 1], [3, 4]]})
     data = open_dataset(file, scheme)
-    data = replace(
-        data,
-        records=tuple(
-            replace(record, boxes={"annotated": tight_box(points)})
-            for record, points in zip(data.records, points_of(network), strict=True)
-        ),
-    )
+    faces = []
+    for record in data.records:
+        assert record.size is not None
+        found = network.align(record.image, np.array([87, 80, 185, 200]) * record.size[0] / 270)
+        faces.append(replace(record, boxes={"annotated": tight_box(found.points)}))
+    data = replace(data, records=tuple(faces))
     first = adapt(network, data, progress=False)
     assert (first.aligner.config.refine, first.aligner.config.box is None) == (0, False)
     second = adapt(first.aligner, data, progress=False)

@@ -56,8 +56,7 @@ def test_the_start_is_measured_in_the_boxes_and_crops_that_it_needs(
 ) -> None:
     """The run has crops of another size, and perhaps the boxes of the faces do not suit the start network."""
     monkeypatch.setattr(looking, "OFF", off)
-    changes = {"epochs": 1, "batch": 6, "stages.0.size": 64, "precision": "no", "few.below": 0, "calibrate": "no"}
-    changes |= {"crop_ratio": 1.3}
+    changes = {"epochs": 1, "batch": 6, "precision": "no", "few.below": 0, "calibrate": "no", "crop_ratio": 1.3}
     trainer = Trainer(
         load_recipe("finetune", overrides=changes),
         [Source(faces[0])],
@@ -82,7 +81,7 @@ def test_the_whole_network_is_trained_in_the_boxes_that_the_start_needs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(looking, "OFF", -1.0)
-    changes = {"epochs": 2, "batch": 6, "stages.0.size": 64, "precision": "no", "few.below": 0, "calibrate": "no"}
+    changes = {"epochs": 2, "batch": 6, "precision": "no", "few.below": 0, "calibrate": "no"}
     recipe = load_recipe("finetune", overrides=changes)
     trainer = Trainer(recipe, [Source(faces[0])], tmp_path / "whole", val=faces[1], init=init, progress=False)
     assert trainer.matched is not None
@@ -108,7 +107,7 @@ def test_a_run_of_another_size_has_a_result_of_this_size(
     tmp_path: Path,
 ) -> None:
     """The start does not stay in best/, even if training makes the network worse."""
-    changes = {"epochs": 1, "batch": 6, "stages.0.size": 64, "precision": "no", "calibrate": "no", "lr": 1e-9}
+    changes = {"epochs": 1, "batch": 6, "precision": "no", "calibrate": "no", "lr": 1e-9}
     narrower = {"size": "N", "width": 0.0625, "head_channels": 64}
     recipe = load_recipe("finetune", overrides=changes | narrower)
     result = train(recipe, [Source(faces[0])], tmp_path, val=faces[1], init=init, progress=False)
@@ -133,8 +132,7 @@ def test_a_run_from_scratch_can_be_resumed(
     tmp_path: Path,
 ) -> None:
     """Its last layers have a rate of their own, and a resumed run does not look at the start network again."""
-    changes = {"epochs": 2, "batch": 6, "stages.0.size": 64, "precision": "no", "few.below": 0, "calibrate": "no"}
-    changes |= {"min_steps": 1}
+    changes = {"epochs": 2, "batch": 6, "precision": "no", "few.below": 0, "calibrate": "no", "min_steps": 1}
     recipe = load_recipe("finetune", overrides=changes)
     whole = train(recipe, [Source(faces[0])], tmp_path / "whole", init=init, progress=False)
     stopped = Trainer(recipe, [Source(faces[0])], tmp_path / "run", init=init, progress=False)
@@ -156,8 +154,7 @@ def test_a_run_without_gain_returns_its_start_and_warns(
 ) -> None:
     monkeypatch.setattr(calibrate, "SURE", -1e9)  # without the rule, the faces would choose another decoder
     recipe = load_recipe(
-        "finetune",
-        overrides={"epochs": 1, "batch": 6, "stages.0.size": 64, "lr": 1e-12, "precision": "no", "few.below": 0},
+        "finetune", overrides={"epochs": 1, "batch": 6, "lr": 1e-12, "precision": "no", "few.below": 0}
     )
     assert recipe.match
     with pytest.warns(UserWarning, match="training gained nothing"):
@@ -185,8 +182,7 @@ def test_an_epoch_replaces_the_start_only_if_its_error_is_lower(
     taken: bool,
 ) -> None:
     """The errors of the epoch are those of the start less these gains, in turns."""
-    changes = {"epochs": 1, "batch": 6, "stages.0.size": 64, "precision": "no", "few.below": 0}
-    recipe = load_recipe("finetune", overrides=changes)
+    recipe = load_recipe("finetune", overrides={"epochs": 1, "batch": 6, "precision": "no", "few.below": 0})
     trainer = Trainer(recipe, [Source(faces[0])], tmp_path, val=faces[1], init=init, progress=False)
     assert trainer.val is not None
     measure = trainer.val.measure
