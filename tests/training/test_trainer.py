@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 pytest.importorskip("accelerate")
 
+import preloaded
 from made_faces import SCHEME, TINY, lines, small
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -98,9 +99,9 @@ class Stopped(Trainer):
 
 
 class Noted(Trainer):
-    """A trainer that notes the counts of the average, and copies its folder in epoch 2, as SIGKILL would leave it."""
+    """A trainer that notes the counts of the average, and copies its folder in epoch 2."""
 
-    killed: Path
+    copy: Path
     counted: tuple[int, ...] = ()
 
     def _step(self, *args, **kwargs):
@@ -108,7 +109,7 @@ class Noted(Trainer):
             update = self.ema.update
             self.ema.update = lambda steps: (setattr(self, "counted", (*self.counted, steps)), update(steps))
         if self.progress.steps == 4:
-            shutil.copytree(self.out, self.killed)
+            shutil.copytree(self.out, self.copy)
         return super()._step(*args, **kwargs)
 
 
@@ -117,7 +118,7 @@ def watched(faces, tmp_path_factory) -> Noted:
     folder = tmp_path_factory.mktemp("runs")
     with one_thread():  # fixtures of a module are made before those of a test
         trainer = Noted(small(), [Source(faces[0])], folder / "whole", val=faces[1], progress=False)
-        trainer.killed = folder / "killed"
+        trainer.copy = folder / "copy"
         result = trainer.run()
     assert result.completed
     assert (result.epochs, result.steps) == (2, 6)
@@ -131,9 +132,9 @@ def uninterrupted(watched) -> Path:
 
 
 @pytest.fixture
-def killed(watched, tmp_path) -> Path:
-    """A folder as SIGKILL in the second epoch would leave it."""
-    return shutil.copytree(watched.killed, tmp_path / "killed")
+def unfinished(watched, tmp_path) -> Path:
+    """The folder of a run in its second epoch."""
+    return shutil.copytree(watched.copy, tmp_path / "unfinished")
 
 
 # -- the files of a run
@@ -216,17 +217,33 @@ def test_stopped_run_resumes_to_the_same_weights(uninterrupted, faces, tmp_path)
     assert [line["loss"] for line in lines(tmp_path)] == [line["loss"] for line in lines(uninterrupted)]
 
 
-def test_killed_run_resumes_to_the_same_weights(uninterrupted, killed, faces):
-    state = torch.load(killed / "state.pt", weights_only=True)
+class Killed(Trainer):
+    """A trainer whose process is killed in the second epoch."""
+
+    def _step(self, *args, **kwargs):
+        if self.progress.steps == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super()._step(*args, **kwargs)
+
+
+def train_until_killed(data: Dataset, val: Dataset, out: Path) -> None:
+    torch.set_num_threads(1)
+    Killed(small(), [Source(data)], out, val=val, progress=False).run()
+
+
+def test_killed_run_resumes_to_the_same_weights(uninterrupted, faces, tmp_path):
+    done = preloaded.run(train_until_killed, *faces, tmp_path)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
     assert state["progress"]["steps"] == 3  # the state after the first epoch
-    assert len(lines(killed)) == 1
+    assert len(lines(tmp_path)) == 1
     # as after a kill between writing metrics and saving the state: a line of an epoch, and half of a line
-    with open(killed / "metrics.jsonl", "a") as file:
+    with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write(json.dumps({"epoch": 2, "loss": 9}) + '\n{"epo')
-    result = train(small(), [Source(faces[0])], killed, val=faces[1], resume=True, progress=False)
+    result = train(small(), [Source(faces[0])], tmp_path, val=faces[1], resume=True, progress=False)
     assert result.completed
-    assert_same(uninterrupted, killed)
-    assert [line["loss"] for line in lines(killed)] == [line["loss"] for line in lines(uninterrupted)]
+    assert_same(uninterrupted, tmp_path)
+    assert [line["loss"] for line in lines(tmp_path)] == [line["loss"] for line in lines(uninterrupted)]
 
 
 def test_resume_refuses_another_run(uninterrupted, faces):
@@ -306,10 +323,10 @@ def test_an_existing_accelerator_keeps_its_state(monkeypatch):
     assert make_accelerator(small(precision="no"), rival=False).state.mixed_precision == "no"
 
 
-def test_damaged_state_is_an_error(killed, faces):
-    (killed / "state.pt").write_bytes((killed / "state.pt").read_bytes()[:100_000])
+def test_damaged_state_is_an_error(unfinished, faces):
+    (unfinished / "state.pt").write_bytes((unfinished / "state.pt").read_bytes()[:100_000])
     with pytest.raises(ValueError, match=r"state\.pt cannot be resumed from"):
-        train(small(), [Source(faces[0])], killed, val=faces[1], resume=True, progress=False)
+        train(small(), [Source(faces[0])], unfinished, val=faces[1], resume=True, progress=False)
 
 
 # -- faults that stop a run before it starts, or while it runs
