@@ -116,7 +116,8 @@ def test_errors_are_those_of_the_aligner(shared: Path) -> None:
     seen = look_twice(aligner, faces, boxes=boxes, progress=False)
     for one in seen:
         assert len(one.off) == 5
-        middle = float(np.median(one.off))
+        # between two faces: where the threshold is a face's own value, rounding decides, which differs between machines
+        middle = float(np.sort(one.off)[2:4].mean())
         config = replace(aligner.config, refine=1, refine_above=middle)
         with_it = FaceAligner(aligner.network, config, device="cpu", detector=aligner.detector)
         report = evaluate(with_it, faces, box=one.box, progress=False)
