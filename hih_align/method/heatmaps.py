@@ -129,7 +129,15 @@ def decode(integer: Tensor, decimal: Tensor, decoder: Decoder = ARGMAX) -> Tenso
 
 
 def decode_each(integer: Tensor, decimal: Tensor, decoders: Iterable[Decoder]) -> dict[Decoder, Tensor]:
-    """`decode` by each of several decoders. Decoders that differ in one part share the other part, which is slow."""
+    """Decode by each of several decoders. Decoders that differ in one part share the other part, which is slow.
+
+    Args:
+        integer, decimal: as in `decode`.
+        decoders: the decoders. One that comes twice has one result.
+
+    Returns:
+        (..., K, 2) float32 landmarks in heatmap pixels by decoder, equal to those of `decode`.
+    """
     pixels: dict[Decoder, Tensor] = {}
     withins: dict[Decoder, Tensor] = {}
     points = {}
