@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import deque
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -174,10 +175,10 @@ def _bbox(words: str) -> list[float]:
 
 
 def _of_photo(boxes: Path, photo: Path) -> Any:
-    """The boxes of the longest name that ends the path of the photograph: a.jpg, day/a.jpg, /photos/day/a.jpg."""
+    """The boxes of the name with the most folders that ends the photograph's path: a.jpg, day/a.jpg, /all/day/a.jpg."""
     found = read_boxes(boxes)
-    parts = photo.resolve().parts
+    parts = Path(os.path.abspath(photo)).parts  # without following links: a link has boxes under its own name
     names = [name for name in found if (own := Path(name).parts) and parts[-len(own) :] == own]
     if not names:
         raise ValueError(f"boxes: {boxes} has no boxes for {photo}, only for {', '.join(list(found)[:3]) or 'no file'}")
-    return found[max(names, key=len)]
+    return found[max(names, key=lambda name: len(Path(name).parts))]

@@ -192,10 +192,16 @@ def test_boxes_of_a_photograph_from_a_file(
 
 @pytest.mark.parametrize("name", ["photos/a.png", "{folder}/a.png", "./photos/a.png"])
 def test_boxes_of_a_photograph_in_a_subfolder(folder: Path, tmp_path: Path, name: str) -> None:
-    """A name with a folder is preferred to the bare name, which may be another photograph's."""
-    lines = ["a.png,0,0,5,5", f"{name.format(folder=folder)},27,20,125,140", "other/a.png,1,1,6,6"]
+    """A name with a folder is preferred to the bare name, which may be another photograph's and here is longer."""
+    lines = ["./././././././a.png,0,0,5,5", f"{name.format(folder=folder)},27,20,125,140", "other/a.png,1,1,6,6"]
     (tmp_path / "boxes.csv").write_text("\n".join(lines))
     np.testing.assert_array_equal(_of_photo(tmp_path / "boxes.csv", folder / "a.png"), [[27, 20, 125, 140]])
+
+
+def test_boxes_of_a_link_have_the_name_of_the_link(folder: Path, tmp_path: Path) -> None:
+    (folder / "link.png").symlink_to("a.png")
+    (tmp_path / "boxes.csv").write_text("a.png,0,0,5,5\nlink.png,27,20,125,140")
+    np.testing.assert_array_equal(_of_photo(tmp_path / "boxes.csv", folder / "link.png"), [[27, 20, 125, 140]])
 
 
 def test_options(photo: Path, photograph: NDArray[np.uint8]) -> None:

@@ -29,7 +29,7 @@ from hih_align.method.readout import Readout, from_weights, pick
 from hih_align.method.sizes import SIZES
 from hih_align.schemes import W300
 
-#: Landmarks of jaw, brows and nose: the regression of all 68 landmarks takes ten times as long.
+#: Landmarks of jaw, brows and nose. The regression of all 68 landmarks takes much longer.
 SOME = W300.select(range(36))
 
 
