@@ -1,19 +1,20 @@
 """Measure own landmarks from a few labelled faces, and compare the errors with goals.
 
     python benchmarks/own_landmarks.py                          # without training: seconds per row, three draws
-    python benchmarks/own_landmarks.py --init HIH_T             # from HIH_T/300w or HIH_T/wflw, as the faces decide
-    python benchmarks/own_landmarks.py --fine-tune --draws 0    # also with training: minutes per row
+    python benchmarks/own_landmarks.py --fine-tune              # also with training: minutes per row
+    python benchmarks/own_landmarks.py --init HIH_T/300w        # from this network alone
     python benchmarks/own_landmarks.py --fine-tune --draws 0 --points beside --faces 48     # one row of each
     python benchmarks/own_landmarks.py --many --draws 0         # 500 faces, own names and 300W's: hours on a CPU
     python benchmarks/own_landmarks.py --many own --draws 0 --points old --faces    # only the row of own names
 
 There are two sets of 12 landmarks with new names (q0 ... q11). The landmarks of the first set coincide with landmarks
-of the start network. Its faces are those of ``300w_train``, and every third face of ``300w_test_lfpw`` for the test.
-The landmarks of the second set do not coincide (pupils, lower edges of the brows, places between jaw landmarks). Its
-faces are those of ``wflw_dev``. Draw n takes the faces in the order of ``numpy.random.default_rng(n).permutation``:
-the first faces for training, the next ones for validation, and the numbers 64 to 153 of ``wflw_dev`` for the test.
-Boxes are the annotated ones, and there is no refining. The error is the NME in percent of the distance of the outer
-eye corners, or of the pupils. The exit status is 1 if a goal is missed.
+of HIH_T/300w. Its faces are those of ``300w_train``, and every third face of ``300w_test_lfpw`` for the test. The
+landmarks of the second set do not (pupils, lower edges of the brows, places between jaw landmarks). Its faces are those
+of ``wflw_dev``. Draw n takes the faces in the order of ``numpy.random.default_rng(n).permutation``: the first faces for
+training, the next ones for validation, and the numbers 64 to 153 of ``wflw_dev`` for the test. The start is HIH_T, as
+in `hih-align adapt`: HIH_T/300w or HIH_T/wflw, as the faces decide. Boxes are the annotated ones, and there is no
+refining. The error is the NME in percent of the distance of the outer eye corners, or of the pupils. The exit status is
+1 if the mean of the draws misses a goal.
 """
 
 from __future__ import annotations
@@ -149,7 +150,7 @@ def main() -> int:
         choices=NAMED,
         help="also train on 500 faces, with these names, or both: hours on a CPU",
     )
-    parser.add_argument("--init", default="HIH_T/300w", help="the start network, or a size, as in `hih-align adapt`")
+    parser.add_argument("--init", default="HIH_T", help="the start network, or a size, as in `hih-align adapt`")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     missed = []
