@@ -80,7 +80,7 @@ def worked_here(command: list[str], **options: Any) -> Any:
         return subprocess.Popen(command, **options)
     requests: list[str] = []
     answers = worker.answers(contender, Path(command[3]), iter(requests.pop, None))
-    pipe = SimpleNamespace(write=requests.append, flush=bool, readline=lambda: next(answers), close=answers.close)
+    pipe = SimpleNamespace(write=requests.append, flush=bool, readline=lambda: next(answers), close=bool)
     return SimpleNamespace(stdin=pipe, stdout=pipe, wait=bool)
 
 
