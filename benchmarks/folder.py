@@ -55,7 +55,7 @@ def run(folder: Path, options: list[str], *, kill_at: int | None = None, mark: i
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     first, at_mark, most = None, None, 0.0
     while process.poll() is None:
-        time.sleep(0.1)
+        time.sleep(0.02)
         count = counter.count()
         if first is None and count > before:
             first = (time.perf_counter(), count)

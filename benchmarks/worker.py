@@ -11,6 +11,7 @@ import json
 import resource
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -251,18 +252,26 @@ def plain_aligner() -> Any:
 
 
 def flops(config: Any) -> float:
-    """Operations of a config's network for one face; a multiplication and an addition count as two."""
+    """Operations of the convolutions of a config's network for one face; a multiplication and an addition are two.
+
+    PyTorch's FlopCounterMode counts the same, but PyTorch loads for a second then.
+    """
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
     from hih_align import HIHNet
 
-    with torch.device("meta"):
-        network = HIHNet(config.heads, *config.size).eval()
-        images = torch.empty(1, 3, config.input_size, config.input_size)
-    with FlopCounterMode(display=False) as counter:
-        network.predict(images)
-    return float(counter.get_total_flops())
+    network = HIHNet(config.heads, *config.size).eval()
+    counted: list[int] = []
+
+    def count(layer: torch.nn.Module, _: Any, found: torch.Tensor) -> None:
+        counted.append(2 * found.shape[1:].numel() * layer.weight[0].numel())
+
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.register_forward_hook(count)
+    with torch.inference_mode():  # no image: nothing is computed, but the shapes are those of one image
+        network.predict(torch.empty(0, 3, config.input_size, config.input_size))
+    return float(sum(counted))
 
 
 def read(photograph: Path) -> tuple[Any, Any]:
@@ -290,19 +299,25 @@ def peak_memory() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
+def answers(contender: Contender, photograph: Path, requests: Iterable[str]) -> Iterator[str]:
+    """Start a contender, and yield what it says of its start. Then yield its answer to each request."""
+    kind: Any = Ours if contender.ours else Products if contender.backend == MATMUL else Theirs
+    runner = kind(contender, photograph)
+    yield json.dumps(runner.started)
+    for line in requests:
+        request = json.loads(line)
+        found = getattr(runner, request.pop("do"))(**request)
+        yield json.dumps({"found": found, "peak_mb": peak_memory()})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("contender", help="a Contender as JSON")
     parser.add_argument("photograph", type=Path)
     arguments = parser.parse_args()
     contender = Contender(**json.loads(arguments.contender))
-    kind: Any = Ours if contender.ours else Products if contender.backend == MATMUL else Theirs
-    runner = kind(contender, arguments.photograph)
-    print(json.dumps(runner.started), flush=True)
-    for line in sys.stdin:
-        request = json.loads(line)
-        found = getattr(runner, request.pop("do"))(**request)
-        print(json.dumps({"found": found, "peak_mb": peak_memory()}), flush=True)
+    for answer in answers(contender, arguments.photograph, sys.stdin):
+        print(answer, flush=True)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +23,6 @@ import numpy as np
 import PIL.Image
 import pyarrow as pa
 import ray
-import torch
 from numpy.typing import NDArray
 from pyarrow.fs import FileSelector, FileSystem
 
@@ -55,7 +55,7 @@ class Align:
     """
 
     def __init__(self, images: str, threads: int, refine: int | None, options: Mapping[str, Any]) -> None:
-        torch.set_num_threads(threads)
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # the runtimes read it when they are loaded, which is now
         self.files, self.folder = open_folder(images)
         self.aligner = FaceAligner.from_pretrained(**options)
         self.refine = refine

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -19,17 +21,23 @@ def converted_nano(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., st
     ``weights`` the folder holds no weights, and PyTorch is not loaded.
     """
 
+    aligner = FaceAligner.from_pretrained("HIH_N/300w", device="cpu")
+
     @cache
+    def exported(backend: str) -> Path:
+        pytest.importorskip(backend)
+        out = tmp_path_factory.mktemp("nano") / backend
+        return export.export(aligner, out, "onnx" if backend == "onnxruntime" else "openvino").folder
+
+    @cache
+    def with_weights(backend: str) -> Path:  # heatmaps need the weights
+        out = shutil.copytree(exported(backend), tmp_path_factory.mktemp("nano") / backend)
+        save_weights(aligner.network, out / WEIGHTS_FILE, correction=aligner.config.correction)
+        return out
+
     def name(backend: str, weights: bool = True) -> str:
         if backend == "torch":
             return "HIH_N/300w"
-        pytest.importorskip(backend)
-        aligner = FaceAligner.from_pretrained("HIH_N/300w", device="cpu")
-        out = tmp_path_factory.mktemp("nano") / backend
-        export.export(aligner, out, "onnx" if backend == "onnxruntime" else "openvino")
-        if weights:
-            # heatmaps need the weights
-            save_weights(aligner.network, out / WEIGHTS_FILE, correction=aligner.config.correction)
-        return str(out)
+        return str(with_weights(backend) if weights else exported(backend))
 
     return name

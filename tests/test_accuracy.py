@@ -29,8 +29,9 @@ class Faces(NamedTuple):
     boxes: Array
     points: Array
 
-    def every_third(self) -> Faces:
-        return Faces(*(part[::3] for part in self))
+    def every(self, count: int) -> Faces:
+        """Every ``count``-th face."""
+        return Faces(*(part[::count] for part in self))
 
     def read(self) -> Faces:
         """The same faces, with photographs that are decoded once for all measurements."""
@@ -86,14 +87,18 @@ def test_accuracy_and_robustness_of_the_defaults(lfpw: Faces) -> None:
 
 @pytest.mark.accuracy
 def test_accuracy_of_a_third(lfpw: Faces, shared: Path) -> None:
-    """Every third face has the same bounds as the whole set. On the whole set the paper's decoder has 3.66."""
-    third = lfpw.every_third().read()
+    """Every third face has the same bounds as the whole set.
+
+    Moved boxes are for HIH_N, which takes a fifteenth of the time of HIH_T: without a second pass its NME would rise by
+    0.25. The paper's decoder has 3.66 on the whole set, and another value on every ninth face.
+    """
+    third = lfpw.every(3).read()
     assert len(third.boxes) == 75
-    aligner = FaceAligner.from_pretrained("HIH_T", device="cpu", backend="auto", dtype="float32")
-    assert aligner.backend == "openvino"
-    annotated = third.nme(aligner)
-    jittered = third._replace(boxes=lfpw.jittered().every_third().boxes).nme(aligner)
-    paper = third.nme(papers_decoder(shared, "openvino"), refine=0)
+    options: Any = {"device": "cpu", "backend": "auto", "dtype": "float32"}
+    aligner, nano = (FaceAligner.from_pretrained(name, **options) for name in ("HIH_T", "HIH_N"))
+    assert aligner.backend == nano.backend == "openvino"
+    assert third.nme(aligner) <= 3.15
+    annotated = third.nme(nano)
     assert annotated <= 3.15
-    assert jittered - annotated <= 0.1
-    assert paper == pytest.approx(3.60, abs=0.05)
+    assert third._replace(boxes=lfpw.jittered().every(3).boxes).nme(nano) - annotated <= 0.1
+    assert third.every(3).nme(papers_decoder(shared, "openvino"), refine=0) == pytest.approx(3.77, abs=0.05)

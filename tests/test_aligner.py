@@ -1222,8 +1222,8 @@ def _sensible(box: Array, width: int, height: int) -> bool:
 def test_a_batch_gives_exactly_the_results_of_its_faces(astronaut: Array) -> None:
     """With HIH_T and its default settings, other faces in the batch do not change the result."""
     w300 = FaceAligner.from_pretrained("HIH_T", device="cpu")
-    boxes = np.array([BOX, (150, 60, 300, 230), (190, 90, 270, 190)])
-    together = w300.align_batch([astronaut, astronaut], [boxes[:2], boxes[2:]], batch_size=3)
+    boxes = np.array([BOX, (150, 60, 300, 230)])
+    together = w300.align_batch([astronaut, astronaut], [boxes[:1], boxes[1:]], batch_size=3)
     alone = [w300.align(astronaut, box) for box in boxes]
     np.testing.assert_array_equal(
         np.concatenate([np.asarray(f) for f in together]), np.stack([f.points for f in alone])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import tracemalloc
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +51,14 @@ def bilinear(image: NDArray[Any], matrix: NDArray[np.float64], size: int) -> NDA
     return np.stack(planes, -1)
 
 
+@cache
 def smooth(height: int, width: int, period: float) -> NDArray[np.uint8]:
-    """A colour image without details smaller than ``period`` pixels."""
+    """A colour image without details smaller than ``period`` pixels, not to be changed."""
     y, x = np.mgrid[:height, :width] * (2 * np.pi / period)
     planes = [np.sin(x + 0.3 * y), np.cos(0.7 * y - x), np.sin(0.5 * x) * np.cos(y)]
-    return np.round(127.5 + 100 * np.stack(planes, -1)).astype(np.uint8)
+    image = np.round(127.5 + 100 * np.stack(planes, -1)).astype(np.uint8)
+    image.setflags(write=False)
+    return image
 
 
 def dot(image: NDArray[np.uint8], centre: Any, sigma: float) -> NDArray[np.float64]:

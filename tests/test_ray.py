@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def rows(out: Path, kind: str) -> list[dict[str, Any]]:
     return [row for path in out.glob("*.parquet") for row in pyarrow.parquet.read_table(path).to_pylist()]
 
 
-def test_a_folder(tmp_path: Path, astronaut: NDArray[np.uint8]) -> None:
+def test_a_folder(tmp_path: Path, astronaut: NDArray[np.uint8], converted_nano: Callable[..., str]) -> None:
     """A folder to Parquet by two actors, a URI to JSON Lines by one; and a folder that holds rows is refused."""
     images, boxes = tmp_path / "photos", tmp_path / "boxes.csv"
     (images / "more").mkdir(parents=True)
@@ -66,13 +67,14 @@ def test_a_folder(tmp_path: Path, astronaut: NDArray[np.uint8]) -> None:
         PIL.Image.fromarray(np.roll(astronaut, number, 1)).save(images / name)
     lines = [f"{name},{','.join(map(str, box))}" for name, some in BOXES.items() for box in some]
     boxes.write_text("\n".join(lines) + "\n")
-    how = ["--model", "HIH_N/300w", "--refine", 0, "--batch-size", 1]
+    model = converted_nano("onnxruntime", weights=False)  # no process loads PyTorch
+    how = ["--model", model, "--backend", "onnxruntime", "--refine", 0, "--batch-size", 1]
     parquet: list[object] = [images, boxes, tmp_path / "parquet", "--actors", 2, *how]
     uri: list[object] = [images.as_uri(), boxes, tmp_path / "json", "--format", "json", "--actors", 1, *how]
     done = run(parquet, uri, parquet)
     assert f"{tmp_path / 'parquet'} is not empty" in done.stderr, done.stderr  # the third run
     assert done.returncode == 2
-    aligner = FaceAligner.from_pretrained("HIH_N/300w", device="cpu")
+    aligner = FaceAligner.from_pretrained(model, device="cpu", backend="onnxruntime")
     expected = aligner.align_batch([images / name for name in BOXES], list(BOXES.values()), refine=0)
     for kind in ("parquet", "json"):
         found = {(row["file"], row["index"]): row for row in rows(tmp_path / kind, kind)}

@@ -17,7 +17,8 @@ def test_a_run_is_started_in_the_working_directory_until_it_has_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The paths of the command are relative to this directory, which need not be the checkout."""
-    script = "import os, reproduction.ablations.run; print(os.getcwd())"
+    find = "assert find_spec('reproduction.ablations.run') and find_spec('hih_align')"  # an import takes two seconds
+    script = f"import os; from importlib.util import find_spec; {find}; print(os.getcwd())"
     real = subprocess.run
 
     def instead(words: list[str], **options: Any) -> Any:

@@ -28,6 +28,7 @@ from reproduction.rivals import (
 )
 
 K = 3
+NARROW = Size(1, width=0.25)
 
 
 def images(size: int = 64) -> torch.Tensor:
@@ -59,7 +60,7 @@ def test_rivals_train(name):
 @pytest.mark.parametrize("name", ["hih", "wov", "wom"])
 def test_missing_points_do_not_change_the_loss(name):
     torch.manual_seed(0)
-    model = build(name, K, Size(1)).eval()
+    model = build(name, K, NARROW).eval()
     with torch.no_grad():
         output = model(images())
     points = torch.rand(2, K, 2) * 16
@@ -75,7 +76,7 @@ def test_missing_points_do_not_change_the_loss(name):
 @pytest.mark.parametrize("name", ["hih", "wov", "wom"])
 def test_subpixel_head_can_be_left_out(name):
     torch.manual_seed(0)
-    model = build(name, K, Size(1))
+    model = build(name, K, NARROW)
     output = model(images(), False)
     assert output.subpixel is None
     loss = model.loss(output, torch.rand(2, K, 2) * 16, torch.ones(2, K), LossSettings(), None)

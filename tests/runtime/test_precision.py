@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,7 @@ def test_a_named_precision_is_taken_with_a_warning_if_it_is_emulated(hardware: A
 )
 def test_an_aligner_warns_if_its_precision_is_not_native(
     hardware: Any,
+    converted_nano: Callable[..., str],
     backend: str,
     flags: list[str],
     what: str,
@@ -153,22 +155,19 @@ def test_an_aligner_warns_if_its_precision_is_not_native(
     astronaut: NDArray[np.uint8],
     astronaut_box: tuple[float, ...],
 ) -> None:
-    if backend != "torch":
-        pytest.importorskip(backend)
+    model = converted_nano(backend, weights=False)
     hardware(*flags)
     message = f"dtype is 'bfloat16': this CPU has no instructions for bfloat16, so {what}.* take dtype='auto'"
     with pytest.warns(RuntimeWarning, match=message) as caught:
-        half = FaceAligner.from_pretrained("HIH_N/300w", device="cpu", dtype="bfloat16", backend=backend)
+        half = FaceAligner.from_pretrained(model, device="cpu", dtype="bfloat16", backend=backend)
     assert [Path(warning.filename).name for warning in caught if warning.category is RuntimeWarning] == [
         Path(__file__).name
     ]
     assert half.dtype is computed
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
-        assert (
-            FaceAligner.from_pretrained("HIH_N/300w", device="cpu", dtype="auto", backend=backend).dtype
-            is torch.float32
-        )
+        auto = FaceAligner.from_pretrained(model, device="cpu", dtype="auto", backend=backend)
+        assert auto.dtype is torch.float32
         half.align(astronaut, astronaut_box, refine=0)  # the warning comes once, not at each call
 
 
