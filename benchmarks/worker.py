@@ -252,26 +252,18 @@ def plain_aligner() -> Any:
 
 
 def flops(config: Any) -> float:
-    """Operations of the convolutions of a config's network for one face; a multiplication and an addition are two.
-
-    PyTorch's FlopCounterMode counts the same, but PyTorch loads for a second then.
-    """
+    """Operations of a config's network for one face; a multiplication and an addition count as two."""
     import torch
+    from torch.utils.flop_counter import FlopCounterMode
 
     from hih_align import HIHNet
 
-    network = HIHNet(config.heads, *config.size).eval()
-    counted: list[int] = []
-
-    def count(layer: torch.nn.Module, _: Any, found: torch.Tensor) -> None:
-        counted.append(2 * found.shape[1:].numel() * layer.weight[0].numel())
-
-    for layer in network.modules():
-        if isinstance(layer, torch.nn.Conv2d):
-            layer.register_forward_hook(count)
-    with torch.inference_mode():  # no image: nothing is computed, but the shapes are those of one image
-        network.predict(torch.empty(0, 3, config.input_size, config.input_size))
-    return float(sum(counted))
+    with torch.device("meta"):
+        network = HIHNet(config.heads, *config.size).eval()
+        images = torch.empty(1, 3, config.input_size, config.input_size)
+    with FlopCounterMode(display=False) as counter:
+        network.predict(images)
+    return float(counter.get_total_flops())
 
 
 def read(photograph: Path) -> tuple[Any, Any]:

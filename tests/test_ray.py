@@ -67,16 +67,20 @@ def test_a_folder(tmp_path: Path, astronaut: NDArray[np.uint8], converted_nano: 
         PIL.Image.fromarray(np.roll(astronaut, number, 1)).save(images / name)
     lines = [f"{name},{','.join(map(str, box))}" for name, some in BOXES.items() for box in some]
     boxes.write_text("\n".join(lines) + "\n")
-    model = converted_nano("onnxruntime", weights=False)  # no process loads PyTorch
-    how = ["--model", model, "--backend", "onnxruntime", "--refine", 0, "--batch-size", 1]
-    parquet: list[object] = [images, boxes, tmp_path / "parquet", "--actors", 2, *how]
-    uri: list[object] = [images.as_uri(), boxes, tmp_path / "json", "--format", "json", "--actors", 1, *how]
+    # the two actors load no PyTorch, which takes seconds
+    models = {"parquet": (converted_nano("onnxruntime", weights=False), "onnxruntime"), "json": ("HIH_N/300w", "torch")}
+    how: dict[str, list[object]] = {
+        kind: ["--model", model, "--backend", backend, "--refine", 0, "--batch-size", 1]
+        for kind, (model, backend) in models.items()
+    }
+    parquet = [images, boxes, tmp_path / "parquet", "--actors", 2, *how["parquet"]]
+    uri = [images.as_uri(), boxes, tmp_path / "json", "--format", "json", "--actors", 1, *how["json"]]
     done = run(parquet, uri, parquet)
     assert f"{tmp_path / 'parquet'} is not empty" in done.stderr, done.stderr  # the third run
     assert done.returncode == 2
-    aligner = FaceAligner.from_pretrained(model, device="cpu", backend="onnxruntime")
-    expected = aligner.align_batch([images / name for name in BOXES], list(BOXES.values()), refine=0)
-    for kind in ("parquet", "json"):
+    for kind, (model, backend) in models.items():
+        aligner = FaceAligner.from_pretrained(model, device="cpu", backend=backend)
+        expected = aligner.align_batch([images / name for name in BOXES], list(BOXES.values()), refine=0)
         found = {(row["file"], row["index"]): row for row in rows(tmp_path / kind, kind)}
         assert len(rows(tmp_path / kind, kind)) == len(found) == 3
         for name, faces in zip(BOXES, expected, strict=True):
