@@ -13,6 +13,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,17 @@ class Done:
 
 
 def run(
-    function: Callable[..., Any], *arguments: Any, env: Mapping[str, str] | None = None, timeout: float = 600
+    function: Callable[..., Any],
+    *arguments: Any,
+    env: Mapping[str, str] | None = None,
+    meanwhile: Callable[[BaseProcess], None] | None = None,
+    timeout: float = 600,
 ) -> Done:
     """Call a function of a module in a new process, with arguments that can be pickled.
 
     Args:
         env: the environment of the process; None: that of the caller.
+        meanwhile: called with the process as soon as it runs, such as to send it a signal.
 
     Raises:
         TimeoutError: the function took longer than ``timeout`` seconds; its process was killed.
@@ -46,17 +52,21 @@ def run(
         environment = dict(os.environ if env is None else env)
         process = _server.Process(target=_captured, args=(written, environment, function, arguments))
         process.start()
-        process.join(timeout)
-        if process.exitcode is None:
+        try:
+            if meanwhile is not None:
+                meanwhile(process)
+            process.join(timeout)
+            if process.exitcode is None:
+                raise TimeoutError(f"{function.__qualname__}{arguments} took longer than {timeout} s")
+        finally:
             process.kill()
             process.join()
-            raise TimeoutError(f"{function.__qualname__}{arguments} took longer than {timeout} s")
         return Done(process.exitcode, *(path.read_text("utf-8") if path.exists() else "" for path in written))
 
 
-def program(*words: object, env: Mapping[str, str] | None = None) -> Done:
-    """Run `hih-align` in a new process."""
-    return run(_program, [str(word) for word in words], env=env)
+def program(*words: object, **options: Any) -> Done:
+    """Run `hih-align` in a new process. ``options`` are those of `run`."""
+    return run(_program, [str(word) for word in words], **options)
 
 
 def _program(words: list[str]) -> None:

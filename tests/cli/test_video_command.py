@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import preloaded
 import pytest
 from click.testing import Result
 from made_videos import astronaut, hopper, placing, read_back, scene, write_video
@@ -219,24 +219,22 @@ def test_a_signal_keeps_the_frames_that_were_done(
     weights: Path, still: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     words = [still, "--out", tmp_path / "out.mp4", "--json", tmp_path / "a.jsonl", "--model", MODEL, "--device", "cpu"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "hih_align", "video", *map(str, words)],
-        env=os.environ | {"HIH_ALIGN_WEIGHTS": str(weights), "HF_HUB_OFFLINE": "1"},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
+
+    def interrupt(process: BaseProcess) -> None:
         began = time.monotonic()
         # until the end, the lines are in a temporary file
         while not any(path.stat().st_size > 4000 for path in tmp_path.glob(".*.jsonl")):
-            assert process.poll() is None, process.stderr and process.stderr.read()
+            if not process.is_alive():
+                return
             assert time.monotonic() - began < 120
             time.sleep(0.05)
-        process.send_signal(number)
-        _, said = process.communicate(timeout=120)
-    finally:
-        process.kill()
-    assert process.returncode == 130, said
+        assert process.pid is not None
+        os.kill(process.pid, number)
+
+    env = os.environ | {"HIH_ALIGN_WEIGHTS": str(weights), "HF_HUB_OFFLINE": "1"}
+    done = preloaded.program("video", *words, env=env, meanwhile=interrupt, timeout=120)
+    said = done.stderr
+    assert done.returncode == 130, said
     lines = (tmp_path / "a.jsonl").read_text().splitlines()
     assert 1 <= len(lines) < 400
     files = f"{tmp_path}/out.mp4 and {tmp_path}/a.jsonl"
