@@ -25,9 +25,9 @@ from hih_align.cli.app import app
 pytest.importorskip("av", reason="needs PyAV: pip install 'hih-align[video]'")
 
 Array = NDArray[Any]
-FRAMES, SIZE, SIDE = 120, (320, 240), 90
+FRAMES, SIZE, SIDE = 100, (320, 240), 90
 #: Frames. The second face does not move until LEAVES, is outside from GONE to BACK, and is in place again at THERE.
-LEAVES, GONE, BACK, THERE = 15, 45, 60, 90
+LEAVES, GONE, BACK, THERE = 10, 40, 50, 80
 #: The smallest network; its file is in the checkout.
 MODEL = "HIH_N/300w"
 
@@ -155,7 +155,7 @@ def test_the_output_video_shows_the_faces(followed: Followed) -> None:
     assert shown == pytest.approx(times, abs=1e-4)
     assert after[0].shape == (SIZE[1], SIZE[0], 3)
     assert (sound, heard) == ("aac", samples)
-    for number in (0, 12, 52, 110):
+    for number in (0, 8, 45, 95):
         changed = np.abs(after[number].astype(int) - before[number]).max(-1) > 60
         points = np.concatenate(followed.lines[number]["points"])
         rows, columns = np.nonzero(changed)
