@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from loopback_hub import LoopbackHub
+from pages import quicker
 
 nbformat = pytest.importorskip("nbformat", reason="needs nbclient and ipykernel: pip install 'hih-align[test]'")
 nbclient = pytest.importorskip("nbclient", reason="needs nbclient and ipykernel: pip install 'hih-align[test]'")
@@ -21,7 +22,7 @@ NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
 
 
 def executed(notebooks: Mapping[str, str]) -> list[Any]:
-    """The notebooks of these names after a run, with their new outputs.
+    """The notebooks of these names after a quicker run, with their new outputs.
 
     The values are lines that are added to the cell with the tag "parameters". All notebooks run in one kernel, because
     each kernel would load PyTorch. Each of them begins without the names of those before it.
@@ -30,6 +31,7 @@ def executed(notebooks: Mapping[str, str]) -> list[Any]:
     for name, parameters in notebooks.items():
         notebook = nbformat.read(EXAMPLES / name, as_version=4)
         for cell in notebook.cells:
+            cell.source = quicker(cell.source)
             if "parameters" in cell.metadata.get("tags", ()):
                 cell.source += f"\n{parameters}"
         read.append(notebook)

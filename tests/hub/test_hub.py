@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,6 @@ from hih_align import (
     HIHNet,
     Scheme,
     WeightsUnavailableError,
-    export,
 )
 from hih_align.detection import yunet
 from hih_align.hub.checkpoints import find_checkpoint
@@ -375,14 +374,15 @@ def test_a_private_repository(hub: LoopbackHub, row: ManifestRow, tmp_path: Path
 
 
 def test_a_repository_of_an_exported_folder(
-    hub: LoopbackHub, tmp_path: Path, astronaut: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+    hub: LoopbackHub,
+    astronaut: NDArray[np.uint8],
+    monkeypatch: pytest.MonkeyPatch,
+    converted_nano: Callable[..., str],
 ) -> None:
     """It has no weights. Its files are downloaded, and found in the cache when the server has gone."""
-    for module in ("onnx", "onnxruntime"):
-        pytest.importorskip(module)
     nano = FaceAligner.from_pretrained("HIH_N/300w", device="cpu")
-    export.export(nano, tmp_path / "out", "onnx")
-    hub.add_repo(REPO, {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()})
+    folder = Path(converted_nano("onnxruntime", weights=False))
+    hub.add_repo(REPO, {path.name: path.read_bytes() for path in folder.iterdir()})
     for _ in range(2):
         found = FaceAligner.from_pretrained(REPO, backend="onnxruntime", device="cpu")
         np.testing.assert_allclose(found.align(astronaut, BOX).points, nano.align(astronaut, BOX).points, atol=0.05)
