@@ -37,12 +37,12 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub
         yield server
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def file(shared: Path) -> Path:
     return shared / "weights" / yunet.FILE
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def detector(file: Path) -> FaceDetector:
     return FaceDetector(file)
 
