@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -214,41 +215,46 @@ class Pen:
     """
 
     def __init__(self, canvas: NDArray[np.uint8], offset: ArrayLike = (0, 0), times: int = 1) -> None:
-        self._canvas, self._offset, self._times = canvas, np.asarray(offset), times
+        self._canvas, self._offset, self._times = canvas, np.asarray(offset).tolist(), times
 
     def line(self, points: NDArray[np.floating[Any]], colour: tuple[int, int, int], width: float = 1) -> None:
         """Draw lines that join points (N, 2) in their order, ``width`` pixels wide."""
         thickness = max(1, round(width * self._times))
-        for a, b in pairwise(points):
-            if np.isfinite((a, b)).all():
+        for a, b in pairwise(points.tolist()):
+            if all(map(math.isfinite, (*a, *b))):
                 ends = self._fixed(a), self._fixed(b)
                 cv2.line(self._canvas, *ends, colour, thickness, cv2.LINE_AA, _SHIFT)
 
     def point(self, point: NDArray[np.floating[Any]], colour: tuple[int, int, int], radius: float) -> None:
         """Draw a disc."""
-        if np.isfinite(point).all():
+        centre = point.tolist()
+        if all(map(math.isfinite, centre)):
             size = round(radius * self._times * _ONE)
-            cv2.circle(self._canvas, self._fixed(point), size, colour, -1, cv2.LINE_AA, _SHIFT)
+            cv2.circle(self._canvas, self._fixed(centre), size, colour, -1, cv2.LINE_AA, _SHIFT)
 
     def text(self, text: str, point: NDArray[np.floating[Any]], colour: tuple[int, int, int], height: float) -> None:
         """Write text of this height with a dark outline; ``point`` is its lower left corner."""
-        if not np.isfinite(point).all():
+        corner = point.tolist()
+        if not all(map(math.isfinite, corner)):
             return
-        x, y = (value >> _SHIFT for value in self._fixed(point))
+        x, y = (value >> _SHIFT for value in self._fixed(corner))
         scale = height * self._times / _FONT_HEIGHT
         thickness = max(1, round(2 * scale))
         for tone, more in (((0, 0, 0), 2 * max(1, thickness)), (colour, 0)):
             cv2.putText(self._canvas, text, (x, y), _FONT, scale, tone, thickness + more, cv2.LINE_AA)
 
-    def _fixed(self, point: NDArray[np.floating[Any]]) -> tuple[int, int]:
-        # enlarging preserves pixel edges, not centres
-        x, y = ((np.clip(point, -1e6, 1e6) - self._offset + 0.5) * self._times - 0.5) * _ONE
-        return round(float(x)), round(float(y))
+    def _fixed(self, point: Sequence[float]) -> tuple[int, int]:
+        # numbers of Python, because arrays of two numbers are slow; enlarging preserves pixel edges, not centres
+        x, y = (
+            ((min(max(value, -1e6), 1e6) - start + 0.5) * self._times - 0.5) * _ONE
+            for value, start in zip(point, self._offset, strict=True)
+        )
+        return round(x), round(y)
 
 
 def by_score(score: float) -> tuple[int, int, int]:
     """Red, green and blue of a point of that score: `SURE` at 1, `UNSURE` at 0 and for what is not finite."""
-    share = min(max(score, 0.0), 1.0) if np.isfinite(score) else 0.0
+    share = min(max(score, 0.0), 1.0) if math.isfinite(score) else 0.0
     red, green, blue = (round(share * sure + (1 - share) * unsure) for sure, unsure in zip(SURE, UNSURE, strict=True))
     return red, green, blue
 

@@ -127,11 +127,23 @@ def align(
     if output == "coco":
         coco.check(json_path)
     drawing = vars(style) | {"scale": scale}
-    aligner = FaceAligner.from_pretrained(model, scheme, device, dtype, backend, decode)  # type: ignore[arg-type]
-    options = {"refine": refine, "mirror": mirror}
+    given = None
     if photo.is_dir():
         if bbox:
             raise ValueError(f"bbox is given, but {photo} is a folder: expected --boxes with a file of boxes")
+    else:
+        for name, path in (("out", out), ("json", json_path)):
+            if path is not None:
+                not_over(name, path, photo, boxes)
+        if boxes is not None and bbox:
+            raise ValueError(
+                "bbox and boxes are both given, expected --bbox x1 y1 x2 y2 for each face, or --boxes FILE"
+            )
+        given = _of_photo(boxes, photo) if boxes is not None else [_bbox(words) for words in bbox] if bbox else None
+    # the longest step, so all that can be checked before has been checked
+    aligner = FaceAligner.from_pretrained(model, scheme, device, dtype, backend, decode)  # type: ignore[arg-type]
+    options = {"refine": refine, "mirror": mirror}
+    if photo.is_dir():
         task = (aligner, photo, boxes, out, json_path, batch_size, options, drawing)
         if output == "coco":
             bad = coco.align(*task)
@@ -140,12 +152,6 @@ def align(
         if bad:
             raise ValueError(f"{len(bad)} images of {photo} cannot be read and are left out, first {bad[0]}")
         return
-    for name, path in (("out", out), ("json", json_path)):
-        if path is not None:
-            not_over(name, path, photo, boxes)
-    if boxes is not None and bbox:
-        raise ValueError("bbox and boxes are both given, expected --bbox x1 y1 x2 y2 for each face, or --boxes FILE")
-    given = _of_photo(boxes, photo) if boxes is not None else [_bbox(words) for words in bbox] if bbox else None
     faces = aligner.align(photo, given, **options)  # type: ignore[arg-type]
     if given is None and not faces:
         progress.say(f"{photo}: no face was found")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import preloaded
 
 from hih_align.cli.app import COMMANDS
 
@@ -28,7 +27,7 @@ except SystemExit as end:
 
 
 def loaded(work: str) -> set[str]:
-    done = subprocess.run([sys.executable, "-c", SCRIPT.format(work=work)], capture_output=True, text=True, check=False)
+    done = preloaded.run(exec, SCRIPT.format(work=work), {})
     assert done.returncode == 0, done.stderr
     return set(json.loads(done.stderr.splitlines()[-1]))
 

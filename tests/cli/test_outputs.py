@@ -67,20 +67,29 @@ def test_the_standard_output(photo: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_devices_and_pipes_in_a_shell(photo: Path, tmp_path: Path, converted_nano: Callable[..., str]) -> None:
-    os.mkfifo(tmp_path / "pipe.json")
-    null = os.stat("/dev/null").st_ino
     one = "$ALIGN photos/a.png --refine 0 --device cpu --bbox 27 20 125 140"
     many = "$ALIGN photos --refine 0 --device cpu --boxes boxes.csv"
     done = program(
-        f"set -e; {one} --json /dev/stdout > points.json; {many} --json /dev/null; "
-        f"{many} --json >(cat > lines.jsonl); (cat pipe.json > piped.json & {one} --json pipe.json; wait)",
+        f"set -e; {many} --json >(cat > lines.jsonl); lines=$!; {one} --json /dev/stdout > points.json; wait $lines",
         tmp_path,
         converted_nano("onnxruntime", weights=False),
     )
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "points.json").read_text())
-    assert json.loads((tmp_path / "piped.json").read_text()) == found
     assert [json.loads(line) for line in (tmp_path / "lines.jsonl").read_text().splitlines()] == found
+
+
+def test_a_device_and_a_named_pipe(photo: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    null = os.stat("/dev/null").st_ino
+    with subprocess.Popen(["cat", tmp_path / "pipe.json"], stdout=subprocess.PIPE) as reader:
+        try:
+            run("align", photo, "--bbox", *BOX, "--json", tmp_path / "pipe.json")
+            (face,) = json.loads(reader.communicate(timeout=60)[0])
+        finally:
+            reader.kill()
+    assert (face["file"], len(face["points"])) == ("a.png", 68)
+    run("align", photo.parent, "--boxes", tmp_path / "boxes.csv", "--json", "/dev/null")
     assert stat.S_ISFIFO(os.stat(tmp_path / "pipe.json").st_mode)
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
     assert os.stat("/dev/null").st_ino == null

@@ -33,10 +33,9 @@ def run(*words: object) -> Result:
     return result
 
 
-def write_five(folder: Path, image: NDArray[np.uint8], numbers: range) -> Path:
+def write_five(folder: Path, image: NDArray[np.uint8], numbers: range, aligner: FaceAligner) -> Path:
     """A COCO file with the astronaut's five points; in each image the face is at a slightly different position."""
     assert W300.five is not None
-    aligner = FaceAligner.from_pretrained("HIH_N/300w", device="cpu")
     folder.mkdir()
     images, annotations = [], []
     for n in numbers:
@@ -58,7 +57,9 @@ def write_five(folder: Path, image: NDArray[np.uint8], numbers: range) -> Path:
 def test_five_points_from_training_to_int8(
     tmp_path: Path, astronaut: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data, val = (write_five(tmp_path / name, astronaut, n) for name, n in (("train", range(4)), ("val", range(4, 7))))
+    aligner = FaceAligner.from_pretrained("HIH_N/300w", device="cpu")
+    data = write_five(tmp_path / "train", astronaut, range(4), aligner)
+    val = write_five(tmp_path / "val", astronaut, range(4, 7), aligner)
     out, unit = tmp_path / "run", "inter-pupil distance"
     sets = ["epochs=1", "batch=4", "precision=no", "stages.0.size=64"]
     words = ["--recipe", "finetune", "--init", "HIH_N/300w", "--scheme", FIVE, "--data", data, "--val", val]

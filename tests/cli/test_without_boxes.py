@@ -21,7 +21,7 @@ from hih_align.cli.app import app
 
 def run(*words: object, weights: Path | str, code: int = 0) -> Result:
     environment = {"HIH_ALIGN_TRACEBACK": None, "HIH_ALIGN_WEIGHTS": str(weights), "HF_HUB_OFFLINE": "1"}
-    options = ("--refine", 0, "--device", "cpu")
+    options = ("--model", "HIH_N", "--refine", 0, "--device", "cpu")
     result = CliRunner().invoke(app, ["align", *map(str, (*words, *options))], env=environment)
     assert result.exit_code == code, (result.output, result.exception)
     return result

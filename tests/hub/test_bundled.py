@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import runpy
-import subprocess
 import sys
 import types
 import zipfile
 from pathlib import Path
 
+import preloaded
 import pytest
 
 import hih_align
@@ -25,10 +25,12 @@ if sys.version_info >= (3, 11):
 PACKAGE = Path(hih_align.__file__).parent
 
 SCRIPT = """
-import sys
+import os, sys
+os.chdir(folder)
+sys.path.insert(0, place)
 import hih_align
-assert hih_align.__file__.startswith(sys.argv[1]), hih_align.__file__
-for name in sys.argv[2:]:
+assert hih_align.__file__.startswith(place), hih_align.__file__
+for name in models:
     try:
         print(hih_align.FaceAligner.from_pretrained(name, device="cpu"))
     except Exception as error:
@@ -38,16 +40,9 @@ for name in sys.argv[2:]:
 
 def use(place: Path, *models: object) -> list[str]:
     """The output for each model, one line each, from the package at ``place``."""
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", SCRIPT, str(place), *map(str, models)]
-        if sys.version_info >= (3, 11)
-        else [sys.executable, "-c", SCRIPT, str(place), *map(str, models)],
-        env=os.environ | {"PYTHONPATH": str(place)},
-        cwd=place.parent,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    names = {"place": str(place), "folder": str(place.parent), "models": [str(model) for model in models]}
+    done = preloaded.run(exec, SCRIPT, names)
+    assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
 

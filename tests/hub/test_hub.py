@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import PIL.Image
+import preloaded
 import pytest
 import torch
 from huggingface_hub import ModelCard, constants
@@ -20,7 +18,6 @@ from loopback_hub import LoopbackHub, Refusal, Request
 from numpy.typing import NDArray
 from test_checkpoints import Install
 
-import hih_align
 from hih_align import (
     SCHEMES,
     CheckpointError,
@@ -30,7 +27,6 @@ from hih_align import (
     HIHNet,
     Scheme,
     WeightsUnavailableError,
-    export,
 )
 from hih_align.detection import yunet
 from hih_align.hub.checkpoints import find_checkpoint
@@ -378,14 +374,15 @@ def test_a_private_repository(hub: LoopbackHub, row: ManifestRow, tmp_path: Path
 
 
 def test_a_repository_of_an_exported_folder(
-    hub: LoopbackHub, tmp_path: Path, astronaut: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+    hub: LoopbackHub,
+    astronaut: NDArray[np.uint8],
+    monkeypatch: pytest.MonkeyPatch,
+    converted_nano: Callable[..., str],
 ) -> None:
     """It has no weights. Its files are downloaded, and found in the cache when the server has gone."""
-    for module in ("onnx", "onnxruntime"):
-        pytest.importorskip(module)
     nano = FaceAligner.from_pretrained("HIH_N/300w", device="cpu")
-    export.export(nano, tmp_path / "out", "onnx")
-    hub.add_repo(REPO, {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()})
+    folder = Path(converted_nano("onnxruntime", weights=False))
+    hub.add_repo(REPO, {path.name: path.read_bytes() for path in folder.iterdir()})
     for _ in range(2):
         found = FaceAligner.from_pretrained(REPO, backend="onnxruntime", device="cpu")
         np.testing.assert_allclose(found.align(astronaut, BOX).points, nano.align(astronaut, BOX).points, atol=0.05)
@@ -519,7 +516,7 @@ def test_push_a_private_repository(hub: LoopbackHub, tiny_upload: FaceAligner) -
     assert find_checkpoint(REPO, token=hub.token).config == tiny_upload.config
 
 
-# the command in its own process, because the client reads its settings from the environment
+# the command in its own process, because the client reads its settings from the environment, once
 
 
 def test_the_command_downloads(
@@ -527,12 +524,11 @@ def test_the_command_downloads(
 ) -> None:
     hub.add_repo(REPO, model, private=True)
     PIL.Image.fromarray(astronaut).save(tmp_path / "a.png")
-    env = hub.client_env(tmp_path / "process") | {"PYTHONPATH": str(Path(hih_align.__file__).parents[1])}
+    env = hub.client_env(tmp_path / "process")
     words = ["align", str(tmp_path / "a.png"), "--bbox", *map(str, BOX), "--model", REPO, "--refine", "0"]
 
-    def run(**more: Any) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "hih_align", *words, "--device", "cpu"]
-        return subprocess.run(command, env=env | more, capture_output=True, text=True, timeout=300, check=False)
+    def run(**more: str) -> preloaded.Done:
+        return preloaded.program(*words, "--device", "cpu", env=env | more)
 
     refused = run()
     assert refused.returncode == 1

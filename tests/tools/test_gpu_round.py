@@ -441,6 +441,19 @@ def test_packs_are_made_once(packed: Path) -> None:
     assert picture.stat().st_mtime_ns > before
 
 
+@pytest.fixture
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step of a training also sleeps: where only the time counts, the processor need not work all the time."""
+    step = Trainer._step
+
+    def sleepy(self: Trainer, *arguments: Any) -> None:
+        step(self, *arguments)
+        time.sleep(0.15)
+
+    monkeypatch.setattr(Trainer, "_step", sleepy)
+
+
+@pytest.mark.usefixtures("few_steps")
 def test_networks_share_the_time(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The training process's code runs in this process. The first network gets two thirds of four seconds.
 
@@ -478,6 +491,7 @@ def test_networks_share_the_time(packed: Path, tmp_path: Path, monkeypatch: pyte
         assert len(FaceAligner.from_pretrained(str(out / name / "best")).scheme) == 4
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_a_network_that_fails_does_not_use_the_time_of_the_others(
     packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
