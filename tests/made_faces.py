@@ -12,6 +12,7 @@ from PIL import Image
 from hih_align.data.annotations import Dataset, read_dataset
 from hih_align.method.sizes import Size
 from hih_align.schemes import scheme_from_dict
+from hih_align.training import looking
 from hih_align.training.recipe import Recipe, recipe_from_dict
 
 #: A network for tests in which the values of its weights do not matter.
@@ -69,6 +70,12 @@ def faces(tmp_path_factory) -> tuple[Dataset, Dataset]:
         read_dataset(write_faces(folder / "train", 6, 0, missing=2), scheme),
         read_dataset(write_faces(folder / "val", 3, 1), scheme),
     )
+
+
+@pytest.fixture
+def any_box(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Switch off the check whether the faces' boxes suit the start network, because this network is untrained."""
+    monkeypatch.setattr(looking, "OFF", np.inf)
 
 
 def small(**changes: object) -> Recipe:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from made_faces import faces  # noqa: F401
+from made_faces import any_box, faces  # noqa: F401
 from safetensors.torch import load_file
 
 from hih_align import FaceAligner
@@ -47,12 +47,6 @@ def init(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("init")
     FaceAligner(HIHNet(6, *SIZE), Config(KNOWN, **SIZE._asdict(), name="own/known")).save_pretrained(folder)
     return folder
-
-
-@pytest.fixture
-def _any_box(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Switch off the check whether the faces' boxes suit the start network, because this network is untrained."""
-    monkeypatch.setattr(looking, "OFF", np.inf)
 
 
 @pytest.fixture
@@ -144,7 +138,7 @@ def test_a_landmark_is_the_mean_of_two_points() -> None:
     np.testing.assert_allclose(both.points(points), [(read[0] + points[2]) / 2, points[3]])
 
 
-@pytest.mark.usefixtures("_any_box")
+@pytest.mark.usefixtures("any_box")
 def test_a_run_on_few_faces(
     faces: tuple[Dataset, Dataset],  # noqa: F811
     init: Path,
@@ -174,7 +168,7 @@ def test_a_run_on_few_faces(
     assert result.nme == pytest.approx(report.overall.nme, abs=0.02)
 
 
-@pytest.mark.usefixtures("_any_box")
+@pytest.mark.usefixtures("any_box")
 def test_nothing_is_trained_if_all_landmarks_are_the_start_networks(
     faces: tuple[Dataset, Dataset],  # noqa: F811
     init: Path,
@@ -226,7 +220,7 @@ def test_faces_get_boxes_that_suit_the_network(
     assert (kept.refine, kept.crop_ratio) == (1, seen.config.crop_ratio)  # the aligner uses these boxes, too
 
 
-@pytest.mark.usefixtures("_any_box")
+@pytest.mark.usefixtures("any_box")
 def test_a_setting_trains_the_whole_network(
     faces: tuple[Dataset, Dataset],  # noqa: F811
     init: Path,
@@ -239,7 +233,7 @@ def test_a_setting_trains_the_whole_network(
     assert all(parameter.requires_grad for parameter in trainer.model.parameters())
 
 
-@pytest.mark.usefixtures("_any_box")
+@pytest.mark.usefixtures("any_box")
 def test_a_resumed_run_reaches_the_same_weights(
     faces: tuple[Dataset, Dataset],  # noqa: F811
     init: Path,
