@@ -78,6 +78,13 @@ def any_box(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(looking, "OFF", np.inf)
 
 
+@pytest.fixture
+def no_box(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No box of a face suits the start network. Only two sizes of crops are tried, which takes less time than five."""
+    monkeypatch.setattr(looking, "OFF", -1.0)
+    monkeypatch.setattr(looking, "LARGER", (1.0, looking.WIDE))
+
+
 def small(**changes: object) -> Recipe:
     """A recipe with two stages. Each stage has one epoch of three steps."""
     stages = [

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from made_faces import any_box, faces  # noqa: F401
+from made_faces import any_box, faces, no_box  # noqa: F401
 from safetensors.torch import load_file
 
 from hih_align import FaceAligner
@@ -218,13 +218,12 @@ def test_nothing_is_trained_if_all_landmarks_are_the_start_networks(
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
+@pytest.mark.usefixtures("no_box")
 def test_faces_get_boxes_that_suit_the_network(
     faces: tuple[Dataset, Dataset],  # noqa: F811
     init: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(looking, "OFF", -1.0)  # so that no given box suits the network
     recipe = load_recipe("finetune", overrides={"epochs": 1, "batch": 6, "precision": "no", "calibrate": "no"})
     trainer = Trainer(recipe, [Source(faces[0])], tmp_path, val=faces[1], init=init, progress=False)
     assert trainer.matched is not None

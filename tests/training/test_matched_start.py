@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from made_faces import TINY, faces, lines  # noqa: F401
+from made_faces import TINY, any_box, faces, no_box  # noqa: F401
 from safetensors.torch import load_file
 from torch import nn
 
@@ -46,16 +46,16 @@ def init(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("off", [-1.0, 1e9])
+@pytest.mark.parametrize("boxes", ["any_box", "no_box"])
 def test_the_start_is_measured_in_the_boxes_and_crops_that_it_needs(
     faces: tuple[Dataset, Dataset],  # noqa: F811
     init: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    off: float,
+    request: pytest.FixtureRequest,
+    boxes: str,
 ) -> None:
     """The run has crops of another size, and perhaps the boxes of the faces do not suit the start network."""
-    monkeypatch.setattr(looking, "OFF", off)
+    request.getfixturevalue(boxes)
     changes = {"epochs": 1, "batch": 6, "precision": "no", "few.below": 0, "calibrate": "no", "crop_ratio": 1.3}
     trainer = Trainer(
         load_recipe("finetune", overrides=changes),
@@ -66,21 +66,20 @@ def test_the_start_is_measured_in_the_boxes_and_crops_that_it_needs(
         progress=False,
     )
     assert trainer.matched is not None
-    assert trainer.matched.config.refine == (off < 0)
-    assert (trainer.matched.rebox is None) == (off > 0)
+    assert trainer.matched.config.refine == (boxes == "no_box")
+    assert (trainer.matched.rebox is None) == (boxes == "any_box")
     keep_network(tmp_path / "start", trainer.matched.learner, trainer.matched.config)
     trainer.run()
     expected = evaluate(FaceAligner.from_pretrained(tmp_path / "start"), faces[1], progress=False).overall.nme
     assert trainer.progress.start == pytest.approx(expected, abs=0.02)
 
 
+@pytest.mark.usefixtures("no_box")
 def test_the_whole_network_is_trained_in_the_boxes_that_the_start_needs(
     faces: tuple[Dataset, Dataset],  # noqa: F811
     init: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(looking, "OFF", -1.0)
     changes = {"epochs": 2, "batch": 6, "precision": "no", "few.below": 0, "calibrate": "no"}
     recipe = load_recipe("finetune", overrides=changes)
     trainer = Trainer(recipe, [Source(faces[0])], tmp_path / "whole", val=faces[1], init=init, progress=False)
@@ -101,6 +100,7 @@ def test_the_whole_network_is_trained_in_the_boxes_that_the_start_needs(
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())
 
 
+@pytest.mark.usefixtures("any_box")
 def test_a_run_of_another_size_has_a_result_of_this_size(
     faces: tuple[Dataset, Dataset],  # noqa: F811
     init: Path,
@@ -126,6 +126,7 @@ def interrupt(trainer: Trainer) -> None:
     trainer._step = stopping  # type: ignore[method-assign]
 
 
+@pytest.mark.usefixtures("any_box")
 def test_a_run_from_scratch_can_be_resumed(
     faces: tuple[Dataset, Dataset],  # noqa: F811
     init: Path,
@@ -146,6 +147,7 @@ def test_a_run_from_scratch_can_be_resumed(
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())
 
 
+@pytest.mark.usefixtures("any_box")
 def test_a_run_without_gain_returns_its_start_and_warns(
     faces: tuple[Dataset, Dataset],  # noqa: F811
     init: Path,
@@ -172,6 +174,7 @@ def test_a_run_without_gain_returns_its_start_and_warns(
     assert start.readout is None  # the trained network has its own heads
 
 
+@pytest.mark.usefixtures("any_box")
 @pytest.mark.parametrize(("gains", "taken"), [((0.3, -0.29), True), ((-0.3, -0.2), False)])
 def test_an_epoch_replaces_the_start_only_if_its_error_is_lower(
     faces: tuple[Dataset, Dataset],  # noqa: F811
@@ -204,6 +207,7 @@ def test_an_epoch_replaces_the_start_only_if_its_error_is_lower(
     assert any("training gained nothing" in str(w.message) for w in caught) != taken
 
 
+@pytest.mark.usefixtures("any_box")
 def test_heads_start_from_the_matched_landmarks(
     faces: tuple[Dataset, Dataset],  # noqa: F811
     init: Path,
