@@ -7,5 +7,5 @@ from hih_align.training.journal import Journal
 
 @pytest.fixture(autouse=True)
 def _no_curve(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw no curve of the runs of single tests: it takes a fifth of their time. Runs of a module's fixtures have one."""
+    """Draw no curve of the runs of single tests, which would take a fifth of their time; runs of fixtures draw one."""
     monkeypatch.setattr(Journal, "curve", lambda journal: None)
