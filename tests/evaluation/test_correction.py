@@ -141,6 +141,14 @@ def test_an_aligner_applies_it(backend: str, astronaut: NDArray[np.uint8]) -> No
     assert np.abs(correction.points(plain.points) - plain.points).max() > 0.5
     assert np.allclose(face.points, correction.points(plain.points), atol=0.02)
     assert np.allclose(face.scores, plain.scores, atol=2e-3)
+
+
+def test_corrected_landmarks_can_be_picked(astronaut: NDArray[np.uint8]) -> None:
+    """In PyTorch: `test_select` does it with a readout in each runtime, which converts the network once more."""
+    start = FaceAligner.from_pretrained("HIH_N", device="cpu")
+    aligner = start.with_config(replace(start.config, correction=random_correction()))
+    box = [177, 80, 275, 200]
+    face = aligner.align(astronaut, box, refine=0)
     picked = aligner.select([30, 8]).align(astronaut, box, refine=0)
     assert np.allclose(picked.points, face.points[[30, 8]], atol=0.02)
 
