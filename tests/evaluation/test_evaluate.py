@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -86,13 +87,21 @@ def wflw() -> FaceAligner:
     return FaceAligner.from_pretrained("HIH_N/wflw", device="cpu")
 
 
-def dataset(folder: Path, image: Array, boxes: Array, points: Array, scheme: Scheme, labelled: Array) -> Dataset:
+@pytest.fixture(scope="module")
+def photograph_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The astronaut."""
+    path = tmp_path_factory.mktemp("photograph") / "astronaut.png"
+    write_image(path, skimage.data.astronaut())
+    return path
+
+
+def dataset(folder: Path, image: Path, boxes: Array, points: Array, scheme: Scheme, labelled: Array) -> Dataset:
     """Two photographs, written as COCO and read back.
 
     The first holds all faces but the last; the second holds the last.
     """
-    write_image(folder / "a.png", image)
-    write_image(folder / "b.png", image)
+    for name in ("a.png", "b.png"):
+        shutil.copy(image, folder / name)
     last = len(boxes) - 1
     annotations = [
         {
@@ -121,12 +130,12 @@ def found(w300: FaceAligner) -> Landmarks:
 
 
 @pytest.fixture
-def three(tmp_path: Path, astronaut: Array, found: Landmarks) -> Dataset:
+def three(tmp_path: Path, photograph_file: Path, found: Landmarks) -> Dataset:
     """The labels are the aligner's points, moved right by 1, 2 and 3 px. Ten labels of the second face are missing."""
     points = found.points + np.array([1.0, 2.0, 3.0])[:, None, None] * (1, 0)
     labelled = np.ones((3, 68), int)
     labelled[1, :10] = 0
-    return dataset(tmp_path, astronaut, found.bbox, points, SCHEMES["300w"], labelled)
+    return dataset(tmp_path, photograph_file, found.bbox, points, SCHEMES["300w"], labelled)
 
 
 class TestNumbers:
@@ -538,9 +547,11 @@ class TestPictures:
         assert len(data["landmarks"]) == 68
         assert f"| all | 3 | {found.overall.nme:.2f} |" in (folder / "report.md").read_text()
         for name in ("ced", "calibration", "worst"):
-            pixels = np.asarray(PIL.Image.open(folder / f"{name}.png").convert("RGB"))
-            assert min(pixels.shape[:2]) > 300
-            assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
+            picture = PIL.Image.open(folder / f"{name}.png").convert("RGB")
+            assert min(picture.size) > 300
+            colours = picture.getcolors(picture.width * picture.height)
+            assert colours is not None
+            assert len(colours) > 20
 
     def test_names_and_attributes_that_formats_refuse(self, three: Dataset, w300: FaceAligner, tmp_path: Path) -> None:
         """A dollar begins a formula in Matplotlib, and JSON has no NaN."""

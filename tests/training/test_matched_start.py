@@ -82,7 +82,7 @@ def test_the_whole_network_is_trained_in_the_boxes_that_the_start_needs(
 ) -> None:
     changes = {"epochs": 2, "batch": 6, "precision": "no", "few.below": 0, "calibrate": "no"}
     recipe = load_recipe("finetune", overrides=changes)
-    trainer = Trainer(recipe, [Source(faces[0])], tmp_path / "whole", val=faces[1], init=init, progress=False)
+    trainer = Trainer(recipe, [Source(faces[0])], tmp_path / "whole", init=init, progress=False)
     assert trainer.matched is not None
     seen = looking.look(FaceAligner.from_pretrained(init), faces[0], progress=False)
     for record, points in zip(trainer.faces.records, seen.points, strict=True):
@@ -92,10 +92,10 @@ def test_the_whole_network_is_trained_in_the_boxes_that_the_start_needs(
     assert kept.readout is None  # the whole network was trained
     assert (kept.refine, kept.crop_ratio, kept.box) == (1, seen.config.crop_ratio, trainer.matched.config.box)
     # a run that goes on has the same boxes
-    stopped = Trainer(recipe, [Source(faces[0])], tmp_path / "run", val=faces[1], init=init, progress=False)
+    stopped = Trainer(recipe, [Source(faces[0])], tmp_path / "run", init=init, progress=False)
     interrupt(stopped)
     assert not stopped.run().completed
-    train(recipe, [Source(faces[0])], tmp_path / "run", val=faces[1], init=init, resume=True, progress=False)
+    train(recipe, [Source(faces[0])], tmp_path / "run", init=init, resume=True, progress=False)
     ours, theirs = (load_file(tmp_path / name / "last" / "model.safetensors") for name in ("run", "whole"))
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())
 
