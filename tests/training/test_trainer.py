@@ -203,19 +203,28 @@ def test_best_is_the_epoch_of_the_lowest_nme_of_its_stage(uninterrupted):
 # -- resuming
 
 
-def test_stopped_run_resumes_to_the_same_weights(uninterrupted, faces, tmp_path):
+@pytest.fixture(scope="module")
+def stopped(faces, tmp_path_factory) -> Path:
+    """The folder of a run that signals stopped twice, at last one step before its end."""
+    folder = tmp_path_factory.mktemp("stopped")
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     for step, number in ((1, signal.SIGINT), (4, signal.SIGTERM)):
-        stopped = Stopped(small(), [Source(faces[0])], tmp_path, val=faces[1], resume=True, progress=False)
-        stopped.at = (step, number)
-        result = stopped.run()
+        with one_thread():
+            trainer = Stopped(small(), [Source(faces[0])], folder, val=faces[1], resume=True, progress=False)
+            trainer.at = (step, number)
+            result = trainer.run()
         assert not result.completed
         assert result.steps == step + 1  # the current step is finished
         assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
-    result = train(small(), [Source(faces[0])], tmp_path, val=faces[1], resume=True, progress=False)
+    return folder
+
+
+def test_stopped_run_resumes_to_the_same_weights(uninterrupted, stopped, faces, tmp_path):
+    run = shutil.copytree(stopped, tmp_path / "run")
+    result = train(small(), [Source(faces[0])], run, val=faces[1], resume=True, progress=False)
     assert result.completed
-    assert_same(uninterrupted, tmp_path)
-    assert [line["loss"] for line in lines(tmp_path)] == [line["loss"] for line in lines(uninterrupted)]
+    assert_same(uninterrupted, run)
+    assert [line["loss"] for line in lines(run)] == [line["loss"] for line in lines(uninterrupted)]
 
 
 def test_a_run_whose_process_was_killed_resumes_to_the_same_weights(uninterrupted, unfinished, faces):
@@ -248,25 +257,24 @@ def test_a_finished_run_does_not_change_when_it_is_resumed(uninterrupted, faces)
     assert (uninterrupted / "state.pt").read_bytes() == before
 
 
-def test_a_run_of_version_0_1_can_be_resumed(uninterrupted, faces, tmp_path):
+def test_a_run_of_version_0_1_can_be_resumed(uninterrupted, stopped, faces, tmp_path):
     """Version 0.1 multiplied the loss by `gradient_scale`.
 
     So the optimizer's moments in an old state are larger by this factor, and so is its eps. Both are converted.
     """
-    stopped = Stopped(small(), [Source(faces[0])], tmp_path, val=faces[1], progress=False)
-    stopped.run()
-    run = json.loads((tmp_path / "run.json").read_text())
+    folder = shutil.copytree(stopped, tmp_path / "run")
+    run = json.loads((folder / "run.json").read_text())
     run["recipe"] = {k: v for k, v in run["recipe"].items() if k != "eps"} | {"gradient_scale": 1000, "clip": 5}
-    (tmp_path / "run.json").write_text(json.dumps(run))
-    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    (folder / "run.json").write_text(json.dumps(run))
+    state = torch.load(folder / "state.pt", weights_only=True)
     for group in state["optimizer"]["param_groups"]:
         group["eps"] = 1e-8
     for moments in state["optimizer"]["state"].values():
         moments["exp_avg"] *= 1e3
         moments["exp_avg_sq"] *= 1e6
-    torch.save(state, tmp_path / "state.pt")
-    assert train(small(), [Source(faces[0])], tmp_path, val=faces[1], resume=True, progress=False).completed
-    expected, found = weights(uninterrupted), weights(tmp_path)
+    torch.save(state, folder / "state.pt")
+    assert train(small(), [Source(faces[0])], folder, val=faces[1], resume=True, progress=False).completed
+    expected, found = weights(uninterrupted), weights(folder)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-5, msg=name)
 
