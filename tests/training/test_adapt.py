@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from made_faces import SCHEME, TINY, any_box, write_faces  # noqa: F401
+from made_faces import SCHEME, TINY, any_box, no_curve, write_faces  # noqa: F401
 from numpy.typing import NDArray
 from PIL import Image
 from skimage.data import astronaut

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("accelerate")
 
-from made_faces import lines, small
+from made_faces import lines, no_curve, small  # noqa: F401
 
 from hih_align.data.annotations import Dataset
 from hih_align.evaluation.results import Report

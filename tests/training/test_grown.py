@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from made_faces import any_box, faces, no_box  # noqa: F401
+from made_faces import any_box, faces, no_box, no_curve  # noqa: F401
 from safetensors.torch import load_file
 
 from hih_align import FaceAligner

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from made_faces import SCHEME, any_box, faces, small, write_faces  # noqa: F401
+from made_faces import SCHEME, any_box, faces, no_curve, small, write_faces  # noqa: F401
 
 from hih_align import FaceAligner
 from hih_align.data.annotations import Dataset, read_dataset

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 pytest.importorskip("accelerate")
 
-from made_faces import SCHEME, TINY, any_box, lines, small  # noqa: F401
+from made_faces import SCHEME, TINY, any_box, lines, no_curve, small  # noqa: F401
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import hih_align
