@@ -12,6 +12,8 @@ from PIL import Image
 from hih_align.data.annotations import Dataset, read_dataset
 from hih_align.method.sizes import Size
 from hih_align.schemes import scheme_from_dict
+from hih_align.training import looking
+from hih_align.training.journal import Journal
 from hih_align.training.recipe import Recipe, recipe_from_dict
 
 #: A network for tests in which the values of its weights do not matter.
@@ -69,6 +71,25 @@ def faces(tmp_path_factory) -> tuple[Dataset, Dataset]:
         read_dataset(write_faces(folder / "train", 6, 0, missing=2), scheme),
         read_dataset(write_faces(folder / "val", 3, 1), scheme),
     )
+
+
+@pytest.fixture(autouse=True)
+def no_curve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In modules that import this: the runs of single tests draw no curve, which would take a fifth of their time."""
+    monkeypatch.setattr(Journal, "curve", lambda journal: None)
+
+
+@pytest.fixture
+def any_box(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Switch off the check whether the faces' boxes suit the start network, because this network is untrained."""
+    monkeypatch.setattr(looking, "OFF", np.inf)
+
+
+@pytest.fixture
+def no_box(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No box of a face suits the start network. Only two sizes of crops are tried, which takes less time than five."""
+    monkeypatch.setattr(looking, "OFF", -1.0)
+    monkeypatch.setattr(looking, "LARGER", (1.0, looking.WIDE))
 
 
 def small(**changes: object) -> Recipe:

@@ -916,12 +916,19 @@ def test_a_missing_mirror_table_warns(tmp_path: Path) -> None:
         ("300w_val", W300, 210, 0),
         ("cfp68_val", W300, 160, 0),
         ("wflw_dev", WFLW, 303, 0),
-        ("wflw_like", WFLW, 4507, 1127),
+        ("wflw_like", WFLW, 564, 149),  # each eighth face
     ],
 )
-def test_shared_data(shared: Path, name: str, scheme: Scheme, faces: int, without: int) -> None:
-    dataset = read_dataset(shared / "data" / name, scheme)
-    assert (dataset.name, len(dataset)) == (name, faces)
+def test_shared_data(shared: Path, tmp_path: Path, name: str, scheme: Scheme, faces: int, without: int) -> None:
+    folder = shared / "data" / name
+    if name == "wflw_like":
+        content = json.loads((folder / "annotations.json").read_text("utf-8"))
+        content |= {part: content[part][::8] for part in ("images", "annotations")}
+        (tmp_path / "annotations.json").write_text(json.dumps(content), "utf-8")
+        (tmp_path / "images").symlink_to(folder / "images")
+        folder = tmp_path
+    dataset = read_dataset(folder, scheme)
+    assert (dataset.name, len(dataset)) == (folder.name, faces)
     assert sum(r.labels is None for r in dataset.records) == without
     assert all("annotated" in r.boxes for r in dataset.records)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import warnings
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +43,17 @@ def shape(n: int) -> NDArray[np.float64]:
     return (FACE - 40) @ turn * rng.uniform(0.8, 1.1) + 75 + rng.uniform(-5, 5, 2) + rng.normal(0, 1, FACE.shape)
 
 
+@cache
+def photograph(seed: int, kind: str) -> bytes:
+    """A file. Each seed gives different pixels: a duplicate is found by its pixels, not by its name."""
+    file = io.BytesIO()
+    PIL.Image.fromarray(np.roll(ASTRONAUT, seed, axis=1)).save(file, kind)
+    return file.getvalue()
+
+
 def save(folder: Path, name: str, seed: int) -> Path:
     path = folder / name
-    # each file holds different pixels: a duplicate is found by its pixels, not by its name
-    PIL.Image.fromarray(np.roll(ASTRONAUT, seed, axis=1)).save(path)
+    path.write_bytes(photograph(seed, {".png": "PNG", ".jpg": "JPEG"}[path.suffix]))
     return path
 
 

@@ -35,8 +35,8 @@ def faces(shared: Path) -> list[Record]:
 @pytest.fixture
 def few(faces: list[Record], monkeypatch: pytest.MonkeyPatch) -> list[Record]:
     """Faces for tests that run a network, in which fewer labels are enough."""
-    monkeypatch.setattr("hih_align.data.conventions.LEAST_FACES", 20)
-    return faces[:22]
+    monkeypatch.setattr("hih_align.data.conventions.LEAST_FACES", 12)
+    return faces[:14]
 
 
 def stacked(records: list[Record]) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -86,13 +87,21 @@ def wflw() -> FaceAligner:
     return FaceAligner.from_pretrained("HIH_N/wflw", device="cpu")
 
 
-def dataset(folder: Path, image: Array, boxes: Array, points: Array, scheme: Scheme, labelled: Array) -> Dataset:
+@pytest.fixture(scope="module")
+def photograph_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The astronaut."""
+    path = tmp_path_factory.mktemp("photograph") / "astronaut.png"
+    write_image(path, skimage.data.astronaut())
+    return path
+
+
+def dataset(folder: Path, image: Path, boxes: Array, points: Array, scheme: Scheme, labelled: Array) -> Dataset:
     """Two photographs, written as COCO and read back.
 
     The first holds all faces but the last; the second holds the last.
     """
-    write_image(folder / "a.png", image)
-    write_image(folder / "b.png", image)
+    for name in ("a.png", "b.png"):
+        shutil.copy(image, folder / name)
     last = len(boxes) - 1
     annotations = [
         {
@@ -121,12 +130,12 @@ def found(w300: FaceAligner) -> Landmarks:
 
 
 @pytest.fixture
-def three(tmp_path: Path, astronaut: Array, found: Landmarks) -> Dataset:
+def three(tmp_path: Path, photograph_file: Path, found: Landmarks) -> Dataset:
     """The labels are the aligner's points, moved right by 1, 2 and 3 px. Ten labels of the second face are missing."""
     points = found.points + np.array([1.0, 2.0, 3.0])[:, None, None] * (1, 0)
     labelled = np.ones((3, 68), int)
     labelled[1, :10] = 0
-    return dataset(tmp_path, astronaut, found.bbox, points, SCHEMES["300w"], labelled)
+    return dataset(tmp_path, photograph_file, found.bbox, points, SCHEMES["300w"], labelled)
 
 
 class TestNumbers:
@@ -228,6 +237,8 @@ class TestScores:
         swapped = report([record(0), record(1)], shifts, scores[::-1]).score_quality
         assert swapped.face_rank_correlation == pytest.approx(1)
         assert np.isnan(report([record(0)], [0], 0.5).score_quality.rank_correlation)
+        tied = report([record(0)], [[0, 2, 1, 3]], [[0.1, 0.2, 0.2, 0.3]]).score_quality  # two scores have rank 2.5
+        assert tied.rank_correlation == pytest.approx(0.9**0.5)
 
 
 class TestBoxes:
@@ -536,9 +547,11 @@ class TestPictures:
         assert len(data["landmarks"]) == 68
         assert f"| all | 3 | {found.overall.nme:.2f} |" in (folder / "report.md").read_text()
         for name in ("ced", "calibration", "worst"):
-            pixels = np.asarray(PIL.Image.open(folder / f"{name}.png").convert("RGB"))
-            assert min(pixels.shape[:2]) > 300
-            assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
+            picture = PIL.Image.open(folder / f"{name}.png").convert("RGB")
+            assert min(picture.size) > 300
+            colours = picture.getcolors(picture.width * picture.height)
+            assert colours is not None
+            assert len(colours) > 20
 
     def test_names_and_attributes_that_formats_refuse(self, three: Dataset, w300: FaceAligner, tmp_path: Path) -> None:
         """A dollar begins a formula in Matplotlib, and JSON has no NaN."""
@@ -606,19 +619,19 @@ class TestCommand:
         assert "| kind=odd | 1 |" in result.stdout
         assert json.loads((out / "report.json").read_text())["settings"]["keep"] == "id>1"
 
-    def test_another_runtime(self, three: Dataset, tmp_path: Path) -> None:
+    def test_another_runtime(self, three: Dataset, w300: FaceAligner, tmp_path: Path) -> None:
         pytest.importorskip("openvino")
         arguments = ["evaluate", "--data", str(three.source), "--model", "HIH_N", "--refine", "0", "--where", "id>2"]
         arguments += ["--device", "cpu"]
-        here, there = tmp_path / "torch", tmp_path / "openvino"
-        for out, backend in ((here, "torch"), (there, "openvino")):
-            result = CliRunner().invoke(app, [*arguments, "--backend", backend, "--out", str(out)])
-            assert result.exit_code == 0, result.output
-            assert ("float32, openvino, faces" in result.stdout) == (backend == "openvino")
-        reports = [json.loads((out / "report.json").read_text()) for out in (here, there)]
-        assert [report["settings"]["backend"] for report in reports] == ["torch", "openvino"]
-        first, second = (report["overall"]["nme"] for report in reports)
-        assert first == pytest.approx(second, abs=0.02)
+        result = CliRunner().invoke(app, [*arguments, "--backend", "openvino", "--out", str(tmp_path / "out")])
+        assert result.exit_code == 0, result.output
+        assert "float32, openvino, faces" in result.stdout
+        written = json.loads((tmp_path / "out" / "report.json").read_text())
+        assert written["settings"]["backend"] == "openvino"
+        expected = evaluate(w300, three, refine=0, keep=Where("id>2"), progress=False)
+        assert expected.settings.backend == "torch"
+        assert "openvino" not in markdown(expected)
+        assert written["overall"]["nme"] == pytest.approx(expected.overall.nme, abs=0.02)
         result = CliRunner().invoke(app, [*arguments, "--backend", "tensorrt"])
         assert result.exit_code == 1
         assert "backend is 'tensorrt', expected one of" in result.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from hih_align.method.network import HIHNet, down_steps
+from hih_align.method.network import HIHNet, Unit, down_steps
 from hih_align.method.sizes import SIZES, Size
 
 
@@ -20,6 +21,10 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 def network(landmarks: int, stacks: int, decimal_size: int = 8) -> HIHNet:
     torch.manual_seed(0)
     return HIHNet(landmarks, stacks, decimal_size, width=0.25).eval()  # a sixteenth of the work
+
+
+#: The same network for all tests that do not change it.
+unchanged = cache(network)
 
 
 @pytest.mark.parametrize(("size", "millions"), [("HIH_T", 10.37), ("HIH_S", 14.47), ("HIH_B", 22.68)])
@@ -50,17 +55,17 @@ def test_a_size_builds_its_network_and_is_read_back_from_it(size: Size) -> None:
     with torch.device("meta"):
         net = HIHNet(5, *size)
     assert net.size == size
-    with torch.inference_mode():
-        integer, decimal = net.eval()(torch.empty(1, 3, size.input_size, size.input_size, device="meta"))
-    side = size.input_size // 4
-    assert (integer.shape, decimal.shape) == ((1, size.stacks, 5, side, side), (1, 5, 8, 8))
 
 
 def test_hih_n_has_a_tenth_of_hih_ts_work() -> None:
     def work(name: str) -> int:
         side = SIZES[name].input_size
         with torch.device("meta"), FlopCounterMode(display=False) as counter:
-            HIHNet(68, *SIZES[name]).eval().predict(torch.empty(1, 3, side, side))
+            net = HIHNet(68, *SIZES[name]).eval()
+            for module in net.modules():
+                if isinstance(module, Unit):
+                    module.bn = nn.Identity()  # it does not count, and takes most of the time of this device
+            net.predict(torch.empty(1, 3, side, side))
         return int(counter.get_total_flops())
 
     assert work("HIH_T") == pytest.approx(2 * 6.855e9, rel=1e-3)  # the value from before networks had a width
@@ -97,7 +102,7 @@ def test_the_decimal_head_fits_the_input(input_size: int, decimal_size: int, ste
 
 @pytest.mark.parametrize("stacks", [1, 2, 4])
 def test_shapes(stacks: int) -> None:
-    net = network(5, stacks)
+    net = unchanged(5, stacks)
     assert net.stacks == stacks
     with torch.inference_mode():
         integer, decimal = net(noise(1, 3, 256, 256))
@@ -107,7 +112,7 @@ def test_shapes(stacks: int) -> None:
 
 @pytest.mark.parametrize("decimal_size", [4, 8, 16])
 def test_decimal_sizes(decimal_size: int) -> None:
-    net = network(3, 1, decimal_size)
+    net = unchanged(3, 1, decimal_size)
     assert net.decimal_size == decimal_size
     assert len(net.decimal_head.down) == {4: 3, 8: 2, 16: 1}[decimal_size]
     with torch.inference_mode():
@@ -131,7 +136,7 @@ def test_any_multiple_of_64(h: int, w: int, decimal_size: int) -> None:
 
     Decimal maps grow in proportion to their size at 256 px, as nearly as the rounding of strides allows.
     """
-    net = network(2, 1, decimal_size)
+    net = unchanged(2, 1, decimal_size)
     with torch.inference_mode():
         integer, decimal = net(noise(1, 3, h, w))
     assert integer.shape == (1, 1, 2, h // 4, w // 4)
@@ -143,7 +148,7 @@ def test_any_multiple_of_64(h: int, w: int, decimal_size: int) -> None:
 
 @pytest.mark.parametrize("stacks", [1, 2, 4])
 def test_predict_is_the_last_stack(stacks: int) -> None:
-    net = network(4, stacks)
+    net = unchanged(4, stacks)
     images = noise(2, 3, 64, 128)
     with torch.inference_mode():
         integer, decimal = net(images)
@@ -171,7 +176,7 @@ def test_stacks_come_in_order() -> None:
 
 
 def test_faces_of_a_batch_do_not_mix() -> None:
-    net = network(4, 2)
+    net = unchanged(4, 2)
     images = noise(3, 3, 64, 128)
     with torch.inference_mode():
         whole = net(images)
@@ -182,8 +187,9 @@ def test_faces_of_a_batch_do_not_mix() -> None:
         assert net(images[:0])[0].shape == (0, 2, 4, 16, 32)
 
 
-@pytest.mark.parametrize("stacks", [1, 2, 4])
-@pytest.mark.parametrize("decimal_size", [4, 8, 16])
+@pytest.mark.parametrize(
+    ("stacks", "decimal_size"), [(1, 4), (2, 16), (4, 8)]
+)  # the head does not depend on the stacks
 def test_no_dead_parameters(stacks: int, decimal_size: int) -> None:
     net = network(3, stacks, decimal_size)
     integer, decimal = net(noise(1, 3, 128, 128))
@@ -232,7 +238,7 @@ def test_channels_last() -> None:
 
 def test_stays_on_its_device() -> None:
     with torch.device("meta"):
-        net = HIHNet(3, 2).eval()
+        net = HIHNet(3, 1).eval()
     integer, decimal = net(torch.zeros(1, 3, 64, 64, device="meta"))
     assert integer.device.type == decimal.device.type == "meta"
 
@@ -265,7 +271,7 @@ def test_refuses_sizes(arguments: tuple[Any, ...], message: str) -> None:
     [(3, 64, 64), (1, 1, 64, 64), (1, 4, 64, 64), (1, 64, 64, 3), (1, 3, 65, 64), (1, 3, 64, 96), (1, 3, 32, 64)],
 )
 def test_refuses_images(shape: tuple[int, ...]) -> None:
-    net = network(2, 1)
+    net = unchanged(2, 1)
     for call in (net, net.predict):
         with pytest.raises(ValueError, match=r"^images has shape .* multiples of 64"):
             call(torch.zeros(shape))

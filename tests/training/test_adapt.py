@@ -6,14 +6,15 @@ import io
 import json
 import warnings
 from dataclasses import replace
-from itertools import product
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from made_faces import SCHEME, TINY, write_faces
+from made_faces import SCHEME, TINY, any_box, no_curve, write_faces  # noqa: F401
+from numpy.typing import NDArray
 from PIL import Image
 from skimage.data import astronaut
 from typer.testing import CliRunner
@@ -28,7 +29,7 @@ from hih_align.images import read_image
 from hih_align.method.network import HIHNet
 from hih_align.roll import roll_of
 from hih_align.schemes import WFLW, scheme_from_dict
-from hih_align.training import adaptation, fine_tune
+from hih_align.training import adaptation, fine_tune, looking
 from hih_align.training.adaptation import adapt, candidates, open_dataset
 from hih_align.training.looking import look
 from hih_align.training.own_scheme import guessed_scheme
@@ -49,34 +50,37 @@ def network() -> FaceAligner:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_faces(tmp_path_factory.mktemp("adapt") / "made", 8, 0)
+    return write_faces(tmp_path_factory.mktemp("adapt") / "made", 5, 0)
 
 
-def test_the_saved_aligner_gives_the_points_that_were_measured(start: FaceAligner, data: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("any_box")
+def test_the_saved_aligner_gives_the_points_that_were_measured(
+    start: FaceAligner, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # no shift of the decoder: it is in pixels of the box of the points, and an untrained network finds another box
+    monkeypatch.setattr(looking, "MEDIAN_ERROR", np.inf)
     made = adapt(start, data, scheme=scheme_from_dict(SCHEME), out=tmp_path / "mine", progress=False)
     loaded = FaceAligner.from_pretrained(tmp_path / "mine")
     assert loaded.scheme.names == tuple(SCHEME["names"])
     assert loaded.calibrated
-    assert made.report.overall.faces == 8
+    assert made.report.overall.faces == 5
     seen = look(start, open_dataset(data, scheme_from_dict(SCHEME)), progress=False)
     expected = made.matching.readout.points(seen.points)
-    if made.aligner.config.refine:  # the faces had two passes, the second in the boxes of the first pass's points
-        assert made.aligner.config.box is not None
-    else:
-        for record, points in zip(seen.records, expected, strict=True):
-            face = loaded.align(read_image(record.image), record.box)
-            np.testing.assert_allclose(face.points, points, atol=1e-2)
-    assert "cross-validated on 8 faces" in made.text()
+    for record, points in zip(seen.records, expected, strict=True):
+        face = loaded.align(read_image(record.image), record.box)
+        np.testing.assert_allclose(face.points, points, atol=1e-2)
+    assert "cross-validated on 5 faces" in made.text()
     assert [row.split()[0] for row in made.text().splitlines()[1:5]] == SCHEME["names"]
 
 
+@pytest.mark.usefixtures("any_box")
 def test_faces_of_one_photograph_are_left_out_one_by_one(start: FaceAligner, data: Path) -> None:
     """There is no other photograph to measure with, so the result says that the errors may be too low."""
     faces = open_dataset(data, scheme_from_dict(SCHEME))
     image = faces.records[0].image
     together = replace(faces, records=tuple(replace(record, image=image) for record in faces.records))
     made = adapt(start, together, progress=False)
-    assert "cross-validated on 8 faces" in made.text()
+    assert "cross-validated on 5 faces" in made.text()
     assert any("all faces are of one photograph" in sentence for sentence in made.advice)
     look_again = look(start, together, progress=False)
     own = made.matching.readout.points(look_again.points)
@@ -85,6 +89,7 @@ def test_faces_of_one_photograph_are_left_out_one_by_one(start: FaceAligner, dat
     assert "not cross-validated, measured on 1 faces" in one.text()
 
 
+@pytest.mark.usefixtures("any_box")
 def test_labels_that_could_not_be_left_out_are_reported(start: FaceAligner, data: Path) -> None:
     faces = open_dataset(data, scheme_from_dict(SCHEME))
     first, *others = faces.records
@@ -94,7 +99,7 @@ def test_labels_that_could_not_be_left_out_are_reported(start: FaceAligner, data
         return replace(record, labels=replace(record.labels, weights=np.array([1.0, 1.0, 0.0, 1.0])))
 
     made = adapt(start, replace(faces, records=(first, *map(without_top, others))), progress=False)
-    assert any(sentence.startswith("4% of the labels could not be left out") for sentence in made.advice)
+    assert any(sentence.startswith("6% of the labels could not be left out") for sentence in made.advice)
 
 
 def test_a_coco_file_names_its_landmarks(data: Path) -> None:
@@ -131,23 +136,32 @@ def test_the_commands(start: FaceAligner, data: Path, tmp_path: Path) -> None:
     assert FaceAligner.from_pretrained(tmp_path / "m").scheme.id == "mine"
 
 
+@cache
+def photographs(network: FaceAligner) -> list[tuple[Image.Image, NDArray[np.float64]]]:
+    """Four pictures of a real face, and the points that a network finds in them."""
+    photo = Image.fromarray(astronaut()).crop((90, 0, 360, 270))
+    pictures = []
+    for turn, side in zip((-9, -3, 3, 9), (220, 270, 220, 270), strict=True):
+        picture = photo.rotate(turn, Image.Resampling.BILINEAR).resize((side, side))
+        found = network.align(np.asarray(picture), np.array([87, 80, 185, 200]) * side / 270)
+        pictures.append((picture, found.points.astype(float)))
+    return pictures
+
+
 def labelled(
     folder: Path, network: FaceAligner, wanted: list[int], right: float = 0.0, tight: bool = False
 ) -> tuple[Path, list[str]]:
-    """A COCO file of eight pictures of a real face, with some landmarks of a network, and the names of the landmarks.
+    """A COCO file of four pictures of a real face, with some landmarks of a network, and the names of the landmarks.
 
     The labels lie to the right of the landmarks, by this share of the longer side of the face. The boxes are the
     tight boxes of all landmarks of the network, or only of the labels. With the latter `adapt` runs the network three
     times as often.
     """
-    photo = Image.fromarray(astronaut()).crop((90, 0, 360, 270))
     images, annotations = [], []
-    for i, (turn, side) in enumerate(product((-9, -3, 3, 9), (220, 270))):
-        photo.rotate(turn, Image.Resampling.BILINEAR).resize((side, side)).save(folder / f"{i}.png", compress_level=1)
-        box = np.array([87, 80, 185, 200]) * side / 270
-        found = network.align(folder / f"{i}.png", box).points.astype(float)
+    for i, (picture, found) in enumerate(photographs(network)):
+        picture.save(folder / f"{i}.png", compress_level=1)
         points = found[wanted] + (right * np.ptp(found, axis=0).max(), 0)
-        images.append({"id": i, "file_name": f"{i}.png", "width": side, "height": side})
+        images.append({"id": i, "file_name": f"{i}.png", "width": picture.width, "height": picture.height})
         keypoints = [value for x, y in points.tolist() for value in (x, y, 2)]
         corners = points if tight else found
         bbox = [*corners.min(0).tolist(), *np.ptp(corners, axis=0).tolist()]
@@ -179,7 +193,6 @@ def test_labels_that_lie_to_one_side_move_the_decoder(network: FaceAligner, tmp_
         shifts.append(made.aligner.decoder.shift)
         assert FaceAligner.from_pretrained(tmp_path / "mine").decoder == made.aligner.decoder
     heatmap = 128 / 4 / network.config.crop_ratio  # heatmap pixels of a face's longer side
-    # not all of it: the pictures are of one face, whose asymmetry shows the matching which ones are mirrored
     assert 0.5 * 0.02 * heatmap < shifts[1][0] - shifts[0][0] < 1.1 * 0.02 * heatmap
     assert shifts[1][1] == shifts[0][1] == network.decoder.shift[1]
 
@@ -198,7 +211,7 @@ def test_the_five_points_are_guessed(network: FaceAligner, tmp_path: Path, wante
     scheme = guessed_scheme(network, open_dataset(file), progress=False)
     assert scheme.five == five
     if five is not None:
-        true = network.align(tmp_path / "5.png", (87, 80, 185, 200))
+        true = network.align(tmp_path / "3.png", (87, 80, 185, 200))
         own = scheme.five_points(true.points[wanted])
         assert np.linalg.norm(own - true.five_points(), axis=-1).max() < 0.04 * 120
         assert abs(float(roll_of(own)) - true.roll) < 3

@@ -8,9 +8,10 @@ import pytest
 
 pytest.importorskip("accelerate")
 
-from made_faces import lines, small
+from made_faces import lines, no_curve, small  # noqa: F401
 
 from hih_align.data.annotations import Dataset
+from hih_align.evaluation.results import Report
 from hih_align.training import clock as clock_module
 from hih_align.training.accelerator import pieces
 from hih_align.training.recipe import Recipe
@@ -36,9 +37,12 @@ class Hours:
 
 
 class Told(Trainer):
+    """A trainer that notes its learning rates. Only its first validation is computed; the others repeat its result."""
+
     hours: Hours
     rates: list[float]
     stop_at = -1
+    report: Report | None = None
 
     def _step(self, stage, lr, *others):  # type: ignore[no-untyped-def]
         self.hours.now += 5 if self.progress.steps == 0 else 1
@@ -48,9 +52,9 @@ class Told(Trainer):
             self._stop.made = True
 
     def _validate(self, *given):  # type: ignore[no-untyped-def]
-        report = super()._validate(*given)
+        self.report = super()._validate(*given) if self.report is None else self.report
         self.hours.now += 3
-        return report
+        return self.report
 
 
 @pytest.fixture

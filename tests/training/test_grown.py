@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from made_faces import faces  # noqa: F401
+from made_faces import any_box, faces, no_box, no_curve  # noqa: F401
 from safetensors.torch import load_file
 
 from hih_align import FaceAligner
@@ -32,6 +32,7 @@ from hih_align.training.few import Few
 from hih_align.training.grown import Grown, mixed, repeats
 from hih_align.training.learner import HIH
 from hih_align.training.matching import Match
+from hih_align.training.outcome import Result
 from hih_align.training.recipe import Stage, load_recipe
 from hih_align.training.sampling import Order, Source
 from hih_align.training.schedule import AGAIN, Schedule
@@ -45,14 +46,26 @@ SIZE = Size(2, width=0.125, head_channels=32, input_size=128)
 def init(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("init")
-    FaceAligner(HIHNet(6, *SIZE), Config(KNOWN, **SIZE._asdict(), name="own/known")).save_pretrained(folder)
+    size = SIZE._replace(stacks=1)
+    FaceAligner(HIHNet(6, *size), Config(KNOWN, **size._asdict(), name="own/known")).save_pretrained(folder)
     return folder
 
 
-@pytest.fixture
-def _any_box(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Switch off the check whether the faces' boxes suit the start network, because this network is untrained."""
-    monkeypatch.setattr(looking, "OFF", np.inf)
+RECIPE = load_recipe("finetune", overrides={"epochs": 3, "batch": 3, "precision": "no", "few.views": 12, "lr": 1e-3})
+
+
+@pytest.fixture(scope="module")
+def whole(
+    faces: tuple[Dataset, Dataset],  # noqa: F811
+    init: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Trainer, Result]:
+    """A run and its result."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(looking, "OFF", np.inf)  # as `any_box`
+        trainer = Trainer(RECIPE, [Source(faces[0])], out, val=faces[1], init=init, progress=False)
+        return trainer, trainer.run()
 
 
 @pytest.fixture
@@ -115,12 +128,16 @@ def test_new_heads_learn_points_without_the_shift_that_the_decoder_adds() -> Non
 
 
 def test_the_settled_network_contains_the_trained_heads(grown: Grown) -> None:
-    images = torch.randn(2, 3, 128, 128)
+    torch.manual_seed(0)
+    start, images = HIHNet(6, *SIZE).eval(), torch.randn(2, 3, 128, 128)
     with torch.no_grad():
         for parameter in (*grown.integer.parameters(), *grown.decimal.parameters()):
             parameter.add_(torch.randn_like(parameter))
         integer, decimal = grown.settled()(images)
         learnt = grown(grown.features(images))
+        before = start(images)
+    torch.testing.assert_close(integer[:, :, :6], before[0])  # the heads of all stacks are kept
+    torch.testing.assert_close(decimal[:, :6], before[1])
     torch.testing.assert_close(
         integer[:, -1:, 6:], learnt.integer, rtol=0, atol=0.01 * float(learnt.integer.abs().max())
     )
@@ -144,37 +161,35 @@ def test_a_landmark_is_the_mean_of_two_points() -> None:
     np.testing.assert_allclose(both.points(points), [(read[0] + points[2]) / 2, points[3]])
 
 
-@pytest.mark.usefixtures("_any_box")
+@pytest.mark.usefixtures("any_box")
 def test_a_run_on_few_faces(
     faces: tuple[Dataset, Dataset],  # noqa: F811
     init: Path,
+    whole: tuple[Trainer, Result],
     tmp_path: Path,
 ) -> None:
-    changes = {"epochs": 3, "batch": 6, "precision": "no", "few.views": 12, "lr": 1e-3}
-    recipe = load_recipe("finetune", overrides=changes)
-    trainer = Trainer(recipe, [Source(faces[0])], tmp_path / "a", val=faces[1], init=init, progress=False)
+    trainer, result = whole
     assert isinstance(trainer.model, Grown)
     assert trainer.recipe.stages[0].lr == 1e-3
-    result = trainer.run()
     assert trainer._kept is not None
     assert {epoch for epoch, _ in trainer._kept._kept} == {0, 1}
-    again = Trainer(recipe, [Source(faces[0])], tmp_path / "b", init=init, limit=0, progress=False)
+    again = Trainer(RECIPE, [Source(faces[0])], tmp_path, init=init, limit=0, progress=False)
     again.run()  # without memory the features are computed in each epoch
     assert again._kept is not None
     assert not again._kept._kept
-    config = read_config(tmp_path / "a" / "last" / "config.json")
+    config = read_config(trainer.out / "last" / "config.json")
     assert config.heads == 6 + 4
-    ours, anew = (load_file(tmp_path / name / "last" / WEIGHTS_FILE) for name in ("a", "b"))
+    ours, anew = (load_file(folder / "last" / WEIGHTS_FILE) for folder in (trainer.out, tmp_path))
     assert all(torch.equal(anew[name], value) for name, value in ours.items())
     theirs = load_file(init / WEIGHTS_FILE)
     for name, value in theirs.items():
         # the start network's rows come first
         assert torch.equal(ours[name][tuple(slice(length) for length in value.shape)], value), name
-    report = evaluate(FaceAligner.from_pretrained(tmp_path / "a"), faces[1], progress=False)
+    report = evaluate(FaceAligner.from_pretrained(trainer.out), faces[1], progress=False)
     assert result.nme == pytest.approx(report.overall.nme, abs=0.02)
 
 
-@pytest.mark.usefixtures("_any_box")
+@pytest.mark.usefixtures("any_box")
 def test_nothing_is_trained_if_all_landmarks_are_the_start_networks(
     faces: tuple[Dataset, Dataset],  # noqa: F811
     init: Path,
@@ -203,13 +218,12 @@ def test_nothing_is_trained_if_all_landmarks_are_the_start_networks(
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
+@pytest.mark.usefixtures("no_box")
 def test_faces_get_boxes_that_suit_the_network(
     faces: tuple[Dataset, Dataset],  # noqa: F811
     init: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(looking, "OFF", -1.0)  # so that no given box suits the network
     recipe = load_recipe("finetune", overrides={"epochs": 1, "batch": 6, "precision": "no", "calibrate": "no"})
     trainer = Trainer(recipe, [Source(faces[0])], tmp_path, val=faces[1], init=init, progress=False)
     assert trainer.matched is not None
@@ -226,7 +240,7 @@ def test_faces_get_boxes_that_suit_the_network(
     assert (kept.refine, kept.crop_ratio) == (1, seen.config.crop_ratio)  # the aligner uses these boxes, too
 
 
-@pytest.mark.usefixtures("_any_box")
+@pytest.mark.usefixtures("any_box")
 def test_a_setting_trains_the_whole_network(
     faces: tuple[Dataset, Dataset],  # noqa: F811
     init: Path,
@@ -239,27 +253,26 @@ def test_a_setting_trains_the_whole_network(
     assert all(parameter.requires_grad for parameter in trainer.model.parameters())
 
 
-@pytest.mark.usefixtures("_any_box")
+@pytest.mark.usefixtures("any_box")
 def test_a_resumed_run_reaches_the_same_weights(
     faces: tuple[Dataset, Dataset],  # noqa: F811
     init: Path,
+    whole: tuple[Trainer, Result],
     tmp_path: Path,
 ) -> None:
-    recipe = load_recipe("finetune", overrides={"epochs": 3, "batch": 2, "few.views": 12, "precision": "no"})
     how: dict[str, Any] = {"init": init, "progress": False}
-    train(recipe, [Source(faces[0])], tmp_path / "whole", **how)
-    first = Trainer(recipe, [Source(faces[0])], tmp_path / "parts", **how)
+    first = Trainer(RECIPE, [Source(faces[0])], tmp_path, **how)
     step, steps = first._step, iter(range(100))
 
     def stop(*args: Any) -> None:
         step(*args)
-        first._stop.made = next(steps) == 7  # in the third epoch, which shows the images of the first epoch again
+        first._stop.made = next(steps) == 4  # in the third epoch, which shows the images of the first epoch again
 
     first._step = stop  # type: ignore[method-assign]
     assert not first.run().completed
-    assert train(recipe, [Source(faces[0])], tmp_path / "parts", resume=True, **how).completed
-    parts = load_file(tmp_path / "parts" / "last" / WEIGHTS_FILE)
-    for name, value in load_file(tmp_path / "whole" / "last" / WEIGHTS_FILE).items():
+    assert train(RECIPE, [Source(faces[0])], tmp_path, resume=True, **how).completed
+    parts = load_file(tmp_path / "last" / WEIGHTS_FILE)
+    for name, value in load_file(whole[0].out / "last" / WEIGHTS_FILE).items():
         assert torch.equal(parts[name], value), name
 
 

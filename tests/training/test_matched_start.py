@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from made_faces import TINY, faces, lines  # noqa: F401
+from made_faces import TINY, any_box, faces, no_box, no_curve  # noqa: F401
 from safetensors.torch import load_file
 from torch import nn
 
@@ -46,16 +46,16 @@ def init(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("off", [-1.0, 1e9])
+@pytest.mark.parametrize("boxes", ["any_box", "no_box"])
 def test_the_start_is_measured_in_the_boxes_and_crops_that_it_needs(
     faces: tuple[Dataset, Dataset],  # noqa: F811
     init: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    off: float,
+    request: pytest.FixtureRequest,
+    boxes: str,
 ) -> None:
     """The run has crops of another size, and perhaps the boxes of the faces do not suit the start network."""
-    monkeypatch.setattr(looking, "OFF", off)
+    request.getfixturevalue(boxes)
     changes = {"epochs": 1, "batch": 6, "precision": "no", "few.below": 0, "calibrate": "no", "crop_ratio": 1.3}
     trainer = Trainer(
         load_recipe("finetune", overrides=changes),
@@ -66,24 +66,23 @@ def test_the_start_is_measured_in_the_boxes_and_crops_that_it_needs(
         progress=False,
     )
     assert trainer.matched is not None
-    assert trainer.matched.config.refine == (off < 0)
-    assert (trainer.matched.rebox is None) == (off > 0)
+    assert trainer.matched.config.refine == (boxes == "no_box")
+    assert (trainer.matched.rebox is None) == (boxes == "any_box")
     keep_network(tmp_path / "start", trainer.matched.learner, trainer.matched.config)
     trainer.run()
     expected = evaluate(FaceAligner.from_pretrained(tmp_path / "start"), faces[1], progress=False).overall.nme
     assert trainer.progress.start == pytest.approx(expected, abs=0.02)
 
 
+@pytest.mark.usefixtures("no_box")
 def test_the_whole_network_is_trained_in_the_boxes_that_the_start_needs(
     faces: tuple[Dataset, Dataset],  # noqa: F811
     init: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(looking, "OFF", -1.0)
     changes = {"epochs": 2, "batch": 6, "precision": "no", "few.below": 0, "calibrate": "no"}
     recipe = load_recipe("finetune", overrides=changes)
-    trainer = Trainer(recipe, [Source(faces[0])], tmp_path / "whole", val=faces[1], init=init, progress=False)
+    trainer = Trainer(recipe, [Source(faces[0])], tmp_path / "whole", init=init, progress=False)
     assert trainer.matched is not None
     seen = looking.look(FaceAligner.from_pretrained(init), faces[0], progress=False)
     for record, points in zip(trainer.faces.records, seen.points, strict=True):
@@ -93,14 +92,15 @@ def test_the_whole_network_is_trained_in_the_boxes_that_the_start_needs(
     assert kept.readout is None  # the whole network was trained
     assert (kept.refine, kept.crop_ratio, kept.box) == (1, seen.config.crop_ratio, trainer.matched.config.box)
     # a run that goes on has the same boxes
-    stopped = Trainer(recipe, [Source(faces[0])], tmp_path / "run", val=faces[1], init=init, progress=False)
+    stopped = Trainer(recipe, [Source(faces[0])], tmp_path / "run", init=init, progress=False)
     interrupt(stopped)
     assert not stopped.run().completed
-    train(recipe, [Source(faces[0])], tmp_path / "run", val=faces[1], init=init, resume=True, progress=False)
+    train(recipe, [Source(faces[0])], tmp_path / "run", init=init, resume=True, progress=False)
     ours, theirs = (load_file(tmp_path / name / "last" / "model.safetensors") for name in ("run", "whole"))
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())
 
 
+@pytest.mark.usefixtures("any_box")
 def test_a_run_of_another_size_has_a_result_of_this_size(
     faces: tuple[Dataset, Dataset],  # noqa: F811
     init: Path,
@@ -126,6 +126,7 @@ def interrupt(trainer: Trainer) -> None:
     trainer._step = stopping  # type: ignore[method-assign]
 
 
+@pytest.mark.usefixtures("any_box")
 def test_a_run_from_scratch_can_be_resumed(
     faces: tuple[Dataset, Dataset],  # noqa: F811
     init: Path,
@@ -146,6 +147,7 @@ def test_a_run_from_scratch_can_be_resumed(
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())
 
 
+@pytest.mark.usefixtures("any_box")
 def test_a_run_without_gain_returns_its_start_and_warns(
     faces: tuple[Dataset, Dataset],  # noqa: F811
     init: Path,
@@ -172,6 +174,7 @@ def test_a_run_without_gain_returns_its_start_and_warns(
     assert start.readout is None  # the trained network has its own heads
 
 
+@pytest.mark.usefixtures("any_box")
 @pytest.mark.parametrize(("gains", "taken"), [((0.3, -0.29), True), ((-0.3, -0.2), False)])
 def test_an_epoch_replaces_the_start_only_if_its_error_is_lower(
     faces: tuple[Dataset, Dataset],  # noqa: F811
@@ -204,6 +207,7 @@ def test_an_epoch_replaces_the_start_only_if_its_error_is_lower(
     assert any("training gained nothing" in str(w.message) for w in caught) != taken
 
 
+@pytest.mark.usefixtures("any_box")
 def test_heads_start_from_the_matched_landmarks(
     faces: tuple[Dataset, Dataset],  # noqa: F811
     init: Path,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from made_faces import small
+from made_faces import no_curve, small  # noqa: F401
 from torch import nn
 
 from hih_align.data.annotations import Dataset

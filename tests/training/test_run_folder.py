@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from made_faces import SCHEME, faces, small, write_faces  # noqa: F401
+from made_faces import SCHEME, any_box, faces, no_curve, small, write_faces  # noqa: F401
 
 from hih_align import FaceAligner
 from hih_align.data.annotations import Dataset, read_dataset
@@ -129,6 +129,7 @@ def test_a_run_goes_on_from_another_folder_and_after_its_data_moved(
     assert written["init"] == str(there / "start")
 
 
+@pytest.mark.usefixtures("any_box")
 def test_few_faces_go_on_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Such a run reads its start weights again, which were given by a relative path."""
     file = write_faces(tmp_path / "data", 6, 0)

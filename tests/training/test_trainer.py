@@ -22,8 +22,7 @@ from typer.testing import CliRunner
 
 pytest.importorskip("accelerate")
 
-import preloaded
-from made_faces import SCHEME, TINY, lines, small
+from made_faces import SCHEME, TINY, any_box, lines, no_curve, small  # noqa: F401
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import hih_align
@@ -52,6 +51,8 @@ from hih_align.training.supply import ahead
 from hih_align.training.trainer import Trainer, train
 from hih_align.training.validation import by_error
 from hih_align.training.warmstart import Start, load_start, same_points, warm_start
+
+pytestmark = pytest.mark.usefixtures("any_box")  # the start networks of this file are not trained
 
 ROOT = Path(hih_align.__file__).parents[1]
 ONE_STEP = [{"epochs": 1, "size": 64, "batch": 6}]  # all six faces
@@ -133,7 +134,7 @@ def uninterrupted(watched) -> Path:
 
 @pytest.fixture
 def unfinished(watched, tmp_path) -> Path:
-    """The folder of a run in its second epoch."""
+    """The folder of a run in its second epoch, as a kill of its process would leave it."""
     return shutil.copytree(watched.copy, tmp_path / "unfinished")
 
 
@@ -202,48 +203,41 @@ def test_best_is_the_epoch_of_the_lowest_nme_of_its_stage(uninterrupted):
 # -- resuming
 
 
-def test_stopped_run_resumes_to_the_same_weights(uninterrupted, faces, tmp_path):
+@pytest.fixture(scope="module")
+def stopped(faces, tmp_path_factory) -> Path:
+    """The folder of a run that signals stopped twice, at last one step before its end."""
+    folder = tmp_path_factory.mktemp("stopped")
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     for step, number in ((1, signal.SIGINT), (4, signal.SIGTERM)):
-        stopped = Stopped(small(), [Source(faces[0])], tmp_path, val=faces[1], resume=True, progress=False)
-        stopped.at = (step, number)
-        result = stopped.run()
+        with one_thread():
+            trainer = Stopped(small(), [Source(faces[0])], folder, val=faces[1], resume=True, progress=False)
+            trainer.at = (step, number)
+            result = trainer.run()
         assert not result.completed
         assert result.steps == step + 1  # the current step is finished
         assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
-    result = train(small(), [Source(faces[0])], tmp_path, val=faces[1], resume=True, progress=False)
+    return folder
+
+
+def test_stopped_run_resumes_to_the_same_weights(uninterrupted, stopped, faces, tmp_path):
+    run = shutil.copytree(stopped, tmp_path / "run")
+    result = train(small(), [Source(faces[0])], run, val=faces[1], resume=True, progress=False)
     assert result.completed
-    assert_same(uninterrupted, tmp_path)
-    assert [line["loss"] for line in lines(tmp_path)] == [line["loss"] for line in lines(uninterrupted)]
+    assert_same(uninterrupted, run)
+    assert [line["loss"] for line in lines(run)] == [line["loss"] for line in lines(uninterrupted)]
 
 
-class Killed(Trainer):
-    """A trainer whose process is killed in the second epoch."""
-
-    def _step(self, *args, **kwargs):
-        if self.progress.steps == 4:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super()._step(*args, **kwargs)
-
-
-def train_until_killed(data: Dataset, val: Dataset, out: Path) -> None:
-    torch.set_num_threads(1)
-    Killed(small(), [Source(data)], out, val=val, progress=False).run()
-
-
-def test_killed_run_resumes_to_the_same_weights(uninterrupted, faces, tmp_path):
-    done = preloaded.run(train_until_killed, *faces, tmp_path)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    state = torch.load(tmp_path / "state.pt", weights_only=True)
+def test_a_run_whose_process_was_killed_resumes_to_the_same_weights(uninterrupted, unfinished, faces):
+    state = torch.load(unfinished / "state.pt", weights_only=True)
     assert state["progress"]["steps"] == 3  # the state after the first epoch
-    assert len(lines(tmp_path)) == 1
+    assert len(lines(unfinished)) == 1
     # as after a kill between writing metrics and saving the state: a line of an epoch, and half of a line
-    with open(tmp_path / "metrics.jsonl", "a") as file:
+    with open(unfinished / "metrics.jsonl", "a") as file:
         file.write(json.dumps({"epoch": 2, "loss": 9}) + '\n{"epo')
-    result = train(small(), [Source(faces[0])], tmp_path, val=faces[1], resume=True, progress=False)
+    result = train(small(), [Source(faces[0])], unfinished, val=faces[1], resume=True, progress=False)
     assert result.completed
-    assert_same(uninterrupted, tmp_path)
-    assert [line["loss"] for line in lines(tmp_path)] == [line["loss"] for line in lines(uninterrupted)]
+    assert_same(uninterrupted, unfinished)
+    assert [line["loss"] for line in lines(unfinished)] == [line["loss"] for line in lines(uninterrupted)]
 
 
 def test_resume_refuses_another_run(uninterrupted, faces):
@@ -263,25 +257,24 @@ def test_a_finished_run_does_not_change_when_it_is_resumed(uninterrupted, faces)
     assert (uninterrupted / "state.pt").read_bytes() == before
 
 
-def test_a_run_of_version_0_1_can_be_resumed(uninterrupted, faces, tmp_path):
+def test_a_run_of_version_0_1_can_be_resumed(uninterrupted, stopped, faces, tmp_path):
     """Version 0.1 multiplied the loss by `gradient_scale`.
 
     So the optimizer's moments in an old state are larger by this factor, and so is its eps. Both are converted.
     """
-    stopped = Stopped(small(), [Source(faces[0])], tmp_path, val=faces[1], progress=False)
-    stopped.run()
-    run = json.loads((tmp_path / "run.json").read_text())
+    folder = shutil.copytree(stopped, tmp_path / "run")
+    run = json.loads((folder / "run.json").read_text())
     run["recipe"] = {k: v for k, v in run["recipe"].items() if k != "eps"} | {"gradient_scale": 1000, "clip": 5}
-    (tmp_path / "run.json").write_text(json.dumps(run))
-    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    (folder / "run.json").write_text(json.dumps(run))
+    state = torch.load(folder / "state.pt", weights_only=True)
     for group in state["optimizer"]["param_groups"]:
         group["eps"] = 1e-8
     for moments in state["optimizer"]["state"].values():
         moments["exp_avg"] *= 1e3
         moments["exp_avg_sq"] *= 1e6
-    torch.save(state, tmp_path / "state.pt")
-    assert train(small(), [Source(faces[0])], tmp_path, val=faces[1], resume=True, progress=False).completed
-    expected, found = weights(uninterrupted), weights(tmp_path)
+    torch.save(state, folder / "state.pt")
+    assert train(small(), [Source(faces[0])], folder, val=faces[1], resume=True, progress=False).completed
+    expected, found = weights(uninterrupted), weights(folder)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-5, msg=name)
 
@@ -408,7 +401,7 @@ def worn(faces, tmp_path) -> Dataset:
 
 def test_faces_that_do_not_fit_into_memory_are_streamed(faces, worn, tmp_path):
     """Streaming gives the same weights as a store. Both leave out a bad photograph and paste pieces of other faces."""
-    recipe = small(augmentation={"preset": "modern", "piece": 0.8}, stages=[{"epochs": 2, "size": 64, "batch": 3}])
+    recipe = small(augmentation={"preset": "modern", "piece": 0.8}, stages=[{"epochs": 1, "size": 64, "batch": 3}])
     for name, limit in (("store", 1 << 30), ("stream", 0)):
         with pytest.warns(UserWarning, match="1 faces of 1 photographs are left out"):
             train(
@@ -423,7 +416,7 @@ def test_faces_that_do_not_fit_into_memory_are_streamed(faces, worn, tmp_path):
             )
     assert_same(tmp_path / "store", tmp_path / "stream")
     assert [line["nme"] for line in lines(tmp_path / "store")] == [line["nme"] for line in lines(tmp_path / "stream")]
-    assert lines(tmp_path / "store")[-1]["steps"] == 4  # two epochs with batches of three, from five faces
+    assert lines(tmp_path / "store")[-1]["steps"] == 2  # batches of three, from five faces
 
 
 @pytest.mark.parametrize("limit", [1 << 30, 0])
@@ -759,7 +752,8 @@ def test_fine_tune(faces, start, tmp_path, monkeypatch):
 
 
 def tune(faces, start, **options):
-    small = {"epochs": 2, "batch": 3, "precision": "no", "stages.0.size": 64, "calibrate": "no"}
+    # with match, fine_tune returns the start if the start is better
+    small = {"epochs": 2, "batch": 3, "precision": "no", "stages.0.size": 64, "calibrate": "no", "match": False}
     return fine_tune(start, faces[0], faces[1], scheme=faces[0].scheme, progress=False, **(small | options))
 
 
@@ -807,8 +801,7 @@ def test_a_refused_fine_tune_leaves_no_temporary_folder(faces, start, tmp_path, 
 @pytest.mark.parametrize("outside", [torch.no_grad, torch.inference_mode])
 def test_fine_tune_with_gradients_disabled(faces, start, outside):
     with outside():
-        # with match, fine_tune returns the start if the start is better
-        aligner = tune(faces, start, epochs=1, match=False)
+        aligner = tune(faces, start, epochs=1)
     before = load_network(find_checkpoint(start)).state_dict()["trunk.stem.0.conv.weight"]
     after = aligner.network.state_dict()["trunk.stem.0.conv.weight"]
     assert not torch.equal(before, after)
