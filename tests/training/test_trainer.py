@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 pytest.importorskip("accelerate")
 
+import preloaded
 from made_faces import SCHEME, TINY, any_box, lines, no_curve, small  # noqa: F401
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -134,7 +135,7 @@ def uninterrupted(watched) -> Path:
 
 @pytest.fixture
 def unfinished(watched, tmp_path) -> Path:
-    """The folder of a run in its second epoch, as a kill of its process would leave it."""
+    """The folder of a run in its second epoch."""
     return shutil.copytree(watched.copy, tmp_path / "unfinished")
 
 
@@ -227,17 +228,33 @@ def test_stopped_run_resumes_to_the_same_weights(uninterrupted, stopped, faces, 
     assert [line["loss"] for line in lines(run)] == [line["loss"] for line in lines(uninterrupted)]
 
 
-def test_a_run_whose_process_was_killed_resumes_to_the_same_weights(uninterrupted, unfinished, faces):
-    state = torch.load(unfinished / "state.pt", weights_only=True)
+class Killed(Trainer):
+    """A trainer whose process is killed in the second epoch."""
+
+    def _step(self, *args, **kwargs):
+        if self.progress.steps == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super()._step(*args, **kwargs)
+
+
+def train_until_killed(data: Dataset, val: Dataset, out: Path) -> None:
+    torch.set_num_threads(1)
+    Killed(small(), [Source(data)], out, val=val, progress=False).run()
+
+
+def test_killed_run_resumes_to_the_same_weights(uninterrupted, faces, tmp_path):
+    done = preloaded.run(train_until_killed, *faces, tmp_path)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
     assert state["progress"]["steps"] == 3  # the state after the first epoch
-    assert len(lines(unfinished)) == 1
+    assert len(lines(tmp_path)) == 1
     # as after a kill between writing metrics and saving the state: a line of an epoch, and half of a line
-    with open(unfinished / "metrics.jsonl", "a") as file:
+    with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write(json.dumps({"epoch": 2, "loss": 9}) + '\n{"epo')
-    result = train(small(), [Source(faces[0])], unfinished, val=faces[1], resume=True, progress=False)
+    result = train(small(), [Source(faces[0])], tmp_path, val=faces[1], resume=True, progress=False)
     assert result.completed
-    assert_same(uninterrupted, unfinished)
-    assert [line["loss"] for line in lines(unfinished)] == [line["loss"] for line in lines(uninterrupted)]
+    assert_same(uninterrupted, tmp_path)
+    assert [line["loss"] for line in lines(tmp_path)] == [line["loss"] for line in lines(uninterrupted)]
 
 
 def test_resume_refuses_another_run(uninterrupted, faces):
