@@ -19,7 +19,7 @@ from ..evaluation.normalizers import choose_normalizer, normalizer_text
 from ..evaluation.results import Report, Settings
 from ..hub.config import Config, check_out
 from ..hub.download import WeightsUnavailableError
-from ..hub.manifest import read_manifest
+from ..hub.manifest import known_names, read_manifest
 from ..method.decoder import Decoder
 from ..method.sizes import SIZES
 from ..progress import warn
@@ -120,6 +120,8 @@ def adapt(
     tried = {name: _adapted(start, faces, look(start, faces, progress=progress)) for name, start in starts.items()}
     errors = {name: made.report.overall.nme for name, made in tried.items()}
     best = tried[closest(errors)]
+    if len(tried) == 1:
+        best = replace(best, advice=(*best.advice, *other_starts(closest(errors), best.matching)))
     if out is not None:
         best.aligner.save_pretrained(out)
     return replace(best, compared=errors, seconds=time.perf_counter() - begun)
@@ -157,6 +159,19 @@ def candidates(init: str | os.PathLike[str], scheme: Scheme | None) -> tuple[str
     published = [row for row in rows if row.size == name and row.sha256 is not None]
     wanted = [row for row in published if scheme is not None and row.scheme == scheme.id] or published
     return tuple(f"{row.size}/{row.scheme}" for row in wanted) or (name,)
+
+
+def other_starts(name: str, matching: Matching) -> tuple[str, ...]:
+    """A sentence if landmarks are no landmarks of the published network ``name``, and there are others of its size."""
+    size, published = name.partition("/")[0], known_names()
+    others = [id for id in published if id.startswith(f"{size}/") and id != name]
+    beside = [match.landmark for match in matching.matches if match.how != "same"]
+    if name not in published or not others or not beside:
+        return ()
+    return (
+        f"{len(beside)} of {len(matching.matches)} landmarks are no landmarks of {name}, first {beside[0]!r}: {size!r} "
+        f"as the start also tries {', '.join(others)}, which may find them better",
+    )
 
 
 def compared(names: Sequence[str], faces: Dataset, progress: bool = True) -> tuple[dict[str, float], Seen]:

@@ -34,7 +34,7 @@ from ..method.sizes import SIZES
 from ..progress import say, warn
 from ..signals import StopRequest
 from .accelerator import make_accelerator, pieces
-from .adaptation import candidates, closest, compared, comparison
+from .adaptation import candidates, closest, compared, comparison, other_starts
 from .advice import other_boxes
 from .augmentation import Batch
 from .batches import Batches
@@ -219,6 +219,9 @@ class Trainer:
             #: The config of the matched start, if the faces got the boxes that it needs instead of their own.
             self._boxed: Config | None = None
             matched = begun.matched
+            if matched is not None and start is not None and len(tried) < 2:
+                for sentence in other_starts(start.source, matched.matching):
+                    warn(sentence)
             if matched is not None and matched.rebox is not None and matched.crop_ratio == recipe.crop_ratio:
                 self._boxed, rebox = matched.config, matched.rebox
                 of = [self.faces.sources == number for number in range(len(data))]

@@ -33,6 +33,9 @@ from hih_align.training import adaptation, fine_tune, looking
 from hih_align.training.adaptation import adapt, candidates, open_dataset
 from hih_align.training.looking import look
 from hih_align.training.own_scheme import guessed_scheme
+from hih_align.training.recipe import load_recipe
+from hih_align.training.sampling import Source
+from hih_align.training.trainer import Trainer
 
 KNOWN = scheme_from_dict({"id": "known", "names": [f"k{i}" for i in range(8)], "mirror": [[0, 1], [2, 3], [4, 5]]})
 
@@ -251,9 +254,16 @@ def test_the_published_network_with_the_lowest_error_is_taken(tmp_path: Path, mo
     assert line in made.text()
     assert FaceAligner.from_pretrained(tmp_path / "mine").config.heads == 98
 
+    data = open_dataset(file, scheme)
+    hint = "5 of 6 landmarks are no landmarks of HIH_N/300w, first 'own 96': 'HIH_N' as the start also tries HIH_N/wflw"
+    (said,) = adapt("HIH_N/300w", data, progress=False).advice
+    assert said.startswith(hint)
+    with pytest.warns(UserWarning, match=hint):
+        Trainer(load_recipe("finetune"), [Source(data)], tmp_path / "alone", init="HIH_N/300w", progress=False)
+    assert adapt("HIH_N/wflw", data, progress=False).advice == made.advice == ()
+
     run = tmp_path / "run"
     short = {"out": run, "few": {"steps": 1, "views": 8}, "epochs": 1, "progress": False}
-    data = open_dataset(file, scheme)
     with monkeypatch.context() as alone:  # the faces were looked at to choose the network
         alone.setattr("hih_align.training.matched_start.look", None)
         fine_tune("HIH_N", data, **short)
