@@ -222,12 +222,26 @@ BOXES = {
 }
 
 
+#: The rows of the table of profiles, as `BOXES`.
+PROFILES = {"NME by the box": "NME by the box"}
+
+
 def boxes() -> str:
     """NME by the kind of box that a model is given, from the manifest."""
+    return _by_metric("boxes", BOXES)
+
+
+def profiles() -> str:
+    """NME of profiles, from the manifest."""
+    return _by_metric("`cfp68_val`", PROFILES)
+
+
+def _by_metric(corner: str, wanted: Mapping[str, str]) -> str:
+    """A table with a column for each model, and a row for each of its metrics in the manifest, by the row's title."""
     rows = [row for row in _manifest() if row["metrics"]]
     ids = [f"`{row['id']}`" for row in sorted(rows, key=lambda row: str(row["scheme"]))]
-    lines = ["| boxes | " + " | ".join(ids) + " |", "| --- |" + " --- |" * len(ids)]
-    for title, metric in BOXES.items():
+    lines = [f"| {corner} | " + " | ".join(ids) + " |", "| --- |" + " --- |" * len(ids)]
+    for title, metric in wanted.items():
         cells = []
         for row in sorted(rows, key=lambda row: str(row["scheme"])):
             known = {m["metric"].removesuffix(", full-set estimate"): m["value"] for m in reversed(row["metrics"])}
@@ -246,6 +260,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "rooms": rooms,
     "models": models,
     "boxes": boxes,
+    "profiles": profiles,
     "models-short": models_short,
     "names-300w": lambda: names("300w"),
     "names-wflw": lambda: names("wflw"),
