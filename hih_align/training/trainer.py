@@ -219,7 +219,7 @@ class Trainer:
             #: The config of the matched start, if the faces got the boxes that it needs instead of their own.
             self._boxed: Config | None = None
             matched = begun.matched
-            if matched is not None and start is not None and len(tried) < 2:
+            if matched is not None and start is not None and len(tried) < 2 and stored is None:
                 for sentence in other_starts(start.source, matched.matching):
                     warn(sentence)
             if matched is not None and matched.rebox is not None and matched.crop_ratio == recipe.crop_ratio:
