@@ -140,7 +140,7 @@ def align(
                 "bbox and boxes are both given, expected --bbox x1 y1 x2 y2 for each face, or --boxes FILE"
             )
         given = _of_photo(boxes, photo) if boxes is not None else [_bbox(words) for words in bbox] if bbox else None
-    # the longest step, so all that can be checked before has been checked
+    # after the checks above, because it takes the longest
     aligner = FaceAligner.from_pretrained(model, scheme, device, dtype, backend, decode)  # type: ignore[arg-type]
     options = {"refine": refine, "mirror": mirror}
     if photo.is_dir():

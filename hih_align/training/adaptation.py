@@ -114,13 +114,14 @@ def adapt(
         check_out(out)  # before the work
     faces = open_dataset(data, scheme)
     if isinstance(init, FaceAligner):
-        starts = {init.config.name: init}
+        names, starts = (init.config.name,), {init.config.name: init}
     else:
-        starts = _loaded(candidates(init, faces.scheme), device=device, backend=backend)
+        names = candidates(init, faces.scheme)
+        starts = _loaded(names, device=device, backend=backend)
     tried = {name: _adapted(start, faces, look(start, faces, progress=progress)) for name, start in starts.items()}
     errors = {name: made.report.overall.nme for name, made in tried.items()}
     best = tried[closest(errors)]
-    if len(tried) == 1:
+    if len(names) == 1:
         best = replace(best, advice=(*best.advice, *other_starts(closest(errors), best.matching)))
     if out is not None:
         best.aligner.save_pretrained(out)

@@ -261,6 +261,9 @@ def test_the_published_network_with_the_lowest_error_is_taken(tmp_path: Path, mo
     with pytest.warns(UserWarning, match=hint):
         Trainer(load_recipe("finetune"), [Source(data)], tmp_path / "alone", init="HIH_N/300w", progress=False)
     assert adapt("HIH_N/wflw", data, progress=False).advice == made.advice == ()
+    with monkeypatch.context() as here:  # the other network cannot be loaded, which `_loaded` says
+        here.setattr(adaptation, "_loaded", lambda *_, **__: {"HIH_N/300w": FaceAligner.from_pretrained("HIH_N/300w")})
+        assert adapt("HIH_N", data, progress=False).advice == ()
 
     run = tmp_path / "run"
     short = {"out": run, "few": {"steps": 1, "views": 8}, "epochs": 1, "progress": False}
