@@ -114,7 +114,8 @@ def adapt(
         check_out(out)  # before the work
     faces = open_dataset(data, scheme)
     if isinstance(init, FaceAligner):
-        names, starts = (init.config.name,), {init.config.name: init}
+        names: tuple[str, ...] = (init.config.name,)
+        starts = {init.config.name: init}
     else:
         names = candidates(init, faces.scheme)
         starts = _loaded(names, device=device, backend=backend)
