@@ -109,13 +109,8 @@ def write_image(path: str | os.PathLike[str], array: NDArray[np.uint8]) -> None:
             another shape.
         TypeError: the array has another dtype.
     """
-    target = Path(path)
     check_picture(array, "array")
-    kind = _kind(target.suffix or (".png" if is_stream(path) else ""))
-    if kind is None:
-        raise ValueError(f"path {str(path)!r} has the suffix {target.suffix!r}, expected an image's, such as '.png'")
-    if not is_stream(path) and not target.parent.is_dir():
-        raise FileNotFoundError(f"path {str(path)!r} is in a folder that does not exist")
+    kind = format_of(path)
     try:
         with replacing(path) as temporary:
             # Pillow's own level of PNG takes three times as long, for a file that is a tenth smaller
@@ -124,6 +119,17 @@ def write_image(path: str | os.PathLike[str], array: NDArray[np.uint8]) -> None:
         if error.errno is not None:  # an error of the disk; Pillow's own errors have no number
             raise
         raise ValueError(f"path {str(path)!r} cannot hold an array of shape {array.shape}: {error}") from error
+
+
+def format_of(path: str | os.PathLike[str]) -> str:
+    """Pillow's name of the format in which `write_image` writes a file. Raises its errors of the path."""
+    target = Path(path)
+    kind = _kind(target.suffix or (".png" if is_stream(path) else ""))
+    if kind is None:
+        raise ValueError(f"path {str(path)!r} has the suffix {target.suffix!r}, expected an image's, such as '.png'")
+    if not is_stream(path) and not target.parent.is_dir():
+        raise FileNotFoundError(f"path {str(path)!r} is in a folder that does not exist")
+    return kind
 
 
 def check_picture(array: Any, name: str) -> None:

@@ -16,7 +16,7 @@ from ..aligner import FaceAligner
 from ..boxes import read_boxes
 from ..drawing import Style
 from ..files import not_over, replacing
-from ..images import write_image
+from ..images import format_of, write_image
 from . import coco, folder
 from .options import (
     Backend,
@@ -135,6 +135,8 @@ def align(
         for name, path in (("out", out), ("json", json_path)):
             if path is not None:
                 not_over(name, path, photo, boxes)
+        if out is not None:
+            format_of(out)
         if boxes is not None and bbox:
             raise ValueError(
                 "bbox and boxes are both given, expected --bbox x1 y1 x2 y2 for each face, or --boxes FILE"

@@ -20,6 +20,8 @@ from .metadata import FILES, check
 
 if TYPE_CHECKING:
     from ..method.network import HIHNet
+    from .onnxruntime import OnnxRuntimeBackend
+    from .openvino import OpenVINOBackend
 
 __all__ = ["AUTO", "Backend", "Photograph", "Runtime", "choose", "make"]
 
@@ -123,16 +125,20 @@ def _of_network(name: Runtime, network: HIHNet, config: Config, device: str, dty
     from .inference import InferenceNet
 
     convert: Any = to_openvino if name == "openvino" else to_onnx
+    _kind(name).check_dtype(dtype)  # before the conversion, which takes seconds
     return _loaded(name, convert(InferenceNet(network, config)), config, dtype)
 
 
 def _loaded(name: Runtime, model: Any, config: Config, dtype: str | None) -> Backend:
     """A backend other than PyTorch, for an exported file or a graph."""
-    group = faces_at_once(config.size)
+    return _kind(name)(model, dtype, faces_at_once(config.size))
+
+
+def _kind(name: Runtime) -> type[OpenVINOBackend] | type[OnnxRuntimeBackend]:
     if name == "openvino":
         from .openvino import OpenVINOBackend
 
-        return OpenVINOBackend(model, dtype, group)
+        return OpenVINOBackend
     from .onnxruntime import OnnxRuntimeBackend
 
-    return OnnxRuntimeBackend(model, dtype, group)
+    return OnnxRuntimeBackend

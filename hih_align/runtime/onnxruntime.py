@@ -45,8 +45,13 @@ class OnnxRuntimeBackend(Grouped):
         if isinstance(model, Path):
             self.description = parse(self._session.get_modelmeta().custom_metadata_map.get(KEY, ""), model)
             self.dtype = DTYPES[self.description["precision"]]
-        if dtype not in (None, self.dtype):
-            raise ValueError(f"dtype is {dtype!r}, expected {self.dtype!r} with backend 'onnxruntime'")
+        self.check_dtype(dtype, self.dtype)
+
+    @staticmethod
+    def check_dtype(dtype: str | None, own: str = "float32") -> None:
+        """See `Grouped`."""
+        if dtype not in (None, own):
+            raise ValueError(f"dtype is {dtype!r}, expected {own!r} with backend 'onnxruntime'")
 
     def run(self, crops: NDArray[np.uint8]) -> Found:
         """See `Grouped`."""

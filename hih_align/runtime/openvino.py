@@ -83,8 +83,7 @@ class OpenVINOBackend(Grouped):
         else:
             graph = model
         self.wanted = dtype or ("float32" if own in ("int8", "float16") else own)
-        if self.wanted not in _HINTS:
-            raise ValueError(f"dtype is {self.wanted!r}, expected 'float32' or 'bfloat16' with backend 'openvino'")
+        self.check_dtype(self.wanted)
         compute = computed_dtype(self.wanted, self.name)
         self.dtype = "int8" if own == "int8" else compute
         self._graph = graph
@@ -100,6 +99,12 @@ class OpenVINOBackend(Grouped):
         self._compiled: dict[tuple[int, int], ov.CompiledModel] = {}
         self._local = threading.local()  # each thread needs its own request
         self._compile(1)
+
+    @staticmethod
+    def check_dtype(dtype: str | None, own: str = "float32") -> None:
+        """See `Grouped`."""
+        if dtype not in (None, *_HINTS):
+            raise ValueError(f"dtype is {dtype!r}, expected 'float32' or 'bfloat16' with backend 'openvino'")
 
     def run(self, crops: NDArray[np.uint8]) -> Found:
         """See `Grouped`."""

@@ -386,8 +386,9 @@ def one_line(result: Result, message: str) -> None:
         (["{tmp}/photo.png", "--bbox", *BOX, "--dtype", "int3"], "dtype is 'int3'"),
         (["{tmp}/photo.png", "--bbox", *BOX, "--decode", "mean"], "decode is 'mean'"),
         (["{tmp}/photo.png", "--bbox", *BOX, "--refine", -1], "refine is -1"),
-        (["{tmp}/photo.png", "--bbox", *BOX, "--out", "{tmp}/o.xyz"], r".*o\.xyz' has the suffix '.xyz'"),
-        (["{tmp}/photo.png", "--bbox", *BOX, "--out", "{tmp}/no/o.png"], r".*no/o\.png' is in a folder that does not"),
+        # an unknown model as well: the path is checked first
+        (["{tmp}/photo.png", "--model", "HIH_X", "--out", "{tmp}/o.xyz"], r".*o\.xyz' has the suffix '.xyz'"),
+        (["{tmp}/photo.png", "--model", "HIH_X", "--out", "{tmp}/no/o.png"], r".*no/o\.png' is in a folder that does"),
         (["{tmp}/photo.png", "--bbox", *BOX, "--json", "{tmp}/no/p.json"], "p.json is in a folder that does not exist"),
         (["{tmp}/photo.png", "--boxes", "{tmp}/none.csv"], "boxes: no such file: .*none.csv"),
         (["{tmp}/photo.png", "--boxes", "{tmp}/boxes.csv"], "boxes: .* has no boxes for .*photo.png, only for a.png"),

@@ -468,8 +468,11 @@ def _noted(function: Callable[[InferenceNet], bytes], used: list[str]) -> Callab
     return noted
 
 
-def test_dtypes_that_a_runtime_lacks(converted_nano: Callable[..., str]) -> None:
+def test_dtypes_that_a_runtime_lacks(converted_nano: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an exported folder, and of a network before it is converted, which takes seconds."""
     for name, dtype in (("openvino", "float16"), ("onnxruntime", "bfloat16")):
-        model = converted_nano(name)
-        with pytest.raises(ValueError, match=f"dtype is '{dtype}', expected .* with backend '{name}'"):
-            FaceAligner.from_pretrained(model, backend=name, dtype=dtype)
+        exported = converted_nano(name)
+        monkeypatch.setattr(f"hih_align.runtime.convert.to_{name.removesuffix('runtime')}", None)
+        for model in (exported, "HIH_N/300w"):
+            with pytest.raises(ValueError, match=f"dtype is '{dtype}', expected .* with backend '{name}'"):
+                FaceAligner.from_pretrained(model, backend=name, dtype=dtype)
