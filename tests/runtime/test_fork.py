@@ -139,3 +139,28 @@ def test_forked_children_align(converted_nano: Callable[[str], str], expected: P
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [f"{backend} aligned" for backend in backends]
+
+
+OWNER = """
+import gc, os
+from hih_align.runtime import fork
+
+class Owner:  # of threads, for which it would wait in a child
+    def __del__(self):
+        os.write(1, process)
+
+owners = [Owner(), Owner()]
+fork.spare(owners[0])
+process = b"parent " if os.fork() else b"child "
+if process == b"parent ":
+    os.wait()
+owners.clear()
+gc.collect()
+os._exit(0)
+"""
+
+
+def test_a_child_does_not_destroy_what_owns_threads() -> None:
+    """The child destroys one of two owners: the one that was not spared. The parent destroys both."""
+    done = subprocess.run([sys.executable, "-c", OWNER], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["child", "parent", "parent"], done.stderr
