@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..method.network import HIHNet
 
 WEIGHTS_FILE = "model.safetensors"
-#: The tensor (H, H, 2) of `Config.correction` in a file of weights: real and imaginary parts of its weights.
+#: The tensor of `Config.correction` in a file of weights, `Readout.parts`.
 CORRECTION = "correction"
 #: The files that `hih-align export` writes, by the backend that runs them. A folder with such a file needs no weights.
 EXPORTED_FILES = {"openvino": "model.xml", "onnxruntime": "model.onnx"}

@@ -102,6 +102,8 @@ class Config:
             )
         if self.correction is not None and {self.correction.heads, len(self.correction)} != {self.heads}:
             raise ValueError(f"correction has {len(self.correction)} landmarks, expected {self.heads}, one per head")
+        if self.correction is not None and self.readout is not None and self.readout.mirrored:
+            raise ValueError("correction and a readout of mirrored points are both given, expected one of them")
         if self.box is not None and not (
             len(self.box) == 4 and np.isfinite(self.box).all() and min(np.add(self.box[:2], self.box[2:])) > -1
         ):

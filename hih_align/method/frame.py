@@ -7,10 +7,13 @@ the face, so it can be part of a `Readout`.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 Complex = NDArray[np.complex128]
+Deviations = NDArray[np.complex128] | NDArray[np.float64]
 
 #: Steps of `ridge` towards least absolute distances, which faces with a wrong result do not distort.
 STEPS = 8
@@ -26,6 +29,8 @@ class Frame:
         mean: (H,) the mean shape, centred, with a root mean square radius of 1.
         turned: (H,) weights. The sum of a face's points with these weights is the face's scale and rotation.
         own: (H, H) weights. The sums of a face's points with these weights are its `rest` times its scale and rotation.
+
+    A `Readout` has the frame in its attribute ``upright``, which is `turned`.
     """
 
     def __init__(self, faces: Complex) -> None:
@@ -50,15 +55,34 @@ class Frame:
         found: Complex = constant[:, None] * self.turned + others @ self.own
         return found
 
+    def regress(
+        self, ways: Complex, faces: Complex, known: NDArray[np.bool_], strength: float | NDArray[np.float64]
+    ) -> tuple[Complex, Complex]:
+        """Offsets as a constant plus a weighted sum of the deviations in x and in y (`ridge`).
+
+        Args:
+            ways, known, strength: as in `ridge`.
+            faces: (N, H) points of the faces.
+
+        Returns:
+            The (K, H) weights of a face's points, and those of its mirrored points (`Readout.mirrored`).
+        """
+        rest = self.rest(faces)
+        constant, others = ridge(ways, np.concatenate((rest.real, rest.imag), 1), known, strength)
+        by_x, by_y = np.split(others, 2, 1)
+        # x = (z + z*) / 2 and y = (z - z*) / 2i, where z* is the mirrored z
+        mirrored: Complex = (by_x + 1j * by_y) / 2 @ self.own.conj()
+        return self.weights(constant, (by_x - 1j * by_y) / 2), mirrored
+
 
 def ridge(
-    ways: Complex, rest: Complex, known: NDArray[np.bool_], strength: float | NDArray[np.float64]
+    ways: Complex, rest: Deviations, known: NDArray[np.bool_], strength: float | NDArray[np.float64]
 ) -> tuple[Complex, Complex]:
     """Offsets as a constant plus a sum of the landmarks' deviations from the mean shape, by least absolute distances.
 
     Args:
         ways: (N, K) K offsets of each face, in the frame.
-        rest: (N, H) deviations of the landmarks, see `Frame.rest`.
+        rest: (N, H) deviations of the landmarks, see `Frame.rest`, or other numbers of each face, real or complex.
         known: (N, K). Offsets that are not known are not read. Each of the K offsets is known on at least one face.
         strength: of the preference for a constant offset, in the units of a sum over the faces; one number, or (K,).
 
@@ -81,21 +105,22 @@ def ridge(
     return constant, others
 
 
-def _products(trust: NDArray[np.float64], rest: Complex, together: int = 512) -> Complex:
+def _products(trust: NDArray[np.float64], rest: Deviations, together: int = 512) -> Deviations:
     """(K, H, H) sums of the products conj(rest[i]) rest[j] over the faces, weighted by ``trust`` (N, K).
 
     They are one large real product for ``together`` faces. On cores that other programs use, many small products took
     45 times as long: the threads of the BLAS library waited for each other in each of them.
     """
     rows, columns = np.triu_indices(rest.shape[1])
-    sums = np.zeros((trust.shape[1], 2 * len(rows)))
+    kind: Any = rest.dtype
+    sums = np.zeros((trust.shape[1], len(rows)), kind)
     for start in range(0, len(rest), together):
         some = rest[start : start + together]
         products = np.take(some.conj(), rows, 1) * np.take(some, columns, 1)
-        sums += trust[start : start + together].T @ products.view(np.float64)
-    matrix = np.empty((trust.shape[1], rest.shape[1], rest.shape[1]), np.complex128)
-    matrix[:, columns, rows] = sums.view(np.complex128).conj()
-    matrix[:, rows, columns] = sums.view(np.complex128)
+        sums.view(np.float64)[:] += trust[start : start + together].T @ products.view(np.float64)
+    matrix: Deviations = np.empty((trust.shape[1], rest.shape[1], rest.shape[1]), kind)
+    matrix[:, columns, rows] = sums.conj()
+    matrix[:, rows, columns] = sums
     return matrix
 
 

@@ -118,11 +118,6 @@ class Grouped(Backend):
 
     group: int
 
-    @staticmethod
-    @abstractmethod
-    def check_dtype(dtype: str | None, own: str = "float32") -> None:
-        """Raise a ValueError if this runtime cannot run a model in a dtype. ``own``: the dtype of the model."""
-
     @abstractmethod
     def run(self, crops: NDArray[np.uint8]) -> Found:
         """Points and scores of one crop or of one group, in arrays that nothing else writes to."""

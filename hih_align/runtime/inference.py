@@ -15,6 +15,7 @@ from ..hub.config import Config
 from ..method import heatmaps
 from ..method.decoder import STRIDE
 from ..method.network import MEAN, STD, HIHNet, Unit, check_finite
+from ..method.reading import Reading
 from ..method.settings import plain_torch
 from .fused import PLAIN, FusedNet, Kernels
 
@@ -39,7 +40,6 @@ class InferenceNet(nn.Module):
     shift: Tensor
     used: Tensor
     sources: Tensor
-    mix: Tensor
 
     def __init__(
         self, network: HIHNet, config: Config, dtype: torch.dtype = torch.float32, kernels: Kernels = PLAIN
@@ -50,7 +50,9 @@ class InferenceNet(nn.Module):
         if dtype != torch.float32 or kernels != PLAIN:
             self.network.to(dtype)
         self.decoder = config.decoder
-        self.readout = config.reading
+        readout = config.reading
+        self.reading: Reading | None = None
+        self.selects = readout is not None
         self.calibration = config.calibration.get(config.decoder.method)
         self.dtype = dtype
         # constants for a whole row of pixels: a loop over three channels would be too short to be fast
@@ -59,12 +61,12 @@ class InferenceNet(nn.Module):
         )
         self.register_buffer("scale", 1 / (255 * std))
         self.register_buffer("shift", -mean / std)
-        if self.readout is not None:
-            used, sources = np.union1d(self.readout.used, config.sources), config.sources
+        if readout is not None:
+            used, sources = np.union1d(readout.used, config.sources), config.sources
             self.register_buffer("used", torch.from_numpy(used))
             self.register_buffer("sources", torch.from_numpy(np.searchsorted(used, sources)))
-            weights = torch.from_numpy(self.readout.weights[:, used])
-            self.register_buffer("mix", torch.stack((weights.real, weights.imag)).float()[:, :, :, None])
+            if not readout.picks:
+                self.reading = Reading(readout, used, (network.input_size - 1) / 2)
         self.requires_grad_(False).eval()
 
     def check(self) -> None:
@@ -81,22 +83,14 @@ class InferenceNet(nn.Module):
             points (B, K, 2) float32, (x, y) in crop pixels, and scores (B, K) float32 in [0, 1].
         """
         integer, decimal = self.heatmaps(crops)
-        if self.readout is None:
+        if not self.selects:
             return self._points(integer, decimal), scores.score(integer, self.calibration)
         used = self.used
         integer, decimal = integer.index_select(1, used), decimal.index_select(1, used)
         points, sure = self._points(integer, decimal), scores.score(integer, self.calibration)
         sources = self.sources
-        sure = sure.index_select(1, sources)
-        if self.readout.picks:
-            return points.index_select(1, sources), sure
-        # relative to the centre, and without a matrix product: some runtimes compute products in bfloat16, which is
-        # too inaccurate for coordinates
-        middle = (self.network.input_size - 1) / 2
-        x, y = torch.split((points - middle)[:, None], 1, -1)
-        real, imaginary = self.mix.unbind(0)
-        mixed = torch.cat((x * real - y * imaginary, x * imaginary + y * real), -1)
-        return mixed.sum(2) + middle, sure
+        read = points.index_select(1, sources) if self.reading is None else self.reading(points)
+        return read, sure.index_select(1, sources)
 
     def _points(self, integer: Tensor, decimal: Tensor) -> Tensor:
         return heatmaps.decode(integer, decimal, self.decoder) * STRIDE

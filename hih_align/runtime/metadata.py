@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..hub.checkpoints import EXPORTED_FILES
 from ..hub.config import CheckpointError, Config
 from ..method.decoder import Decoder
@@ -70,7 +68,7 @@ def fingerprint(network: HIHNet, config: Config) -> str:
         digest.update(plain_name(name).encode())
         digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
     if config.correction is not None:
-        digest.update(config.correction.weights.astype(np.complex64).tobytes())
+        digest.update(config.correction.parts.tobytes())
     return digest.hexdigest()
 
 

@@ -49,7 +49,7 @@ class OnnxRuntimeBackend(Grouped):
 
     @staticmethod
     def check_dtype(dtype: str | None, own: str = "float32") -> None:
-        """See `Grouped`."""
+        """Raise a ValueError if a model of the dtype ``own`` cannot run in a dtype."""
         if dtype not in (None, own):
             raise ValueError(f"dtype is {dtype!r}, expected {own!r} with backend 'onnxruntime'")
 

@@ -101,8 +101,8 @@ class OpenVINOBackend(Grouped):
         self._compile(1)
 
     @staticmethod
-    def check_dtype(dtype: str | None, own: str = "float32") -> None:
-        """See `Grouped`."""
+    def check_dtype(dtype: str | None) -> None:
+        """Raise a ValueError if a model cannot run in a dtype."""
         if dtype not in (None, *_HINTS):
             raise ValueError(f"dtype is {dtype!r}, expected 'float32' or 'bfloat16' with backend 'openvino'")
 

@@ -167,7 +167,10 @@ def repeats(settings: Few, faces: int) -> int:
 def mixed(readout: Readout, share: Sequence[float]) -> Readout:
     """A readout of K landmarks from H old heads and K new heads. ``share`` (K,) is the weight of the new heads."""
     own = np.diag(np.asarray(share, np.float64))
-    return from_weights(np.concatenate(((np.eye(len(own)) - own) @ readout.weights, own), 1))
+    rest, none = np.eye(len(own)) - own, np.zeros_like(own)
+    mirrored = np.concatenate((rest @ readout.mirrored_weights, none), 1) if readout.mirrored else None
+    upright = np.concatenate((readout.upright_weights, none[0]))
+    return from_weights(np.concatenate((rest @ readout.weights, own), 1), mirrored, upright)
 
 
 def _stacks(network: HIHNet) -> list[Stack]:

@@ -19,6 +19,7 @@ from ..data.records import Dataset, Record, stack_labels, whole
 from ..hub.config import Config
 from ..method.decoder import Decoder
 from ..method.network import HIHNet
+from ..method.reading import Reading
 from ..method.readout import Readout, pick
 from ..schemes import Scheme
 from .adaptation import adapted_config
@@ -41,15 +42,12 @@ class Untrained(HIH):
     def __init__(self, network: HIHNet, readout: Readout, decoder: Decoder, sources: NDArray[np.intp]) -> None:
         super().__init__(network)
         self._decoder = decoder
-        weights = torch.from_numpy(readout.weights)
-        self.register_buffer("mix", torch.stack((weights.real, weights.imag)))
+        self.reading = Reading(readout, dtype=torch.float64)
         self.register_buffer("sources", torch.from_numpy(sources))
 
     def decode(self, output: Output, decoder: Decoder) -> Tensor:
-        found = super().decode(output, self._decoder).double()
-        real, imaginary = self.get_buffer("mix").unbind(0)
-        x, y = found[..., 0], found[..., 1]
-        return torch.stack((x @ real.T - y @ imaginary.T, x @ imaginary.T + y @ real.T), -1)
+        found: Tensor = self.reading(super().decode(output, self._decoder).double())
+        return found
 
     def heights(self, output: Output) -> Tensor:
         return scores.score(output.integer[:, -1], None)[:, self.get_buffer("sources")]

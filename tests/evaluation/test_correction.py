@@ -40,7 +40,7 @@ def faces(count: int, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.fl
     mean = (mean - mean.conj()[np.asarray(SOME.permutation)]) / 2  # the same as its mirror image
     shape = mean + rng.normal(size=(count, 36), scale=0.05) + 1j * rng.normal(size=(count, 36), scale=0.05)
     wrong = shape.copy()
-    wrong[:, :17] += 0.3 * (shape - mean)[:, 17:34] + 0.1j
+    wrong[:, :17] += (0.4 * (shape - mean).real + 0.2j * (shape - mean).imag)[:, 17:34] + 0.1j
     wrong += rng.normal(size=(count, 36), scale=0.003)
     pose = rng.uniform(40, 90, (count, 1)) * np.exp(1j * rng.uniform(-3, 3, (count, 1)))
     place = rng.uniform(0, 500, (count, 1)) * (1 + 0.5j)
@@ -50,8 +50,11 @@ def faces(count: int, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.fl
 
 def random_correction(seed: int = 0, landmarks: int = 68) -> Readout:
     rng = np.random.default_rng(seed)
-    weights = np.eye(landmarks) + 0.01 * (rng.normal(size=(landmarks,) * 2) + 1j * rng.normal(size=(landmarks,) * 2))
-    return from_weights(weights / weights.sum(-1, keepdims=True))
+    noise, mirrored = 0.01 * rng.normal(size=(2, landmarks, landmarks, 2)) @ (1, 1j)
+    weights = np.eye(landmarks) + noise
+    upright = np.arange(landmarks) * (1 + 0.3j) - (landmarks - 1) / 2 * (1 + 0.3j)
+    mirrored -= mirrored.mean(-1, keepdims=True)
+    return from_weights(weights / weights.sum(-1, keepdims=True), mirrored, upright)
 
 
 def error(found: NDArray[np.float64], target: NDArray[np.float64]) -> float:
@@ -173,9 +176,21 @@ def test_it_lies_in_the_file_of_weights(tmp_path: Path) -> None:
     stored = load_config(checkpoint).correction
     assert stored is not None
     assert config.correction is not None
-    assert np.allclose(stored.weights, config.correction.weights, atol=1e-6)
+    assert np.allclose(stored.parts, config.correction.parts, atol=1e-6)
     same = load_network(checkpoint).state_dict()
     assert all((same[name] == value).all() for name, value in network.state_dict().items())
+
+
+def test_a_file_without_mirrored_points_is_read(tmp_path: Path) -> None:
+    """Older corrections have one sum for each landmark, and not two."""
+    correction = replace(random_correction(), mirrored=(), upright=())
+    save_checkpoint(tmp_path, HIHNet(68, *SIZES["HIH_N"]), Config(W300, **SIZES["HIH_N"]._asdict()))
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(safetensors.numpy.save(safetensors.numpy.load_file(path) | {CORRECTION: correction.parts}))
+    stored = load_config(Checkpoint(read_config(tmp_path / "config.json"), path)).correction
+    assert stored is not None
+    assert np.allclose(stored.weights, correction.weights, atol=1e-6)
+    assert not stored.mirrored
 
 
 def test_a_new_config_replaces_it(tmp_path: Path) -> None:
@@ -190,7 +205,7 @@ def test_a_new_config_replaces_it(tmp_path: Path) -> None:
     save_config(str(tmp_path), replace(config, correction=random_correction(1)))
     other = load_config(Checkpoint(config, weights)).correction
     assert other is not None
-    assert np.allclose(other.weights, random_correction(1).weights, atol=1e-6)
+    assert np.allclose(other.parts, random_correction(1).parts, atol=1e-6)
     save_config(str(tmp_path), replace(config, correction=None))
     assert CORRECTION not in safetensors.numpy.load_file(weights)
     assert load_config(Checkpoint(replace(config, correction=None), weights)).correction is None
@@ -214,5 +229,10 @@ def test_readouts_of_a_corrected_network_are_composed() -> None:
     config = Config(W300.select([30, 8]), 1, readout=pick(68, [30, 8]), correction=correction)
     assert config.reading is not None
     assert np.allclose(config.reading.weights, correction.weights[[30, 8]], atol=1e-8)
+    assert np.allclose(config.reading.mirrored_weights, correction.mirrored_weights[[30, 8]], atol=1e-8)
+    heads = np.random.default_rng(0).normal(size=(68, 2))
+    assert np.allclose(config.reading.points(heads), correction.points(heads)[[30, 8]], atol=1e-6)
     assert config.sources.tolist() == [30, 8]
     assert replace(config, correction=None).reading == config.readout
+    with pytest.raises(ValueError, match="both given"):  # the sum of mirrored points of mirrored points
+        replace(config, readout=config.reading)

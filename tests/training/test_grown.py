@@ -159,6 +159,9 @@ def test_a_landmark_is_the_mean_of_two_points() -> None:
     points = np.random.default_rng(0).normal(size=(4, 2))
     read = readout.points(points[:2])
     np.testing.assert_allclose(both.points(points), [(read[0] + points[2]) / 2, points[3]])
+    turned = from_weights(readout.weights, np.array([[0.3, -0.3], [0.2j, -0.2j]]), np.array([1, -1]))
+    read = turned.points(points[:2])
+    np.testing.assert_allclose(mixed(turned, [0.5, 1.0]).points(points), [(read[0] + points[2]) / 2, points[3]])
 
 
 @pytest.mark.usefixtures("any_box")
