@@ -36,6 +36,11 @@ def make_accelerator(recipe: Recipe, rival: bool) -> Accelerator:
     return Accelerator(mixed_precision=precision, kwargs_handlers=handlers)
 
 
+def share_of(limit: int, accelerator: Accelerator) -> int:
+    """The part of ``limit`` bytes on a device that this process may take. On the CPU all processes share the memory."""
+    return limit // accelerator.num_processes if accelerator.device.type == "cpu" else limit
+
+
 def pieces(recipe: Recipe, accelerator: Accelerator) -> int:
     """The number of pieces of a step's batch: processes times the recipe's accumulated pieces.
 

@@ -33,7 +33,7 @@ from ..method.decoder import STRIDE
 from ..method.sizes import SIZES
 from ..progress import say, warn
 from ..signals import StopRequest
-from .accelerator import make_accelerator, pieces
+from .accelerator import make_accelerator, pieces, share_of
 from .adaptation import candidates, closest, compared, comparison, other_starts
 from .advice import other_boxes
 from .augmentation import Batch
@@ -91,8 +91,9 @@ def train(
             published network of this scheme, else for the one with the lowest error by `adaptation.adapt`.
         resume: continue the run in ``out``, or start it if there is none yet.
         skip_bad: leave out faces whose photograph cannot be read. Without it they raise.
-        limit: largest number of bytes of decoded faces on the device, for ``data`` and ``val`` together. If the faces
-            need more, they are decoded when they are needed. The faces and the pieces that cover them are the same.
+        limit: largest number of bytes of decoded faces on the device, for ``data`` and ``val`` together; of several
+            processes on CPUs, each takes its part. If the faces need more, they are decoded when they are needed. The
+            faces and the pieces that cover them are the same.
         workers: number of decoding threads.
         progress: draw progress bars on stderr.
         build: builds the network; HIH by default.
@@ -155,6 +156,7 @@ class Trainer:
         self.accelerator = make_accelerator(recipe, build is not build_hih)
         self._show = progress and self.accelerator.is_main_process
         self._pieces = pieces(recipe, self.accelerator)
+        limit = share_of(limit, self.accelerator)
         #: The precision of autocast: "no", "bf16" or "fp16". The recipe's "auto" leaves the choice to the hardware.
         self.precision = self.accelerator.mixed_precision
         self._claim = Claim(out) if self.accelerator.is_main_process else None  # before anything is read there

@@ -13,6 +13,7 @@ import tempfile
 import textwrap
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ from hih_align.method.network import HIHNet
 from hih_align.runtime.memory import keep_freed_memory
 from hih_align.schemes import COFW, W300, WFLW, scheme_from_dict
 from hih_align.training import trainer as trainer_module
-from hih_align.training.accelerator import make_accelerator
+from hih_align.training.accelerator import make_accelerator, share_of
 from hih_align.training.augmentation.camera import noise_tile
 from hih_align.training.curve import curve_figure
 from hih_align.training.ema import EMA
@@ -459,6 +460,13 @@ def test_one_limit_holds_for_training_and_validation_together(faces, tmp_path, k
     held = trainer.faces.held, trainer.val.faces.held
     assert held == (training * (kept in ("both", "training")), validation * (kept in ("both", "validation")))
     assert sum(held) <= limit
+
+
+@pytest.mark.parametrize(("device", "part"), [("cpu", 250), ("cuda:1", 1000)])
+def test_processes_on_cpus_share_the_memory(device: str, part: int) -> None:
+    """Each GPU has its own. Two processes that each took the limit were killed by the system."""
+    of_four = SimpleNamespace(num_processes=4, device=torch.device(device))
+    assert share_of(1000, of_four) == part
 
 
 def test_batches_are_prepared_ahead_in_order():
