@@ -31,7 +31,7 @@ from .normalizers import normalizer_text
 STRENGTHS = (0.1, 1.0, 10.0, 100.0)
 
 #: Largest number of faces of a data set that are used. They are spread evenly over it.
-FACES = 2000
+FACES = 5000
 
 #: One face of so many is left out to choose the strength.
 LEFT_OUT = 4

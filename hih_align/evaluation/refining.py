@@ -77,12 +77,12 @@ class Refining:
     def markdown(self) -> str:
         """A Markdown table of the errors with one pass, with two passes, and with the threshold.
 
-        If no threshold fits, the table shows the best one.
+        If no threshold is chosen, the table shows the one with the smallest increase of the NME.
         """
         fitting = [above for above in THRESHOLDS if fits(self.seen, above)]
         tried = _nearest(self.seen) if self.above is None else self.above
-        none = "none fits" if self.above is not None else f"none fits, shown is {tried:g}"
-        known = f"{fitting[0]:g} to {fitting[-1]:g} fit" if fitting else none
+        known = f"{fitting[0]:g} to {fitting[-1]:g} fit" if fitting else "none fits"
+        known += f", shown is {tried:g}" if self.above is None else ""
         lines = [
             f"- refining: refine={self.refine}, refine_above={self.above} ({known})",
             "",

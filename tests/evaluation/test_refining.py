@@ -102,6 +102,14 @@ def test_a_threshold_that_fits_on_average() -> None:
     assert choose([exact, useless, replace(useless, box="square")]).refine == 0
 
 
+def test_the_table_names_its_threshold_if_none_is_chosen() -> None:
+    """Thresholds from 0.215 on fit, but a second pass gains less than 1 %."""
+    seen = Twice("annotated", np.full(50, 4.0), np.full(50, 3.99), np.linspace(0, 0.25, 50))
+    found = choose([seen])
+    assert (found.refine, found.above) == (0, None)
+    assert "refine_above=None (0.215 to 0.25 fit, shown is 0.215)" in found.markdown()
+
+
 def test_limits_of_a_second_pass() -> None:
     assert (MOST, LOSS) == (0.15, 0.01)
 
