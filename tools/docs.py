@@ -192,11 +192,11 @@ def _models(whole: bool) -> str:
 
 
 def _parameters(file: str) -> str:
-    """Number of weights in a safetensors file, without the running statistics of batch norm."""
+    """Number of weights in a safetensors file, without the running statistics of batch norm and the correction."""
     path = next(folder / file for folder in (PACKAGE / "weights", ROOT / "weights") if (folder / file).is_file())
     with path.open("rb") as opened:
         header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
-    kept = (row for name, row in header.items() if "shape" in row and not name.endswith(STATISTICS))
+    kept = (row for name, row in header.items() if "shape" in row and not name.endswith((*STATISTICS, "correction")))
     return f"{sum(math.prod(row['shape']) for row in kept) / 1e6:.1f} M"
 
 
