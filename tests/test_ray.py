@@ -27,6 +27,14 @@ pytestmark = pytest.mark.skipif(
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "ray_folder.py"
 BOXES = {"a.png": [(177, 80, 275, 200), (170, 74, 280, 205)], "more/b c.jpg": [(177, 80, 275, 200)]}
 
+#: Ray starts its workers when they are needed, and keeps them for the next run: each one takes a second.
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_num_workers_soft_limit": "8",
+    "RAY_idle_worker_killing_time_threshold_ms": "600000",
+}
+
 #: Runs the example several times in one process, because Ray takes seconds to start.
 RUNS = """
 import json, runpy, sys
@@ -43,7 +51,7 @@ def run(*runs: list[object]) -> subprocess.CompletedProcess[str]:
     words = json.dumps([[str(word) for word in words] for words in runs])
     return subprocess.run(
         [sys.executable, "-c", RUNS, str(EXAMPLE), words],
-        env=os.environ | {"PYTHONPATH": str(Path(hih_align.__file__).parents[1]), "RAY_USAGE_STATS_ENABLED": "0"},
+        env=os.environ | SETTINGS | {"PYTHONPATH": str(Path(hih_align.__file__).parents[1])},
         capture_output=True,
         text=True,
         timeout=300,

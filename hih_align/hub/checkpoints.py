@@ -202,8 +202,8 @@ def load_network(checkpoint: Checkpoint) -> HIHNet:
     import torch
     from safetensors import SafetensorError
 
-    from ..method.network import HIHNet, check_finite
-    from ..method.settings import built
+    from ..method.network import check_finite
+    from ..method.unloaded import unloaded
 
     config, path = checkpoint.config, checkpoint.weights
     if not path.is_file() and (backends := checkpoint.exported):
@@ -213,7 +213,7 @@ def load_network(checkpoint: Checkpoint) -> HIHNet:
             f"load the checkpoint that it was exported from{f', {config.name}' if config.name else ''}"
         )
     try:
-        network = built(lambda: HIHNet(config.heads, *config.size))
+        network = unloaded(config.heads, *config.size)
     except ValueError as error:
         raise CheckpointError(f"the config of {path} is wrong: {error}") from error
     try:

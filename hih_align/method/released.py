@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .network import DECIMAL_SIZES, HIHNet, check_finite, down_steps, plain_name
-from .settings import built
+from .unloaded import unloaded
 
 # name in a released file -> name in `HIHNet`; \1 is the number of the stack
 _RENAME = [
@@ -99,7 +99,7 @@ def load_released(path: str | os.PathLike[str]) -> Released:
             f"checkpoint: {path} is not in the released HIH layout, which has hg0_conv_pred and 1 to 3 of "
             "offset_head.down_ops"
         )
-    network = built(lambda: HIHNet(len(head), stacks, sizes[steps]))
+    network = unloaded(len(head), stacks, sizes[steps])
     wanted = network.state_dict()
     dead = tuple(old for ours, (old, _) in renamed.items() if ours not in wanted)
     live = {ours: value for ours, (_, value) in renamed.items() if ours in wanted}

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TypeVar
 
 import torch
-from torch import nn
-
-Net = TypeVar("Net", bound=nn.Module)
 
 
 @contextmanager
@@ -28,12 +24,3 @@ def plain_torch(device: str = "cpu") -> Iterator[None]:
             settings.enter_context(torch.device("cpu"))
         settings.enter_context(torch.autocast(device, enabled=False))
         yield
-
-
-def built(make: Callable[[], Net]) -> Net:
-    """A network without values, to be loaded with ``assign=True``.
-
-    The caller's random numbers, default device and default dtype have no effect on it.
-    """
-    with torch.inference_mode(False), torch.device("meta"):
-        return make().float()

@@ -17,6 +17,7 @@ from ..method.decoder import STRIDE
 from ..method.network import MEAN, STD, HIHNet, Unit, check_finite
 from ..method.reading import Reading
 from ..method.settings import plain_torch
+from ..method.unloaded import with_parts
 from .fused import PLAIN, FusedNet, Kernels
 
 #: Held while a network is converted: only one thread of a process can use `torch.export` and the tracer at a time.
@@ -126,8 +127,6 @@ def folded(network: HIHNet) -> HIHNet:
 def _copied(module: nn.Module, own: bool = True) -> Any:
     """A folded copy in eval mode with float32 tensors, and without the wrappers of `torch.compile`.
 
-    `copy.deepcopy` looks at each entry of the tables of hundreds of modules, which takes twice as long.
-
     Args:
         module: the module. It is not changed.
         own: whether the tensors of the copy are its own. Folding makes new ones, so it does not need them.
@@ -135,12 +134,8 @@ def _copied(module: nn.Module, own: bool = True) -> Any:
     while (inner := getattr(module, "_orig_mod", None)) is not None:  # no isinstance: the import takes seconds
         module = inner
     own = own and not isinstance(module, Unit)
-    result = object.__new__(type(module))  # `copy.copy` refuses modules with parametrizations
-    tables = {name: table.copy() for name, table in vars(module).items() if isinstance(table, dict)}
-    tables["_modules"] = {n: None if m is None else _copied(m, own) for n, m in module._modules.items()}
-    for kind in ("_parameters", "_buffers"):
-        tables[kind] = {name: None if t is None else _float32(t, own) for name, t in tables[kind].items()}
-    vars(result).update({**vars(module), **tables, "training": False})
+    result = with_parts(module, lambda part: _copied(part, own), lambda tensor: _float32(tensor, own))
+    result.training = False
     if isinstance(result, Unit):
         _fold(result)
     return result
