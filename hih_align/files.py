@@ -176,6 +176,27 @@ def not_over(name: str, path: Path, *inputs: Path | None) -> None:
         raise ValueError(f"{name}: {path} is an input itself, expected another name")
 
 
+def check_output(name: str, path: Path, *inputs: Path | None) -> None:
+    """Raise the error that writing a file would raise, before the work whose result it is to hold.
+
+    Args:
+        name, path, inputs: as in `not_over`.
+
+    Raises:
+        ValueError: ``path`` is one of the inputs.
+        FileNotFoundError: the folder of ``path`` does not exist.
+        IsADirectoryError: ``path`` is a folder.
+    """
+    not_over(name, path, *inputs)
+    target = _behind_links(path)
+    if not isinstance(target, Path):
+        return
+    if target.is_dir():
+        raise IsADirectoryError(f"{name}: {path} is a folder, expected the name of a file")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{name}: {path} is in a folder that does not exist")
+
+
 def _is_entry(path: Path, other: Path) -> bool:
     """Whether two paths are the same entry of a folder. Some file systems ignore the case of letters in names."""
     path, other = path.resolve(), other.resolve()

@@ -103,6 +103,21 @@ def test_the_mode_of_a_replaced_file_stays(tmp_path: Path, mode: int) -> None:
     assert (stat.S_IMODE(target.stat().st_mode), target.read_text()) == (mode, "new")
 
 
+def test_an_output_is_checked_before_the_work(tmp_path: Path) -> None:
+    files.check_output("out", tmp_path / "a.json")
+    files.check_output("out", Path("-"))
+    (tmp_path / "link").symlink_to("gone/a.json")
+    for path in (tmp_path / "gone" / "a.json", tmp_path / "link"):
+        with pytest.raises(FileNotFoundError, match=f"out: {path} is in a folder that does not exist"):
+            files.check_output("out", path)
+    with pytest.raises(IsADirectoryError, match=f"out: {tmp_path} is a folder, expected the name of a file"):
+        files.check_output("out", tmp_path)
+    (tmp_path / "a.json").touch()
+    with pytest.raises(ValueError, match=r"out: .*a\.json is an input itself, expected another name"):
+        files.check_output("out", tmp_path / "a.json", None, tmp_path / "a.json")
+    assert not (tmp_path / "gone").exists()
+
+
 def test_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), replacing(tmp_path / "no" / "a.json"):
         pytest.fail("the block must not run")

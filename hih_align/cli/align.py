@@ -15,7 +15,7 @@ from .. import progress
 from ..aligner import FaceAligner
 from ..boxes import read_boxes
 from ..drawing import Style
-from ..files import not_over, replacing
+from ..files import check_output, replacing
 from ..images import format_of, write_image
 from . import coco, folder
 from .options import (
@@ -131,10 +131,12 @@ def align(
     if photo.is_dir():
         if bbox:
             raise ValueError(f"bbox is given, but {photo} is a folder: expected --boxes with a file of boxes")
+        if json_path is not None:
+            check_output("json", json_path, boxes)
     else:
         for name, path in (("out", out), ("json", json_path)):
             if path is not None:
-                not_over(name, path, photo, boxes)
+                check_output(name, path, photo, boxes)
         if out is not None:
             format_of(out)
         if boxes is not None and bbox:

@@ -97,7 +97,7 @@ def label(
     from ..data.relabel import error_ratio, look, relabel
     from ..evaluation.subsets import chosen_by
 
-    files.not_over("out", out, *(detect(path)[1] for path in (data, val)))
+    files.check_output("out", out, *(detect(path)[1] for path in (data, val)))
     aligner = FaceAligner.from_pretrained(model, device=device, dtype=dtype, backend=backend)
     known = read_dataset(val, aligner.scheme)
     known = known if val_where is None else known.where(chosen_by([val_where], known))
@@ -136,7 +136,7 @@ def harmonize(
     from ..data.conventions import harmonized
     from ..data.readers import coco, detect
 
-    files.not_over("out", out, *(detect(path)[1] for path in (data, onto, like) if path is not None))
+    files.check_output("out", out, *(detect(path)[1] for path in (data, onto, like) if path is not None))
     aligner = FaceAligner.from_pretrained(model, device=device, dtype=dtype, backend=backend)
     faces = read_dataset(data, aligner.scheme).records
 

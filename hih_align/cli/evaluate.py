@@ -75,6 +75,8 @@ def evaluate(
     The data may have another scheme than the model if the model's points can be converted to it (98 to 68 or 29
     points).
     """
+    if out is not None and out.exists() and not out.is_dir():
+        raise NotADirectoryError(f"out: {out} is a file, expected the name of a folder")
     # a size without a scheme means the data's scheme
     own = scheme if model in SIZES else None
     aligner = FaceAligner.from_pretrained(model, own, device, dtype, backend, decode)  # type: ignore[arg-type]

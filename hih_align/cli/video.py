@@ -14,7 +14,7 @@ import typer
 from .. import progress
 from ..aligner import FaceAligner
 from ..drawing import Style
-from ..files import STANDARD_OUTPUT, appending, is_stream, not_over, replacing
+from ..files import STANDARD_OUTPUT, appending, check_output, is_stream, replacing
 from ..signals import StopRequest
 from ..tracking import FaceTracker
 from ..video import Camera, check_writable, open_video, writing
@@ -94,7 +94,7 @@ def video(
     if json_path is not None:
         if json_path == out:
             raise ValueError(f"out and json are both {out}, expected different outputs")
-        not_over("json", json_path, Path(source))
+        check_output("json", json_path, Path(source))
     with open_video(source) as given:
         aligner = FaceAligner.from_pretrained(model, scheme, device, dtype, backend, decode)  # type: ignore[arg-type]
         tracker = FaceTracker(aligner, smooth=smooth, every=every, keep=keep)

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..files import is_stream, not_over, replacing
+from ..files import check_output, is_stream, replacing
 from ..images import check_picture
 from .pyav import pyav
 from .source import Camera, Frame, VideoFile
@@ -199,9 +199,7 @@ def check_writable(out: Path, source: str | Path) -> None:
         raise ValueError(f"out is {out}, expected the name of a video, which ends in {', '.join(SUFFIXES)}")
     if is_stream(out):
         raise ValueError(f"out: {out} is a stream, expected a file, because the start of a video is written last")
-    if not out.absolute().parent.is_dir():
-        raise FileNotFoundError(f"out: {out} is in a folder that does not exist")
-    not_over("out", out, Path(source))
+    check_output("out", out, Path(source))
     av = pyav()
     try:
         av.codec.Codec(ENCODER, "w")

@@ -388,8 +388,13 @@ def one_line(result: Result, message: str) -> None:
         (["{tmp}/photo.png", "--bbox", *BOX, "--refine", -1], "refine is -1"),
         # an unknown model as well: the path is checked first
         (["{tmp}/photo.png", "--model", "HIH_X", "--out", "{tmp}/o.xyz"], r".*o\.xyz' has the suffix '.xyz'"),
-        (["{tmp}/photo.png", "--model", "HIH_X", "--out", "{tmp}/no/o.png"], r".*no/o\.png' is in a folder that does"),
-        (["{tmp}/photo.png", "--bbox", *BOX, "--json", "{tmp}/no/p.json"], "p.json is in a folder that does not exist"),
+        (
+            ["{tmp}/photo.png", "--model", "HIH_X", "--out", "{tmp}/no/o.png"],
+            r"out: .*no/o\.png is in a folder that does",
+        ),
+        (["{tmp}/photo.png", "--model", "HIH_X", "--json", "{tmp}/no/p.json"], "json: .*p.json is in a folder"),
+        (["{tmp}/photos", "--model", "HIH_X", "--json", "{tmp}/no/p.json"], "json: .*p.json is in a folder"),
+        (["{tmp}/photos", "--model", "HIH_X", "--json", "{tmp}"], "json: .* is a folder, expected the name of a file"),
         (["{tmp}/photo.png", "--boxes", "{tmp}/none.csv"], "boxes: no such file: .*none.csv"),
         (["{tmp}/photo.png", "--boxes", "{tmp}/boxes.csv"], "boxes: .* has no boxes for .*photo.png, only for a.png"),
         (["{tmp}/photo.png", "--boxes", "{tmp}/bad.csv"], "boxes: .*bad.csv, line 2 is 'a.png,1,2,3'"),

@@ -641,3 +641,8 @@ class TestCommand:
         assert len(result.stderr.strip().splitlines()) == 1
         result = CliRunner().invoke(app, ["evaluate", "--data", str(three.source), "--box", "round"])
         assert result.exit_code == 2
+        file = three.records[0].image
+        words = ["evaluate", "--model", "HIH_X", "--data", str(three.source), "--out", str(file)]
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 1
+        assert result.stderr.startswith(f"hih-align: out: {file} is a file, expected the name of a folder")
