@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -30,3 +31,27 @@ def test_the_scripts_in_the_readme_are_those_that_ci_runs(name: str) -> None:
     assert [line for line in readme.splitlines() if line.split()[:1] == [name]]
     assert [line for line in ci.splitlines() if line.split()[-1:] == [name] and not line.startswith("step")]
     assert os.access(ROOT / name, os.X_OK)
+
+
+def test_an_editable_install_is_repeated_only_if_something_else_is_to_be_installed(tmp_path: Path) -> None:
+    """With programs in place of Python and pip, which say that they ran."""
+    programs = tmp_path / "venv" / "bin"
+    programs.mkdir(parents=True)
+    for name, text in {"python": "", "pip": 'echo "$@" >> calls'}.items():
+        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
+        (programs / name).chmod(0o755)
+    project = tmp_path / "pyproject.toml"
+    project.write_text("[project]\n")
+
+    def installs(*what: str) -> list[str]:
+        (tmp_path / "calls").write_text("")
+        script = 'source "$0"; environment venv "$@"'
+        subprocess.run(["bash", "-euc", script, ROOT / "scripts" / "environment.sh", *what], cwd=tmp_path, check=True)
+        return [line for line in (tmp_path / "calls").read_text().splitlines() if "torch==" not in line]
+
+    assert installs("-e", ".[test]") == ["install -q -e .[test]"]
+    assert installs("-e", ".[test]") == []
+    assert installs("-e", ".[test,ray]") == ["install -q -e .[test,ray]"]
+    project.write_text("[project]\ndependencies = []\n")
+    assert installs("-e", ".[test,ray]") == ["install -q -e .[test,ray]"]
+    assert installs(".") == installs(".") == ["install -q ."]  # a copy does not follow the checkout
