@@ -59,7 +59,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Chromium without a window, as a context. Its camera shows the astronaut.
 
     All tests share the context, and so its cache: without it, each page would load hundreds of files anew, which takes
-    a third of the time.
+    a tenth of the processor time.
     """
     program = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if program is None:

@@ -1,6 +1,6 @@
 """Networks without values, into which a file is loaded, and copies of networks.
 
-A network has hundreds of modules. PyTorch takes 60 ms to build those of HIH_N, and a copy of them takes a few.
+A network has hundreds of modules. PyTorch takes tens of milliseconds to build those of HIH_N, and a copy takes three.
 """
 
 from __future__ import annotations
