@@ -58,8 +58,7 @@ def lacking(reason: str) -> None:
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Chromium without a window, as a context. Its camera shows the astronaut.
 
-    All tests share the context, and so its cache: without it, each page would load hundreds of files anew, which takes
-    a tenth of the processor time.
+    All tests share the context, and so its cache: without it, each page would load hundreds of files anew.
     """
     program = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if program is None:

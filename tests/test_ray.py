@@ -27,7 +27,8 @@ pytestmark = pytest.mark.skipif(
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "ray_folder.py"
 BOXES = {"a.png": [(177, 80, 275, 200), (170, 74, 280, 205)], "more/b c.jpg": [(177, 80, 275, 200)]}
 
-#: Ray starts its workers when they are needed, and keeps them for the next run: each one takes a second.
+#: Ray reports nothing over the network. It starts its workers when they are needed, and keeps them for the next run,
+#: because each one takes a second.
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_prestart_worker_first_driver": "0",

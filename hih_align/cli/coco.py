@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..aligner import FaceAligner
-from ..files import check_output, is_stream, replacing
+from ..files import is_stream, replacing
 from ..interchange import CocoImage, coco_document
 from ..schemes import Scheme
 from . import folder as lines_of
@@ -46,7 +46,6 @@ def align(
     Returns the names of the images that cannot be read. The COCO file does not list them.
     """
     assert json_path is not None
-    check_output("json", json_path, boxes)
     with _partial(json_path) as partial:
         names, bad = lines_of.align(aligner, folder, boxes, out, partial, batch_size, options, drawing)
         faces: dict[str, list[Any]] = {name: [] for name in names}

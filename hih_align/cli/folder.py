@@ -17,7 +17,7 @@ import PIL.Image
 from .. import progress
 from ..aligner import READ_AHEAD, FaceAligner
 from ..boxes import read_boxes
-from ..files import STANDARD_OUTPUT, appending, check_output, is_stream, not_over
+from ..files import STANDARD_OUTPUT, appending, is_stream, not_over
 from ..images import can_write, write_image
 from ..landmarks import Landmarks
 
@@ -62,7 +62,7 @@ def align(
     if out is not None:
         _prepare(out, folder, boxes, todo)
     if json_path is not None:
-        check_output("json", json_path, boxes, *(folder / name for name in todo))
+        not_over("json", json_path, boxes, *(folder / name for name in todo))
     if json_path is not None and json_path.suffix == ".json":
         progress.say(f"{json_path} gets JSON Lines, one line per face: a name with .jsonl is clearer")
     done = _resume(json_path, aligner) if json_path is not None and not is_stream(json_path) else {}

@@ -1,6 +1,6 @@
 """Networks without values, into which a file is loaded, and copies of networks.
 
-A network has hundreds of modules. PyTorch takes tens of milliseconds to build those of HIH_N, and a copy takes three.
+A network has hundreds of modules. PyTorch takes much longer to build them than to copy them.
 """
 
 from __future__ import annotations
