@@ -109,11 +109,11 @@ def _far(url: str) -> bool:
 
 
 @pytest.fixture
-def visits(browser: Any, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+def visits(browser: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
     """``visits(address)`` opens a new page, as a visitor who was never there.
 
-    At the end of the test, a picture of each page is saved, and the page must have sent requests only to 127.0.0.1.
-    Pictures go to the folder that HIH_ALIGN_SCREENSHOTS names, else to the test's temporary folder.
+    At the end of the test, each page must have sent requests only to 127.0.0.1. Pictures of the pages go to the folder
+    that HIH_ALIGN_SCREENSHOTS names, if it names one.
     """
     opened: list[Visit] = []
 
@@ -129,10 +129,10 @@ def visits(browser: Any, request: pytest.FixtureRequest, tmp_path: Path) -> Iter
         return visit
 
     yield open_page
-    folder = Path(os.environ.get("HIH_ALIGN_SCREENSHOTS") or tmp_path)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = os.environ.get("HIH_ALIGN_SCREENSHOTS")
     for number, visit in enumerate(opened):
-        visit.page.screenshot(path=folder / f"{request.node.name}-{number}.png", full_page=True)
+        if folder:
+            visit.page.screenshot(path=Path(folder, f"{request.node.name}-{number}.png"), full_page=True)
         visit.page.close()
         assert visit.elsewhere() == []
 
