@@ -174,7 +174,25 @@ async function camera() {
   if (!current()) return;
   state.source = new OffscreenCanvas(0, 0); // the frame that is shown is the one that was computed
   state.faces = [];
-  follow(video, current, 0, performance.now());
+  follow(video, arrivals(video, current), current, 0, performance.now());
+}
+
+/**
+ * A function that says whether a frame has arrived since it last said yes. A screen shows more frames than most cameras
+ * send. As long as the browser has reported no frame, the function always says yes.
+ */
+function arrivals(video, current) {
+  let [reports, arrived] = [false, true];
+  const note = () => {
+    reports = arrived = true;
+    if (current()) video.requestVideoFrameCallback(note);
+  };
+  video.requestVideoFrameCallback?.(note);
+  return () => {
+    const yes = arrived || !reports;
+    arrived = false;
+    return yes;
+  };
 }
 
 function end(stream) {
@@ -188,8 +206,12 @@ function stopCamera() {
 }
 
 /** Frame after frame: faces are followed by their own points, and further ones are looked for from time to time. */
-async function follow(video, current, rate, last, looked = -AGAIN) {
+async function follow(video, arrived, current, rate, last, looked = -AGAIN) {
   if (!current()) return;
+  if (!arrived()) {
+    requestAnimationFrame(() => follow(video, arrived, current, rate, last, looked));
+    return;
+  }
   const [width, height] = [video.videoWidth, video.videoHeight];
   if (state.source.width !== width || state.source.height !== height) { // at first, and when a phone is turned
     [state.source.width, state.source.height] = [width, height];
@@ -218,7 +240,7 @@ async function follow(video, current, rate, last, looked = -AGAIN) {
   const smooth = rate ? rate + 0.2 * (newest - rate) : newest;
   const count = state.faces.length === 1 ? "1 face" : `${state.faces.length} faces`;
   say(`${count}, ${smooth.toFixed(1)} frames a second, on ${state.kind}`);
-  requestAnimationFrame(() => follow(video, current, smooth, now, looked));
+  requestAnimationFrame(() => follow(video, arrived, current, smooth, now, looked));
 }
 
 function save() {

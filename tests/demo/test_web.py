@@ -273,6 +273,46 @@ def test_a_second_person_comes_before_the_camera(visits: Any, site: Any, photogr
     assert len(page.evaluate("window.hih.faces")) == 2
 
 
+def test_each_frame_of_a_camera_is_computed_once(visits: Any, site: Any, photograph: Path) -> None:
+    page = opened(visits, site[0])
+    page.set_input_files("#file", photograph)
+    page.wait_for_selector("#status:has-text('1 face, ')")
+    page.evaluate("""() => {
+      const [canvas, { picture, aligner }] = [document.createElement("canvas"), window.hih];
+      [canvas.width, canvas.height] = [picture.width, picture.height];
+      const context = canvas.getContext("2d");
+      const stream = canvas.captureStream(0);  // it sends a frame when it is asked to
+      window.send = () => {
+        context.putImageData(picture, 0, 0);
+        stream.getVideoTracks()[0].requestFrame();
+      };
+      const once = aligner.once.bind(aligner);
+      window.computed = 0;
+      aligner.once = (...given) => {
+        window.computed += 1;
+        return once(...given);
+      };
+      navigator.mediaDevices.getUserMedia = async () => {
+        setTimeout(window.send, 200);
+        return stream;
+      };
+    }""")
+    page.click("#camera")
+    page.wait_for_selector("#status:has-text('frames a second')")
+    page.evaluate("window.send()")  # the first frame that the browser reports
+    before = -1
+    for _ in range(20):  # a slow machine is still busy with the frames before
+        if before == (before := page.evaluate("window.computed")):
+            break
+        page.wait_for_timeout(500)
+    else:
+        pytest.fail("the page computes without new frames")
+    page.evaluate("window.send()")
+    page.wait_for_function(f"window.computed === {before + 1}")
+    page.wait_for_timeout(500)
+    assert page.evaluate("window.computed") == before + 1
+
+
 def test_two_faces_that_have_moved_to_one_place_are_one(visits: Any, site: Any) -> None:
     page = visits(site[0]).page
     boxes = "[[0, 0, 10, 10], [1, 0, 11, 10], [6, 0, 16, 10]].map((box) => ({ box }))"
