@@ -1,5 +1,6 @@
 """For maintainers: turn a trained network into a manifest row, a model card and a repository on the Hub.
 
+python tools/weights.py mean runs/s/best HIH_S/wflw --share 0.3 --out runs/mean
 python tools/weights.py ship runs/s --as HIH_S/wflw --training "..."
 python tools/weights.py card HIH_S/wflw --report report/report.md
 python tools/weights.py publish HIH_S/wflw --repo user/hih-s-wflw --tag v0.1.0
@@ -10,6 +11,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -78,6 +80,38 @@ def ship(model: str, network: HIHNet, config: Config, training: str) -> Path:
     )
     checkpoints.save_config(model, config)
     return path
+
+
+def mean(model: str, other: str, share: float, out: Path) -> None:
+    """Write a checkpoint whose weights are a mean of two checkpoints, of which one was trained from the other.
+
+    The errors of the two networks differ, so the mean can be more accurate than both (Wortsman et al., arXiv
+    2109.01903). `hih-align calibrate` then fits it anew.
+
+    Args:
+        model: a name or folder, see `find_checkpoint`. Its config is kept, but for the correction, which belongs to its
+            own weights.
+        other: a checkpoint of the same size and scheme.
+        share: weight of ``other``, in [0, 1].
+        out: folder of the new checkpoint.
+
+    Raises:
+        ValueError: ``share`` is out of range, or the checkpoints differ in size or scheme.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"share is {share:g}, expected a number in [0, 1]")
+    first, second = (checkpoints.find_checkpoint(name) for name in (model, other))
+    network = checkpoints.load_network(first)
+    kinds = [(found.config.scheme.id, found.config.heads, *found.config.size) for found in (first, second)]
+    if kinds[0] != kinds[1]:
+        raise ValueError(f"other is {other!r} of the kind {kinds[1]}, expected {kinds[0]}, the kind of {model!r}")
+    added = checkpoints.load_network(second).state_dict()
+    state = {
+        name: value.lerp(added[name], share) if value.is_floating_point() else value
+        for name, value in network.state_dict().items()
+    }
+    network.load_state_dict(state)
+    checkpoints.save_checkpoint(out, network, replace(first.config, correction=None))
 
 
 def row_card(row: ManifestRow, reports: Sequence[str] = (), repo_id: str | None = None) -> str:
@@ -192,6 +226,18 @@ def ship_command(
     found = checkpoints.find_checkpoint(run)
     network, settings = checkpoints.load_network(found), checkpoints.load_config(found)
     typer.echo(f"wrote {ship(model, network, settings, training)}")
+
+
+@app.command("mean")
+def mean_command(
+    model: Annotated[str, typer.Argument(help="A checkpoint: name or folder.")],
+    other: Annotated[str, typer.Argument(help="Another one, which it was trained from: name or folder.")],
+    share: Annotated[float, typer.Option(help="Weight of the other one, 0 to 1.")],
+    out: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")],
+) -> None:
+    """Write a checkpoint with the mean weights of two. Calibrate it before its use."""
+    mean(model, other, share, out)
+    typer.echo(f"wrote {out}")
 
 
 @app.command()

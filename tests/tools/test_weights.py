@@ -22,7 +22,7 @@ from hih_align.hub.manifest import MANIFEST, ManifestRow, local_weights, manifes
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
-from weights import app, publish, row_card, ship  # type: ignore[attr-defined]  # noqa: E402  # a script, in no package
+from weights import app, mean, publish, row_card, ship  # type: ignore[attr-defined]  # noqa: E402  # a script, in no package
 
 REPO = "user/hih-t-300w"
 REPORT = "## HIH_T/300w on some faces\n\n| faces | NME |\n| --- | --- |\n| all | 3.20 |\n"
@@ -161,6 +161,24 @@ def test_record_refuses_an_unknown_row() -> None:
     with pytest.raises(ValueError, match=r"HIH_X/wflw"):
         record("HIH_X/wflw", metrics=[])
     assert manifest_path().read_bytes() == before
+
+
+def test_the_mean_of_two_checkpoints(tmp_path: Path) -> None:
+    nano = read_manifest()["HIH_N/300w"].config
+    networks = [HIHNet(nano.heads, *nano.size) for _ in range(2)]
+    for name, network in zip("ab", networks, strict=True):
+        save_checkpoint(tmp_path / name, network, nano)
+    words = ["mean", str(tmp_path / "a"), str(tmp_path / "b"), "--share", "0.25", "--out", str(tmp_path / "c")]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    first, second, made = (one.state_dict() for one in (*networks, load_network(find_checkpoint(tmp_path / "c"))))
+    for name, value in made.items():
+        expected = 0.75 * first[name] + 0.25 * second[name] if value.is_floating_point() else first[name]
+        torch.testing.assert_close(value, expected)
+    with pytest.raises(ValueError, match=r"share is 1\.5, expected a number in \[0, 1\]"):
+        mean("HIH_N/300w", "HIH_N/300w", 1.5, tmp_path / "d")
+    with pytest.raises(ValueError, match=r"other is 'HIH_N/wflw' of the kind \('wflw', 98, .* expected \('300w', 68, "):
+        mean("HIH_N/300w", "HIH_N/wflw", 0.5, tmp_path / "d")
 
 
 def test_ship_refuses_another_shape(row: ManifestRow) -> None:
