@@ -77,7 +77,8 @@ def write_video(
         tone: Any = out.add_stream(sound, rate=samples, layout="mono") if sound is not None else None  # type: ignore[call-overload]
         for number, frame in enumerate(frames):
             if stream is None:
-                options = {"crf": "12", "preset": "ultrafast"} if codec == "libx264" else {}
+                # the fastest preset with frames that depend on later ones, as most videos have them
+                options = {"crf": "12", "preset": "superfast"} if codec == "libx264" else {}
                 stream = out.add_stream(codec, rate=RATE, options=options)
                 stream.height, stream.width = frame.shape[:2]
                 stream.pix_fmt = "yuv420p"

@@ -11,7 +11,6 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -111,7 +110,7 @@ def mean(model: str, other: str, share: float, out: Path) -> None:
         for name, value in network.state_dict().items()
     }
     network.load_state_dict(state)
-    checkpoints.save_checkpoint(out, network, replace(first.config, correction=None))
+    checkpoints.save_checkpoint(out, network, first.config)  # the correction is in the file of weights
 
 
 def row_card(row: ManifestRow, reports: Sequence[str] = (), repo_id: str | None = None) -> str:

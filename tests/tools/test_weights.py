@@ -17,7 +17,7 @@ from loopback_hub import LoopbackHub
 from typer.testing import CliRunner
 
 from hih_align import CheckpointError, FaceAligner, HIHNet, WeightsUnavailableError
-from hih_align.hub.checkpoints import find_checkpoint, load_network, save_checkpoint
+from hih_align.hub.checkpoints import find_checkpoint, load_config, load_network, save_checkpoint
 from hih_align.hub.manifest import MANIFEST, ManifestRow, local_weights, manifest_path, read_manifest, record
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -175,6 +175,9 @@ def test_the_mean_of_two_checkpoints(tmp_path: Path) -> None:
     for name, value in made.items():
         expected = 0.75 * first[name] + 0.25 * second[name] if value.is_floating_point() else first[name]
         torch.testing.assert_close(value, expected)
+    assert load_config(find_checkpoint("HIH_N/300w")).correction is not None
+    mean("HIH_N/300w", "HIH_N/300w", 0.5, tmp_path / "same")
+    assert load_config(find_checkpoint(tmp_path / "same")).correction is None
     with pytest.raises(ValueError, match=r"share is 1\.5, expected a number in \[0, 1\]"):
         mean("HIH_N/300w", "HIH_N/300w", 1.5, tmp_path / "d")
     with pytest.raises(ValueError, match=r"other is 'HIH_N/wflw' of the kind \('wflw', 98, .* expected \('300w', 68, "):
