@@ -2,6 +2,7 @@
 
     python benchmarks/accuracy.py HIH_T/300w HIH_T/wflw --write
     python benchmarks/accuracy.py HIH_T/wflw --sheets ../runs/worst      # also draws the worst 16 faces
+    python benchmarks/accuracy.py HIH_T/wflw --write --only mirrored     # leaves all other figures as they are
 
 Each figure is the result of one `hih-align evaluate` command, which is stored beside the figure. `--write` writes the
 figures into the manifest, with date and hardware, and the main report into `reports/`. The sheets show faces that must
@@ -17,7 +18,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -122,13 +123,20 @@ def values(figure: Figure, report: Any, main: bool) -> dict[str, float]:
     return found
 
 
-def figures(model: str, root: Path, shown: str, keep: Callable[[Any, str], None]) -> list[dict[str, Any]]:
-    """The metrics of a model as rows of the manifest. ``keep`` gets the main report and its command."""
+def figures(
+    model: str, root: Path, shown: str, keep: Callable[[Any, str], None], only: str = ""
+) -> list[dict[str, Any]]:
+    """The metrics of a model as rows of the manifest.
+
+    ``keep`` gets the main report and its command. Only the figures whose name contains ``only`` are measured.
+    """
     host = machine()
     hardware = f"{host['cores']} cores, {host['cpu'].removesuffix(' Processor')}"
     hardware += " (AVX512-BF16)" if host["avx512_bf16"] else ""
     rows = []
     for number, figure in enumerate(FIGURES[model.partition("/")[2]]):
+        if only not in figure.name:
+            continue
         report, command = measure(model, figure, root), figure.command(model, shown)
         chosen = " (reporting part)" if REPORTED in figure.options else ""
         for name, value in values(figure, report, number == 0).items():
@@ -138,6 +146,13 @@ def figures(model: str, root: Path, shown: str, keep: Callable[[Any, str], None]
         if number == 0:
             keep(report, command)
     return rows
+
+
+def merged(old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The old rows with new values where they were measured again. Other new rows follow."""
+    fresh = {(row["dataset"], row["metric"]): row for row in new}
+    kept = [fresh.pop((row["dataset"], row["metric"]), row) for row in old]
+    return [*kept, *fresh.values()]
 
 
 def tables(rows: dict[str, Any], summaries: dict[str, Any]) -> str:
@@ -192,6 +207,7 @@ def main() -> None:
     parser.add_argument("models", nargs="+", help="manifest ids, such as HIH_T/wflw")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--write", action="store_true", help="write into weights_manifest.json and reports/")
+    parser.add_argument("--only", default="", metavar="TEXT", help="measure only the figures whose name contains TEXT")
     parser.add_argument("--sheets", type=Path, help="folder for pictures of the worst 16 faces")
     arguments = parser.parse_args()
 
@@ -214,8 +230,11 @@ def main() -> None:
                     arguments.sheets.mkdir(parents=True, exist_ok=True)
                     shutil.copy(Path(folder) / "worst.png", arguments.sheets / f"{name}.png")
 
-        rows = figures(model, arguments.data, "../shared/data", keep)
+        rows = figures(model, arguments.data, "../shared/data", keep, arguments.only)
+        if not rows:
+            parser.error(f"--only is {arguments.only!r}, which no figure's name contains")
         if arguments.write:
+            rows = merged(read_manifest()[model].metrics, rows) if arguments.only else rows
             print(f"wrote {record(model, metrics=rows)}")
         else:
             print(json.dumps(rows, indent=1))

@@ -676,7 +676,7 @@ class FaceAligner:
         if mirror:
             points, flipped = np.split(points, 2)
             sure, flipped_sure = np.split(sure, 2)
-            there = crops.unmirrored(flipped[:, order], self.config.input_size, self.decoder.shift[0] * STRIDE)
+            there = crops.unmirrored(flipped[:, order], self.config.input_size, self.decoder.label_bias * STRIDE)
             points, sure = np.mean((points, there), 0), np.mean((sure, flipped_sure[:, order]), 0)
         return np.stack([t.to_image(p) for t, p in zip(transforms, points, strict=True)]), sure
 

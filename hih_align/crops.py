@@ -181,7 +181,7 @@ def unmirrored(points: NDArray[Any], width: int, shift: float | NDArray[np.float
     Args:
         points: the points; their order is already that of the original picture (`Scheme.permutation`).
         width: width of the picture in pixels.
-        shift: the part of x that `Decoder.shift` added, in pixels of the picture; one number or (..., 1). In the
-            mirrored picture it has the wrong sign, so it is corrected here.
+        shift: `Decoder.label_bias` in pixels of the picture; one number or (..., 1). In the mirrored picture it has the
+            wrong sign, so it is corrected here.
     """
     return np.stack((width - 1 - points[..., 0] + 2 * shift, points[..., 1]), -1)

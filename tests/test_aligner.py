@@ -433,6 +433,19 @@ def test_a_decoders_shift_has_the_same_direction_in_mirrored_views(
     np.testing.assert_allclose(got - expected, np.broadcast_to((0.5 * pixel, -0.25 * pixel), got.shape), atol=1e-3)
 
 
+def test_the_bias_of_a_decoder_moves_only_mirrored_views(small: FaceAligner, noise: Array) -> None:
+    biased = FaceAligner(small.network, small.config, device="cpu", decode=replace(small.decoder, bias=0.25))
+    box, pixel = (40, 50, 140, 150), 1.25 * 100 / 64
+    for mirror, by in (
+        (False, 0.0),
+        (True, 0.25),
+    ):  # the mirrored view moves by twice as much, their mean by half of it
+        expected, got = (a.align(noise, box, refine=0, mirror=mirror).points for a in (small, biased))
+        np.testing.assert_allclose(got - expected, np.broadcast_to((by * pixel, 0.0), got.shape), atol=1e-3)
+    with pytest.raises(ValueError, match="bias is nan, expected a finite number"):
+        replace(small.decoder, bias=float("nan"))
+
+
 def test_mirror_keeps_the_positions(dots: FaceAligner, w300: FaceAligner, astronaut: Array) -> None:
     # the points are exact in both views; for dots, no left point is exchanged with a right one, because colours
     # identify them

@@ -314,6 +314,15 @@ def test_split_files_divide_the_faces_of_wflw_dev() -> None:
     assert all(int(name.removesuffix(".jpg")) % 3 == 0 for name in choose)
 
 
+def test_figures_that_were_measured_again_replace_the_old_ones(part: Any) -> None:
+    accuracy = part("accuracy")
+    old = [{"dataset": "a", "metric": m, "value": 1.0} for m in ("NME", "NME, mirrored too")]
+    new = [{"dataset": "a", "metric": "NME, mirrored too", "value": 2.0}, {"dataset": "b", "metric": "NME", "value": 3}]
+    assert accuracy.merged(old, new) == [old[0], *new]
+    named = [figure.name for figure in accuracy.FIGURES["wflw"] if "mirrored" in figure.name]
+    assert named == ["NME inter-ocular, mirrored too"]  # what `--only mirrored` measures
+
+
 def test_tables_beside_the_papers_figures(part: Any) -> None:
     """The row of a trained model is below the paper's row, and an untrained model has no row.
 

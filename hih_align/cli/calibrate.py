@@ -10,8 +10,8 @@ import typer
 
 from ..aligner import FaceAligner
 from ..data.annotations import read_dataset
+from ..evaluation.calibrate import LEAST_MIRRORED, markdown, measured_bias
 from ..evaluation.calibrate import calibrate as choose
-from ..evaluation.calibrate import markdown
 from ..evaluation.correction import learn_correction
 from ..evaluation.refining import BOXES, look_twice
 from ..evaluation.refining import choose as choose_refining
@@ -42,6 +42,10 @@ def calibrate(
     refining: Annotated[
         bool, typer.Option("--refining", help="Choose only which faces get a second pass. Keep all other settings.")
     ] = False,
+    bias: Annotated[
+        bool,
+        typer.Option("--bias", help="Measure only the bias of the decoder on mirrored faces. Keep all other settings."),
+    ] = False,
     detector: Annotated[
         bool, typer.Option("--detector", help="Choose the second pass also for boxes that the detector finds.")
     ] = False,
@@ -51,6 +55,8 @@ def calibrate(
     write: Annotated[bool, typer.Option("--write", help="Store the choice in the model's config.")] = False,
 ) -> None:
     """Choose decoder, refining passes and score calibration of a model on validation faces."""
+    if bias and (correct or refining):
+        raise typer.BadParameter("--bias keeps all other settings, expected no --correct and no --refining with it")
     if write:
         check_writable(model)  # raise before the long work
     aligner = FaceAligner.from_pretrained(model, device=device, dtype=dtype, backend=backend)
@@ -63,7 +69,13 @@ def calibrate(
         learnt = learn_correction(aligner, faces, dataset, keep=keep)
         aligner = learnt.aligner
         typer.echo(learnt.text())
-    if refining:
+    if bias:
+        faces_of = [r for r in dataset.records if r.labels is not None and (keep is None or keep(r))]
+        decoder = measured_bias(aligner, aligner.decoder, faces_of)
+        config = replace(aligner.config, decoder=decoder)
+        kept = f", kept: it needs mirror pairs and {LEAST_MIRRORED} faces" if decoder is aligner.decoder else ""
+        typer.echo(f"bias of the decoder: {decoder.bias} heatmap pixels{kept}")
+    elif refining:
         how = choose_refining(look_twice(aligner, dataset, boxes=boxes, keep=keep))
         config = replace(aligner.config, refine=how.refine, refine_above=how.above)
         typer.echo(how.markdown())

@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from ..aligner import FaceAligner
+from ..crops import unmirrored
 from ..data.boxes import Box, face_boxes
-from ..data.records import Dataset, Record, stack_labels
+from ..data.records import Dataset, Record, spread, stack_labels
 from ..hub.config import Config
 from ..images import read_image
 from ..method import heatmaps
@@ -38,6 +39,9 @@ SHIFTED = 5
 #: The aligner keeps its decoder unless the gain of the best one is more than this many times its standard error. The
 #: best of forty decoders on a few faces is often worse on others (reports/training/own_landmarks).
 SURE = 2.0
+
+#: The bias of the decoder is measured on so many faces at most, and not on fewer than that.
+MIRRORED, LEAST_MIRRORED = 100, 20
 
 #: The curve that a calibration starts from, near those of our networks. It counts as much as `USUAL_POINTS` points
 #: whose heights are spread evenly from 0 to 1. Therefore the curve of a few faces gives a low score where there is no
@@ -79,7 +83,11 @@ class _Seen:
 
     def shifted(self, decoder: Decoder) -> NDArray[np.float64]:
         """(N, K, 2) points of a candidate in image pixels, moved by its shift."""
-        return self.points[replace(decoder, shift=(0.0, 0.0))] + np.multiply.outer(self.pixels, decoder.shift)[:, None]
+        return self.points[_unmoved(decoder)] + np.multiply.outer(self.pixels, decoder.shift)[:, None]
+
+
+def _unmoved(decoder: Decoder) -> Decoder:
+    return replace(decoder, shift=(0.0, 0.0), bias=0.0)
 
 
 def calibrate(
@@ -106,7 +114,8 @@ def calibrate(
     The decoder is the one with the lowest mean NME in a grid (`RADII`, `POWERS`, `TEMPERATURES`). For the `SHIFTED`
     best decoders, the best constant shift of all points is searched. A shift is used if it lowers the mean NME by more
     than the share `WORTH`. The aligner keeps its own decoder if the best one is not better by more than `SURE` times
-    the standard error of the difference.
+    the standard error of the difference. Its `Decoder.bias` is measured anew if there are enough faces
+    (`LEAST_MIRRORED`) and mirror pairs.
 
     `refining.choose` chooses which faces get a second pass. There is one calibration per decoder method: a logistic
     curve that estimates the probability that the error of a labelled point is below `TOLERANCE` of the longer side of
@@ -136,7 +145,7 @@ def calibrate(
         ]
     else:
         candidates = [own if own.method == "expectation" else Decoder("expectation", bin_offset=offset)]
-    looked = list(dict.fromkeys(replace(d, shift=(0.0, 0.0)) for d in (argmax, *candidates, own)))
+    looked = list(dict.fromkeys(_unmoved(d) for d in (argmax, *candidates, own)))
     seen = [_look(aligner, records, face_boxes(complete, box)[chosen], looked, progress) for box in BOXES]
 
     def by_face(decoder: Decoder) -> NDArray[np.float64]:
@@ -162,6 +171,7 @@ def calibrate(
         sure = metrics.clearly_lower(by_face(best).mean(0), by_face(own).mean(0), SURE)
         if own.method == "expectation" and not sure:
             best = own
+        best = measured_bias(aligner, best, records, progress)
 
     curves: dict[str, Calibration] = {
         read.method: fit_curve(
@@ -197,6 +207,26 @@ def calibrate(
     return Chosen(config, errors, passes, len(records), normalizer, how)
 
 
+def measured_bias(aligner: FaceAligner, decoder: Decoder, records: Sequence[Record], progress: bool = True) -> Decoder:
+    """A decoder with its `Decoder.bias`: half of the distance in x of faces' points from those of the mirrored faces.
+
+    Args:
+        aligner: the model.
+        decoder: the decoder, with any bias.
+        records: the faces. Their labels are not used. At most `MIRRORED` of them are.
+        progress: draw progress bars on stderr.
+
+    Without mirror pairs, or with fewer than `LEAST_MIRRORED` faces, the result is the decoder as it came.
+    """
+    if aligner.config.scheme.permutation is None or len(records) < LEAST_MIRRORED:
+        return decoder
+    some, plain = [records[i] for i in spread(len(records), MIRRORED)], _unmoved(decoder)
+    boxes = face_boxes(some, BOXES[0])
+    here, there = (_look(aligner, some, boxes, [plain], progress, mirrored) for mirrored in (False, True))
+    apart = (here.points[plain] - there.points[plain])[..., 0] / here.pixels[:, None]
+    return replace(decoder, bias=round(float(np.median(apart)) / 2, 3))
+
+
 def _distance(
     scheme: Scheme, normalizer: str, target: NDArray[np.float64], labelled: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
@@ -211,14 +241,20 @@ def _look(
     boxes: NDArray[np.float64],
     decoders: Sequence[Decoder],
     progress: bool,
+    mirrored: bool = False,
 ) -> _Seen:
+    """The heatmaps of faces in boxes (N, 4). ``mirrored``: those of the mirrored faces; the points are mapped back."""
     points: dict[Decoder, list[NDArray[np.float64]]] = {decoder: [] for decoder in decoders}
     heights, pixels = [], []
     config = aligner.config
     readouts = {decoder: replace(config, decoder=decoder).reading for decoder in decoders}
-    bar = progress_bar(records, unit="face", desc="heatmaps", disable=not progress)
+    bar = progress_bar(records, unit="face", desc="mirrored" if mirrored else "heatmaps", disable=not progress)
     for record, box in zip(bar, boxes, strict=True):
-        found = aligner.heatmaps(read_image(record.image), box)
+        image = read_image(record.image)
+        if mirrored:
+            image, edge = np.ascontiguousarray(image[:, ::-1]), image.shape[1] - 1
+            box = np.array([edge - box[2], box[1], edge - box[0], box[3]])
+        found = aligner.heatmaps(image, box)
         integer, decimal = torch.from_numpy(found.integer), torch.from_numpy(found.decimal)
         height = found.integer.max((-2, -1))
         heights.append(height[config.sources])
@@ -226,7 +262,10 @@ def _look(
         for decoder, own in heatmaps.decode_each(integer, decimal, decoders).items():
             readout = readouts[decoder]
             read = own.numpy() if readout is None else readout.points(own.numpy())
-            points[decoder].append(found.transform.to_image(read * STRIDE))
+            there = found.transform.to_image(read * STRIDE)
+            if mirrored:
+                there = unmirrored(there[config.scheme.permutation], image.shape[1], 0.0)
+            points[decoder].append(there)
     found_points = {decoder: np.stack(p) for decoder, p in points.items()}
     return _Seen(found_points, np.stack(heights).astype(np.float64), np.array(pixels))
 

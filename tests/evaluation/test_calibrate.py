@@ -15,12 +15,13 @@ from hih_align import FaceAligner
 from hih_align.cli.app import app
 from hih_align.data.annotations import Dataset, read_dataset
 from hih_align.data.records import stack_labels
-from hih_align.evaluation.calibrate import BOXES, Chosen, calibrate, fit_curve, markdown
+from hih_align.evaluation.calibrate import BOXES, Chosen, calibrate, fit_curve, markdown, measured_bias
 from hih_align.evaluation.evaluate import evaluate
 from hih_align.evaluation.metrics import clearly_lower
 from hih_align.evaluation.refining import WORTH
 from hih_align.hub.checkpoints import save_config
 from hih_align.hub.config import read_config
+from hih_align.hub.manifest import read_manifest
 from hih_align.method.decoder import Decoder
 from hih_align.roll import roll_of
 from hih_align.schemes import W300
@@ -133,6 +134,46 @@ def test_labels_with_an_offset_shift_the_decoder(kept: Chosen, aligner: FaceAlig
     assert after[1] == pytest.approx(before[1], abs=0.15)
 
 
+def test_with_the_bias_mirrored_faces_have_the_same_points(
+    aligner: FaceAligner, faces: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unmeasured = replace(aligner.decoder, bias=0.3)
+    assert measured_bias(aligner, unmeasured, faces.records) is unmeasured  # five faces are too few
+    monkeypatch.setattr("hih_align.evaluation.calibrate.LEAST_MIRRORED", 5)
+    measured = measured_bias(aligner, unmeasured, faces.records)
+    away = {}
+    for decoder in (unmeasured, measured):
+        with_it = FaceAligner(aligner.network, aligner.config, decode=decoder)
+        one, both = (evaluate(with_it, faces, refine=0, mirror=mirror, progress=False) for mirror in (False, True))
+        pixels = 1.25 * one.box_sides / (aligner.config.input_size / 4)
+        away[decoder] = float(np.median((both.points - one.points)[..., 0] / pixels[:, None]))
+    assert away[unmeasured] - away[measured] == pytest.approx(0.3 - measured.bias, abs=0.005)
+    assert abs(away[measured]) < 0.01
+
+
+def test_the_shipped_decoders_have_their_bias() -> None:
+    """Without it a mirrored face is up to 0.2 heatmap pixels off."""
+    assert all(row.config.decoder.bias for row in read_manifest().values())
+
+
+def test_the_command_measures_the_bias_alone(aligner: FaceAligner, shared: Path, tmp_path: Path) -> None:
+    unmeasured = replace(aligner.config, decoder=replace(aligner.decoder, bias=0.0))
+    model, data = tmp_path / "model", str(shared / "data/300w_val/annotations.json")
+    FaceAligner(aligner.network, unmeasured).save_pretrained(model)
+    words = ["calibrate", "--model", str(model), "--data", data, "--bias", "--write"]
+    done = CliRunner().invoke(app, [*words, "--where", "id<=19"])
+    assert "bias of the decoder: 0.0 heatmap pixels, kept: it needs mirror pairs and 20 faces" in done.output
+    done = CliRunner().invoke(app, [*words, "--where", "id<=40"])
+    assert done.exit_code == 0, done.output
+    written = read_config(model / "config.json")
+    assert f"bias of the decoder: {written.decoder.bias} heatmap pixels\n" in done.output
+    assert written.decoder.bias == pytest.approx(aligner.decoder.bias, abs=0.02)
+    assert replace(written, decoder=unmeasured.decoder) == replace(unmeasured, correction=None)
+    refused = CliRunner().invoke(app, [*words, "--refining"])
+    assert refused.exit_code == 2
+    assert "expected no --correct and no --refining" in " ".join(refused.output.split())
+
+
 def test_refining_is_chosen_only_if_it_reduces_the_error_enough(chosen: Chosen) -> None:
     mean = {n: np.mean([by_box[box] for box in BOXES]) for n, by_box in chosen.passes.items()}
     assert chosen.config.refine == int(mean[1] < (1 - WORTH) * mean[0])
@@ -196,7 +237,7 @@ def test_choice_is_stored_in_a_folder(chosen: Chosen, aligner: FaceAligner, tmp_
 def test_choice_is_stored_in_the_manifest_and_nothing_else_changes(
     chosen: Chosen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hih_align.hub.manifest import manifest_path, read_manifest
+    from hih_align.hub.manifest import manifest_path
 
     before = json.loads(manifest_path().read_text("utf-8"))
     copy = tmp_path / "weights_manifest.json"
