@@ -113,14 +113,17 @@ def main() -> None:
         if len(boxes)
     ]
     options = {
-        "model": arguments.model,
         "device": "cuda" if arguments.gpus else "cpu",
         "dtype": arguments.dtype,
         "backend": arguments.backend,
     }
+    # an actor on another machine, or of a running cluster, has another working directory
+    images, model = arguments.images, arguments.model
+    images = images if "://" in images else str(Path(images).resolve())
+    options["model"] = str(Path(model).resolve()) if Path(model).is_dir() else model
     faces = ray.data.from_items(items).map_batches(
         Align,
-        fn_constructor_args=(arguments.images, arguments.threads, arguments.refine, options),
+        fn_constructor_args=(images, arguments.threads, arguments.refine, options),
         compute=ray.data.ActorPoolStrategy(size=arguments.actors),
         batch_size=arguments.batch_size,
         num_cpus=arguments.threads,

@@ -35,6 +35,7 @@ from .runtime import Backend, Photograph, fork
 from .runtime.placement import choose_device, choose_dtype
 from .runtime.precision import warn_if_emulated
 from .schemes import Scheme, conversion, get_scheme
+from .scores import CLEAR, clear_score
 from .stream import pairs, reading
 
 if TYPE_CHECKING:
@@ -375,7 +376,7 @@ class FaceAligner:
         Returns:
             One face for a (4,) box, several for (N, 4). Without boxes several, with `Landmarks.detection_scores`, the
             largest face first; N may be 0. A detection whose landmarks have very low scores (`passes.NOTHING`) is left
-            out.
+            out. If even clear landmarks have low scores (`scores.clear_score`), this limit is lower.
 
         Raises:
             ValueError, TypeError, FileNotFoundError: an argument is bad; the message names it.
@@ -512,6 +513,7 @@ class FaceAligner:
 
         The new aligner shares the network, and has the same device, precision and backend. It can be saved, exported
         and shared like any other. It does not refine, because the relation of boxes to the remaining points is unknown.
+        It finds the roll of a face only if the five points (`Scheme.five`) are among the landmarks.
 
         Raises:
             ValueError, TypeError: the scheme lacks a landmark; ``scheme`` has another number of landmarks; as
@@ -692,7 +694,8 @@ class FaceAligner:
             detection_scores=job.detection_scores,
         )
         if job.detection_scores is not None and self.calibrated:
-            landmarks = landmarks[landmarks.score >= NOTHING]
+            clear = clear_score(self.config.calibration[self.decoder.method])
+            landmarks = landmarks[landmarks.score >= NOTHING * min(1.0, clear / CLEAR)]
         landmarks = landmarks.to(self.scheme)
         return landmarks[0] if job.single else landmarks
 

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from hih_align import FaceAligner, FaceDetector
 from hih_align.crops import tight_box
 from hih_align.detection import yunet
+from hih_align.passes import NOTHING
+from hih_align.scores import Calibration
 
 Array = NDArray[Any]
 
@@ -43,6 +45,14 @@ def test_the_astronaut(aligner: FaceAligner, astronaut: Array) -> None:
     assert faces[0].to_dict()["detection_score"] == pytest.approx(float(faces.detection_scores[0]))
     assert known.detection_scores is None
     assert "detection_score" not in known.to_dict()
+
+
+def test_a_face_whose_landmarks_can_only_have_low_scores(aligner: FaceAligner, astronaut: Array) -> None:
+    """An error of 5 % of the box is small for the landmarks of one eye, so their scores are low on each face."""
+    low = replace(aligner.config, calibration={"expectation": Calibration(0.4, -1.8)})
+    faces = aligner.with_config(low).align(astronaut)
+    assert len(faces) == 1
+    assert 0.1 < faces[0].score < NOTHING
 
 
 @pytest.mark.parametrize("quarters", [1, 2, 3])

@@ -38,20 +38,21 @@ SETTINGS = {
 
 #: Runs the example several times in one process, because Ray takes seconds to start.
 RUNS = """
-import json, runpy, sys
+import json, os, runpy, sys
 import ray
 ray.init(num_cpus=2, include_dashboard=False)
-example, runs = sys.argv[1:]
+example, runs, folder = sys.argv[1:]
+os.chdir(folder)
 for words in json.loads(runs):
     sys.argv = [example, *words]
     runpy.run_path(example, run_name="__main__")
 """
 
 
-def run(*runs: list[object]) -> subprocess.CompletedProcess[str]:
+def run(*runs: list[object], folder: Path) -> subprocess.CompletedProcess[str]:
     words = json.dumps([[str(word) for word in words] for words in runs])
     return subprocess.run(
-        [sys.executable, "-c", RUNS, str(EXAMPLE), words],
+        [sys.executable, "-c", RUNS, str(EXAMPLE), words, str(folder)],
         env=os.environ | SETTINGS | {"PYTHONPATH": str(Path(hih_align.__file__).parents[1])},
         capture_output=True,
         text=True,
@@ -82,9 +83,10 @@ def test_a_folder(tmp_path: Path, astronaut: NDArray[np.uint8], converted_nano: 
         kind: ["--model", model, "--backend", backend, "--refine", 0, "--batch-size", 1]
         for kind, (model, backend) in models.items()
     }
-    parquet = [images, boxes, tmp_path / "parquet", "--actors", 2, *how["parquet"]]
+    # relative to the folder of the driver; the actors have the one of Ray
+    parquet = ["photos", boxes, tmp_path / "parquet", "--actors", 2, *how["parquet"]]
     uri = [images.as_uri(), boxes, tmp_path / "json", "--format", "json", "--actors", 1, *how["json"]]
-    done = run(parquet, uri, parquet)
+    done = run(parquet, uri, parquet, folder=tmp_path)
     assert f"{tmp_path / 'parquet'} is not empty" in done.stderr, done.stderr  # the third run
     assert done.returncode == 2
     for kind, (model, backend) in models.items():

@@ -24,6 +24,12 @@ from ..landmarks import Landmarks
 #: First bytes of each line that this command writes. Another file is not changed: somebody may need it.
 _LINE = b'{"file": '
 
+#: Suffixes of photographs from telephones and cameras that Pillow may not know: they must not be left out silently. Of
+#: a raw file Pillow may read the thumbnail, whose pixels are not those of the photograph.
+PHOTOGRAPHS = frozenset(
+    (".heic", ".heif", ".hif", ".jxl", ".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2")
+)
+
 
 def align(
     aligner: FaceAligner,
@@ -58,7 +64,14 @@ def align(
     Raises:
         ValueError, FileNotFoundError: a box is bad, a photograph is missing, or an output must not be overwritten.
     """
-    todo: dict[str, Any] = _boxes(boxes, folder) if boxes is not None else dict.fromkeys(image_files(folder))
+    bad: list[str] = []
+    if boxes is None:
+        images, bad = image_files(folder)
+        todo: dict[str, Any] = dict.fromkeys(images)
+    else:
+        todo = _boxes(boxes, folder)
+    for name in bad:
+        progress.say(f"left out: image {str(folder / name)!r} cannot be read: Pillow does not know its format")
     if out is not None:
         _prepare(out, folder, boxes, todo)
     if json_path is not None:
@@ -71,18 +84,17 @@ def align(
         nothing = f"{folder} holds no images" if boxes is None else f"{boxes} names no faces"
         held = f"{json_path} holds all {len(done)} faces" if done else nothing
         progress.say(f"nothing to do: {held}")
-        return list(todo), []
+        return list(todo), bad
     if done:
         kept = f"{json_path} holds {len(done)} faces of an earlier run, which are kept"
         progress.say(f"{kept}: another model needs another file")
-    bad: list[str] = []
 
     def unreadable(index: int, error: Exception) -> None:
         bad.append(names[index])
         progress.say(f"left out: {error}")
 
-    images, given = (folder / n for n in names), (todo[n] for n in names)
-    results = aligner.stream(images, given, batch_size, **options, read_ahead=READ_AHEAD, unreadable=unreadable)
+    paths, given = (folder / n for n in names), (todo[n] for n in names)
+    results = aligner.stream(paths, given, batch_size, **options, read_ahead=READ_AHEAD, unreadable=unreadable)
     # the number of faces is known only if the boxes are given
     unit, total = ("image", len(names)) if boxes is None else ("face", sum(len(todo[name]) for name in names))
     target = STANDARD_OUTPUT if json_path is None and out is None else json_path
@@ -118,10 +130,18 @@ def align(
     return [name for name in todo if name not in bad], bad
 
 
-def image_files(folder: Path) -> list[str]:
-    """Sorted names of the files in a folder that have the suffix of an image format."""
-    known = PIL.Image.registered_extensions()
-    return sorted(p.name for p in folder.iterdir() if known.get(p.suffix.lower()) in PIL.Image.OPEN and p.is_file())
+def image_files(folder: Path) -> tuple[list[str], list[str]]:
+    """Sorted names of the files in a folder that have the suffix of an image format; and of those of `PHOTOGRAPHS`.
+
+    The second list lacks photographs that the folder also holds as an image with the same stem.
+    """
+    known = {suffix for suffix, name in PIL.Image.registered_extensions().items() if name in PIL.Image.OPEN}
+    # macOS writes a file "._NAME" beside each file on a foreign disk, which is no image
+    files = [p for p in folder.iterdir() if not p.name.startswith("._") and p.is_file()]
+    images = [p for p in files if p.suffix.lower() in known]
+    stems = {p.stem for p in images}
+    others = [p for p in files if p.suffix.lower() in PHOTOGRAPHS - known and p.stem not in stems]
+    return sorted(p.name for p in images), sorted(p.name for p in others)
 
 
 def _boxes(boxes: Path, folder: Path) -> dict[str, Any]:

@@ -89,7 +89,8 @@ class FaceTracker:
         detector: finds new faces.
         smooth: settings of the filters of the face's frame and of the points within the frame. None: no filter.
         every: the detector runs once in this number of frames. While no face is tracked, it runs on every frame.
-        keep: time in seconds during which a lost face that appears again gets its old number.
+        keep: time in seconds during which a lost face that appears again gets its old number. A face that is lost and
+            found again in the same frame always does.
         least: a face with a lower mean score is lost.
         raw: the faces of the last frame before the filter, in the order of `update`. None: there was no frame yet.
     """

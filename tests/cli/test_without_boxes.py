@@ -68,6 +68,23 @@ def test_a_photograph_without_faces(weights: Path, folder: Path, tmp_path: Path)
     assert json.loads((tmp_path / "c.json").read_text()) == []
 
 
+def test_photographs_in_unknown_formats_are_named(weights: Path, folder: Path) -> None:
+    """A raw file beside its JPEG file, and the files that macOS adds, are no further photographs."""
+    for name in ("d.HEIC", "e.nef", "b.NEF", "._b.JPG"):
+        (folder / name).write_bytes(b"no image")
+    result = run(folder, weights=weights, code=1)
+    assert [face["file"] for face in faces(result.stdout)] == ["a two.png", "a two.png", "b.JPG"]
+    left = [line for line in result.stderr.splitlines() if line.startswith("left out: ")]
+    assert left == [
+        f"left out: image '{folder / name}' cannot be read: Pillow does not know its format"
+        for name in ("d.HEIC", "e.nef")
+    ]
+    assert f"hih-align: 2 images of {folder} cannot be read and are left out, first d.HEIC" in result.stderr
+    for name in ("a two.png", "b.JPG", "c.png"):
+        (folder / name).unlink()
+    assert "holds no images" in run(folder, weights=weights, code=1).stderr
+
+
 def test_an_interrupted_folder_is_continued(
     weights: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
