@@ -35,7 +35,7 @@ from .runtime import Backend, Photograph, fork
 from .runtime.placement import choose_device, choose_dtype
 from .runtime.precision import warn_if_emulated
 from .schemes import Scheme, conversion, get_scheme
-from .scores import CLEAR, clear_score
+from .scores import limit_scale
 from .stream import pairs, reading
 
 if TYPE_CHECKING:
@@ -347,6 +347,11 @@ class FaceAligner:
         return self.decoder.method in self.config.calibration
 
     @property
+    def limit_scale(self) -> float:
+        """Factor of the limits of scores, see `scores.limit_scale`. It is 1 for landmarks all over the face."""
+        return limit_scale(self.config.calibration.get(self.decoder.method))
+
+    @property
     def exported(self) -> bool:
         """Whether an exported file is run. It has only its own decoder and calibration."""
         return self._copy[1].description is not None
@@ -376,7 +381,7 @@ class FaceAligner:
         Returns:
             One face for a (4,) box, several for (N, 4). Without boxes several, with `Landmarks.detection_scores`, the
             largest face first; N may be 0. A detection whose landmarks have very low scores (`passes.NOTHING`) is left
-            out. If even clear landmarks have low scores (`scores.clear_score`), this limit is lower.
+            out. The limit is lower if even clear landmarks have low scores (`limit_scale`).
 
         Raises:
             ValueError, TypeError, FileNotFoundError: an argument is bad; the message names it.
@@ -633,6 +638,7 @@ class FaceAligner:
             self.config.input_size,
             self.config.box,
             self.config.refits,
+            self.limit_scale,
         )
 
     def _job(self, pixels: NDArray[np.uint8], bbox: ArrayLike | None, roll: ArrayLike | None = None) -> _Job:
@@ -694,8 +700,7 @@ class FaceAligner:
             detection_scores=job.detection_scores,
         )
         if job.detection_scores is not None and self.calibrated:
-            clear = clear_score(self.config.calibration[self.decoder.method])
-            landmarks = landmarks[landmarks.score >= NOTHING * min(1.0, clear / CLEAR)]
+            landmarks = landmarks[landmarks.score >= NOTHING * self.limit_scale]
         landmarks = landmarks.to(self.scheme)
         return landmarks[0] if job.single else landmarks
 

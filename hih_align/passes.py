@@ -55,6 +55,7 @@ class Rules:
         size: side of the crops in pixels.
         reach: how far boxes reach beyond the tight box of the points, see `Config.box`.
         refit: whether a box can be computed from the points (`Config.refits`). If not, further passes use the same box.
+        scale: factor of the limits `LOW`, `NOTHING` and `BETTER` (`scores.limit_scale`).
     """
 
     ratio: float
@@ -64,6 +65,7 @@ class Rules:
     size: int = CROP_SIZE
     reach: Sequence[float] | None = None
     refit: bool = True
+    scale: float = 1.0
 
 
 @dataclass(eq=False)
@@ -104,7 +106,7 @@ class Face:
 
     def take(self, points: NDArray[np.float64], scores: NDArray[np.float32], rules: Rules) -> bool:
         """Store the result of a pass. Returns whether another pass is needed."""
-        if self._turned and self.scores is not None and scores.mean() < self.scores.mean() - BETTER:
+        if self._turned and self.scores is not None and scores.mean() < self.scores.mean() - BETTER * rules.scale:
             return False  # turned the wrong way: keep the earlier result
         if self._before and self.points is not None:
             points = self._before * self.points + (1 - self._before) * points
@@ -130,7 +132,7 @@ class Face:
         """The rotation of the points in the crop, in degrees."""
         if not self.find_roll or rules.five is None or self.points is None or self.scores is None:
             return 0.0
-        if self.scores.mean() < NOTHING:
+        if self.scores.mean() < NOTHING * rules.scale:
             return 0.0
         return (float(roll_of(rules.five(self.points))) - self.roll + 180) % 360 - 180
 
@@ -174,14 +176,14 @@ def _quarters(
     faces: Sequence[Face], points: NDArray[np.float64], scores: NDArray[np.float32], look: Look, rules: Rules
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     """The first pass. If the score of a face is low, its quarter turn with the best score is used."""
-    low = np.flatnonzero(scores.mean(-1) < LOW).tolist() if rules.five is not None else []
+    low = np.flatnonzero(scores.mean(-1) < LOW * rules.scale).tolist() if rules.five is not None else []
     unsure = [n for n in low if faces[n].find_roll]
     best: dict[int, float] = {}
     for quarter in (90.0, 180.0, 270.0) if unsure else ():
         tried = [faces[n] for n in unsure]
         p, s = look([face.image for face in tried], [face.crop(rules, quarter) for face in tried])
         for n, found, sure in zip(unsure, p, s, strict=True):
-            if sure.mean() > scores[n].mean() + BETTER:
+            if sure.mean() > scores[n].mean() + BETTER * rules.scale:
                 points[n], scores[n], best[n] = found, sure, quarter
     for n, quarter in best.items():
         faces[n].roll += quarter

@@ -27,16 +27,19 @@ class Calibration:
     bias: float
 
 
-#: `clear_score` of landmarks all over the face is above this.
+#: The score of a clear landmark, whose heatmap has the height 1, is above this for landmarks all over the face.
 CLEAR = 0.9
 
 
-def clear_score(calibration: Calibration) -> float:
-    """The score of a clear landmark, whose heatmap has the height 1.
+def limit_scale(calibration: Calibration | None) -> float:
+    """Factor of the limits by which the mean score of a face says whether there is a face, such as `passes.NOTHING`.
 
-    It may be low: the landmarks of one eye lie in a small box, so an error of 5 % of the box is small, too.
+    It is 1, or less if even clear landmarks have scores below `CLEAR`. The landmarks of one eye lie in a small box, so
+    an error of 5 % of the box is small, too.
     """
-    return 1 / (1 + math.exp(-(calibration.slope + calibration.bias)))
+    if calibration is None:
+        return 1.0
+    return min(1.0, 1 / (1 + math.exp(-(calibration.slope + calibration.bias))) / CLEAR)
 
 
 def score(integer: Tensor, calibration: Calibration | None) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -52,6 +53,13 @@ def test_an_upside_down_face_whose_score_is_not_very_low_is_turned(wrong: float,
     assert face.points is not None
     expected = turn((FIVE - 0.5) * 125, 180) + 100
     np.testing.assert_allclose(face.points, expected, atol=1)
+
+
+def test_limits_are_lower_where_clear_landmarks_have_low_scores(rules: Rules) -> None:
+    _, look = align(0, 0.4, 0.1, rules)
+    assert len(look.rolls) == 4
+    _, look = align(0, 0.4, 0.1, replace(rules, scale=0.5))
+    assert look.rolls == [0]
 
 
 def test_a_sure_face_pays_for_one_pass(rules: Rules) -> None:

@@ -35,7 +35,7 @@ export class Aligner {
   async align(picture, box, roll = 0) {
     let face = await this.once(picture, box, roll);
     const { refine, refine_above: above, refits, box: reach } = this.about;
-    for (let pass = 0; pass < 2 && this.score(face) >= NOTHING; pass += 1) {
+    for (let pass = 0; pass < 2 && this.score(face) >= NOTHING * this.limitScale; pass += 1) {
       const turned = this.rollOf(face) - face.roll;
       const by = ((((turned + 180) % 360) + 360) % 360) - 180;
       const next = Math.abs(by) > TURN ? face.roll + by : face.roll;
@@ -61,9 +61,14 @@ export class Aligner {
     return this.about.calibrated !== false;
   }
 
+  /** Factor of the limits of scores (`limit_scale` in Python): below 1 if even clear landmarks have low scores. */
+  get limitScale() {
+    return this.about.limit_scale ?? 1;
+  }
+
   /** Whether a detection is a face, as far as its scores tell. */
   isFace(face) {
-    return !this.calibrated || this.score(face) >= NOTHING;
+    return !this.calibrated || this.score(face) >= NOTHING * this.limitScale;
   }
 
   rollOf(face) {

@@ -234,7 +234,7 @@ async function follow(video, arrived, current, rate, last, looked = -AGAIN) {
     faces.push({ ...(await state.aligner.once(state.picture, box, roll)), reach });
   }
   if (!current()) return;
-  show(faces.filter((face) => state.aligner.score(face) >= LOST));
+  show(faces.filter((face) => state.aligner.score(face) >= LOST * state.aligner.limitScale));
   const now = performance.now();
   const newest = 1000 / Math.max(now - last, 1);
   const smooth = rate ? rate + 0.2 * (newest - rate) : newest;

@@ -35,6 +35,7 @@ def about(aligner: FaceAligner) -> dict[str, object]:
     return {
         "name": config.name,
         "calibrated": aligner.calibrated,
+        "limit_scale": aligner.limit_scale,
         "input_size": config.input_size,
         "crop_ratio": config.crop_ratio,
         "refine": config.refine if config.refits else 0,

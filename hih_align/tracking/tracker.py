@@ -91,7 +91,8 @@ class FaceTracker:
         every: the detector runs once in this number of frames. While no face is tracked, it runs on every frame.
         keep: time in seconds during which a lost face that appears again gets its old number. A face that is lost and
             found again in the same frame always does.
-        least: a face with a lower mean score is lost.
+        least: a face with a lower mean score is lost. The limit is lower if even clear landmarks have low scores
+            (`FaceAligner.limit_scale`).
         raw: the faces of the last frame before the filter, in the order of `update`. None: there was no frame yet.
     """
 
@@ -200,7 +201,7 @@ class FaceTracker:
         faces = self.aligner.align(pixels, boxes, roll=[track.roll for track in tracks])
         own = _fitting(tracks, faces)
         away = np.abs(own - boxes).max(1, initial=0) / (own[:, 2:] - own[:, :2]).max(1, initial=1e-9)
-        seen = np.array([float(face.score) >= self.least for face in faces], bool)
+        seen = np.array([self._clear(face, self.least) for face in faces], bool)
         elsewhere = np.flatnonzero(seen & _usable(own, pixels) & (away > ELSEWHERE))
         if not len(elsewhere):
             return faces
@@ -214,7 +215,7 @@ class FaceTracker:
 
         If two tracks have moved to the same face, the track with the more accurate predicted box remains.
         """
-        seen = [index for index in range(len(tracks)) if float(faces[index].score) >= self.least]
+        seen = [index for index in range(len(tracks)) if self._clear(faces[index], self.least)]
         boxes = _fitting(tracks, faces)
         kept: list[int] = []
         for index in sorted(seen, key=lambda i: float(np.abs(boxes[i] - faces.bbox[i]).max())):
@@ -238,7 +239,7 @@ class FaceTracker:
             box = upright_box(face.points, face.roll, reach)
             # boxes of whole heads differ from the tight boxes of the points, and some detectors find a face twice
             known = np.array([track.box for track in self._tracks]).reshape(-1, 4)
-            if float(face.score) < max(self.least, NOTHING) or _among(box, known, 2 * SAME):
+            if not self._clear(face, max(self.least, NOTHING)) or _among(box, known, 2 * SAME):
                 continue
             kept.append(index)
             track = self._again(box, now) or self._new(box, face.roll, now, reach)
@@ -252,6 +253,9 @@ class FaceTracker:
             scores=np.concatenate((followed.scores, faces.scores)),
             bbox=np.concatenate((followed.bbox, faces.bbox)),
         )
+
+    def _clear(self, face: Landmarks, least: float) -> bool:
+        return float(face.score) >= least * self.aligner.limit_scale
 
     def _reach(self, face: Landmarks) -> Reach:
         """How far the boxes that the network needs reach beyond the points.

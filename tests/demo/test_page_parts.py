@@ -100,6 +100,6 @@ def test_faces_of_a_model_that_is_not_calibrated_are_not_judged_by_their_scores(
         const faces = [[0.1, 0.2], [0.3, 0.2]].map((scores) => ({ scores }));
         return given[0].map((about) => faces.map((face) => new Aligner(null, null, about).isFace(face)));
         """,
-        [{"calibrated": True}, {"calibrated": False}, {}],
+        [{"calibrated": True}, {"calibrated": False}, {}, {"calibrated": True, "limit_scale": 0.5}],
     )
-    assert kept == [[False, True], [True, True], [False, True]]
+    assert kept == [[False, True], [True, True], [False, True], [True, True]]

@@ -14,6 +14,7 @@ from test_aligner import DOT_SCHEME, dot_aligner, dots_of, paint, small_aligner
 from hih_align import FaceAligner, Landmarks
 from hih_align.crops import extended, tight_box
 from hih_align.detection import Detections
+from hih_align.scores import Calibration
 from hih_align.tracking import FaceTracker
 from hih_align.tracking import tracker as tracker_module
 
@@ -146,6 +147,14 @@ def test_a_face_whose_points_collapse_is_lost(aligner: FaceAligner, finder: Find
     found = follow(tracker, finder, lambda frame: [box_at(100, 80)] if frame < 2 else [], 8)
     assert [len(faces) for faces in found] == [1, 1, 1, 0, 0, 0, 0, 0]
     assert np.ptp(found[2].points, axis=1).tolist() == [[0, 0]]
+
+
+def test_faces_whose_landmarks_can_only_have_low_scores_are_followed(aligner: FaceAligner, finder: Finder) -> None:
+    low = aligner.with_config(replace(aligner.config, calibration={aligner.decoder.method: Calibration(0.4, -1.8)}))
+    found = follow(FaceTracker(low, detector=finder), finder, lambda frame: [box_at(100 + frame, 60)], 3)
+    assert [list(faces.ids) for faces in found] == [[0], [0], [0]]
+    assert float(found[-1].score.max()) < 0.25
+    assert finder.asked == 1
 
 
 def test_a_lost_face_keeps_its_id_for_a_while(aligner: FaceAligner, finder: Finder) -> None:
