@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from ..runtime.precision import autocast_precision
 from .recipe import Recipe
 
@@ -24,8 +26,10 @@ def make_accelerator(recipe: Recipe, rival: bool) -> Accelerator:
     except ImportError as error:
         raise ImportError(f"training needs accelerate: pip install 'hih-align[train]' ({error})") from error
 
+    # Apple's GPUs have no float64, which a matched start needs; `FaceAligner` uses the CPU there, too
+    apple = torch.backends.mps.is_available() and not torch.cuda.is_available()
     precision = autocast_precision(
-        recipe.precision, str(PartialState(parse_flag_from_env("ACCELERATE_USE_CPU")).device)
+        recipe.precision, str(PartialState(apple or parse_flag_from_env("ACCELERATE_USE_CPU")).device)
     )
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
         # set by an earlier run of this process, or by the program: accelerators that exist keep the old state
@@ -33,7 +37,7 @@ def make_accelerator(recipe: Recipe, rival: bool) -> Accelerator:
     # stages may leave out the subpixel head; a rival may have layers that feed nothing
     unused = rival or not all(stage.subpixel for stage in recipe.stages)
     handlers = [DistributedDataParallelKwargs(find_unused_parameters=unused)]
-    return Accelerator(mixed_precision=precision, kwargs_handlers=handlers)
+    return Accelerator(cpu=apple, mixed_precision=precision, kwargs_handlers=handlers)
 
 
 def share_of(limit: int, accelerator: Accelerator) -> int:

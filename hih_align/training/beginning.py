@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
+import numpy as np
 import torch
 from torch import nn
 
+from ..data.records import Record
+from ..method.decoder import Decoder
 from ..method.network import Stack
 from ..method.sizes import Size
 from ..progress import warn
@@ -17,12 +20,15 @@ from .few import Few
 from .grown import Grown
 from .learner import HIH, Build, Learner, build_hih
 from .looking import Seen
-from .matched_start import MatchedStart, matched_start
+from .matched_start import MatchedStart, matched_start, training_reach
 from .matching import Match
 from .narrow import fitted
 from .recipe import Recipe
 from .supply import Supply
 from .warmstart import Start, WarmStart, warm_start
+
+#: Boxes lie in the same way about their points if their sides differ by less than this share of the longer side.
+SAME_REACH = 0.3
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +49,22 @@ class Beginning:
     matched: MatchedStart | None = None
     warm_start: WarmStart | None = None
     fast: tuple[nn.Module, ...] = ()
+
+    def decoder(self, scheme: Scheme) -> Decoder:
+        """The decoder that measures the epochs: that of the recipe, or if the recipe has the default, of the start.
+
+        A matched start is measured with its own decoder, which was chosen for it. With another one the epochs would
+        look worse than they are. A network that never sees mirrored faces learns the bias of the labels itself, so its
+        decoder must not add it again.
+        """
+        recipe = self.recipe
+        floored = recipe.losses.rounding == "floor"
+        if self.matched is None or recipe.decoder != Decoder() or floored:
+            return replace(recipe.decoder, bin_offset=0.5) if floored else recipe.decoder
+        own = self.matched.config.decoder
+        if own.bin_offset or (recipe.augmentation.mirror and scheme.permutation is not None):
+            return recipe.decoder if own.bin_offset else own
+        return replace(own, shift=(-own.bias, own.shift[1]))
 
 
 def begin(
@@ -101,6 +123,21 @@ def begin(
     sources = None if matched is None else matched.matching.sources
     kept = warm_start(model, start, scheme, sources)
     return Beginning(model, recipe, matched, kept, _last_layers(model) if lost else ())
+
+
+def crops_of_start(start: Start | None, recipe: Recipe, records: Sequence[Record], scheme: Scheme) -> float:
+    """The crop ratio of a run: that of the recipe, or if the recipe has the default, of the start.
+
+    `adapt` and `fine_tune` enlarge the crops of landmarks whose tight boxes hold only a part of the face. Further
+    training of such a model needs the same crops. They are taken if the faces have the same landmarks, and boxes that
+    lie about them as those of the model do.
+    """
+    config = None if start is None or not recipe.match else start.config
+    if config is None or recipe.crop_ratio != Recipe.crop_ratio or not config.scheme.same_landmarks(scheme):
+        return recipe.crop_ratio
+    tight = (0.0, 0.0, 0.0, 0.0)
+    apart = np.subtract(training_reach(records) or tight, config.box or tight)
+    return config.crop_ratio if np.abs(apart).max() < SAME_REACH else recipe.crop_ratio
 
 
 def new_shares(matches: Sequence[Match], few: Few) -> list[float]:

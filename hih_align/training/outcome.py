@@ -14,6 +14,7 @@ from ..aligner import FaceAligner
 from ..data.annotations import Dataset
 from ..data.records import spread
 from ..evaluation.calibrate import BOXES, calibrate, markdown
+from ..evaluation.evaluate import evaluate
 from ..evaluation.results import Report
 from ..hub.checkpoints import WEIGHTS_FILE, save_checkpoint, save_weights
 from ..hub.config import BEST, Config, write_config
@@ -111,7 +112,7 @@ def calibrate_best(out: Path, dataset: Dataset, device: torch.device, *, decoder
 
     Args:
         out: the folder of the run. ``best/`` gets a new config, and `CALIBRATION_FILE` describes the choice.
-        dataset: the validation faces. At most `CALIBRATION_FACES` of them are used.
+        dataset: the validation faces. At most `CALIBRATION_FACES` of them choose. All of them are measured.
         device: the device that runs the network.
         decoder: choose the decoder and the refining passes. If False, only the scores are calibrated.
         progress: draw progress bars and print the result on stderr.
@@ -131,7 +132,10 @@ def calibrate_best(out: Path, dataset: Dataset, device: torch.device, *, decoder
         temporary.write_text(markdown(chosen) + "\n", "utf-8")
     if progress:
         say(markdown(chosen))
-    return chosen.passes[chosen.config.refine]["annotated"]
+    if len(some) == len(records):
+        return chosen.passes[chosen.config.refine]["annotated"]
+    best = FaceAligner.from_pretrained(out / BEST, device=device)
+    return evaluate(best, dataset, normalizer=chosen.normalizer, progress=progress).overall.nme
 
 
 def gain(at: Progress, reboxed: bool = False) -> str:

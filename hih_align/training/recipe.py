@@ -205,6 +205,12 @@ class Recipe:
         own = {name: value for name in ("width", "head_channels", "input_size") if (value := getattr(self, name))}
         return size._replace(decimal_size=self.decimal_size, **own)
 
+    def with_crops(self, ratio: float) -> Recipe:
+        """The recipe with another ``crop_ratio``, and with stored faces that are large enough for it."""
+        if ratio == self.crop_ratio:
+            return self
+        return replace(self, crop_ratio=ratio, store_margin=max(self.store_margin, 1.6 * ratio))
+
     def with_steps(self, faces: int) -> Recipe:
         """The recipe for epochs of ``faces`` faces, with more epochs if this is necessary for ``min_steps``.
 

@@ -182,7 +182,19 @@ def stored_size(run: dict[str, Any]) -> Size:
 
 
 #: Keys of ``run.json`` that may differ when a run is resumed: they follow from other keys, the version and the machine.
-_TAKEN = ("version", "stacks", "network", "precision", "start", "lost", "boxed", "skip_bad", "init_content")
+_TAKEN = (
+    "version",
+    "stacks",
+    "network",
+    "precision",
+    "start",
+    "lost",
+    "boxed",
+    "skip_bad",
+    "init_content",
+    "crop_ratio",
+    "decoder",
+)
 
 
 def differences(a: Any, b: Any, where: str = "") -> list[str]:

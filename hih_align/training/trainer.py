@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import compress
 from pathlib import Path
 from typing import Any, cast
@@ -29,7 +29,7 @@ from ..evaluation.evaluate import evaluate
 from ..evaluation.normalizers import normalizer_text
 from ..evaluation.results import Report
 from ..hub.config import BEST, Config
-from ..method.decoder import STRIDE
+from ..method.decoder import STRIDE, Decoder
 from ..method.sizes import SIZES
 from ..progress import say, warn
 from ..signals import StopRequest
@@ -38,7 +38,7 @@ from .adaptation import candidates, closest, compared, comparison, other_starts
 from .advice import other_boxes
 from .augmentation import Batch
 from .batches import Batches
-from .beginning import begin, may_grow
+from .beginning import begin, crops_of_start, may_grow
 from .claim import Claim
 from .clock import Clock
 from .ema import EMA
@@ -179,6 +179,11 @@ class Trainer:
                 self.size = recipe.network(None if start is None else start.size)
             stages = tuple(replace(stage, size=stage.size or self.size.input_size) for stage in recipe.stages)
             recipe = replace(recipe, stages=stages)
+            if stored is None or not going_on:
+                of_start = crops_of_start(start, recipe, [r for s in data for r in s.dataset.records], scheme)
+            else:
+                of_start = stored.get("crop_ratio", recipe.crop_ratio)
+            recipe = recipe.with_crops(of_start)
             how: dict[str, Any] = {"workers": workers, "skip_bad": skip_bad, "progress": self._show, "stores": stores}
             device = self.accelerator.device
             of_store: dict[str, Any] = {
@@ -228,18 +233,23 @@ class Trainer:
                 self._boxed, rebox = matched.config, matched.rebox
                 of = [self.faces.sources == number for number in range(len(data))]
                 records = [tuple(compress(self.faces.records, rows)) for rows in of]
+                del self.faces  # not twice in memory
                 reboxed = [replace(s.dataset, records=rebox(some)) for s, some in zip(data, records, strict=True)]
                 self.faces = Supply(reboxed, **of_store)
                 if self.val is not None:
-                    again = replace(self.val.dataset, records=rebox(self.val.dataset.records))
+                    again = self.val.dataset
+                    self.val = None
+                    again = replace(again, records=rebox(again.records))
                     self.val = Validator(again, self.accelerator, **of_crops)
             self.recipe = recipe = begun.recipe.with_steps(self.order.faces)
             #: The matched start weights, which find the landmarks of the run without training.
             self.matched, self.warm_start = begun.matched, begun.warm_start
             self._reach = training_reach(self.faces.records)
             self._batches = Batches(recipe, scheme, self.faces, self.accelerator, self._pieces)
-            rounding = recipe.losses.rounding
-            self.decoder = replace(recipe.decoder, bin_offset=0.5) if rounding == "floor" else recipe.decoder
+            if stored is not None and going_on and "decoder" in stored:
+                self.decoder = Decoder(**stored["decoder"])
+            else:
+                self.decoder = begun.decoder(scheme)
 
             layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
             self.model: Learner = begun.model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
@@ -259,6 +269,7 @@ class Trainer:
                 scaler = self.accelerator.scaler
                 self.progress = load_state(out, self.model, self.ema, self.optimizer, scaler, recipe.eps)
             taken = {"network": self.size._asdict(), "precision": self.precision, "skip_bad": skip_bad}
+            taken |= {"crop_ratio": recipe.crop_ratio, "decoder": asdict(self.decoder)}
             if start is not None:
                 taken |= {"start": start.source, "lost": bool(begun.fast), "boxed": self._boxed is not None}
             elif stored is not None:
@@ -320,8 +331,9 @@ class Trainer:
                 if self.val.measured < len(self.val.faces):
                     measured += f", of which {self.val.measured} can be measured"
                 journal.say(f"validation: {measured}, NME in percent of the {unit}")
-                self._measure_start(journal)
-            if self.matched is not None and isinstance(self.model, Grown) and not self.model.learns:
+                if not self._ended:
+                    self._measure_start(journal)
+            if self.matched is not None and isinstance(self.model, Grown) and not (self.model.learns or self._ended):
                 self._take_start(self.matched, journal)
             self._begun, self._said = time.perf_counter(), float("-inf")
             self._clock.start()

@@ -26,7 +26,7 @@ from hih_align.method.network import HIHNet
 from hih_align.method.readout import from_weights
 from hih_align.method.sizes import Size
 from hih_align.schemes import Scheme, scheme_from_dict
-from hih_align.training import looking
+from hih_align.training import looking, outcome
 from hih_align.training.beginning import new_shares
 from hih_align.training.few import Few
 from hih_align.training.grown import Grown, mixed, repeats
@@ -193,6 +193,22 @@ def test_a_run_on_few_faces(
 
 
 @pytest.mark.usefixtures("any_box")
+def test_the_last_error_is_that_of_all_validation_faces(
+    faces: tuple[Dataset, Dataset],  # noqa: F811
+    init: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Although only some of them choose the settings."""
+    monkeypatch.setattr(outcome, "CALIBRATION_FACES", 2)
+    recipe = load_recipe("finetune", overrides={"epochs": 1, "batch": 6, "precision": "no"})
+    result = train(recipe, [Source(faces[0])], tmp_path, val=faces[1], init=init, progress=False)
+    assert "2 validation faces" in (tmp_path / "calibration.md").read_text("utf-8")
+    report = evaluate(FaceAligner.from_pretrained(tmp_path), faces[1], progress=False)
+    assert result.nme == pytest.approx(report.overall.nme, abs=1e-6)
+
+
+@pytest.mark.usefixtures("any_box")
 def test_nothing_is_trained_if_all_landmarks_are_the_start_networks(
     faces: tuple[Dataset, Dataset],  # noqa: F811
     init: Path,
@@ -219,6 +235,9 @@ def test_nothing_is_trained_if_all_landmarks_are_the_start_networks(
     picked = start.align(record.image, record.box).points[[4, 1]]
     np.testing.assert_allclose(tuned.align(record.image, record.box).points, picked, atol=1e-2)
     assert not (tmp_path / "metrics.jsonl").exists()
+    again = train(recipe, [Source(train_faces)], tmp_path, val=val_faces, init=init, resume=True, progress=False)
+    assert again.nme == result.nme
+    assert FaceAligner.from_pretrained(tmp_path).config == tuned.config  # still calibrated
 
 
 @pytest.mark.usefixtures("no_box")

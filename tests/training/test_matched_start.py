@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,10 +24,12 @@ from hih_align.evaluation import calibrate
 from hih_align.evaluation.evaluate import evaluate
 from hih_align.evaluation.results import Report
 from hih_align.hub.config import Config, read_config
+from hih_align.method.decoder import Decoder
 from hih_align.method.network import HIHNet
 from hih_align.schemes import scheme_from_dict
 from hih_align.training import looking
 from hih_align.training.adaptation import adapt
+from hih_align.training.beginning import Beginning, crops_of_start
 from hih_align.training.curve import curve_figure
 from hih_align.training.optimizer import SCRATCH_RATE, make_optimizer
 from hih_align.training.outcome import gain, keep_network
@@ -34,6 +37,7 @@ from hih_align.training.recipe import load_recipe
 from hih_align.training.run_folder import Progress
 from hih_align.training.sampling import Source
 from hih_align.training.trainer import Trainer, train
+from hih_align.training.warmstart import load_start
 
 KNOWN = scheme_from_dict({"id": "known", "names": [f"k{i}" for i in range(6)], "mirror": [[0, 1], [2, 3], [4, 5]]})
 
@@ -145,6 +149,42 @@ def test_a_run_from_scratch_can_be_resumed(
     assert (resumed.completed, resumed.steps) == (True, whole.steps)
     ours, theirs = (load_file(tmp_path / name / "best" / "model.safetensors") for name in ("run", "whole"))
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+
+
+@pytest.mark.usefixtures("any_box")
+def test_further_training_of_a_model_keeps_its_crops_and_its_decoder(
+    faces: tuple[Dataset, Dataset],  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """With other crops or another decoder, the epochs would be much worse than the start with the same weights."""
+    scheme, init = faces[0].scheme, tmp_path / "init"
+    own = Decoder("expectation", 4, 2.0, 0.5, shift=(0.2, -0.1), bias=0.05)
+    config = Config(scheme, **TINY._asdict(), name="HIH_N/corners", crop_ratio=2.0, decoder=own)
+    FaceAligner(HIHNet(4, *TINY), config).save_pretrained(init)
+    changes = {"epochs": 2, "batch": 6, "precision": "no", "few.below": 0, "calibrate": "no", "min_steps": 1}
+    recipe = load_recipe("finetune", overrides=changes)
+    how: dict[str, Any] = {"val": faces[1], "init": init, "progress": False}
+    trainer = Trainer(recipe, [Source(faces[0])], tmp_path / "run", **how)
+    assert trainer.matched is not None
+    assert (trainer.recipe.crop_ratio, trainer.recipe.store_margin) == (2.0, 3.2)
+    assert trainer.decoder == trainer.matched.config.decoder
+    assert (trainer.decoder.power, trainer.decoder.shift[1]) == (2.0, -0.1)
+    interrupt(trainer)
+    assert not trainer.run().completed
+    resumed = Trainer(recipe, [Source(faces[0])], tmp_path / "run", resume=True, **how)
+    assert (resumed.config.crop_ratio, resumed.decoder) == (2.0, trainer.decoder)
+
+    start = load_start(str(init), scheme)
+    records = faces[0].records
+    by = np.array((-20.0, -20, 20, 20))
+    wide = [replace(r, boxes=r.boxes | {"annotated": r.box + by}) for r in records]
+    assert crops_of_start(start, recipe, records, scheme) == 2.0
+    assert crops_of_start(start, recipe, wide, scheme) == recipe.crop_ratio  # the crops would be too wide
+    assert crops_of_start(start, replace(recipe, crop_ratio=1.5), records, scheme) == 1.5
+    asked = replace(recipe, decoder=Decoder(power=5.0))
+    for taken, expected in ((recipe, replace(own, shift=(-0.05, -0.1))), (asked, Decoder(power=5.0))):
+        begun = Beginning(trainer.model, taken, SimpleNamespace(config=config))  # type: ignore[arg-type]
+        assert begun.decoder(replace(scheme, mirror=None)) == expected  # learns the bias of the labels itself
 
 
 @pytest.mark.usefixtures("any_box")

@@ -243,6 +243,15 @@ def train_until_killed(data: Dataset, val: Dataset, out: Path) -> None:
     Killed(small(), [Source(data)], out, val=val, progress=False).run()
 
 
+def the_device_on_a_mac() -> None:
+    torch.backends.mps.is_available = torch.backends.mps.is_built = lambda: True
+    print(make_accelerator(small(), rival=False).device)
+
+
+def test_the_cpu_trains_where_the_gpu_has_no_float64() -> None:
+    assert preloaded.run(the_device_on_a_mac).stdout == "cpu\n"
+
+
 def test_killed_run_resumes_to_the_same_weights(uninterrupted, faces, tmp_path):
     done = preloaded.run(train_until_killed, *faces, tmp_path)
     assert done.returncode == -signal.SIGKILL, done.stderr
