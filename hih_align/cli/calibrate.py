@@ -70,8 +70,8 @@ def calibrate(
         aligner = learnt.aligner
         typer.echo(learnt.text())
     if bias:
-        faces_of = [r for r in dataset.records if r.labels is not None and (keep is None or keep(r))]
-        decoder = measured_bias(aligner, aligner.decoder, faces_of)
+        some = [r for r in dataset.records if r.labels is not None and (keep is None or keep(r))]
+        decoder = measured_bias(aligner, aligner.decoder, some)
         config = replace(aligner.config, decoder=decoder)
         kept = f", kept: it needs mirror pairs and {LEAST_MIRRORED} faces" if decoder is aligner.decoder else ""
         typer.echo(f"bias of the decoder: {decoder.bias} heatmap pixels{kept}")

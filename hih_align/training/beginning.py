@@ -58,12 +58,13 @@ class Beginning:
         decoder must not add it again.
         """
         recipe = self.recipe
-        floored = recipe.losses.rounding == "floor"
-        if self.matched is None or recipe.decoder != Decoder() or floored:
-            return replace(recipe.decoder, bin_offset=0.5) if floored else recipe.decoder
-        own = self.matched.config.decoder
-        if own.bin_offset or (recipe.augmentation.mirror and scheme.permutation is not None):
-            return recipe.decoder if own.bin_offset else own
+        if recipe.losses.rounding == "floor":
+            return replace(recipe.decoder, bin_offset=0.5)
+        own = None if self.matched is None else self.matched.config.decoder
+        if own is None or own.bin_offset or recipe.decoder != Decoder():
+            return recipe.decoder
+        if recipe.augmentation.mirror and scheme.permutation is not None:
+            return own
         return replace(own, shift=(-own.bias, own.shift[1]))
 
 
